@@ -1,0 +1,48 @@
+"""The few exceptions that users meet. Each says what happened, why, and how to mend it.
+
+The command line prints exactly these three lines and leaves with `exit_code`. Violated invariants of our own
+code are plain assertions, never one of these classes.
+"""
+
+from __future__ import annotations
+
+
+class VpgeaError(Exception):
+    """A failure while running (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, why: str, mend: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.what}\nwhy:  {self.why}\nmend: {self.mend}"
+
+
+class UsageError(VpgeaError):
+    """Usage, configuration, bad input or fingerprint: mend before retrying (exit code 2)."""
+
+    exit_code = 2
+
+
+class QualityGateError(VpgeaError):
+    """The run went through, but its result may not be used (exit code 3)."""
+
+    exit_code = 3
+
+
+class EngineError(VpgeaError):
+    """The engine is unreachable or died: a retry may help (exit code 4)."""
+
+    exit_code = 4
+
+
+class Stopped(VpgeaError):
+    """Stopped by a signal after everything finished so far was saved (exit code 75, or 130 after Ctrl-C)."""
+
+    def __init__(self, what: str, *, why: str, mend: str, exit_code: int = 75) -> None:
+        super().__init__(what, why=why, mend=mend)
+        self.exit_code = exit_code

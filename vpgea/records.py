@@ -1,0 +1,115 @@
+"""The Arrow schemas that the phases exchange: the contract between them.
+
+One row per sample. A sample's identity is (round, question_id, view, sample_index). Ids are 32-bit, log-probabilities
+float32 natural logarithms, lists large lists; text is for reading only, ids are what moves between phases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+View = Literal["prior", "posterior"]
+PRIOR: View = "prior"
+POSTERIOR: View = "posterior"
+
+IDS = pa.large_list(pa.int32())
+LOGPROBS = pa.large_list(pa.float32())
+TEXT = pa.large_string()
+
+_IDENTITY_FIELDS = [
+    pa.field("round", pa.int32(), nullable=False),
+    pa.field("question_id", TEXT, nullable=False),
+    pa.field("view", TEXT, nullable=False),
+    pa.field("sample_index", pa.int32(), nullable=False),
+]
+
+_PROVENANCE_FIELDS = [
+    pa.field("model_fingerprint", TEXT, nullable=False),
+    pa.field("template_fingerprint", TEXT, nullable=False),
+    pa.field("engine", TEXT, nullable=False),
+    pa.field("temperature", pa.float32(), nullable=False),
+    pa.field("top_p", pa.float32(), nullable=False),
+    pa.field("top_k", pa.int32(), nullable=False),
+    pa.field("max_new_tokens", pa.int32(), nullable=False),
+]
+
+
+def _schema(*groups: list[pa.Field]) -> pa.Schema:
+    return pa.schema(
+        [field for group in groups for field in group], metadata={b"vpgea.schema_version": str(SCHEMA_VERSION).encode()}
+    )
+
+
+# Rollout. thinking_tokens is |z|: the leading completion ids up to and including the first end of thinking (all of
+# them when the path is cut off). logprobs are those of the sampler, after temperature, top-p and top-k.
+SAMPLES = _schema(
+    _IDENTITY_FIELDS,
+    [
+        pa.field("seed", pa.uint64(), nullable=False),
+        pa.field("question", TEXT, nullable=False),
+        pa.field("answer", TEXT, nullable=False),
+        pa.field("prompt_ids", IDS, nullable=False),
+        pa.field("completion_ids", IDS, nullable=False),
+        pa.field("logprobs", LOGPROBS, nullable=False),
+        pa.field("thinking_tokens", pa.int32(), nullable=False),
+        pa.field("cut_off", pa.bool_(), nullable=False),  # no end of thinking: y is empty, r = 0
+        pa.field("finish_reason", TEXT, nullable=False),  # stop | length
+        pa.field("completion", TEXT, nullable=False),
+    ],
+    _PROVENANCE_FIELDS,
+)
+
+# Filter, first half: what was measured on each sample. Null means not measured or not applicable.
+MEASUREMENTS = _schema(
+    _IDENTITY_FIELDS,
+    [
+        pa.field("status", TEXT, nullable=False),  # correct | wrong | error | timeout
+        pa.field("extracted", TEXT),
+        pa.field("other_view_logprobs", LOGPROBS),  # z under the view that did not sample it
+        pa.field("answerability", pa.float32()),  # share of valid continuations that are correct
+        pa.field("answerability_valid", pa.int32()),
+        pa.field("answerability_empty", pa.float32()),  # the same without any thinking
+        pa.field("answer_tokens", pa.float32()),  # mean |y| over the prior-view continuations
+        pa.field("crossview_answer_ids", IDS),  # one correct prior-view continuation with its end
+        pa.field("derivation", pa.float32()),  # share of continuations that state the value next
+        pa.field("answer_position", pa.float32()),  # first place of the value, as a share of z
+        pa.field("leak", TEXT),  # the phrase that betrays the note
+        pa.field("log_s_cue", pa.float32()),  # log-probability of the reference answer after the cue, prior view
+        pa.field("early_exits", pa.list_(pa.float32())),  # answerability at 25, 50, 75 % of z
+        pa.field("counterfactual_logprob", pa.float32()),  # mean log q(z) under another question's answer
+        pa.field("check_tokens", pa.int64(), nullable=False),  # tokens sampled for the checks
+        pa.field("score_tokens", pa.int64(), nullable=False),  # tokens scored for the checks
+    ],
+)
+
+# Filter, second half: the selected and the rejected set, ready to learn from without the rollout at hand.
+SELECTION = _schema(
+    _IDENTITY_FIELDS,
+    [
+        pa.field("prompt_ids", IDS, nullable=False),  # the *prior* prompt, whichever view sampled the path
+        pa.field("posterior_prompt_ids", IDS),  # for the dense forms' teacher
+        pa.field("completion_ids", IDS, nullable=False),
+        pa.field("logprobs", LOGPROBS, nullable=False),
+        pa.field("thinking_tokens", pa.int32(), nullable=False),
+        pa.field("cut_off", pa.bool_(), nullable=False),
+        pa.field("crossview_answer_ids", IDS),
+        pa.field("status", TEXT, nullable=False),
+        pa.field("reasons", pa.list_(TEXT), nullable=False),  # why rejected; empty when accepted
+        pa.field("utility", pa.float32()),
+        pa.field("advantage", pa.float32()),  # prior samples
+        pa.field("gate", pa.float32()),  # posterior samples
+        pa.field("completion", TEXT, nullable=False),
+    ],
+    _PROVENANCE_FIELDS,
+)
+
+
+def sample_seed(run_seed: int, round_index: int, question_id: str, view: str, sample_index: int, use: str = "") -> int:
+    """The 64-bit seed of one sample, from its identity alone. `use` separates the checks from the rollout."""
+    key = f"{run_seed}\x1f{round_index}\x1f{question_id}\x1f{view}\x1f{sample_index}\x1f{use}"
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
