@@ -53,6 +53,7 @@ SAMPLES = _schema(
         pa.field("seed", pa.uint64(), nullable=False),
         pa.field("question", TEXT, nullable=False),
         pa.field("answer", TEXT, nullable=False),
+        pa.field("options", pa.large_list(TEXT), nullable=False),  # of multiple choice; else empty
         pa.field("prompt_ids", IDS, nullable=False),
         pa.field("completion_ids", IDS, nullable=False),
         pa.field("logprobs", LOGPROBS, nullable=False),
@@ -109,7 +110,9 @@ SELECTION = _schema(
 )
 
 
-def sample_seed(run_seed: int, round_index: int, question_id: str, view: str, sample_index: int, use: str = "") -> int:
+def sample_seed(
+    run_seed: int, round_index: int, question_id: str, view: str, sample_index: int, *, use: str = "rollout"
+) -> int:
     """The 64-bit seed of one sample, from its identity alone. `use` separates the checks from the rollout."""
     key = f"{run_seed}\x1f{round_index}\x1f{question_id}\x1f{view}\x1f{sample_index}\x1f{use}"
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")

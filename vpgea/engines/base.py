@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 
 FinishReason = Literal["stop", "length"]
+OnTokens = Callable[[int], None]
+
+
+def ignore_tokens(count: int) -> None:
+    """Nobody wants to know how many tokens were sampled."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,13 @@ class Engine(Protocol):
     name: str
     usage: EngineUsage
 
-    def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> Iterator[tuple[int, Completion]]:
-        """Yield (index of the request, completion) as completions finish, each request once, in any order."""
+    def generate(
+        self, requests: Sequence[GenerateRequest], sampling: Sampling, on_tokens: OnTokens = ignore_tokens
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (index of the request, completion) as completions finish, each request once, in any order.
+
+        on_tokens is told of every few sampled tokens; what it raises abandons the rest.
+        """
         ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:

@@ -26,11 +26,14 @@ class Grade:
 
     extracted: canonical text of the answer that was found in the response; None where none was found.
     detail: why, for `error` and `timeout`; else None.
+    source: where the answer stood: box, tag, marker or whole (answers.py); None where none was found, and for
+    graders of one's own.
     """
 
     status: Status
     extracted: str | None = None
     detail: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""Measure a model folder on the testbed: `python -m examples.overthinker.measure examples/overthinker/base-global`.
+
+Samples both views at temperature 1 and prints one JSON object. Soundness is ground truth, which no real task has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from examples.overthinker.chat import END_OF_THINKING, View, prompt_ids
+from examples.overthinker.language import is_sound, shortest_sound_tokens
+from examples.overthinker.sampler import sample
+
+QUESTIONS = Path(__file__).with_name("questions")
+NEAR_SHORTEST = 1.3
+_BOX = re.compile(r"\\boxed\{ (\d+) \}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion. tokens: |z| + |y|. near_shortest: within 1.3 times the shortest sound completion."""
+
+    question: str
+    thinking: str
+    tokens: int
+    correct: bool
+    sound: bool
+    near_shortest: bool
+    leaks: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the options, measure, print."""
+    parser = argparse.ArgumentParser(description="Measure a model folder on the over-thinking testbed.")
+    parser.add_argument("model", type=Path, help="Hugging Face folder")
+    parser.add_argument("--questions", type=Path, default=QUESTIONS / "dev.jsonl", help="question file")
+    parser.add_argument("--limit", type=int, help="use only the first so many questions")
+    parser.add_argument("--samples", "-n", type=int, default=4, help="samples per question and view")
+    parser.add_argument("--max-new-tokens", type=int, default=192, help="cap on a completion's tokens")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    options = parser.parse_args(arguments)
+    rows = [json.loads(line) for line in options.questions.read_text(encoding="utf-8").splitlines()][: options.limit]
+    print(json.dumps(measure(options.model, rows, options.samples, options.max_new_tokens, options.seed), indent=2))
+
+
+def measure(folder: Path, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int) -> dict[str, float]:
+    """Draw from both views and summarise; rows have `question` and `answer`."""
+    began = time.monotonic()
+    prior = draw(folder, "prior", rows, samples, cap, seed)
+    posterior = draw(folder, "posterior", rows, samples, cap, seed + 1)
+    correct = [path for path in posterior if path.correct]
+    return {
+        "questions": len(rows),
+        "samples_per_view": samples,
+        "prior_accuracy": share([path.correct for path in prior]),
+        "prior_tokens": round(fmean(path.tokens for path in prior), 2),
+        "prior_sound_share": share([path.sound for path in prior]),
+        "prior_correct_near_shortest": share([path.correct and path.near_shortest for path in prior]),
+        "shortest_tokens": round(fmean(shortest_sound_tokens(row["question"]) for row in rows), 2),
+        "posterior_accuracy": share([path.correct for path in posterior]),
+        "posterior_tokens": round(fmean(path.tokens for path in posterior), 2),
+        "posterior_sound_share_of_correct": share([path.sound for path in correct]),
+        "posterior_leak_share": share([path.leaks for path in posterior]),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def draw(folder: Path, view: View, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int) -> list[Sample]:
+    """`samples` completions per question in one view, question by question."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    repeated = [row for row in rows for _ in range(samples)]
+    prompts = [prompt_ids(tokenizer, view, row["question"], row["answer"]) for row in repeated]
+    completions = sample(
+        model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed)
+    )
+    return [read(row, tokenizer.decode(ids), len(ids)) for row, ids in zip(repeated, completions, strict=True)]
+
+
+def read(row: dict[str, str], text: str, tokens: int) -> Sample:
+    """Take a completion apart; without an end of thinking it is wrong."""
+    thinking, _, response = text.partition(END_OF_THINKING)
+    box = _BOX.search(response)
+    return Sample(
+        question=row["question"],
+        thinking=thinking.strip(),
+        tokens=tokens,
+        correct=box is not None and box[1] == row["answer"],
+        sound=is_sound(row["question"], thinking),
+        near_shortest=tokens <= NEAR_SHORTEST * shortest_sound_tokens(row["question"]),
+        leaks=re.search(r"\bnote\b", thinking) is not None,
+    )
+
+
+def share(flags: Sequence[bool]) -> float:
+    """Share of true flags; 0 of none is 0."""
+    return round(sum(flags) / max(len(flags), 1), 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""Looking at posterior paths from the prior's view: what each check measures, before any threshold.
+
+Every measurement is taken with the same weights that sampled the path, and without the note in sight.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vpgea.config import RunConfig
+from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling, ScoreRequest
+from vpgea.grading.base import Grade, GradeRequest, Status
+from vpgea.grading.pool import GraderPool
+from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
+from vpgea.progress import Progress
+from vpgea.questions import Question
+from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR, sample_seed
+from vpgea.stopping import StopRequest
+from vpgea.views import Views
+
+EARLY_EXITS = (0.25, 0.5, 0.75)
+
+
+@dataclass
+class Path:
+    """A sample under measurement; `found` collects columns of MEASUREMENTS."""
+
+    row: dict[str, Any]
+    question: Question
+    prior_prompt: list[int]
+    z: list[int]
+    z_text: str
+    grade: Grade
+    found: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[int, str, str, int]:
+        return self.row["round"], self.row["question_id"], self.row["view"], self.row["sample_index"]
+
+    @property
+    def is_candidate(self) -> bool:
+        """A posterior path that passed the pre-filter: its own answer, written with the note in sight, is right."""
+        return self.row["view"] == POSTERIOR and self.grade.status == Status.CORRECT and not self.row["cut_off"]
+
+
+class CrossView:
+    """Measures the samples of one chunk at a time."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        views: Views,
+        engine: Engine,
+        graders: GraderPool,
+        stop: StopRequest,
+        progress: Progress,
+    ) -> None:
+        self.config, self.views, self.engine, self.graders = config, views, engine, graders
+        self.stop, self.progress = stop, progress
+        self.leaks = [re.compile(p, re.I) for p in (*views.template.leak_phrases, *config.filter.leaks.phrases)]
+        self.answer_ids: dict[str, list[list[int]]] = {}
+
+    def measure(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of SAMPLES (whole questions) to rows of MEASUREMENTS, in the same order.
+
+        Raises EngineError and Stopped; a grader that fails is a status, never an exception.
+        """
+        paths = self._grade(rows)
+        candidates = [path for path in paths if path.is_candidate]
+        checks = self.config.filter
+        if checks.answerability.enabled:
+            self._answerability(candidates)
+        if checks.derivation.enabled:
+            self._derivation(candidates)
+        if checks.leaks.enabled:
+            self._leaks(candidates)
+        if not sampling_truncated(self.config):
+            self._other_view([path for path in paths if path.row["view"] == POSTERIOR])
+            if checks.plausibility.enabled:
+                self._prior_under_posterior([path for path in paths if _is_correct_prior(path)])
+        if checks.early_exits:
+            self._early_exits(candidates)
+        if checks.counterfactual:
+            self._counterfactual(candidates)
+        blank = dict.fromkeys(MEASUREMENTS.names)
+        return [
+            {
+                **blank,
+                "check_tokens": 0,
+                "score_tokens": 0,
+                **{name: path.row[name] for name in ("round", "question_id", "view", "sample_index")},
+                "status": path.grade.status.value,
+                "extracted": path.grade.extracted,
+                **path.found,
+            }
+            for path in paths
+        ]
+
+    # --- grading ---------------------------------------------------------------------------------------------
+
+    def _grade(self, rows: Sequence[dict[str, Any]]) -> list[Path]:
+        """A path that was cut off has no answer: wrong, without asking the grader."""
+        requests, graded = [], []
+        for position, row in enumerate(rows):
+            if not row["cut_off"]:
+                response = self._decode(row["completion_ids"][row["thinking_tokens"] :])
+                requests.append(GradeRequest(response, row["answer"], row["question"]))
+                graded.append(position)
+        grades = dict(zip(graded, self.graders.grade(requests), strict=True))
+        prompts: dict[str, list[int]] = {}
+        paths = []
+        for position, row in enumerate(rows):
+            question = Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
+            prompt = prompts.setdefault(question.id, self.views.prior_prompt(question))
+            z = list(row["completion_ids"][: row["thinking_tokens"]])
+            grade = grades.get(position, Grade(Status.WRONG))
+            paths.append(Path(row, question, prompt, z, self._decode(z), grade))
+        return paths
+
+    # --- continuations in the prior view ----------------------------------------------------------------------
+
+    def _answerability(self, candidates: Sequence[Path]) -> None:
+        """Share of short continuations of z that are correct, and the same without any thinking."""
+        options = self.config.filter.answerability
+        first_of_question = {path.question.id: path for path in reversed(candidates)}
+        prompts = [path.prior_prompt + path.z for path in candidates]
+        prompts += [path.prior_prompt + self.views.empty_thinking_ids for path in first_of_question.values()]
+        keys = [(*path.key, "answerability") for path in candidates]
+        keys += [(*path.key, "empty") for path in first_of_question.values()]
+        references = [*candidates, *first_of_question.values()]
+        results = self._continue_and_grade(references, prompts, keys, options.samples, options.max_new_tokens)
+        for path, (completions, grades) in zip(candidates, results, strict=False):
+            path.found["answerability"], path.found["answerability_valid"] = _share_correct(grades)
+            path.found["answer_tokens"] = float(np.mean([len(completion.ids) for completion in completions]))
+            right = [c for c, g in zip(completions, grades, strict=True) if g.status == Status.CORRECT]
+            ended = [completion.ids for completion in right if completion.finish_reason == "stop"]
+            path.found["crossview_answer_ids"] = ended[0] if ended else None
+            _add(path, "check_tokens", sum(len(completion.ids) for completion in completions))
+        for path, (completions, grades) in zip(first_of_question.values(), results[len(candidates) :], strict=True):
+            share, _ = _share_correct(grades)
+            _add(path, "check_tokens", sum(len(completion.ids) for completion in completions))
+            for twin in candidates:
+                if twin.question.id == path.question.id:
+                    twin.found["answerability_empty"] = share
+
+    def _derivation(self, candidates: Sequence[Path]) -> None:
+        """Cut z before the value of y* first appears; share of short continuations that state the value next."""
+        options = self.config.filter.derivation
+        applicable, prompts = [], []
+        for path in candidates:
+            offset = find_value(path.z_text, path.question.answer)
+            if offset is None:
+                continue
+            path.found["answer_position"] = offset / max(len(path.z_text), 1)
+            if value_is_distinct(path.question.answer, path.question.text):
+                applicable.append(path)
+                prompts.append(path.prior_prompt + path.z[: self._tokens_before(path.z, offset)])
+        if not applicable:
+            return
+        cap = options.window + max(len(self.views.encode(path.question.answer)) for path in applicable)
+        keys = [(*path.key, "derivation") for path in applicable]
+        for path, completions in zip(applicable, self._continue(prompts, keys, options.samples, cap), strict=True):
+            stated = [
+                find_value(self._decode(completion.ids), path.question.answer) is not None for completion in completions
+            ]
+            path.found["derivation"] = float(np.mean(stated))
+            _add(path, "check_tokens", sum(len(completion.ids) for completion in completions))
+
+    def _early_exits(self, candidates: Sequence[Path]) -> None:
+        """Diagnostic: answerability when the thinking ends after 25, 50 and 75 % of z."""
+        options = self.config.filter.answerability
+        end = list(self.views.end_of_thinking[0]) if self.views.end_of_thinking else []
+        prompts, keys, owners = [], [], []
+        for path in candidates:
+            for share in EARLY_EXITS:
+                prompts.append(path.prior_prompt + path.z[: int(share * len(path.z))] + end)
+                keys.append((*path.key, f"early-exit-{share}"))
+                owners.append(path)
+        results = self._continue_and_grade(owners, prompts, keys, options.samples, options.max_new_tokens)
+        for path, (completions, grades) in zip(owners, results, strict=True):
+            path.found.setdefault("early_exits", []).append(_share_correct(grades)[0])
+            _add(path, "check_tokens", sum(len(completion.ids) for completion in completions))
+
+    def _continue(
+        self, prompts: Sequence[list[int]], keys: Sequence[tuple[Any, ...]], samples: int, cap: int
+    ) -> list[list[Completion]]:
+        """`samples` completions of each prompt, sampled like the rollout; keys make the seeds."""
+        rollout = self.config.rollout
+        requests = [
+            GenerateRequest(prompt, sample_seed(rollout.seed, *key[:4], use=f"{key[4]}/{index}"))
+            for prompt, key in zip(prompts, keys, strict=True)
+            for index in range(samples)
+        ]
+        sampling = Sampling(cap, self.views.stop_ids, rollout.temperature, rollout.top_p, rollout.top_k)
+        completions: list[list[Completion | None]] = [[None] * samples for _ in prompts]
+        for position, completion in self.engine.generate(requests, sampling, self._on_tokens):
+            completions[position // samples][position % samples] = completion
+        return [[completion for completion in group if completion is not None] for group in completions]
+
+    def _continue_and_grade(
+        self,
+        paths: Sequence[Path],
+        prompts: Sequence[list[int]],
+        keys: Sequence[tuple[Any, ...]],
+        samples: int,
+        cap: int,
+    ) -> list[tuple[list[Completion], list[Grade]]]:
+        completions = self._continue(prompts, keys, samples, cap)
+        grades = self.graders.grade(
+            [
+                GradeRequest(self._decode(completion.ids), path.question.answer, path.question.text)
+                for path, group in zip(paths, completions, strict=True)
+                for completion in group
+            ]
+        )
+        return [(group, grades[index * samples : (index + 1) * samples]) for index, group in enumerate(completions)]
+
+    # --- scoring ----------------------------------------------------------------------------------------------
+
+    def _other_view(self, paths: Sequence[Path]) -> None:
+        """log pi(z) per token of every posterior path, and log s_cue: the reference answer's after the cue.
+
+        A cut-off path has no end of thinking of its own; it is put there before the cue.
+        """
+        requests: list[ScoreRequest] = []
+        places: list[tuple[Path, int]] = []  # where the answer starts within what is scored
+        for path in paths:
+            end = list(self.views.end_of_thinking[0]) if path.row["cut_off"] and self.views.end_of_thinking else []
+            before = path.z + end + self.views.answer_cue_ids
+            for answer in self._answers(path.question.answer):
+                requests.append(ScoreRequest(path.prior_prompt + before + answer, len(path.prior_prompt)))
+                places.append((path, len(before)))
+        by_answer: dict[int, list[float]] = {}
+        for (path, answer_start), logprobs in zip(places, self._score(requests), strict=True):
+            path.found["other_view_logprobs"] = logprobs[: len(path.z)]
+            by_answer.setdefault(id(path), []).append(float(logprobs[answer_start:].sum(dtype=np.float64)))
+            _add(path, "score_tokens", len(logprobs))
+        for path in paths:
+            path.found["log_s_cue"] = float(np.logaddexp.reduce(by_answer[id(path)]))
+
+    def _prior_under_posterior(self, paths: Sequence[Path]) -> None:
+        """log q(z) per token of the prior's own correct paths: what plausible log-ratios look like."""
+        requests = []
+        for path in paths:
+            prompt = self.views.posterior_prompt(path.question)
+            requests.append(ScoreRequest(prompt + path.z, len(prompt)))
+        for path, logprobs in zip(paths, self._score(requests), strict=True):
+            path.found["other_view_logprobs"] = logprobs
+            _add(path, "score_tokens", len(logprobs))
+
+    def _counterfactual(self, candidates: Sequence[Path]) -> None:
+        """Diagnostic: mean log q(z) per token when the note holds another question's answer."""
+        answers = list(dict.fromkeys(path.question.answer for path in candidates))
+        swapped, requests = [], []
+        for path in candidates:
+            others = [answer for answer in answers if answer != path.question.answer]
+            if others:
+                other = others[sample_seed(0, *path.key, use="counterfactual") % len(others)]
+                prompt = self.views.posterior_prompt(path.question, answer=other)
+                requests.append(ScoreRequest(prompt + path.z, len(prompt)))
+                swapped.append(path)
+        for path, logprobs in zip(swapped, self._score(requests), strict=True):
+            path.found["counterfactual_logprob"] = float(logprobs.mean(dtype=np.float64))
+            _add(path, "score_tokens", len(logprobs))
+
+    def _score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        """Score in slices, so that a stop is heard."""
+        results: list[np.ndarray] = []
+        for start in range(0, len(requests), 256):
+            self.stop.check()
+            results += self.engine.score(requests[start : start + 256])
+        return results
+
+    # --- texts ------------------------------------------------------------------------------------------------
+
+    def _leaks(self, candidates: Sequence[Path]) -> None:
+        for path in candidates:
+            matches = (pattern.search(path.z_text) for pattern in self.leaks)
+            path.found["leak"] = next((match.group(0) for match in matches if match), None)
+
+    def _answers(self, reference: str) -> list[list[int]]:
+        if reference not in self.answer_ids:
+            texts = canonical_answers(reference, self.config.grading.grader)
+            self.answer_ids[reference] = [self.views.answer_ids(text) for text in texts]
+        return self.answer_ids[reference]
+
+    def _tokens_before(self, ids: Sequence[int], offset: int) -> int:
+        """Number of leading ids whose text ends at or before a character offset of the whole text."""
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high) // 2
+            if len(self._decode(ids[: middle + 1])) > offset:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self.views.tokenizer.decode(list(map(int, ids)), skip_special_tokens=True)
+        return text
+
+    def _on_tokens(self, count: int) -> None:
+        self.stop.check()
+        self.progress.advance(0, tokens=count)
+
+
+def sampling_truncated(config: RunConfig) -> bool:
+    """True when stored log-probabilities are not the model's own: no ELBO, no importance weights."""
+    rollout = config.rollout
+    return Sampling(1, (), rollout.temperature, rollout.top_p, rollout.top_k).truncated
+
+
+def _is_correct_prior(path: Path) -> bool:
+    return path.row["view"] == PRIOR and path.grade.status == Status.CORRECT and not path.row["cut_off"]
+
+
+def _share_correct(grades: Sequence[Grade]) -> tuple[float | None, int]:
+    """(share of the valid grades that are correct, None without any; number of valid grades)."""
+    valid = [grade.status == Status.CORRECT for grade in grades if grade.status.valid]
+    return (float(np.mean(valid)) if valid else None), len(valid)
+
+
+def _add(path: Path, column: str, count: int) -> None:
+    path.found[column] = path.found.get(column, 0) + count

@@ -1,0 +1,225 @@
+"""The in-process engine: plain transformers on a CPU or one GPU.
+
+Rows of a batch advance together and leave it as they finish, so that a long tail costs little. Every row draws from
+its own stream of uniforms, a hash of (seed, step), by inversion of the cumulative distribution: the same seed gives
+the same completion in any batch, up to the arithmetic of the model itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from vpgea.engines.base import (
+    Completion,
+    EngineUsage,
+    GenerateRequest,
+    OnTokens,
+    Sampling,
+    ScoreRequest,
+    ignore_tokens,
+)
+from vpgea.modeling.logprobs import gather_logprobs, next_token_logits
+
+_COMPACT_SHARE = 0.125  # drop finished rows once they are this share of the batch: copying the cache is not free
+
+
+class TransformersEngine:
+    """Samples and scores with a loaded causal language model."""
+
+    name = "transformers"
+
+    def __init__(self, model: Any, *, batch_size: int) -> None:
+        self.model = model.eval()
+        self.device = next(model.parameters()).device
+        self.batch_size = batch_size
+        self.usage = EngineUsage()
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], sampling: Sampling, on_tokens: OnTokens = ignore_tokens
+    ) -> Iterator[tuple[int, Completion]]:
+        """See Engine.generate. Batches are consecutive requests, so requests that share a prompt belong together."""
+        for start in range(0, len(requests), self.batch_size):
+            batch = _Batch(self.model, self.device, requests[start : start + self.batch_size], sampling)
+            self.usage.prompt_tokens += batch.prefilled_tokens
+            while batch.rows.size:
+                began = time.perf_counter()
+                sampled, finished = batch.step()
+                self.usage.sampled_tokens += sampled
+                self.usage.seconds += time.perf_counter() - began
+                on_tokens(sampled)
+                for row, completion in finished:
+                    yield start + row, completion
+
+    @torch.inference_mode()
+    def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        """See Engine.score. Requests of similar length share a batch."""
+        results: list[np.ndarray] = [np.empty(0, np.float32)] * len(requests)
+        order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids), reverse=True)
+        for begin in range(0, len(order), self.batch_size):
+            indices = order[begin : begin + self.batch_size]
+            batch = [requests[index] for index in indices]
+            began = time.perf_counter()
+            logits = next_token_logits(
+                self.model, [request.ids for request in batch], [request.start for request in batch], self.device
+            )
+            targets = torch.tensor(
+                [token for request in batch for token in request.ids[request.start :]],
+                dtype=torch.long,
+                device=self.device,
+            )
+            logprobs = gather_logprobs(logits, targets).float().cpu().numpy()
+            sizes = [len(request.ids) - request.start for request in batch]
+            for index, part in zip(indices, np.split(logprobs, np.cumsum(sizes)[:-1]), strict=True):
+                results[index] = part
+            self.usage.scored_tokens += sum(sizes)
+            self.usage.seconds += time.perf_counter() - began
+        return results
+
+    def close(self) -> None:
+        """Drop the weights."""
+        del self.model
+
+
+class _Batch:
+    """Rows that advance together. `rows` are the request indices still under way, in the order of the cache."""
+
+    def __init__(
+        self, model: Any, device: torch.device, requests: Sequence[GenerateRequest], sampling: Sampling
+    ) -> None:
+        self.model, self.device, self.sampling = model, device, sampling
+        caps = [min(sampling.max_new_tokens, request.max_new_tokens or sampling.max_new_tokens) for request in requests]
+        self.caps = np.array(caps)
+        self.seeds = np.array([request.seed for request in requests], dtype=np.uint64)
+        self.tokens = np.zeros((len(requests), max(caps)), dtype=np.int32)
+        self.logprobs = np.zeros((len(requests), max(caps)), dtype=np.float32)
+        self.rows = np.arange(len(requests))
+        self.live = np.ones(len(requests), dtype=bool)  # by position in the cache; finished rows wait to be dropped
+        self.steps = 0
+        self._prefill([list(request.prompt_ids) for request in requests], max(caps))
+
+    @torch.inference_mode()
+    def _prefill(self, prompts: list[list[int]], cap: int) -> None:
+        """Run each distinct prompt once, padded on the left, and repeat its cache for every row that has it."""
+        distinct = {tuple(prompt): position for position, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        width = max(len(prompt) for prompt in distinct)
+        ids = torch.zeros((len(distinct), width), dtype=torch.long)
+        mask = torch.zeros((len(distinct), width + cap), dtype=torch.long)
+        for prompt, row in distinct.items():
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        mask = mask.to(self.device)
+        positions = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
+        self.cache = DynamicCache(config=self.model.config)
+        logits = self.model(
+            input_ids=ids.to(self.device),
+            attention_mask=mask[:, :width],
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        repeat = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=self.device)
+        if len(distinct) < len(prompts):
+            self.cache.batch_select_indices(repeat)
+        self.width, self.mask, self.logits = width, mask[repeat], logits[repeat]
+        self.positions = positions[repeat, -1:]
+        self.prefilled_tokens = int(sum(len(prompt) for prompt in distinct))
+
+    @torch.inference_mode()
+    def step(self) -> tuple[int, list[tuple[int, Completion]]]:
+        """Sample one token for every live row; return their number and what finished."""
+        if self.steps > 0:
+            self._forward()
+        uniforms = uniform_stream(self.seeds[self.rows], self.steps)
+        tokens, logprobs = sample(self.logits, uniforms, self.sampling)
+        self.tokens[self.rows, self.steps], self.logprobs[self.rows, self.steps] = tokens, logprobs
+        self.last, sampled = tokens, int(self.live.sum())
+        self.steps += 1
+        stopped = np.isin(tokens, self.sampling.stop_ids)
+        ended = self.live & (stopped | (self.steps >= self.caps[self.rows]))
+        finished = [
+            (
+                int(self.rows[position]),
+                Completion(
+                    self.tokens[self.rows[position], : self.steps].copy(),
+                    self.logprobs[self.rows[position], : self.steps].copy(),
+                    "stop" if stopped[position] else "length",
+                ),
+            )
+            for position in np.flatnonzero(ended)
+        ]
+        self.live &= ~ended
+        self._drop_finished()
+        return sampled, finished
+
+    def _forward(self) -> None:
+        self.positions = self.positions + 1
+        self.logits = self.model(
+            input_ids=torch.from_numpy(self.last.astype(np.int64))[:, None].to(self.device),
+            attention_mask=self.mask[:, : self.width + self.steps],
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+    def _drop_finished(self) -> None:
+        waiting = len(self.live) - int(self.live.sum())
+        if waiting == len(self.live):
+            self.rows = self.rows[:0]
+        elif waiting >= _COMPACT_SHARE * len(self.live):
+            keep = np.flatnonzero(self.live)
+            index = torch.from_numpy(keep).to(self.device)
+            self.cache.batch_select_indices(index)
+            self.mask, self.positions = self.mask[index], self.positions[index]
+            self.rows, self.last, self.live = self.rows[keep], self.last[keep], self.live[keep]
+        # every forward pass grows the mask by the token it feeds
+        self.mask[:, self.width + self.steps - 1] = 1
+
+
+def uniform_stream(seeds: np.ndarray, step: int) -> np.ndarray:
+    """float64 (B,) in [0, 1): the step-th uniform of each seed's stream (the splitmix64 finaliser of seed and step).
+
+    seeds: uint64 (B,).
+    """
+    with np.errstate(over="ignore"):
+        z = seeds + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """One token per row: int32 ids (B,) and float32 log-probabilities (B,) under the sampler.
+
+    logits: (B, V). uniforms: float64 (B,).
+    """
+    wide = logits.float()
+    if sampling.temperature == 0:
+        tokens = wide.argmax(-1)
+        return tokens.int().cpu().numpy(), gather_logprobs(wide, tokens).cpu().numpy()
+    logprobs = truncate(wide / sampling.temperature, sampling).log_softmax(-1)
+    cumulative = logprobs.double().exp().cumsum(-1)
+    thresholds = torch.from_numpy(uniforms).to(cumulative.device)[:, None] * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, thresholds, right=True).squeeze(-1)
+    return tokens.int().cpu().numpy(), logprobs.gather(-1, tokens[:, None]).squeeze(-1).cpu().numpy()
+
+
+def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Logits (B, V) with everything outside top-k and the nucleus at -inf, as SGLang and vLLM do it: k, then p."""
+    if 0 < sampling.top_k < logits.shape[-1]:
+        smallest = logits.topk(sampling.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        probabilities = ordered.softmax(-1)
+        outside = probabilities.cumsum(-1) - probabilities >= sampling.top_p
+        logits = logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), -torch.inf)
+    return logits

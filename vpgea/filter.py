@@ -1,0 +1,143 @@
+"""Phase 2: grade every sample, look at posterior paths from the prior's view, and select what to learn from.
+
+First half: measurements, chunk by chunk, resumable, by far the larger part of the work. Second half: thresholds,
+utilities, advantages and gates over the whole of them, quick and redone whenever a part completes the phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vpgea.config import RunConfig, identity_of
+from vpgea.crossview import CrossView
+from vpgea.engines.base import Engine
+from vpgea.engines.select import open_engine
+from vpgea.errors import QualityGateError, UsageError
+from vpgea.grading.pool import GraderPool
+from vpgea.modeling.load import load_views, model_fingerprint
+from vpgea.progress import NullProgress, Progress
+from vpgea.records import MEASUREMENTS
+from vpgea.runs import (
+    Manifest,
+    PhaseFolder,
+    Shard,
+    chunk_paths,
+    content_fingerprint,
+    flat_config,
+    open_complete,
+)
+from vpgea.selection import select
+from vpgea.shards import read_json, read_table, table_from_rows, write_table
+from vpgea.stopping import StopRequest
+from vpgea.views import Views
+
+
+def filter_rollout(
+    config: RunConfig,
+    rollout_dir: Path,
+    output_dir: Path,
+    *,
+    shard: Shard = (0, 1),
+    engine: Engine | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any] | None:
+    """Measure this part's chunks; once all parts are measured, select and return the summary (else None).
+
+    Raises UsageError (unfinished or damaged rollout, samples of other weights), QualityGateError (too many grader
+    errors, nothing selected), EngineError and Stopped.
+    """
+    stop, progress = stop or StopRequest(), progress or NullProgress()
+    rollout = open_complete(rollout_dir, "rollout")
+    views = load_views(config)
+    _require_same_source(config, rollout, views, rollout_dir)
+    manifest = Manifest(
+        phase="filter",
+        identity=identity_of(config, "grading", "filter"),
+        inputs={"rollout": content_fingerprint(rollout_dir), **_reference_lengths_input(config)},
+        config=flat_config(config),
+        shard=shard,
+    )
+    folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
+    chunks = chunk_paths(rollout_dir)
+    own = list(range(shard[0], len(chunks), shard[1]))
+    missing = [index for index in own if not folder.has_chunk(index)]
+    progress.advance(len(own) - len(missing))
+    if missing:
+        own_engine = engine is None
+        engine = engine or open_engine(config)
+        try:
+            with _grader_pool(config) as graders:
+                measuring = CrossView(config, views, engine, graders, stop, progress)
+                for index in missing:
+                    stop.check()
+                    rows = measuring.measure(read_table(chunks[index]).to_pylist())
+                    write_table(folder.chunk(index), table_from_rows(rows, MEASUREMENTS))
+                    progress.advance(1)
+        finally:
+            if own_engine:
+                engine.close()
+    _require_few_errors(config, [folder.chunk(index) for index in own])
+    if not folder.complete({"chunks": len(own)}):
+        return None
+    summary = select(config, views, rollout_dir, output_dir)
+    _require_enough(config, summary)
+    return summary
+
+
+def _grader_pool(config: RunConfig) -> GraderPool:
+    grading = config.grading
+    return GraderPool(
+        grading.grader,
+        relative_tolerance=grading.relative_tolerance,
+        deadline_s=grading.deadline_s,
+        memory_mb=grading.memory_mb,
+        workers=grading.workers,
+    )
+
+
+def _require_same_source(config: RunConfig, rollout: Manifest, views: Views, rollout_dir: Path) -> None:
+    """The checks must be made with the weights and the prompts that sampled the paths."""
+    for name, now in (("model", model_fingerprint(config.model)), ("template", views.fingerprint)):
+        if rollout.inputs[name] != now:
+            raise UsageError(
+                f"{rollout_dir} was sampled from another {name}",
+                why=f"its fingerprint is {rollout.inputs[name]}, the configured {name} has {now}",
+                mend=f"use the {name} of the rollout, or draw a new rollout",
+            )
+
+
+def _reference_lengths_input(config: RunConfig) -> dict[str, str]:
+    if config.filter.reference_lengths is None:
+        return {}
+    from vpgea.shards import file_checksum
+
+    path = Path(config.filter.reference_lengths)
+    read_json(path)
+    return {"reference_lengths": file_checksum(path)[:16]}
+
+
+def _require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
+    """A grader that fails often is broken: its silence would be read as a property of the model."""
+    statuses = [status for path in chunks for status in read_table(path, columns=["status"])["status"].to_pylist()]
+    failed = sum(status in ("error", "timeout") for status in statuses)
+    if statuses and failed / len(statuses) > config.grading.max_grade_errors:
+        raise QualityGateError(
+            f"{failed} of {len(statuses)} samples could not be graded",
+            why=f"that is more than grading.max_grade_errors={config.grading.max_grade_errors:g}",
+            mend="look at them with `vpgea inspect`, mend the grader or raise its deadline, and --overwrite",
+        )
+
+
+def _require_enough(config: RunConfig, summary: dict[str, Any]) -> None:
+    selected = summary["counts"]["posterior_gated"] + summary["counts"]["prior_with_advantage"]
+    if selected < config.filter.min_selected:
+        raise QualityGateError(
+            f"{selected} samples are left to learn from",
+            why=f"filter.min_selected asks for at least {config.filter.min_selected}; the summary lists every reason",
+            mend="look at the rejected set with `vpgea inspect`, then loosen thresholds or draw more samples",
+        )

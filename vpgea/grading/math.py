@@ -1,0 +1,187 @@
+"""Grading of mathematical answers: exact arithmetic first, our own view of lists and tuples, then math-verify."""
+
+from __future__ import annotations
+
+import logging
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from vpgea.grading.answers import find_answer, last_box
+from vpgea.grading.base import Grade, GradeRequest, Status
+from vpgea.grading.containers import Container, read_container
+from vpgea.grading.normalise import Number, balanced, normalise, read_number
+
+_BASE = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}{1,2}|(\d))")
+_NAMED = re.compile(r"(?P<name>\\?[A-Za-z]\w*(?:_\{\w+\})?(?:\([\w, ]+\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=<>]+)", re.DOTALL)
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|cup|cap|setminus|pm|mid)\b")
+_WORDS = re.compile(r"[A-Za-z]{2,}(?:[ -][A-Za-z]+)*")
+
+
+def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
+    """Grade the final answer of a response (see `find_answer`) by mathematical equivalence with the reference.
+
+    relative_tolerance: a number written as a decimal equals another when they differ by at most this share of the
+    reference. No answer found is `wrong` with extracted=None. Calls math-verify without its own time-out: run it in
+    a worker that may be killed. Raises MemoryError and RecursionError, which say nothing about the answer.
+    """
+    answer = find_answer(request.response)
+    if answer is None:
+        return Grade(Status.WRONG)
+    found = normalise(answer.text)
+    comparison = Comparison(request.question, Fraction(str(relative_tolerance)))
+    equal = bool(found) and comparison.equal(normalise_reference(request.reference), found)
+    return Grade(Status.CORRECT if equal else Status.WRONG, extracted=found or None, source=answer.source)
+
+
+def normalise_reference(reference: str) -> str:
+    """A reference answer in normal form: the content of its last box, or what follows `####`, or all of it."""
+    box = last_box(reference)
+    return normalise(box if box is not None else reference.rpartition("####")[2])
+
+
+class Comparison:
+    """Equivalence of normalised answers, for one question.
+
+    The question decides what a missing sign means: `10` may stand for `10%` only where it asks for a percentage (or
+    is not known), `52` for `52_8` only where it names a base.
+    """
+
+    def __init__(self, question: str, relative_tolerance: Fraction) -> None:
+        lowered = question.lower()
+        self._percent_implied = not question or "percent" in lowered or "%" in lowered
+        self._base_implied = bool(re.search(r"\bbase|_\{?\d", lowered))
+        self._tolerance = relative_tolerance
+
+    def equal(self, gold: str, found: str) -> bool:
+        if _fold(gold) == _fold(found):
+            return bool(gold)
+        gold_number, found_number = read_number(gold), read_number(found)
+        if gold_number and found_number:
+            return self._numbers_equal(gold_number, found_number)
+        if (bases := self._bases_equal(gold, found)) is not None:
+            return bases
+        gold_list, found_list = read_container(gold), read_container(found)
+        if gold_list and found_list:
+            return self._containers_equal(gold_list, found_list)
+        if (gold_list and found_number) or (found_list and gold_number):
+            return False
+        named, found_named = _NAMED.fullmatch(gold), _NAMED.fullmatch(found)
+        if (named is None) != (found_named is None):  # `x = 5` and `5`, `x \in [0, 1]` and `[0, 1]`
+            return self.equal(*(normalise(match["value"]) if match else text for match, text in ((named, gold), (found_named, found))))
+        if gold_list and not _RELATION.search(found) and "begin" not in found:
+            return False
+        if _WORDS.fullmatch(gold) and _WORDS.fullmatch(found) and gold.lower() == found.lower():
+            return True
+        return balanced(found) and symbolically_equal(gold, found, float(self._tolerance))
+
+    def _numbers_equal(self, gold: Number, found: Number) -> bool:
+        if gold.percent == found.percent:
+            return self._close(gold, found.value)
+        readings = [found.value / 100 if found.percent else found.value * 100]
+        if self._percent_implied:
+            readings.append(found.value)
+        return any(self._close(gold, value, found.decimal or bool(found.percent)) for value in readings)
+
+    def _close(self, gold: Number, found: Fraction, found_decimal: bool = True) -> bool:
+        if gold.value == found:
+            return True
+        inexact = gold.value.denominator > 1 or found.denominator > 1
+        return inexact and found_decimal and abs(gold.value - found) <= self._tolerance * abs(gold.value)
+
+    def _bases_equal(self, gold: str, found: str) -> bool | None:
+        """Numerals with a base subscript: the digits and the base must agree; None where there is no base."""
+        gold_base, found_base = _BASE.fullmatch(gold), _BASE.fullmatch(found)
+        if not gold_base and not found_base:
+            return None
+        if gold_base and found_base:
+            return _numeral(gold_base) == _numeral(found_base)
+        based, plain = (gold_base, found) if gold_base else (found_base, gold)
+        assert based is not None
+        return self._base_implied and based[1] == plain.replace(",", "")
+
+    def _containers_equal(self, gold: Container, found: Container) -> bool:
+        if len(gold.elements) != len(found.elements):
+            return False
+        if gold.ordered:
+            if found.delimiters not in ("", gold.delimiters):
+                return False
+        elif not found.ordered:
+            return self._same_elements(gold.elements, found.elements)
+        return all(self.equal(a, b) for a, b in zip(gold.elements, found.elements, strict=True))
+
+    def _same_elements(self, gold: list[str], found: list[str]) -> bool:
+        left = list(found)
+        for element in gold:
+            match = next((i for i, candidate in enumerate(left) if self.equal(element, candidate)), None)
+            if match is None:
+                return False
+            del left[match]
+        return True
+
+
+def _fold(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+_BASE_NAMES = {name: str(base) for base, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)}
+
+
+def _numeral(match: re.Match[str]) -> tuple[str, str]:
+    base = match[2] or match[3]
+    return match[1], _BASE_NAMES.get(base.lower(), base)
+
+
+def symbolically_equal(gold: str, found: str, relative_tolerance: float) -> bool:
+    """math-verify's verdict on two normalised answers; constants are compared by relative difference instead.
+
+    math-verify rounds to 6 decimals, so that 4.6e-24 equals 4.57e-23, and takes differences below 1e-15 for zero.
+    """
+    from math_verify import verify
+
+    parsed_gold, parsed_found = _parse(gold), _parse(found)
+    if not parsed_gold or not parsed_found:
+        return False
+    if (constant := _constants_equal(parsed_gold[0], parsed_found[0], relative_tolerance)) is not None:
+        return constant
+    try:
+        return bool(
+            verify(
+                list(parsed_gold),
+                list(parsed_found),
+                timeout_seconds=None,
+                allow_set_relation_comp=True,
+                raise_on_error=True,
+            )
+        )
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # sympy meets untrusted text: whatever it raises, the two were not shown to be equal
+        return False
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> tuple[Any, ...]:
+    """math-verify's reading of a normalised answer: (sympy expression, text), or less. Cached for the references."""
+    from math_verify import LatexExtractionConfig, parse
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns at every start that time-outs are off
+    config = [LatexExtractionConfig(boxed_match_priority=0)]
+    return tuple(parse(f"\\boxed{{{text}}}", extraction_config=config, parsing_timeout=None))
+
+
+def _constants_equal(gold: Any, found: Any, relative_tolerance: float) -> bool | None:
+    """Numeric comparison of two closed scalar expressions; None where either is something else."""
+    import sympy
+
+    if not all(isinstance(side, sympy.Expr) and side.is_number for side in (gold, found)):
+        return None
+    inexact = gold.has(sympy.Float) or found.has(sympy.Float)
+    gold_value, found_value = (sympy.N(side.doit(), 30) for side in (gold, found))
+    if not all(value.is_number and value.is_finite for value in (gold_value, found_value)):
+        return None
+    scale = abs(gold_value)
+    if scale == 0:
+        return bool(found_value == 0)
+    return bool(abs(gold_value - found_value) <= (relative_tolerance if inexact else 1e-20) * scale)

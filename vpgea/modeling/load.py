@@ -1,0 +1,219 @@
+"""Models and tokenizers from a Hugging Face id or a local folder: safetensors only, nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vpgea.config import ModelConfig, RunConfig
+from vpgea.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from vpgea.views import Views
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+_SAMPLED_BLOCKS = 16
+_BLOCK_BYTES = 1 << 16
+
+
+def model_folder(config: ModelConfig) -> Path:
+    """The model's files on this machine; a hub id is looked up in the cache, and downloaded unless offline."""
+    if not config.path:
+        raise UsageError(
+            "no model was given", why="model.path is empty", mend="give --model with a folder or a Hugging Face id"
+        )
+    folder = Path(config.path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError(
+                f"not a model folder: {folder}",
+                why="it has no config.json",
+                mend="point --model at a folder written by save_pretrained, or at a Hugging Face id",
+            )
+        return folder
+    if folder.is_absolute() or config.path.startswith((".", "~")) or config.path.count("/") != 1 or folder.exists():
+        raise UsageError(
+            f"model not found: {config.path}",
+            why="no such folder, and it does not look like a Hugging Face id (owner/name)",
+            mend="check --model for a typing error",
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
+    if config.trust_remote_code:
+        patterns.append("*.py")
+    try:
+        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
+    except Exception as error:  # the hub client has a dozen classes for "cannot be had"
+        raise UsageError(
+            f"model not found: {config.path}",
+            why=f"no such folder here, and the Hugging Face hub did not give it: {' '.join(str(error).split())[:200]}",
+            mend="check the name, your access and the network, or download it first and give the folder",
+        ) from error
+
+
+def adapter_folder(config: ModelConfig) -> Path | None:
+    """The peft adapter's folder, checked; None without one."""
+    if config.adapter is None:
+        return None
+    folder = Path(config.adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise UsageError(
+            f"not an adapter folder: {folder}",
+            why="adapter_config.json or adapter_model.safetensors is missing",
+            mend="point --adapter at a folder written by peft",
+        )
+    return folder
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    folder = model_folder(config)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    except Exception as error:  # every tokenizer class fails in its own way
+        raise UsageError(
+            f"the tokenizer in {folder} cannot be loaded",
+            why=" ".join(str(error).split())[:300],
+            mend="copy tokenizer.json and tokenizer_config.json of the model into the folder",
+        ) from error
+
+
+def eos_ids(config: ModelConfig, tokenizer: Any) -> list[int]:
+    """Every id that ends a response: those of the generation configuration, then the tokenizer's own."""
+    ids: list[int] = []
+    generation = model_folder(config) / "generation_config.json"
+    if generation.is_file():
+        listed = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id")
+        ids += listed if isinstance(listed, list) else [listed] if listed is not None else []
+    if tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    if not ids:
+        raise UsageError(
+            "the model names no end-of-sequence id",
+            why="neither generation_config.json nor the tokenizer has one, so no response would ever end",
+            mend="set eos_token_id in the model's generation_config.json",
+        )
+    return list(dict.fromkeys(ids))
+
+
+def load_views(config: RunConfig) -> Views:
+    """The run's two views, with the model's tokenizer."""
+    from vpgea.views import Views
+
+    tokenizer = load_tokenizer(config.model)
+    return Views(tokenizer, config.views, eos_ids(config.model, tokenizer))
+
+
+def torch_device(config: ModelConfig) -> torch.device:
+    import torch
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(config.device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"unknown device: {config.device}", why=str(error).splitlines()[0], mend="use cpu, cuda, cuda:0 or auto"
+        ) from error
+
+
+def torch_dtype(config: ModelConfig) -> torch.dtype:
+    """auto: bfloat16 on a GPU, float32 on a CPU."""
+    import torch
+
+    if config.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        return dtype
+    return torch.float32 if torch_device(config).type == "cpu" else torch.bfloat16
+
+
+def load_model(config: ModelConfig) -> Any:
+    """The causal language model in eval mode with its adapter, if any, on its device and in its dtype."""
+    from transformers import AutoModelForCausalLM
+
+    folder, adapter = model_folder(config), adapter_folder(config)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch_dtype(config),
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+        )
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(
+            f"the model in {folder} cannot be loaded" + (f" with adapter {adapter}" if adapter else ""),
+            why=" ".join(str(error).split())[:300],
+            mend="check that config.json and the safetensors files belong together and are whole",
+        ) from error
+    return model.to(torch_device(config)).eval()
+
+
+def model_fingerprint(config: ModelConfig) -> str:
+    """Config, tokenizer, safetensors headers and sampled blocks of the model and its adapter; never their path."""
+    digest = hashlib.sha256()
+    for folder in (model_folder(config), adapter_folder(config)):
+        if folder is not None:
+            _hash_folder(digest, folder)
+    return digest.hexdigest()[:16]
+
+
+def _hash_folder(digest: Any, folder: Path) -> None:
+    for name in ("config.json", "adapter_config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            fields = json.loads((folder / name).read_text(encoding="utf-8"))
+            for volatile in ("_name_or_path", "transformers_version", "base_model_name_or_path", "revision"):
+                fields.pop(volatile, None)
+            digest.update(json.dumps([name, fields], sort_keys=True).encode())
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            digest.update(name.encode() + (folder / name).read_bytes())
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UsageError(
+            f"no safetensors weights in {folder}",
+            why="only safetensors are read: other formats can run code when they are loaded",
+            mend="convert the model with save_pretrained(..., safe_serialization=True)",
+        )
+    for file in weights:
+        for block in _header_and_blocks(file):
+            digest.update(block)
+
+
+def _header_and_blocks(file: Path) -> Iterator[bytes]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > size - 8:
+            raise UsageError(
+                f"damaged weights: {file}",
+                why="the file is shorter than its own header says",
+                mend="copy or download the file again",
+            )
+        yield stream.read(length)
+        start = 8 + length
+        span = max(size - start - _BLOCK_BYTES, 0)
+        for block in range(_SAMPLED_BLOCKS):
+            stream.seek(start + span * block // (_SAMPLED_BLOCKS - 1))
+            yield stream.read(_BLOCK_BYTES)

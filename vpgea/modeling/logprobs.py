@@ -1,0 +1,46 @@
+"""Log-probabilities of given ids: one code path for the engine's scoring and for the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """int64 ids (B, L) and attention mask (B, L), padded on the right with id 0 (masked, so any id does)."""
+    length = max(len(sequence) for sequence in sequences)
+    ids = torch.zeros((len(sequences), length), dtype=torch.long)
+    mask = torch.zeros((len(sequences), length), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.as_tensor(sequence, dtype=torch.long)
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def next_token_logits(
+    model: Any, sequences: Sequence[Sequence[int]], starts: Sequence[int], device: torch.device
+) -> Tensor:
+    """Logits (T, V), in the model's dtype, of every position of sequences[i][starts[i]:], rows in order.
+
+    The row for position t holds the logits given ids before t, so that starts must be at least 1.
+    """
+    assert all(1 <= start <= len(sequence) for start, sequence in zip(starts, sequences, strict=True))
+    ids, mask = pad_right(sequences, device)
+    keep = ids.shape[1] - min(starts) + 1  # positions from the earliest start on, one before it included
+    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
+    offset = ids.shape[1] - keep
+    return torch.cat(
+        [
+            logits[row, start - 1 - offset : len(sequence) - 1 - offset]
+            for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True))
+        ]
+    )
+
+
+def gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(logits)[targets], (T,) from logits (T, V) and int64 targets (T,), reduced in float32 at least."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.gather(-1, targets[:, None]).squeeze(-1) - wide.logsumexp(-1)

@@ -1,0 +1,90 @@
+"""The gated forward KL from the filtered posterior to the prior view, in four forms.
+
+All return per-token losses (T,) to be summed and multiplied by `Normalisers.kl_scale`. The teacher is the posterior
+view and is always detached: guidance goes one way only. Our own reconstruction; docs/method.md, "Gated forward KL".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vpgea.objective.tokens import expectation, token_logprobs, upcast
+
+TAIL_FLOOR = 1e-6
+
+
+def token_gates(gates: Tensor, lengths: Tensor, thinking_tokens: Tensor) -> Tensor:
+    """Spread each path's gate over its completion tokens, 0 on y: (sum of lengths,), dtype of gates.
+
+    gates, lengths |z| + |y|, thinking_tokens |z|: (P,). The posterior wrote y with the note in sight, so y is masked.
+    """
+    start = torch.cumsum(lengths, 0) - lengths
+    total = int(lengths.sum())
+    position = torch.arange(total, device=gates.device) - torch.repeat_interleave(start, lengths)
+    in_thinking = position < torch.repeat_interleave(thinking_tokens, lengths)
+    return torch.where(in_thinking, torch.repeat_interleave(gates, lengths), 0.0)
+
+
+def other_gates_mean(gates: Tensor, question: Tensor) -> Tensor:
+    """b_j: mean gate of the *other* posterior paths of the question, 0 where there is none; (P,).
+
+    gates: (P,), rejected paths included with gate 0; question: (P,) int64 index from 0. b_j must not depend on path j
+    itself, otherwise `dense_cv` is biased; call it on all paths of a question at once, before cutting micro-batches.
+    """
+    values = upcast(gates)
+    size = int(question.max()) + 1 if question.numel() else 0
+    total = torch.zeros(size, dtype=values.dtype, device=values.device).index_add_(0, question, values)
+    others = torch.bincount(question, minlength=size)[question] - 1
+    return torch.where(others > 0, (total[question] - values) / others.clamp(min=1), 0.0)
+
+
+def sampled(logits: Tensor, targets: Tensor, gate: Tensor) -> Tensor:
+    """-g log pi_theta(z_t): KL(q_g || pi_theta) up to a constant, q_g proportional to q g, on sampled tokens.
+
+    logits: (T, V) prior view, targets: (T,) int64, gate: (T,), 0 on tokens that are masked. With gate 1 it is plain
+    cross-entropy.
+    """
+    return torch.where(gate != 0, -gate.detach() * token_logprobs(logits, targets), 0.0)
+
+
+def dense_cv(logits: Tensor, targets: Tensor, teacher_logits: Tensor, gate: Tensor, other_gate: Tensor) -> Tensor:
+    """-[(g - b) log pi(z_t) + b sum_v q_v log pi(v)]: same mean gradient as `sampled`, over the full vocabulary.
+
+    logits, teacher_logits: (T, V) under the prior and the posterior view; targets: (T,) int64. gate g, other_gate b:
+    (T,) `other_gates_mean` spread like the gates. Needs every posterior path of the step, rejected ones too: it
+    is their tokens that cancel the mean of the control variate.
+    """
+    q = torch.softmax(upcast(teacher_logits.detach()), -1)
+    g, b = gate.detach(), other_gate.detach()
+    dense_term = expectation(q, torch.log_softmax(upcast(logits), -1))
+    loss = -((g - b) * token_logprobs(logits, targets) + b * dense_term)
+    return torch.where((g != 0) | (b != 0), loss, 0.0)
+
+
+def dense(logits: Tensor, teacher_logits: Tensor, gate: Tensor) -> Tensor:
+    """g KL(q(.|z_<t) || pi_theta), an ablation: its optimum is the *unfiltered* posterior at every visited prefix.
+
+    logits, teacher_logits: (T, V); gate: (T,).
+    """
+    log_q = torch.log_softmax(upcast(teacher_logits.detach()), -1)
+    kl = expectation(log_q.exp(), log_q - torch.log_softmax(upcast(logits), -1))
+    return torch.where(gate != 0, gate.detach() * kl, 0.0)
+
+
+def dense_top_k(logits: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor) -> Tensor:
+    """`dense` over the teacher's k likeliest tokens plus one bucket for all others: a lower bound of it.
+
+    logits: (T, V); top_logprobs: (T, k) the teacher's untempered log-probabilities; top_ids: (T, k) int64, distinct,
+    k < V; gate: (T,). Nothing is renormalised. The teacher's tail is floored at 1e-6, which can lift the bound by at
+    most 1e-6 times the log-ratio of the tails.
+    """
+    assert top_ids.shape[-1] < logits.shape[-1], "no token is left for the tail"
+    student = upcast(logits)
+    log_q = upcast(top_logprobs.detach())
+    q = log_q.exp()
+    tail = (1 - q.sum(-1)).clamp(min=TAIL_FLOOR)
+    log_total = student.logsumexp(-1)
+    head = expectation(q, log_q - (student.gather(-1, top_ids) - log_total.unsqueeze(-1)))
+    log_tail = student.scatter(-1, top_ids, float("-inf")).logsumexp(-1) - log_total
+    return torch.where(gate != 0, gate.detach() * (head + tail * (tail.log() - log_tail)), 0.0)

@@ -1,0 +1,40 @@
+"""KL from the trained policy to the reference model, per token."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vpgea.objective.tokens import expectation, upcast
+
+
+def exact(logits: Tensor, reference_logits: Tensor) -> Tensor:
+    """KL(pi_theta || pi_ref) at each position, (T,), over the whole vocabulary; the reference is detached.
+
+    logits, reference_logits: (T, V).
+    """
+    log_pi = torch.log_softmax(upcast(logits), -1)
+    log_ref = torch.log_softmax(upcast(reference_logits.detach()), -1)
+    return expectation(log_pi.exp(), log_pi - log_ref)
+
+
+def k2(logprobs: Tensor, reference_logprobs: Tensor, sampler_logprobs: Tensor, *, cap: float) -> Tensor:
+    """w_t (log pi_theta - log pi_ref)^2 / 2 with w_t = min(pi_theta / pi_sampler, cap) detached; (T,).
+
+    All inputs: (T,) log-probabilities of the sampled tokens. Its mean gradient under pi_theta is that of the KL
+    (http://joschu.net/blog/kl-approx.html names k1, k2, k3); w_t corrects for older samples, up to the cap.
+    """
+    current = upcast(logprobs)
+    weights = (current.detach() - upcast(sampler_logprobs).detach()).clamp(max=math.log(cap)).exp()
+    return weights * 0.5 * (current - upcast(reference_logprobs).detach()).square()
+
+
+def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """exp(d) - d - 1 with d = log pi_ref - log pi_theta, (T,): an unbiased, non-negative figure for the log.
+
+    Detached: as a loss its mean gradient would be that of KL(pi_ref || pi_theta), the wrong direction.
+    """
+    d = (upcast(reference_logprobs) - upcast(logprobs)).detach()
+    return d.exp() - d - 1

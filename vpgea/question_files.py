@@ -1,0 +1,298 @@
+"""Rows out of question files, with the line or row that each came from: jsonl(.gz), json, parquet and arrow.
+
+What a row must hold is the business of `questions`; here a row is any mapping from column to value. Rows that cannot
+be read at all become `BadRow`s, so that one pass over a file finds everything that is wrong with it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from vpgea.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GZIP_MAGIC, _PARQUET_MAGIC, _ARROW_MAGIC = b"\x1f\x8b", b"PAR1", b"ARROW1"
+_KIND_OF_MAGIC = {_GZIP_MAGIC: "gzip", _PARQUET_MAGIC: "parquet", _ARROW_MAGIC: "arrow"}
+_UTF8_BOM = b"\xef\xbb\xbf"
+_READ_BYTES = 1 << 20
+
+
+class RowError(Exception):
+    """Why one row cannot be used. Always caught, and turned into a `BadRow`."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used.
+
+    file: path of the file, or name and split of a data set.
+    number: line of a text file or row of a table, both from 1.
+    """
+
+    file: str
+    number: int
+    unit: Literal["line", "row"]
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file}, row {self.number}"
+        return f"{place}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """The rows of one source: (line or row number, wanted columns) in file order, and what could not be read.
+
+    columns: every column name that was seen, wanted or not, in order of appearance.
+    """
+
+    file: str
+    unit: Literal["line", "row"]
+    columns: dict[str, None] = field(default_factory=dict)
+    rows: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+
+    def add(self, number: int, row: dict[str, Any], wanted: AbstractSet[str]) -> None:
+        self.columns.update(dict.fromkeys(row))
+        self.rows.append((number, {name: value for name, value in row.items() if name in wanted}))
+
+    def add_bad(self, number: int, reason: str) -> None:
+        self.bad.append(BadRow(self.file, number, self.unit, reason))
+
+
+def read_file(path: Path, wanted: AbstractSet[str]) -> RawRows:
+    """Read the wanted columns of one question file; the format is told by the suffix.
+
+    Raises UsageError for a file that is empty, unreadable, of an unknown suffix, or (json) not one whole list.
+    Damage that leaves earlier rows readable (a cut-off gzip or arrow stream) is one of the bad rows.
+    """
+    reader = next((read for suffix, read in READERS.items() if path.name.lower().endswith(suffix)), None)
+    if reader is None:
+        raise UsageError(
+            f"{path}: this kind of question file is not known",
+            why=f"the name ends with none of {', '.join(READERS)}",
+            mend="convert the file, or rename it if it has one of these formats",
+        )
+    try:
+        if path.stat().st_size == 0:
+            raise UsageError(f"{path}: the file is empty", why="it has 0 bytes", mend="write the file again")
+        return reader(path, wanted)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: the file cannot be read", why=str(error), mend="check the path and its permissions"
+        ) from error
+
+
+class _Reads(Protocol):
+    def read1(self, size: int, /) -> bytes: ...
+
+
+class _Line(NamedTuple):
+    """A line without its end. `offset`: bytes before it in the (unpacked) file. `ended`: it had a line end."""
+
+    number: int
+    offset: int
+    content: bytes
+    ended: bool
+
+
+def _lines(stream: _Reads) -> Iterator[_Line]:
+    """Lines, without a leading byte order mark. `read1` hands out all there is before a damaged place."""
+    number, offset, rest = 0, 0, b""
+    while chunk := stream.read1(_READ_BYTES):
+        *contents, rest = (rest + chunk).split(b"\n")
+        for content in contents:
+            number += 1
+            yield _without_mark(_Line(number, offset, content, ended=True))
+            offset += len(content) + 1
+    if rest:
+        yield _without_mark(_Line(number + 1, offset, rest, ended=False))
+
+
+def _without_mark(line: _Line) -> _Line:
+    if line.number > 1 or not line.content.startswith(_UTF8_BOM):
+        return line
+    return line._replace(content=line.content.removeprefix(_UTF8_BOM), offset=len(_UTF8_BOM))
+
+
+def _read_jsonl(path: Path, wanted: AbstractSet[str]) -> RawRows:
+    """One JSON object per line. Lines of white space only carry no row and are passed over."""
+    raw = RawRows(str(path), "line")
+    compressed = path.suffix.lower() == ".gz"
+    _refuse_other_magic(path, expected=_GZIP_MAGIC if compressed else b"")
+    last = 0
+    with gzip.open(path) if compressed else path.open("rb") as stream:
+        try:
+            for line in _lines(stream):
+                last = line.number
+                if line.content.strip():
+                    _add_line(raw, line, wanted)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as damage:
+            raw.add_bad(last + 1, f"the compressed file is cut off or damaged here ({damage}); the rest is lost")
+    return raw
+
+
+def _add_line(raw: RawRows, line: _Line, wanted: AbstractSet[str]) -> None:
+    try:
+        raw.add(line.number, parse_object(line.content, line.offset), wanted)
+    except RowError as error:
+        raw.add_bad(line.number, str(error) if line.ended else f"half-written last line: {error}")
+
+
+def _refuse_other_magic(path: Path, expected: bytes) -> None:
+    with path.open("rb") as file:
+        start = file.read(8)
+    kind = next((kind for magic, kind in _KIND_OF_MAGIC.items() if start.startswith(magic)), "something else")
+    if (expected and not start.startswith(expected)) or (not expected and kind != "something else"):
+        raise UsageError(
+            f"{path}:1: the content does not fit the file's name",
+            why=f"the name says {'gzip' if expected else 'JSON lines'}, but the first bytes say {kind}",
+            mend="rename the file after what it is (.jsonl, .jsonl.gz, .parquet, .arrow)",
+        )
+
+
+def parse_object(line: bytes, offset: int = 0) -> dict[str, Any]:
+    """The JSON object in one line of UTF-8. `offset`: bytes of the file before the line, for the message.
+
+    Raises RowError for other encodings, broken JSON, other JSON values and keys that stand twice.
+    """
+    try:
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_object_of_unique_keys)
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise RowError(f"not UTF-8: byte 0x{byte:02x} at byte offset {offset + error.start}") from None
+    except json.JSONDecodeError as error:
+        raise RowError(f"not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        raise RowError(f"JSON that cannot be read: {str(error)[:100]}") from None
+    if not isinstance(value, dict):
+        raise RowError(f"not a JSON object but {_JSON_KIND[type(value)]}")
+    return value
+
+
+_JSON_KIND: dict[type, str] = {
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
+
+
+def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RowError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+    return value
+
+
+def _read_json(path: Path, wanted: AbstractSet[str]) -> RawRows:
+    """One list of objects. It is only readable whole, so any damage is an error for the file."""
+    mend = "write one JSON list of objects, or one object per line into a .jsonl file"
+    try:
+        value = json.loads(path.read_bytes().removeprefix(_UTF8_BOM), object_pairs_hook=_object_of_unique_keys)
+    except UnicodeDecodeError as error:
+        why = f"byte 0x{error.object[error.start]:02x} at byte offset {error.start}"
+        raise UsageError(f"{path}: the file is not UTF-8", why=why, mend="save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{path}:{error.lineno}: not JSON", why=f"{error.msg} (column {error.colno})", mend=mend
+        ) from None
+    except (RowError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: JSON that cannot be read", why=str(error)[:200], mend=mend) from None
+    if not isinstance(value, list):
+        raise UsageError(f"{path}: not a list of questions", why=f"it holds {type(value).__name__}", mend=mend)
+    raw = RawRows(str(path), "row")
+    for number, row in enumerate(value, start=1):
+        if isinstance(row, dict):
+            raw.add(number, row, wanted)
+        else:
+            raw.add_bad(number, f"not a JSON object but {_JSON_KIND[type(row)]}")
+    return raw
+
+
+def _read_parquet(path: Path, wanted: AbstractSet[str]) -> RawRows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    raw = RawRows(str(path), "row")
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            batches = file.iter_batches(columns=[name for name in names if name in wanted])
+            add_batches(raw, names, batches, wanted)
+    except (pa.ArrowException, OSError) as damage:
+        raw.add_bad(len(raw.rows) + len(raw.bad) + 1, _damaged(damage))
+    return raw
+
+
+def _read_arrow(path: Path, wanted: AbstractSet[str]) -> RawRows:
+    """An Arrow IPC file, or a stream (what `datasets` writes)."""
+    import pyarrow as pa
+
+    raw = RawRows(str(path), "row")
+    try:
+        # No memory map: a file that shrinks while it is mapped kills the process.
+        with pa.OSFile(str(path)) as source:
+            is_file = source.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
+            source.seek(0)
+            reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
+            add_batches(raw, reader.schema.names, batches, wanted)
+    except (pa.ArrowException, OSError) as damage:
+        raw.add_bad(len(raw.rows) + len(raw.bad) + 1, _damaged(damage))
+    return raw
+
+
+def _damaged(damage: Exception) -> str:
+    return f"the file is cut off or damaged here ({str(damage).splitlines()[0]}); the rest is lost"
+
+
+def add_batches(
+    raw: RawRows, names: Sequence[str], batches: Iterable[pa.RecordBatch], wanted: AbstractSet[str]
+) -> None:
+    """Append the rows of Arrow record batches to `raw`. `names`: all columns of the table, read or not."""
+    if len(set(names)) < len(names):
+        raise UsageError(
+            f"{raw.file}: a column name stands twice", why=f"columns: {', '.join(names)}", mend="rename one of them"
+        )
+    raw.columns.update(dict.fromkeys(names))
+    for batch in batches:
+        batch_wanted = batch.select([name for name in batch.schema.names if name in wanted])
+        first = len(raw.rows) + len(raw.bad) + 1
+        for i in range(batch_wanted.num_rows):
+            try:
+                raw.add(first + i, _arrow_row(batch_wanted.slice(i, 1)), wanted)
+            except RowError as error:
+                raw.add_bad(first + i, str(error))
+
+
+def _arrow_row(row: pa.RecordBatch) -> dict[str, Any]:
+    """Python values of a batch of one row. Offsets and UTF-8 are validated first: bad ones would read wild memory."""
+    import pyarrow as pa
+
+    try:
+        row.validate(full=True)
+        return {name: column[0].as_py() for name, column in zip(row.schema.names, row.columns, strict=True)}
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        raise RowError(f"a value that cannot be read: {str(error).splitlines()[0]}") from None
+
+
+READERS: dict[str, Callable[[Path, AbstractSet[str]], RawRows]] = {
+    ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+}

@@ -1,0 +1,235 @@
+"""Phase 1: sample both views of every question into Arrow shards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpgea.config import RolloutConfig, RunConfig, identity_of
+from vpgea.engines.base import Engine, GenerateRequest, Sampling
+from vpgea.engines.select import open_engine
+from vpgea.errors import UsageError
+from vpgea.modeling.load import load_views, model_fingerprint
+from vpgea.progress import NullProgress, Progress
+from vpgea.questions import Question, chunk_questions, fingerprint_questions
+from vpgea.records import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
+from vpgea.runs import Manifest, PhaseFolder, Shard, flat_config
+from vpgea.shards import table_from_rows, write_table
+from vpgea.stopping import StopRequest
+from vpgea.views import Views
+
+_BYTES_PER_TOKEN = 14  # id, log-probability and about six bytes of text
+
+
+@dataclass(frozen=True)
+class RolloutEstimate:
+    """What a rollout can cost at most."""
+
+    questions: int
+    rejected: list[str]
+    samples: int
+    prompt_tokens: int
+    completion_tokens: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """Everything that is known before the first sample: the questions of all chunks, and the part to draw."""
+
+    config: RunConfig
+    views: Views
+    chunks: list[list[Question]]
+    rejected: list[str]
+    manifest: Manifest
+    round_index: int
+
+    @classmethod
+    def make(
+        cls, config: RunConfig, questions: Sequence[Question], *, shard: Shard = (0, 1), round_index: int = 0
+    ) -> RolloutPlan:
+        """Reject over-long prompts, cut the rest into chunks, and say what the part will be made from."""
+        views = load_views(config)
+        usable, rejected = [], []
+        for question in questions:
+            if views.too_long(question):
+                rejected.append(question.id)
+            else:
+                usable.append(question)
+        if not usable:
+            raise UsageError(
+                "no question is left to sample",
+                why=f"all {len(rejected)} prompts are over views.max_prompt_tokens={config.views.max_prompt_tokens}",
+                mend="raise views.max_prompt_tokens or choose other questions",
+            )
+        manifest = Manifest(
+            phase="rollout",
+            identity={**identity_of(config, "model", "data", "views", "rollout"), "round": round_index},
+            inputs={
+                "model": model_fingerprint(config.model),
+                "questions": fingerprint_questions(questions),
+                "template": views.fingerprint,
+            },
+            config=flat_config(config),
+            shard=shard,
+        )
+        return cls(
+            config,
+            views,
+            chunk_questions(usable, config.rollout.questions_per_chunk),
+            rejected,
+            manifest,
+            round_index,
+        )
+
+    @property
+    def own_chunks(self) -> list[int]:
+        """Chunk numbers of this part."""
+        index, count = self.manifest.shard
+        return list(range(index, len(self.chunks), count))
+
+    def estimate(self) -> RolloutEstimate:
+        """An upper bound: every completion runs to its cap."""
+        rollout = self.config.rollout
+        questions = [question for chunk in self.own_chunks for question in self.chunks[chunk]]
+        prompt_tokens = sum(
+            (len(self.views.prior_prompt(question)) if rollout.prior_samples else 0)
+            + (len(self.views.posterior_prompt(question)) if rollout.posterior_samples else 0)
+            for question in questions
+        )
+        samples = len(questions) * samples_per_question(rollout)
+        tokens = samples * rollout.max_new_tokens
+        return RolloutEstimate(
+            len(questions), self.rejected, samples, prompt_tokens, tokens, tokens * _BYTES_PER_TOKEN + prompt_tokens * 4
+        )
+
+
+def samples_per_question(config: RolloutConfig) -> int:
+    return config.prior_samples + config.posterior_samples
+
+
+def rollout(
+    plan: RolloutPlan,
+    output_dir: Path,
+    *,
+    engine: Engine | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draw what is missing of this part; return the part's summary.
+
+    A chunk is committed whole or not at all; a stop abandons the chunk under way, which is drawn again with the same
+    seeds. Raises UsageError (other inputs, too little disk), EngineError and Stopped.
+    """
+    stop, progress = stop or StopRequest(), progress or NullProgress()
+    if samples_per_question(plan.config.rollout) == 0:
+        raise UsageError(
+            "nothing to sample", why="both sample counts are 0", mend="set --prior-samples or --posterior-samples"
+        )
+    folder = PhaseFolder.open(output_dir, plan.manifest, resume=resume, overwrite=overwrite)
+    missing = [chunk for chunk in plan.own_chunks if not folder.has_chunk(chunk)]
+    progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
+    if missing:
+        _require_disk(output_dir, plan)
+        own_engine = engine is None
+        engine = engine or open_engine(plan.config)
+        try:
+            for chunk in missing:
+                stop.check()
+                rows = draw_chunk(plan, plan.chunks[chunk], engine, stop, progress)
+                write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
+        finally:
+            if own_engine:
+                engine.close()
+    summary = {
+        "questions": sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks),
+        "rejected_overlong": len(plan.rejected),
+        "rejected_ids": plan.rejected,
+        "chunks": len(plan.own_chunks),
+        "drawn_now": len(missing),
+    }
+    if not folder.is_complete:
+        folder.complete({key: value for key, value in summary.items() if key != "drawn_now"})
+    return summary
+
+
+def draw_chunk(
+    plan: RolloutPlan, questions: Sequence[Question], engine: Engine, stop: StopRequest, progress: Progress
+) -> list[dict[str, Any]]:
+    """All samples of a chunk as rows of SAMPLES, in order of identity."""
+    config = plan.config.rollout
+    sampling = Sampling(config.max_new_tokens, plan.views.stop_ids, config.temperature, config.top_p, config.top_k)
+    identities, requests = [], []
+    for question in questions:
+        for view, count, prompt in (
+            (PRIOR, config.prior_samples, plan.views.prior_prompt(question)),
+            (POSTERIOR, config.posterior_samples, plan.views.posterior_prompt(question)),
+        ):
+            for index in range(count):
+                seed = sample_seed(config.seed, plan.round_index, question.id, view, index)
+                identities.append((question, view, index, seed, prompt))
+                requests.append(GenerateRequest(prompt, seed))
+
+    def on_tokens(count: int) -> None:
+        stop.check()
+        progress.advance(0, tokens=count)
+
+    rows: list[dict[str, Any]] = [{}] * len(requests)
+    left = {question.id: samples_per_question(config) for question in questions}
+    for position, completion in engine.generate(requests, sampling, on_tokens):
+        question, view, index, seed, prompt = identities[position]
+        thinking = plan.views.thinking_length(completion.ids)
+        rows[position] = {
+            **_identity_and_provenance(plan, engine, question, view, index),
+            "seed": seed,
+            "question": question.text,
+            "answer": question.answer,
+            "options": list(question.options),
+            "prompt_ids": prompt,
+            "completion_ids": completion.ids,
+            "logprobs": completion.logprobs,
+            "thinking_tokens": len(completion.ids) if thinking is None else thinking,
+            "cut_off": thinking is None,
+            "finish_reason": completion.finish_reason,
+            "completion": plan.views.tokenizer.decode(completion.ids, skip_special_tokens=False),
+        }
+        left[question.id] -= 1
+        if left[question.id] == 0:
+            progress.advance(1)
+    return rows
+
+
+def _identity_and_provenance(
+    plan: RolloutPlan, engine: Engine, question: Question, view: View, index: int
+) -> dict[str, Any]:
+    config = plan.config.rollout
+    return {
+        "round": plan.round_index,
+        "question_id": question.id,
+        "view": view,
+        "sample_index": index,
+        "model_fingerprint": plan.manifest.inputs["model"],
+        "template_fingerprint": plan.manifest.inputs["template"],
+        "engine": engine.name,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "top_k": config.top_k,
+        "max_new_tokens": config.max_new_tokens,
+    }
+
+
+def _require_disk(output_dir: Path, plan: RolloutPlan) -> None:
+    """Refuse to start when not even an eighth of the upper bound is free: real completions end before their cap."""
+    needed = plan.estimate().disk_bytes
+    free = shutil.disk_usage(output_dir).free
+    if free < max(needed // 8, 1 << 20):
+        raise UsageError(
+            f"too little disk space for {output_dir}",
+            why=f"{free / 2**20:,.0f} MiB are free, and this rollout can write up to {needed / 2**20:,.0f} MiB",
+            mend="free some space, choose another --output-dir, or lower --limit, -n or rollout.max_new_tokens",
+        )

@@ -1,0 +1,230 @@
+"""Phase folders: what a phase wrote, from which inputs, and whether it may continue there.
+
+    FOLDER/ manifest.json · COMPLETE            the whole phase, derived from its parts
+            parts/I-of-N/ manifest.json · chunk-00000.arrow · chunk-00000.json · ... · COMPLETE
+
+A part continues where it stopped when its fingerprint (identity fields and the fingerprints of its inputs) is the
+same; else it refuses, naming the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpgea import __version__
+from vpgea.config import RunConfig
+from vpgea.errors import UsageError
+from vpgea.records import SCHEMA_VERSION
+from vpgea.shards import read_json, shard_files, sidecar_path, sweep_temporaries, write_json
+
+Shard = tuple[int, int]
+
+
+def fingerprint_of(identity: dict[str, Any], inputs: dict[str, str]) -> str:
+    """16 hexadecimal digits over the identity fields and the inputs' own fingerprints."""
+    text = json.dumps({"identity": identity, "inputs": inputs}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a phase folder came from."""
+
+    phase: str
+    identity: dict[str, Any]
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    shard: Shard = (0, 1)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.identity, self.inputs)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "phase": self.phase,
+            "vpgea_version": __version__,
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": self.fingerprint,
+            "shard": list(self.shard),
+            "identity": self.identity,
+            "inputs": self.inputs,
+            "config": self.config,
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        value = read_json(path)
+        try:
+            if value["schema_version"] != SCHEMA_VERSION:
+                raise UsageError(
+                    f"{path} was written by another version of vpgea ({value.get('vpgea_version')})",
+                    why=f"its data has schema version {value['schema_version']}, this one reads {SCHEMA_VERSION}",
+                    mend="use the version that wrote it, or write to a new folder",
+                )
+            shard = (int(value["shard"][0]), int(value["shard"][1]))
+            return cls(value["phase"], value["identity"], value["inputs"], value["config"], shard)
+        except (KeyError, TypeError, IndexError) as error:
+            raise UsageError(
+                f"not a vpgea manifest: {path}", why=f"{error} is missing or odd", mend="restore or delete the folder"
+            ) from error
+
+
+class PhaseFolder:
+    """One part of a phase's folder, opened for writing."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        index, count = manifest.shard
+        self.root = root
+        self.manifest = manifest
+        self.part = root / "parts" / f"{index}-of-{count}"
+
+    @classmethod
+    def open(cls, root: Path, manifest: Manifest, *, resume: bool = True, overwrite: bool = False) -> PhaseFolder:
+        """Create the folder or continue in it. Raises UsageError when it holds something else."""
+        folder = cls(root, manifest)
+        if overwrite and root.exists():
+            _require_phase_folder(root)
+            shutil.rmtree(root)
+        _require_same_parts(root, manifest.shard[1])
+        existing = folder.part / "manifest.json"
+        if existing.is_file():
+            _require_same(existing, Manifest.read(existing), manifest)
+            if not resume:
+                raise _occupied(root, "it already holds data and --no-resume was given")
+        elif root.exists() and any(root.iterdir()) and not (root / "parts").is_dir():
+            raise _occupied(root, "it holds files that are not of a vpgea phase")
+        _make_folder(folder.part)
+        sweep_temporaries(folder.part)
+        if not existing.is_file():
+            write_json(existing, manifest.as_dict())
+        return folder
+
+    def chunk(self, index: int, name: str = "chunk") -> Path:
+        """Path of a chunk's shard."""
+        return self.part / f"{name}-{index:05d}.arrow"
+
+    def has_chunk(self, index: int, name: str = "chunk") -> bool:
+        return sidecar_path(self.chunk(index, name)).is_file() and self.chunk(index, name).is_file()
+
+    @property
+    def is_complete(self) -> bool:
+        return (self.part / "COMPLETE").is_file()
+
+    def complete(self, summary: dict[str, Any]) -> bool:
+        """Mark this part complete; when all parts are, the phase too. Returns whether the phase is."""
+        shards = {path.name: read_json(sidecar_path(path)) for path in shard_files(self.part)}
+        write_json(self.part / "COMPLETE", {"summary": summary, "shards": shards})
+        return complete_phase(self.root)
+
+
+def complete_phase(root: Path) -> bool:
+    """Derive the phase's manifest and marker once all of its parts are complete."""
+    parts = part_folders(root)
+    if not parts or any(not (part / "COMPLETE").is_file() for part in parts):
+        return False
+    manifest = Manifest.read(parts[0] / "manifest.json")
+    if len(parts) != manifest.shard[1]:
+        return False
+    shards = [shard for part in parts for shard in read_json(part / "COMPLETE")["shards"].values()]
+    content = hashlib.sha256("".join(sorted(shard["sha256"] for shard in shards)).encode())
+    content.update(manifest.fingerprint.encode())
+    if not (root / "COMPLETE").is_file():
+        write_json(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content.hexdigest()[:16]})
+        write_json(root / "COMPLETE", {"parts": len(parts), "rows": sum(shard["rows"] for shard in shards)})
+    return True
+
+
+def part_folders(root: Path) -> list[Path]:
+    """Part folders of a phase, in order of their index."""
+    return sorted((root / "parts").glob("*-of-*"), key=lambda path: int(path.name.split("-of-")[0]))
+
+
+def open_complete(root: Path, phase: str) -> Manifest:
+    """The manifest of a complete phase folder. Raises UsageError when it is missing, of another phase or unfinished."""
+    if not root.is_dir():
+        raise UsageError(f"folder not found: {root}", why="there is nothing there", mend=f"give a {phase} folder")
+    _require_phase_folder(root)
+    if not (root / "COMPLETE").is_file():
+        missing = [part.name for part in part_folders(root) if not (part / "COMPLETE").is_file()]
+        raise UsageError(
+            f"the {phase} in {root} is not complete",
+            why=f"unfinished parts: {', '.join(missing) or 'not all parts are there'}",
+            mend=f"run the same `vpgea {phase}` command again: it continues where it stopped",
+        )
+    manifest = Manifest.read(root / "manifest.json")
+    if manifest.phase != phase:
+        raise UsageError(
+            f"{root} is a {manifest.phase} folder",
+            why=f"a {phase} folder is needed here",
+            mend=f"give the folder that `vpgea {phase}` wrote",
+        )
+    return manifest
+
+
+def content_fingerprint(root: Path) -> str:
+    """Fingerprint of a complete phase folder: its identity, its inputs and the rows that came out."""
+    return str(read_json(root / "manifest.json")["content_fingerprint"])
+
+
+def chunk_paths(root: Path, name: str = "chunk") -> list[Path]:
+    """Shards of all parts of a phase, in the order of their chunk number."""
+    paths = [path for part in part_folders(root) for path in shard_files(part) if path.name.startswith(f"{name}-")]
+    return sorted(paths, key=lambda path: path.name)
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as dotted key → value, for manifests."""
+    from vpgea.config import leaves, value_of
+
+    return {key: value_of(config, key) for key, _ in leaves()}
+
+
+def _require_same(path: Path, before: Manifest, now: Manifest) -> None:
+    for kind, old, new in (("identity", before.identity, now.identity), ("inputs", before.inputs, now.inputs)):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                what = key if kind == "identity" else f"the {key}"
+                raise UsageError(
+                    f"{path.parent.parent.parent} was started with other inputs: {what} differs",
+                    why=f"{what} was {old.get(key)!r} and is now {new.get(key)!r}",
+                    mend="restore it to continue, choose another --output-dir, or start anew with --overwrite",
+                )
+
+
+def _require_same_parts(root: Path, count: int) -> None:
+    for part in part_folders(root) if root.is_dir() else []:
+        before = int(part.name.split("-of-")[1])
+        if before != count:
+            raise UsageError(
+                f"{root} was started with {before} parts",
+                why=f"--shard now says {count}, which would cut the work in other places",
+                mend=f"use --shard i/{before}, another --output-dir, or --overwrite",
+            )
+
+
+def _require_phase_folder(root: Path) -> None:
+    if any(root.iterdir()) and not (root / "parts").is_dir():
+        raise _occupied(root, "it holds files that are not of a vpgea phase, and is left alone")
+
+
+def _occupied(root: Path, why: str) -> UsageError:
+    return UsageError(
+        f"cannot write to {root}",
+        why=why,
+        mend="choose another --output-dir, continue with --resume, or start anew with --overwrite",
+    )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(
+            f"cannot create the folder {path}", why=str(error), mend="choose another --output-dir"
+        ) from error

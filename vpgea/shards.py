@@ -1,0 +1,181 @@
+"""Arrow shards: written once, committed atomically, checked and memory-mapped when read.
+
+A file is written under a temporary name, fsynced, and committed by a hard link to its own name: the first writer
+wins, a twin that finds the name taken discards its own. A sidecar holds rows, bytes and checksum. No locks, no clocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpgea.errors import UsageError
+
+_HOST = socket.gethostname()
+
+
+def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
+    """Commit a table as an Arrow IPC file with its sidecar; return the sidecar of what is committed.
+
+    When another writer committed first, theirs stays and its sidecar is returned.
+    """
+    temporary = _temporary_name(path)
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=4096)
+        _fsync(temporary)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)
+    return write_sidecar(path)
+
+
+def write_sidecar(path: Path) -> dict[str, Any]:
+    """Describe a committed shard from what is on disk; the sidecar is what makes a shard count as done."""
+    with pa.memory_map(str(path)) as source:
+        rows = sum(batch.num_rows for batch in _batches(path, source))
+    sidecar = {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_checksum(path)}
+    write_json(sidecar_path(path), sidecar)
+    return sidecar
+
+
+def sidecar_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a committed shard, memory-mapped, after comparing it with its sidecar. Raises UsageError when damaged."""
+    verify(path)
+    with pa.memory_map(str(path)) as source:
+        table = pa.Table.from_batches(_batches(path, source), schema=_schema(path, source))
+    return table.select(list(columns)) if columns is not None else table
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The sidecar of a shard that is whole. Raises UsageError, naming the file, when it is not."""
+    sidecar = read_json(sidecar_path(path))
+    actual = path.stat().st_size if path.is_file() else None
+    if actual != sidecar.get("bytes") or file_checksum(path) != sidecar.get("sha256"):
+        state = "the file is gone" if actual is None else f"{actual} bytes whose checksum is not the recorded one"
+        raise damaged(path, f"{state} ({sidecar.get('bytes')} bytes were committed)")
+    return sidecar
+
+
+def damaged(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"damaged shard: {path}",
+        why=why,
+        mend=f"delete {path} and {sidecar_path(path).name}, then run the command that wrote it again: "
+        "it draws only what is missing",
+    )
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Committed shards of a folder, in the order of their names."""
+    return sorted(path for path in folder.glob("*.arrow") if sidecar_path(path).is_file())
+
+
+def iterate_rows(tables: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Rows of several shards as dictionaries, one shard in memory at a time."""
+    for path in tables:
+        yield from read_table(path).to_pylist()
+
+
+def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows to a table with exactly this schema; numpy arrays may stand in list columns."""
+    columns = []
+    for field in schema:
+        values = [row[field.name] for row in rows]
+        columns.append(pa.array(values, type=field.type))
+        assert field.nullable or pc.sum(pc.is_null(columns[-1])).as_py() in (0, None), field.name
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file atomically: temporary name, fsync, rename."""
+    temporary = _temporary_name(path)
+    try:
+        temporary.write_bytes(content)
+        _fsync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file. Raises UsageError when the file is missing or not JSON."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"
+        ) from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(
+            f"not a readable JSON file: {path}",
+            why=str(error),
+            mend="delete it and run the command that wrote it again",
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"not a JSON object: {path}", why=f"it holds a {type(value).__name__}", mend="restore or delete the file"
+        )
+    return value
+
+
+def file_checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove temporary files of writers of this host that are gone; those of other hosts may still be alive."""
+    for path in folder.glob(".*.tmp"):
+        _, host, pid, _ = path.name.rsplit("~", 3)
+        if host == _HOST and not Path(f"/proc/{pid}").exists():
+            path.unlink(missing_ok=True)
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.parent / f".{path.name}~{_HOST}~{os.getpid()}~{uuid4().hex}.tmp"
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _batches(path: Path, source: Any) -> list[pa.RecordBatch]:
+    try:
+        reader = pa.ipc.open_file(source)
+        return [reader.get_batch(index) for index in range(reader.num_record_batches)]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(path, str(error).splitlines()[0]) from error
+
+
+def _schema(path: Path, source: Any) -> pa.Schema:
+    try:
+        return pa.ipc.open_file(source).schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise damaged(path, str(error).splitlines()[0]) from error

@@ -1,0 +1,106 @@
+"""YAML as its version 1.2 means it, and nothing that can run code.
+
+`1e-5` is a number, only `true` and `false` are booleans (`no`, `yes`, `on` are text), `010` is ten, `12:30` is text.
+A key that stands twice, an unknown tag and a second document are errors. Strings are always written in double
+quotes, so that no reader takes one for something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import yaml
+
+from vpgea.errors import UsageError
+
+_PREFIX = "tag:yaml.org,2002:"
+_SCALARS = {  # tag → (pattern of the core schema, first characters)
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) != len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, *_first_repeated_key(self, node))
+        return mapping
+
+
+def _first_repeated_key(loader: _Loader, node: yaml.MappingNode) -> tuple[str, yaml.Mark]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            return f"the key {key!r} stands twice", key_node.start_mark
+        seen.add(key)
+    raise AssertionError("a mapping that lost entries has a repeated key")
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+
+
+for _tag, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(f"^(?:{_pattern})$"), [c.strip("\0") for c in _first])
+_Loader.add_constructor(_PREFIX + "int", _construct_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_PREFIX + "str", text, style='"'))
+
+
+def parse(text: str, name: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """Return the document's value and, for every key path of its nested mappings, the line (from 1) where it stands.
+
+    `name` stands for the text in errors. Raises UsageError for anything that is not one plain YAML document.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        return loader.construct_document(node), dict(_lines(node, ()))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise _not_yaml(where, error.problem or str(error)) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise _not_yaml(name, " ".join(str(error).split())) from error
+
+
+def _lines(node: yaml.Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and len(path) < 8:  # deeper than any key; ends a self-reference too
+                here = (*path, key.value)
+                yield here, key.start_mark.line + 1
+                yield from _lines(value, here)
+
+
+def _not_yaml(where: str, why: str) -> UsageError:
+    mend = "write plain YAML: spaces for indentation, each key once, no tags"
+    return UsageError(f"{where}: not readable as YAML", why=why, mend=mend)
+
+
+def scalar(value: Any) -> str:
+    """One line of YAML for a plain value: null, bool, number, string, or a list or mapping of them."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False
+    )
+    return text.removesuffix("...\n").rstrip("\n")

@@ -1,0 +1,119 @@
+"""`vpgea config`: write, show and check a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vpgea.config import RunConfig, value_of
+from vpgea.errors import UsageError
+from vpgea.resolve import Resolved, dump_yaml
+from vpgea.strict_yaml import scalar
+from vpgea_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    OverwriteOption,
+    QuietOption,
+    SetOption,
+    go_offline,
+    resolve_options,
+)
+from vpgea_cli.output import Output, aligned
+
+if TYPE_CHECKING:
+    from vpgea.views import PromptPreview
+
+command = typer.Typer(help="Write, show and check a configuration.")
+
+_HEADER = """\
+# A configuration of vpgea: every key with its default. Delete what you do not change.
+# Check it with `vpgea config validate --config THIS_FILE`.
+"""
+
+
+@command.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("vpgea.yaml"),
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented configuration file with all defaults."""
+    try:
+        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(_HEADER + dump_yaml(RunConfig()))
+    except FileExistsError as error:
+        mend = "give another path, or --overwrite"
+        raise UsageError(f"{path} is there already", why="it may hold your changes", mend=mend) from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        mend = "give the path of a file in a folder that you may write to"
+        raise UsageError(f"cannot write {path}", why=error.strerror or str(error), mend=mend) from error
+    Output(as_json=as_json).result(path)
+
+
+@command.command()
+def show(
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    model: ModelOption = None,
+    dataset: DatasetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print every resolved value with its origin."""
+    resolved = resolve_options({"model.path": model, "data.dataset": dataset}, config=config, sets=sets)
+    output = Output(as_json=as_json)
+    if as_json:
+        output.result({key: {"value": value, "origin": origin} for key, value, origin in _values(resolved)})
+    else:
+        rows = [[key, scalar(value), f"# {origin}"] for key, value, origin in _values(resolved)]
+        output.result("\n".join(aligned(rows)))
+
+
+@command.command()
+def validate(
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    model: ModelOption = None,
+    dataset: DatasetOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check a configuration; with a model, also show two prompts of each view as text and ids."""
+    resolved = resolve_options({"model.path": model, "data.dataset": dataset}, config=config, sets=sets)
+    output = Output(as_json=as_json, quiet=quiet)
+    go_offline(offline)
+    prompts: Sequence[PromptPreview] = []
+    if not resolved.config.model.path:
+        output.info("no model.path: the prompts were not rendered")
+    elif not resolved.config.data.dataset:
+        output.info("no data.dataset: the prompts were not rendered")
+    else:
+        prompts = _previews(resolved.config, offline)
+    if as_json:
+        output.result({"valid": True, "prompts": [asdict(prompt) for prompt in prompts]})
+    else:
+        output.result("\n\n".join([*map(_prompt_text, prompts), "the configuration is valid"]))
+
+
+def _values(resolved: Resolved) -> list[tuple[str, Any, str]]:
+    return [(key, value_of(resolved.config, key), origin) for key, origin in resolved.origins.items()]
+
+
+def _previews(config: RunConfig, offline: bool) -> Sequence[PromptPreview]:
+    from vpgea.questions import load_questions
+    from vpgea.views import preview
+
+    return preview(config, load_questions(config.data, offline=offline).questions, count=2)
+
+
+def _prompt_text(prompt: PromptPreview) -> str:
+    ids = " ".join(f"{number}:{token!r}" for number, token in zip(prompt.ids, prompt.tokens, strict=True))
+    title = f"=== {prompt.view} prompt of question {prompt.question_id}, {len(prompt.ids)} tokens ==="
+    return f"{title}\n{prompt.text}\n--- ids ---\n{ids}"

@@ -1,0 +1,150 @@
+"""`vpgea doctor`: is this machine ready, and what is missing?"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.resources
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import vpgea
+from vpgea.errors import VpgeaError
+from vpgea_cli.options import JsonOption, QuietOption
+from vpgea_cli.output import Output
+
+_GIB = 2**30
+_MODULES = {"math-verify": "math_verify", "pyyaml": "yaml"}  # where a package's import name is another
+_OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table. `missing` says what keeps the core from working; empty when nothing does."""
+
+    name: str
+    found: str
+    remark: str = ""
+    missing: str = ""
+
+
+def command(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Check Python, packages, processors, memory, disk, GPU and network settings."""
+    output = Output(quiet=quiet, as_json=as_json)
+    checks = [_python(), *_packages(), _cores(), _memory(), _disk(), _gpu(), _hugging_face()]
+    rows = [[check.name, check.found, check.missing or check.remark] for check in checks]
+    output.table(f"vpgea {vpgea.__version__}", ["what", "found", "remark"], rows)
+    missing = [check for check in checks if check.missing]
+    if as_json:
+        output.result({check.name: {"found": check.found, "remark": row[2]} for check, row in zip(checks, rows)})
+    if missing:
+        what = ", ".join(f"{check.name} ({check.missing})" for check in missing)
+        mend = "pip install --upgrade vpgea, in a virtual environment of its own"
+        raise VpgeaError("vpgea cannot work here", why=what, mend=mend)
+    if not as_json:
+        output.result("everything that the core needs is here")
+
+
+def _python() -> Check:
+    wanted = importlib.metadata.metadata("vpgea").get("Requires-Python", "") if _installed("vpgea") else ""
+    fits = not wanted or _fits(platform.python_version(), wanted)
+    return Check("python", platform.python_version(), sys.executable, "" if fits else f"needs {wanted}")
+
+
+def _packages() -> list[Check]:
+    tested = json.loads(importlib.resources.files("vpgea").joinpath("tested_versions.json").read_text("utf-8"))
+    ranges = _required_ranges()
+    return [_package(name, version, ranges.get(name, "")) for name, version in tested.items()]
+
+
+def _package(name: str, tested: str, wanted: str) -> Check:
+    if not _installed(name):
+        return Check(name, "-", missing=f"not installed, needs {wanted or tested}")
+    version = importlib.metadata.version(name)
+    if wanted and not _fits(version, wanted):
+        return Check(name, version, missing=f"needs {wanted}")
+    try:
+        importlib.import_module(_MODULES.get(name, name))
+    except Exception as error:  # a broken binary package can raise anything; saying so is this command's work
+        return Check(name, version, missing=f"cannot be imported: {type(error).__name__}: {error}")
+    same = version.split("+")[0] == tested.split("+")[0]
+    return Check(name, version, "as tested" if same else f"tested with {tested}")
+
+
+def _required_ranges() -> dict[str, str]:
+    """Package name → version range, from the metadata of the installed vpgea."""
+    from packaging.requirements import Requirement
+
+    texts = (importlib.metadata.requires("vpgea") or []) if _installed("vpgea") else []
+    return {one.name.lower(): str(one.specifier) for one in map(Requirement, texts) if one.marker is None}
+
+
+def _fits(version: str, wanted: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(wanted).contains(version, prereleases=True)
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _cores() -> Check:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return Check("cores", str(allowed), f"OMP_NUM_THREADS={threads}" if threads else "")
+
+
+def _memory() -> Check:
+    try:
+        import psutil
+    except ImportError:  # already on the list of missing packages
+        return Check("memory", "unknown", "needs psutil")
+    memory, limit = psutil.virtual_memory(), _cgroup_limit()
+    remark = f"this container may use {limit / _GIB:.1f} GiB" if limit and limit < memory.total else ""
+    return Check("memory", f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free", remark)
+
+
+def _cgroup_limit() -> int | None:
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def _disk() -> Check:
+    usage = shutil.disk_usage(".")
+    writable = os.access(".", os.W_OK)
+    found = f"{usage.free / _GIB:.1f} of {usage.total / _GIB:.1f} GiB free"
+    return Check("disk", found, "" if writable else "the current folder is not writable: give --output-dir elsewhere")
+
+
+def _gpu() -> Check:
+    try:
+        import torch
+    except Exception:  # already on the list of packages that cannot be imported
+        return Check("gpu", "unknown", "needs torch")
+    if torch.cuda.is_available():
+        cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+        names = ", ".join(f"{card.name} ({card.total_memory / _GIB:.0f} GiB)" for card in cards)
+        return Check("gpu", names, f"CUDA {torch.version.cuda}")
+    if Path("/dev/nvidia0").exists():
+        build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
+        return Check("gpu", "not usable", f"there is one, but torch is {build} and cannot see it")
+    return Check("gpu", "none", "the transformers engine runs on the CPU")
+
+
+def _hugging_face() -> Check:
+    on = [name for name in _OFFLINE_VARIABLES if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")]
+    cache = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return Check("hugging face", f"offline ({', '.join(on)})" if on else "online", f"cache in {cache}")

@@ -1,0 +1,151 @@
+"""`vpgea`: finds the command, runs it, and turns whatever happens into an exit code and at most three lines."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import os
+import select
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+import vpgea
+from vpgea.errors import UsageError, VpgeaError
+from vpgea.stopping import INTERRUPTED
+from vpgea_cli.output import discard_stdout, visible
+
+# Each is a module of vpgea_cli.commands with a function or a Typer app named `command`; it is imported when it is
+# called or listed. Its imports at the top must be light: no torch, transformers, peft, pyarrow, datasets, numpy.
+COMMANDS = ("doctor", "config")
+
+
+class _Suggesting(TyperGroup):
+    """A group whose unknown commands are an error of ours, with the nearest name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, known = args[0], self.list_commands(ctx)
+        if self.get_command(ctx, name) is None:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean {nearest[0]}?" if nearest else f"the commands are: {', '.join(known)}"
+            raise UsageError(f"no such command: {name}", why=f"{ctx.command_path} does not have it", mend=mend)
+        return super().resolve_command(ctx, args)
+
+
+class _Lazy(_Suggesting):
+    """The commands by name, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"vpgea_cli.commands.{cmd_name}").command
+        if isinstance(command, typer.Typer):
+            command.info.cls = _Suggesting
+            group = typer.main.get_group(command)
+            group.name = cmd_name
+            return group
+        single = typer.Typer(add_completion=False)
+        single.command(cmd_name)(command)
+        return typer.main.get_command(single)
+
+
+app = typer.Typer(cls=_Lazy, add_completion=False, context_settings={"help_option_names": ["--help", "-h"]})
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(vpgea.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _vpgea(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Make a reasoning language model short and right: rollout, filter, distill, and round again."""
+
+
+def main() -> NoReturn:
+    """The entry point of the command line."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are three lines on stderr."""
+    try:
+        # Not app(...): typer's own loop would take Ctrl-C, EOFError and every broken pipe for its own.
+        with typer.main.get_command(app).make_context("vpgea", list(arguments) or ["--help"]) as context:
+            context.command.invoke(context)
+        return 0
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("\ninterrupted\n")
+        return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
+            discard_stdout()
+            return 0
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    if os.environ.get("VPGEA_DEBUG") == "1":
+        traceback.print_exception(error)
+    told = _as_told(error)
+    lines = f"error: {told.what}\nwhy:   {told.why}\nmend:  {told.mend}"
+    sys.stderr.write(visible(lines) + "\n")
+    return told.exit_code
+
+
+def _as_told(error: Exception) -> VpgeaError:
+    """What the user reads about an exception."""
+    if isinstance(error, VpgeaError):
+        return error
+    if hasattr(error, "format_message") and hasattr(error, "ctx"):
+        return _usage_error(error)
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        mend = "free some space or choose another --output-dir, then run the same command again: it continues"
+        return VpgeaError(what, why="the disk is full", mend=mend)
+    if _is_out_of_memory(error):
+        mend = "lower rollout.batch_size, distill.micro_batch_size or max_new_tokens, then run the command again"
+        return VpgeaError(what, why="the memory of the device or machine does not suffice", mend=mend)
+    mend = "VPGEA_DEBUG=1 shows where it happened; `vpgea doctor` checks the environment"
+    return VpgeaError(what, why="a bug in vpgea or something in the environment that it did not expect", mend=mend)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """By name, since torch is not to be imported for this; its CPU allocator raises a bare RuntimeError."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+def _usage_error(error: Any) -> UsageError:
+    """One of typer's own errors. Its classes live in a private module, therefore they are known by their shape."""
+    context = error.ctx
+    path = context.command_path if context else "vpgea"
+    what, mend = error.format_message(), f"`{path} --help` lists what there is"
+    if type(error).__name__ == "NoSuchOption":
+        what = f"no such option: {error.option_name}"
+        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+        nearest = difflib.get_close_matches(error.option_name, [*known, "--help"], n=1)
+        mend = f"did you mean {nearest[0]}? {mend}" if nearest else mend
+    return UsageError(what, why=f"{path} cannot be called like this", mend=mend)
+
+
+def _nobody_reads_stdout() -> bool:
+    """True when stdout is a pipe whose reader has gone, which tells it from a broken pipe to one of our children."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

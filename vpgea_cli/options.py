@@ -1,0 +1,60 @@
+"""The options that mean the same in every command, and their way into the configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpgea.resolve import Resolved, resolve
+
+ModelOption = Annotated[str | None, typer.Option("--model", help="Hugging Face id or local folder of the model.")]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="Question file (jsonl, parquet, arrow), folder, or Hugging Face id.")
+]
+OutputDirOption = Annotated[Path | None, typer.Option("--output-dir", "-o", help="Folder to write to.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML configuration file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Set any configuration key; repeatable.")
+]
+NumSamplesOption = Annotated[int | None, typer.Option("--num-samples", "-n", help="Samples per question.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Use only the first so many questions.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed that every other seed is derived from.")]
+ShardOption = Annotated[
+    str, typer.Option("--shard", metavar="I/N", help="Do only part I of N of the questions, I from 0.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Continue where it stopped, or refuse a folder in use.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete what is there and start anew.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Resolve, load data and tokenizer, show prompts and estimates; write nothing.")
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="No network: Hugging Face caches only.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings and errors.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+
+
+def resolve_options(
+    given: Mapping[str, Any],
+    *,
+    config: Path | None = None,
+    sets: Sequence[str] | None = None,
+    inherited: Sequence[tuple[str, Mapping[str, Any]]] = (),
+) -> Resolved:
+    """Resolve a command's configuration with the process environment.
+
+    given: dotted key → option value, where None means that the option was not given. Raises UsageError.
+    """
+    options = {key: value for key, value in given.items() if value is not None}
+    return resolve(file=config, sets=sets or (), env=os.environ, options=options, inherited=inherited)
+
+
+def go_offline(offline: bool) -> None:
+    """Keep Hugging Face libraries off the network; call it before they are imported."""
+    if offline:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
