@@ -95,7 +95,9 @@ def main() -> int:
         parser.error("set VPGEA_TEST_DATA or --data to the folder with the labelled sets")
     print(f"{'set':<26}{'rows':>6}{'agree':>7}{'%':>8}{'timeout':>9}{'error':>7}{'rows/s':>9}")
     disagreements: list[str] = []
-    with GraderPool("math", relative_tolerance=1e-6, deadline_s=10.0, memory_mb=1024, workers=arguments.workers) as pool:
+    with GraderPool(
+        "math", relative_tolerance=1e-6, deadline_s=10.0, memory_mb=1024, workers=arguments.workers
+    ) as pool:
         pool.grade([GradeRequest("\\boxed{1}", "1")] * arguments.workers)  # starting workers is not grading
         for which in SETS:
             cases = [case for row in rows(Path(arguments.data) / which.file) if (case := which.read(row))]

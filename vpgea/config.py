@@ -218,6 +218,9 @@ class DistillConfig(Section):
     kl_weight: float = identity(1.0, "w_kl", ge=0)
     pg_weight: float = identity(1.0, "w_pg", ge=0)
     reference_weight: float = identity(0.01, "w_ref", ge=0)
+    reference: str | None = execution(
+        None, "reference model of full fine-tuning (LoRA: the adapter off); null: the model at the start"
+    )
     reference_kl: Literal["exact", "k2"] = identity("exact", "KL to the base model: over the vocabulary, or k2")
     clip_low: float = identity(0.2, "epsilon_l of the importance ratio", gt=0, lt=1)
     clip_high: float = identity(0.28, "epsilon_h of the importance ratio", gt=0)

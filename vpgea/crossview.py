@@ -104,22 +104,14 @@ class CrossView:
     # --- grading ---------------------------------------------------------------------------------------------
 
     def _grade(self, rows: Sequence[dict[str, Any]]) -> list[Path]:
-        """A path that was cut off has no answer: wrong, without asking the grader."""
-        requests, graded = [], []
-        for position, row in enumerate(rows):
-            if not row["cut_off"]:
-                response = self._decode(row["completion_ids"][row["thinking_tokens"] :])
-                requests.append(GradeRequest(response, row["answer"], row["question"]))
-                graded.append(position)
-        grades = dict(zip(graded, self.graders.grade(requests), strict=True))
+        grades = grade_rows(self.views, self.graders, rows)
         prompts: dict[str, list[int]] = {}
         paths = []
-        for position, row in enumerate(rows):
+        for row, grade in zip(rows, grades, strict=True):
             question = Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
             prompt = prompts.setdefault(question.id, self.views.prior_prompt(question))
             z = list(row["completion_ids"][: row["thinking_tokens"]])
-            grade = grades.get(position, Grade(Status.WRONG))
-            paths.append(Path(row, question, prompt, z, self._decode(z), grade))
+            paths.append(Path(row, question, prompt, z, self.views.decode(z), grade))
         return paths
 
     # --- continuations in the prior view ----------------------------------------------------------------------
@@ -159,14 +151,15 @@ class CrossView:
             path.found["answer_position"] = offset / max(len(path.z_text), 1)
             if value_is_distinct(path.question.answer, path.question.text):
                 applicable.append(path)
-                prompts.append(path.prior_prompt + path.z[: self._tokens_before(path.z, offset)])
+                prompts.append(path.prior_prompt + path.z[: self.views.tokens_before(path.z, offset)])
         if not applicable:
             return
         cap = options.window + max(len(self.views.encode(path.question.answer)) for path in applicable)
         keys = [(*path.key, "derivation") for path in applicable]
         for path, completions in zip(applicable, self._continue(prompts, keys, options.samples, cap), strict=True):
             stated = [
-                find_value(self._decode(completion.ids), path.question.answer) is not None for completion in completions
+                find_value(self.views.decode(completion.ids.tolist()), path.question.answer) is not None
+                for completion in completions
             ]
             path.found["derivation"] = float(np.mean(stated))
             _add(path, "check_tokens", sum(len(completion.ids) for completion in completions))
@@ -213,7 +206,7 @@ class CrossView:
         completions = self._continue(prompts, keys, samples, cap)
         grades = self.graders.grade(
             [
-                GradeRequest(self._decode(completion.ids), path.question.answer, path.question.text)
+                GradeRequest(self.views.decode(completion.ids.tolist()), path.question.answer, path.question.text)
                 for path, group in zip(paths, completions, strict=True)
                 for completion in group
             ]
@@ -289,24 +282,28 @@ class CrossView:
             self.answer_ids[reference] = [self.views.answer_ids(text) for text in texts]
         return self.answer_ids[reference]
 
-    def _tokens_before(self, ids: Sequence[int], offset: int) -> int:
-        """Number of leading ids whose text ends at or before a character offset of the whole text."""
-        low, high = 0, len(ids)
-        while low < high:
-            middle = (low + high) // 2
-            if len(self._decode(ids[: middle + 1])) > offset:
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        text: str = self.views.tokenizer.decode(list(map(int, ids)), skip_special_tokens=True)
-        return text
-
     def _on_tokens(self, count: int) -> None:
         self.stop.check()
         self.progress.advance(0, tokens=count)
+
+
+def grade_rows(views: Views, graders: GraderPool, rows: Sequence[dict[str, Any]]) -> list[Grade]:
+    """Grade the answer behind the thinking of every row of SAMPLES.
+
+    A path that was cut off has no answer: wrong, without asking the grader.
+    """
+    whole = [row for row in rows if not row["cut_off"]]
+    grades = iter(
+        graders.grade(
+            [
+                GradeRequest(
+                    views.decode(row["completion_ids"][row["thinking_tokens"] :]), row["answer"], row["question"]
+                )
+                for row in whole
+            ]
+        )
+    )
+    return [Grade(Status.WRONG) if row["cut_off"] else next(grades) for row in rows]
 
 
 def sampling_truncated(config: RunConfig) -> bool:

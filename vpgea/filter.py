@@ -7,13 +7,13 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from vpgea.config import RunConfig, identity_of
 from vpgea.crossview import CrossView
-from vpgea.engines.base import Engine
-from vpgea.engines.select import open_engine
+from vpgea.engines.select import EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.grading.pool import GraderPool
 from vpgea.modeling.load import load_views, model_fingerprint
@@ -40,7 +40,7 @@ def filter_rollout(
     output_dir: Path,
     *,
     shard: Shard = (0, 1),
-    engine: Engine | None = None,
+    lease: EngineLease | None = None,
     resume: bool = True,
     overwrite: bool = False,
     stop: StopRequest | None = None,
@@ -63,33 +63,27 @@ def filter_rollout(
         shard=shard,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
+    if (output_dir / "COMPLETE").is_file() and (output_dir / "summary.json").is_file():
+        return _checked(config, read_json(output_dir / "summary.json"))
     chunks = chunk_paths(rollout_dir)
     own = list(range(shard[0], len(chunks), shard[1]))
     missing = [index for index in own if not folder.has_chunk(index)]
     progress.advance(len(own) - len(missing))
     if missing:
-        own_engine = engine is None
-        engine = engine or open_engine(config)
-        try:
-            with _grader_pool(config) as graders:
-                measuring = CrossView(config, views, engine, graders, stop, progress)
-                for index in missing:
-                    stop.check()
-                    rows = measuring.measure(read_table(chunks[index]).to_pylist())
-                    write_table(folder.chunk(index), table_from_rows(rows, MEASUREMENTS))
-                    progress.advance(1)
-        finally:
-            if own_engine:
-                engine.close()
+        with nullcontext(lease) if lease else EngineLease(config) as engines, grader_pool(config) as graders:
+            measuring = CrossView(config, views, engines.get(), graders, stop, progress)
+            for index in missing:
+                stop.check()
+                rows = measuring.measure(read_table(chunks[index]).to_pylist())
+                write_table(folder.chunk(index), table_from_rows(rows, MEASUREMENTS))
+                progress.advance(1)
     _require_few_errors(config, [folder.chunk(index) for index in own])
     if not folder.complete({"chunks": len(own)}):
         return None
-    summary = select(config, views, rollout_dir, output_dir)
-    _require_enough(config, summary)
-    return summary
+    return _checked(config, select(config, views, rollout_dir, output_dir))
 
 
-def _grader_pool(config: RunConfig) -> GraderPool:
+def grader_pool(config: RunConfig) -> GraderPool:
     grading = config.grading
     return GraderPool(
         grading.grader,
@@ -114,8 +108,6 @@ def _require_same_source(config: RunConfig, rollout: Manifest, views: Views, rol
 def _reference_lengths_input(config: RunConfig) -> dict[str, str]:
     if config.filter.reference_lengths is None:
         return {}
-    from vpgea.shards import file_checksum
-
     path = Path(config.filter.reference_lengths)
     read_json(path)
     return {"reference_lengths": file_checksum(path)[:16]}
@@ -133,7 +125,8 @@ def _require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
         )
 
 
-def _require_enough(config: RunConfig, summary: dict[str, Any]) -> None:
+def _checked(config: RunConfig, summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary, unless too little was selected."""
     selected = summary["counts"]["posterior_gated"] + summary["counts"]["prior_with_advantage"]
     if selected < config.filter.min_selected:
         raise QualityGateError(
@@ -141,3 +134,4 @@ def _require_enough(config: RunConfig, summary: dict[str, Any]) -> None:
             why=f"filter.min_selected asks for at least {config.filter.min_selected}; the summary lists every reason",
             mend="look at the rejected set with `vpgea inspect`, then loosen thresholds or draw more samples",
         )
+    return summary

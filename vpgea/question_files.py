@@ -232,7 +232,7 @@ def _read_parquet(path: Path, wanted: AbstractSet[str]) -> RawRows:
             names = file.schema_arrow.names
             batches = file.iter_batches(columns=[name for name in names if name in wanted])
             add_batches(raw, names, batches, wanted)
-    except (pa.ArrowException, OSError) as damage:
+    except (pa.ArrowException, OSError, ValueError) as damage:  # ValueError: a column name that is not UTF-8
         raw.add_bad(len(raw.rows) + len(raw.bad) + 1, _damaged(damage))
     return raw
 
@@ -250,7 +250,7 @@ def _read_arrow(path: Path, wanted: AbstractSet[str]) -> RawRows:
             reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
             add_batches(raw, reader.schema.names, batches, wanted)
-    except (pa.ArrowException, OSError) as damage:
+    except (pa.ArrowException, OSError, ValueError) as damage:
         raw.add_bad(len(raw.rows) + len(raw.bad) + 1, _damaged(damage))
     return raw
 

@@ -76,9 +76,10 @@ def _read_with_datasets(data: DataConfig, folder: Path | None, wanted: AbstractS
     except UsageError:
         raise
     except Exception as error:  # the library has no common base class: hub, HTTP, file, schema and builder errors
+        reason = error.__cause__ or error  # a builder's own error says only that there was one
         raise UsageError(
             f"{where}: the data set cannot be loaded",
-            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            why=f"{type(reason).__name__}: {' '.join(str(reason).split())[:300]}",
             mend="check the name, --subset and --split" + ("" if folder else ", and the network or the offline cache"),
         ) from error
     return raw

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vpgea.config import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Engine, GenerateRequest, Sampling
-from vpgea.engines.select import open_engine
+from vpgea.engines.select import EngineLease
 from vpgea.errors import UsageError
 from vpgea.modeling.load import load_views, model_fingerprint
 from vpgea.progress import NullProgress, Progress
@@ -115,7 +116,7 @@ def rollout(
     plan: RolloutPlan,
     output_dir: Path,
     *,
-    engine: Engine | None = None,
+    lease: EngineLease | None = None,
     resume: bool = True,
     overwrite: bool = False,
     stop: StopRequest | None = None,
@@ -136,16 +137,11 @@ def rollout(
     progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
     if missing:
         _require_disk(output_dir, plan)
-        own_engine = engine is None
-        engine = engine or open_engine(plan.config)
-        try:
+        with nullcontext(lease) if lease else EngineLease(plan.config) as engines:
             for chunk in missing:
                 stop.check()
-                rows = draw_chunk(plan, plan.chunks[chunk], engine, stop, progress)
+                rows = draw_chunk(plan, plan.chunks[chunk], engines.get(), stop, progress)
                 write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
-        finally:
-            if own_engine:
-                engine.close()
     summary = {
         "questions": sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks),
         "rejected_overlong": len(plan.rejected),
@@ -183,7 +179,7 @@ def draw_chunk(
     left = {question.id: samples_per_question(config) for question in questions}
     for position, completion in engine.generate(requests, sampling, on_tokens):
         question, view, index, seed, prompt = identities[position]
-        thinking = plan.views.thinking_length(completion.ids)
+        thinking = plan.views.thinking_length(completion.ids.tolist())
         rows[position] = {
             **_identity_and_provenance(plan, engine, question, view, index),
             "seed": seed,

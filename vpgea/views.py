@@ -209,6 +209,22 @@ class Views:
         )
         return rendered
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, without special tokens."""
+        text: str = self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
+        return text
+
+    def tokens_before(self, ids: Sequence[int], offset: int) -> int:
+        """Number of leading ids that stand wholly before a character offset of the text of all ids."""
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high) // 2
+            if len(self.decode(ids[: middle + 1])) > offset:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it stands: the chat template has already written every special token."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -6,7 +6,6 @@ import difflib
 import errno
 import importlib
 import os
-import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typer.core import TyperGroup
 import vpgea
 from vpgea.errors import UsageError, VpgeaError
 from vpgea.stopping import INTERRUPTED
-from vpgea_cli.output import discard_stdout, visible
+from vpgea_cli.output import Output, visible
 
 # Each is a module of vpgea_cli.commands with a function or a Typer app named `command`; it is imported when it is
 # called or listed. Its imports at the top must be light: no torch, transformers, peft, pyarrow, datasets, numpy.
@@ -62,7 +61,7 @@ app = typer.Typer(cls=_Lazy, add_completion=False, context_settings={"help_optio
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(vpgea.__version__)
+        Output().result(vpgea.__version__)
         raise typer.Exit
 
 
@@ -93,9 +92,6 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write("\ninterrupted\n")
         return INTERRUPTED
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
-            discard_stdout()
-            return 0
         return _report(error)
 
 
@@ -142,10 +138,3 @@ def _usage_error(error: Any) -> UsageError:
         nearest = difflib.get_close_matches(error.option_name, [*known, "--help"], n=1)
         mend = f"did you mean {nearest[0]}? {mend}" if nearest else mend
     return UsageError(what, why=f"{path} cannot be called like this", mend=mend)
-
-
-def _nobody_reads_stdout() -> bool:
-    """True when stdout is a pipe whose reader has gone, which tells it from a broken pipe to one of our children."""
-    poll = select.poll()
-    poll.register(1, 0)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -53,7 +53,7 @@ class Output:
             sys.stdout.write(visible(text) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
-            discard_stdout()
+            _discard_stdout()
 
     def info(self, text: str) -> None:
         if not self.quiet:
@@ -212,6 +212,6 @@ def _to_stderr(text: str) -> None:
         sys.stderr.flush()
 
 
-def discard_stdout() -> None:
+def _discard_stdout() -> None:
     """After the reader has gone: let what is buffered go nowhere, so that Python's exit stays quiet."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -60,13 +60,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, view: View, question: str, an
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    return list(tokenizer.encode(str(rendered), add_special_tokens=False))
+    return list(tokenizer.encode(str(rendered)))
 
 
 @cache
 def _template(view: View) -> jinja2.Template:
     texts = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
-    return jinja2.Environment(autoescape=False).from_string(texts[view])  # noqa: S701 - prompts are not HTML
+    text = texts["prior"] + (texts["note"] if view == "posterior" else "")
+    return jinja2.Environment(autoescape=False).from_string(text)  # noqa: S701 - prompts are not HTML
 
 
 def completion(thinking: str, answer: int) -> str:

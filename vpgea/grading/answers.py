@@ -17,12 +17,16 @@ _MAX_BETWEEN = 60  # characters that may stand between two boxes of one answer
 _SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>")
 _TAG = re.compile(r"<answer>((?:(?!</?answer>).){0,2000})</answer>", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(
-    r"(?:####|^[ \t*_]{0,8}A[ \t]?:(?!\w)|\banswer[*_]{0,3}(?:[ \t]{1,3}is\b|[ \t]{0,3}[:=]))[ \t*_:]{0,8}([^\n]+)",
+    r"(?:####|^[ \t*_]{0,8}A[ \t]?:(?!\w)|\banswer[*_]{0,3}(?:[ \t]{1,3}is\b|[ \t]{0,3}[:=]))[ \t*_:]{0,8}",
     re.MULTILINE | re.IGNORECASE,
 )
+_MAX_STATEMENT = 4000  # characters read behind a marker
 _SENTENCE_END = re.compile(r"[.!?][*_\"')\]]*(?=\s|$)")
-_LEADING_MATH = re.compile(r"\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
-_LEADING_NUMBER = re.compile(r"([$€£]?[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?\s?\\?%?)(?:[,;:]?\s+[A-Za-z(][^\d=^+*\\]*)?$")
+_LEADING_MATH = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_LAST_IS = re.compile(r"^[A-Za-z].*\s(?:is|are|equals)\s+(?=\S)")
+_LEADING_NUMBER = re.compile(
+    r"([$€£]?[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?\s?\\?%?)(?:[,;:]?\s+[A-Za-z(][^\d=^+*\\]*)?$"
+)
 
 MAX_WHOLE = 200  # characters; a longer line is prose, not an answer
 
@@ -77,20 +81,29 @@ def after_thinking(text: str) -> str:
     return _SPECIAL_TOKEN.sub("", text.rpartition("</think>")[2])
 
 
-def _statement(line: str) -> str:
-    """The answer at the start of what follows a marker: `5 because ...` → `5`, `$x+1$ as shown` → `x+1`."""
-    line = line.strip().strip("*_ \t")
-    if math := _LEADING_MATH.match(line):
+def _statement(text: str) -> str:
+    """The answer at the start of what follows a marker: `5 because ...` → `5`, `$x+1$ as shown` → `x+1`.
+
+    A sentence such as `The largest n is 34` gives what follows its last `is`.
+    """
+    text = text[:_MAX_STATEMENT].strip().strip("*_").strip()
+    if (math := _LEADING_MATH.match(text)) and not re.search(r"[\d\\=^$]", _first_line(text[math.end() :])):
+        rest = text[math.end() :].lstrip().lower()
         inner = next(group for group in math.groups() if group)
-        rest = line[math.end() :].strip(" .*_")
-        if not re.search(r"[\d\\=^]", rest):
-            return inner + ("%" if rest.startswith(("%", "percent")) else "")
+        return inner.strip() + ("%" if rest.startswith(("%", "percent")) else "")
+    line = _first_line(text)
     if end := _SENTENCE_END.search(line):
         line = line[: end.start()]
+    if sentence := _LAST_IS.match(line):
+        line = line[sentence.end() :]
     if number := _LEADING_NUMBER.match(line):
-        unit = line[number.end(1) :].strip()
-        return number[1] + ("%" if unit.lower().startswith(("percent", "pct")) else "")
+        unit = line[number.end(1) :].strip().lower()
+        return number[1] + ("%" if unit.startswith(("percent", "pct")) else "")
     return line.strip(" *_")
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def find_answer(response: str) -> Answer | None:
@@ -107,7 +120,7 @@ def find_answer(response: str) -> Answer | None:
     marker = _last(_MARKER, text)
     if tag and tag[1].strip() and (marker is None or tag.end() >= marker.start()):
         return Answer(tag[1].strip(), "tag")
-    if marker and (statement := _statement(marker[1])):
+    if marker and (statement := _statement(text[marker.end() :])):
         return Answer(statement, "marker")
     whole = text.strip()
     if whole and "\n" not in whole and len(whole) <= MAX_WHOLE and not marker:

@@ -11,11 +11,13 @@ from typing import Any
 from vpgea.grading.answers import find_answer, last_box
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.containers import Container, read_container
-from vpgea.grading.normalise import Number, balanced, normalise, read_number
+from vpgea.grading.normalise import Number, balanced, drop_letter_unit, normalise, read_number
 
 _BASE = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}{1,2}|(\d))")
-_NAMED = re.compile(r"(?P<name>\\?[A-Za-z]\w*(?:_\{\w+\})?(?:\([\w, ]+\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=<>]+)", re.DOTALL)
-_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|cup|cap|setminus|pm|mid)\b")
+_NAMED = re.compile(
+    r"(?P<name>\\?[A-Za-z]\w*(?:_\{\w+\})?(?:\([\w, ]+\))?)\s*(?:=|\\in\b)\s*(?P<value>[^=<>]+)", re.DOTALL
+)
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)\b")
 _WORDS = re.compile(r"[A-Za-z]{2,}(?:[ -][A-Za-z]+)*")
 
 
@@ -55,26 +57,25 @@ class Comparison:
         self._tolerance = relative_tolerance
 
     def equal(self, gold: str, found: str) -> bool:
+        """True when the two normalised answers are the same; an empty one equals nothing."""
         if _fold(gold) == _fold(found):
             return bool(gold)
+        for compare in (self._as_numbers, self._as_based_numerals, self._as_containers, self._as_words):
+            if (verdict := compare(gold, found)) is not None:
+                return verdict
+        if (named := _NAMED.fullmatch(gold)) and not _RELATION.search(found):  # `x = 5` and `5`
+            return self.equal(normalise(named["value"]), found)
+        if (named := _NAMED.fullmatch(found)) and not _RELATION.search(gold):  # `[0, 1]` and `x \in [0, 1]`
+            return self.equal(gold, normalise(named["value"]))
+        return balanced(found) and symbolically_equal(gold, found, float(self._tolerance))
+
+    def _as_numbers(self, gold: str, found: str) -> bool | None:
         gold_number, found_number = read_number(gold), read_number(found)
         if gold_number and found_number:
             return self._numbers_equal(gold_number, found_number)
-        if (bases := self._bases_equal(gold, found)) is not None:
-            return bases
-        gold_list, found_list = read_container(gold), read_container(found)
-        if gold_list and found_list:
-            return self._containers_equal(gold_list, found_list)
-        if (gold_list and found_number) or (found_list and gold_number):
-            return False
-        named, found_named = _NAMED.fullmatch(gold), _NAMED.fullmatch(found)
-        if (named is None) != (found_named is None):  # `x = 5` and `5`, `x \in [0, 1]` and `[0, 1]`
-            return self.equal(*(normalise(match["value"]) if match else text for match, text in ((named, gold), (found_named, found))))
-        if gold_list and not _RELATION.search(found) and "begin" not in found:
-            return False
-        if _WORDS.fullmatch(gold) and _WORDS.fullmatch(found) and gold.lower() == found.lower():
-            return True
-        return balanced(found) and symbolically_equal(gold, found, float(self._tolerance))
+        if gold_number and (plain := drop_letter_unit(found)) != found:
+            return self.equal(gold, plain)
+        return None
 
     def _numbers_equal(self, gold: Number, found: Number) -> bool:
         if gold.percent == found.percent:
@@ -90,28 +91,44 @@ class Comparison:
         inexact = gold.value.denominator > 1 or found.denominator > 1
         return inexact and found_decimal and abs(gold.value - found) <= self._tolerance * abs(gold.value)
 
-    def _bases_equal(self, gold: str, found: str) -> bool | None:
+    def _as_based_numerals(self, gold: str, found: str) -> bool | None:
         """Numerals with a base subscript: the digits and the base must agree; None where there is no base."""
         gold_base, found_base = _BASE.fullmatch(gold), _BASE.fullmatch(found)
-        if not gold_base and not found_base:
-            return None
         if gold_base and found_base:
             return _numeral(gold_base) == _numeral(found_base)
-        based, plain = (gold_base, found) if gold_base else (found_base, gold)
-        assert based is not None
-        return self._base_implied and based[1] == plain.replace(",", "")
+        if gold_base:
+            return self._base_implied and gold_base[1] == found.replace(",", "")
+        if found_base:
+            return self._base_implied and found_base[1] == gold.replace(",", "")
+        return None
+
+    def _as_containers(self, gold: str, found: str) -> bool | None:
+        gold_list, found_list = read_container(gold), read_container(found)
+        if gold_list and found_list:
+            if len(gold_list.elements) != len(found_list.elements) and "=" in gold + found:
+                return None  # `p=5,q=2;p=7,q=2` and `(5,2),(7,2)`: math-verify reads assignments
+            return self._containers_equal(gold_list, found_list)
+        if (gold_list and read_number(found)) or (found_list and read_number(gold)):
+            return False
+        return None
+
+    def _as_words(self, gold: str, found: str) -> bool | None:
+        """`east` and `East`. Different words are left to math-verify: they may be products of variables."""
+        words = _WORDS.fullmatch(gold) and _WORDS.fullmatch(found)
+        return True if words and gold.lower() == found.lower() else None
 
     def _containers_equal(self, gold: Container, found: Container) -> bool:
+        if not gold.ordered and not found.ordered:
+            return self._same_elements(_distinct(gold.elements), _distinct(found.elements))
         if len(gold.elements) != len(found.elements):
             return False
-        if gold.ordered:
-            if found.delimiters not in ("", gold.delimiters):
-                return False
-        elif not found.ordered:
-            return self._same_elements(gold.elements, found.elements)
+        if gold.ordered and found.delimiters not in ("", gold.delimiters):
+            return False
         return all(self.equal(a, b) for a, b in zip(gold.elements, found.elements, strict=True))
 
     def _same_elements(self, gold: list[str], found: list[str]) -> bool:
+        if len(gold) != len(found):
+            return False
         left = list(found)
         for element in gold:
             match = next((i for i, candidate in enumerate(left) if self.equal(element, candidate)), None)
@@ -121,11 +138,18 @@ class Comparison:
         return True
 
 
+def _distinct(elements: list[str]) -> list[str]:
+    return list({_fold(element): element for element in elements}.values())
+
+
 def _fold(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-_BASE_NAMES = {name: str(base) for base, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)}
+_BASE_NAMES = {
+    name: str(base)
+    for base, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)
+}
 
 
 def _numeral(match: re.Match[str]) -> tuple[str, str]:

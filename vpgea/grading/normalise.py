@@ -17,11 +17,14 @@ _UNICODE = str.maketrans(
     }
 )  # fmt: skip
 
-_UNITS = ["mm", "cm", "dm", "km", "m", "mi", "ft", "in", "yd", "kg", "mg", "g", "lb", "lbs", "oz", "ml", "mL", "L", "l", "s", "ms", "sec", "min", "h", "hr", "hrs", "mph", "kph", "km/h", "m/s", "rad", "deg", "units?", "am", "pm"]
-_POWER = r"(?:\s*\^\s*\{?\s*-?[1-9]\s*\}?|[23](?![\d]))?"
-_UNIT = rf"(?:(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![A-Za-z]){_POWER})"
-_NO_UNIT = r"(?!(?:and|or|mod|sqrt|sin|cos|tan|log|ln|base|pi|inf|infinity|to)\b)"
-_WORD = rf"(?:{_NO_UNIT}(?:[A-Za-z]{{3,}}{_POWER}|{_UNIT}))"
+# Units of two letters; words of three and more (`dollars`) count as units as well. A single letter may be a
+# variable: see `drop_letter_unit`.
+_UNITS = "mm|cm|dm|km|mi|ft|in|yd|kg|mg|lb|oz|ml|mL|ms|hr"
+_POWER = r"(?:\s*\^\s*(?:-?[1-9]|\{\s*-?[1-9]\s*\}))?"
+_NO_UNIT = r"(?:and|or|mod|sqrt|sin|cos|tan|log|base|inf|infinity)\b"
+_WORD = rf"(?:(?!{_NO_UNIT})(?:[A-Za-z]{{3,}}|(?:{_UNITS})(?![A-Za-z])){_POWER})"
+_TEXT_UNIT = r"\\text\s*\{(?!\s*[ap]\.?\s?m\b)[^{}]*[A-Za-z.][^{}]*\}" + _POWER
+_AFTER_VALUE = r"(?<=[\d.}%)])\s*"
 
 # (pattern, replacement), applied in this order.
 _RULES: list[tuple[re.Pattern[str], str]] = [
@@ -42,7 +45,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"\\gt\b", ">"),
         (r"\\%", "%"),
         (r"\\?\$", ""),
-        (r"\s*(?:\\text\s*\{\s*)?\b(?:percent(?:age)?|pct)\b\s*\}?", "%"),
+        (r"\s*\\text\s*\{\s*(?:percent(?:age)?|pct|%)\s*\}|\s*\b(?:percent(?:age)?|pct)\b", "%"),
         (r",?\s*\\text\s*\{\s*,?\s*(?:and|or)\s*\}", ","),
         (r",?\s+(?:and|or)\s+|(?<=\))(?:and|or)(?=\()", ", "),
         (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
@@ -50,27 +53,37 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
         (r"(?<=\d)\s*(?:\^\s*)?(?:\{\s*)?(?:\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}{0,2}\s*$", ""),
         (r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degrees?\b)\s*(?=$|,)", ""),
-        (r"(?<=[\d.}%)])\s*(?:\\text\s*\{\s*[^{}]{2,}\}" + _POWER + r"[\s/\\cdot]*)+\s*$", ""),
-        (rf"(?<=[\d}}%)])\s*\\text\s*\{{\s*{_UNIT}\s*\}}{_POWER}\s*$", ""),
-        (rf"(?<=[\d}}%)])\s+{_WORD}(?:[ /-]{{1,2}}{_WORD})*\s*$", ""),
-        (rf"(?<=\d)(?:[mck]m|kg|ft|m(?=[\^23])){_POWER}\s*$", ""),
-        (r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d.,]? ?\d)", r"\1\2"),
+        (_AFTER_VALUE + rf"{_TEXT_UNIT}(?:(?:\s|/|\\cdot)*{_TEXT_UNIT})*\s*$", ""),
+        (_AFTER_VALUE + rf"(?<=\s){_WORD}(?:[ /-]{{1,2}}{_WORD})*\s*$", ""),
+        (rf"(?<=\d)(?:[mck]m|kg|ft){_POWER}\s*$", ""),
     ]
 ]
 _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)")
+_LETTER_UNIT = re.compile(rf"(?<=[\d}}])\s*[mgshlL]{_POWER}(?:\s?/\s?[mgshlL]{_POWER})?$")
 _WRAPPERS = [
     re.compile(pattern, re.DOTALL)
-    for pattern in (r"\\\((.*)\\\)", r"\\\[(.*)\\\]", r"\\{1,3}(?:boxed|fbox)\s*\{(.*)\}", r"\\text\s*\{([^{}]*)\}", r"\*\*(.*)\*\*")
+    for pattern in (
+        r"\\\((.*)\\\)",
+        r"\\\[(.*)\\\]",
+        r"\\{1,3}(?:boxed|fbox)\s*\{(.*)\}",
+        r"\\text\s*\{([^{}]*)\}",
+        r"\*\*(.*)\*\*",
+    )
 ]
 
 
 def normalise(text: str) -> str:
     """Plain LaTeX of an answer: no delimiters, spacing commands, currency, units, ordinals or closing full stop."""
-    text = text.translate(_UNICODE)
+    text = " ".join(text.translate(_UNICODE).split())
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = _GROUPED_BY_SPACE.sub(lambda match: match[0].replace(" ", ""), text)
     return _unwrap(text)
+
+
+def drop_letter_unit(text: str) -> str:
+    """`5 m^2` → `5`. Only for an answer whose reference is a plain number: else the letter may be a variable."""
+    return _LETTER_UNIT.sub("", text)
 
 
 def _unwrap(text: str) -> str:
@@ -126,18 +139,20 @@ _NUMBER = re.compile(
     r"""(?P<sign>[+-]?)\s*
     (?:
       (?P<digits>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)
-      (?:[eE](?P<exponent>[+-]?\d{1,3}) | \s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*(?P<power>[+-]?\d{1,3}|\{\s*[+-]?\d{1,3}\s*\}))?
+      (?: [eE](?P<exponent>[+-]?\d{1,3})
+        | \s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*(?P<power>[+-]?\d{1,3}|\{\s*[+-]?\d{1,3}\s*\})
+      )?
     | 10\s*\^\s*\{\s*(?P<ten>[+-]?\d{1,3})\s*\}
     | (?:(?P<whole>\d+)\s*)?\\frac\s*\{\s*(?P<top>-?\d+)\s*\}\s*\{\s*(?P<bottom>\d+)\s*\}
     | (?:(?P<plain_whole>\d+)\s+)?(?P<plain_top>\d+)\s*/\s*(?P<plain_bottom>\d+)
     )
     \s*(?P<percent>%?)""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
 
 
 def read_number(text: str) -> Number | None:
-    r"""The number that a normalised text is: `1,234`, `-3.5`, `1e-5`, `2\times10^{-3}`, `\frac{1}{2}`, `1 4/5`, `7%`."""
+    r"""What number a normalised text is: `1,234`, `-3.5`, `1e-5`, `2\times10^{-3}`, `\frac{1}{2}`, `1 4/5`, `7%`."""
     if len(text) > _MAX_DIGITS or not (match := _NUMBER.fullmatch(text.strip())):
         return None
     decimal = False

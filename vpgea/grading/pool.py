@@ -7,6 +7,7 @@ that it was at; the rest of its batch goes back to the queue.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -69,9 +70,7 @@ class GraderPool:
         for worker in self._workers:
             worker.stop()
 
-    def grade(
-        self, requests: Sequence[GradeRequest], on_result: Callable[[int], None] | None = None
-    ) -> list[Grade]:
+    def grade(self, requests: Sequence[GradeRequest], on_result: Callable[[int], None] | None = None) -> list[Grade]:
         """One grade per request, in order. on_result is called with the number of answers graded so far.
 
         Raises UsageError when a worker refuses the grader, VpgeaError when workers do not start.
@@ -79,7 +78,7 @@ class GraderPool:
         job = _Job(requests, on_result)
         try:
             while job.open:
-                for worker in self._workers:
+                for worker in sorted(self._workers, key=lambda worker: not worker.ready):
                     self._feed(worker, job)
                 self._collect(job)
         except BaseException:
@@ -106,7 +105,8 @@ class GraderPool:
         if not job.queue or worker.batch:
             return
         if not worker.running:
-            worker.start()
+            if sum(other.running and not other.ready for other in self._workers) < len(job.queue):
+                worker.start()
         elif worker.ready:
             size = max(1, min(_BATCH, len(job.queue) // (2 * len(self._workers))))
             worker.send([job.queue.popleft() for _ in range(size)], job.requests, self._deadline_s)
@@ -126,7 +126,8 @@ class GraderPool:
                 self._give_up(worker, job, Status.ERROR, f"the grading worker died ({worker.stop()})")
             elif (worker.batch or not worker.ready) and time.monotonic() > worker.deadline:
                 worker.stop()
-                self._give_up(worker, job, Status.TIMEOUT, f"no grade within {self._deadline_s:g} s")
+                late = f"no grade within {self._deadline_s:g} s" if worker.was_ready else "it was not ready in time"
+                self._give_up(worker, job, Status.TIMEOUT, late)
 
     def _give_up(self, worker: _Worker, job: _Job, status: Status, detail: str) -> None:
         """The answer that the worker was at gets the status; those behind it go back to the front of the queue."""
@@ -201,8 +202,10 @@ class _Worker:
         if process is None:
             return "not running"
         assert process.stdout is not None
-        if not self.ended:
-            process.kill()
+        if self.ended:  # it is on its way out by itself: let it say how
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1.0)
+        process.kill()
         code = process.wait()
         process.stdout.close()
         _close_quietly(process)
@@ -224,11 +227,9 @@ class _Worker:
     def _write(self, message: object) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died; its end of output says so to `read`
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died; its end of output says so to `read`
 
     def fileno(self) -> int:
         assert self._process is not None
@@ -245,10 +246,8 @@ class _Worker:
 
 def _close_quietly(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
-    try:
+    with contextlib.suppress(BrokenPipeError):  # what was buffered for a dead worker
         process.stdin.close()
-    except BrokenPipeError:
-        pass  # what was buffered for a dead worker
 
 
 def _select(workers: list[_Worker], deadline: float) -> list[_Worker]:

@@ -13,6 +13,9 @@ from vpgea.grading.base import Grade, Grader, GradeRequest, Status
 from vpgea.grading.choice import grade_choice
 from vpgea.grading.exact import grade_exact
 from vpgea.grading.math import grade_math
+from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
+
+__all__ = ["BUILT_IN", "canonical_answers", "find_value", "is_own_grader", "load_grader", "value_is_distinct"]
 
 BUILT_IN = ("math", "choice", "exact")
 
@@ -67,15 +70,13 @@ def _import(spec: str) -> Callable[..., Any]:
             why=f"it is a {type(function).__name__}",
             mend=f"name a function: {_SIGNATURE}",
         )
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _grade_with(function: Callable[..., Any], request: GradeRequest) -> Grade:
     verdict = function(response=request.response, reference=request.reference, question=request.question)
-    if isinstance(verdict, bool):
-        return Grade(Status.CORRECT if verdict else Status.WRONG)
     if isinstance(verdict, str) and verdict in tuple(Status):
         return Grade(Status(verdict))
-    if type(verdict).__name__ == "bool_" or type(verdict).__name__ == "bool":  # numpy's own bool
+    if type(verdict).__name__ in ("bool", "bool_"):  # Python's and numpy's
         return Grade(Status.CORRECT if verdict else Status.WRONG)
     raise TypeError(f"the grader returned {verdict!r}; it must return a bool or one of {', '.join(Status)}")

@@ -50,7 +50,7 @@ def _grade(grader: Grader, item: dict[str, Any]) -> dict[str, Any]:
     try:
         grade = grader(request)
     except Exception as error:  # whatever a grader raises on untrusted text is this row's error, not the run's
-        grade = Grade(Status.ERROR, detail=f"{type(error).__name__}: {error}"[:2000])
+        grade = Grade(Status.ERROR, detail=f"{type(error).__name__}: {error}")
     return {
         "index": item["index"],
         "status": grade.status,

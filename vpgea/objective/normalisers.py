@@ -27,5 +27,5 @@ class Normalisers:
 
     @property
     def pg_scale(self) -> float:
-        """1 / pg_tokens, the factor of the policy gradient and of the reference KL."""
+        """1 / pg_tokens, the factor of the policy gradient."""
         return 1.0 / self.pg_tokens if self.pg_tokens else 0.0

@@ -59,6 +59,7 @@ def init(
 
 @command.command()
 def show(
+    *,
     config: ConfigOption = None,
     sets: SetOption = None,
     model: ModelOption = None,
@@ -77,6 +78,7 @@ def show(
 
 @command.command()
 def validate(
+    *,
     config: ConfigOption = None,
     sets: SetOption = None,
     model: ModelOption = None,

@@ -37,11 +37,11 @@ def command(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Check Python, packages, processors, memory, disk, GPU and network settings."""
     output = Output(quiet=quiet, as_json=as_json)
     checks = [_python(), *_packages(), _cores(), _memory(), _disk(), _gpu(), _hugging_face()]
-    rows = [[check.name, check.found, check.missing or check.remark] for check in checks]
+    rows = [(check.name, check.found, check.missing or check.remark) for check in checks]
     output.table(f"vpgea {vpgea.__version__}", ["what", "found", "remark"], rows)
     missing = [check for check in checks if check.missing]
     if as_json:
-        output.result({check.name: {"found": check.found, "remark": row[2]} for check, row in zip(checks, rows)})
+        output.result({name: {"found": found, "remark": remark} for name, found, remark in rows})
     if missing:
         what = ", ".join(f"{check.name} ({check.missing})" for check in missing)
         mend = "pip install --upgrade vpgea, in a virtual environment of its own"
@@ -51,7 +51,7 @@ def command(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
 
 
 def _python() -> Check:
-    wanted = importlib.metadata.metadata("vpgea").get("Requires-Python", "") if _installed("vpgea") else ""
+    wanted = importlib.metadata.metadata("vpgea")["Requires-Python"] if _installed("vpgea") else ""
     fits = not wanted or _fits(platform.python_version(), wanted)
     return Check("python", platform.python_version(), sys.executable, "" if fits else f"needs {wanted}")
 
@@ -72,7 +72,7 @@ def _package(name: str, tested: str, wanted: str) -> Check:
         importlib.import_module(_MODULES.get(name, name))
     except Exception as error:  # a broken binary package can raise anything; saying so is this command's work
         return Check(name, version, missing=f"cannot be imported: {type(error).__name__}: {error}")
-    same = version.split("+")[0] == tested.split("+")[0]
+    same = version.partition("+")[0] == tested  # without the build's own suffix, such as +cpu
     return Check(name, version, "as tested" if same else f"tested with {tested}")
 
 

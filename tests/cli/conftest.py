@@ -1,0 +1,44 @@
+"""The real command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without VPGEA_*, with the tree under test on the path and wide lines."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("VPGEA_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **(extra or {})}
+
+
+@pytest.fixture
+def environment() -> Callable[..., dict[str, str]]:
+    return clean_environment
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`cli("config", "show", env={...}, cwd=...)` runs `vpgea config show` and returns code, stdout and stderr."""
+
+    def run(
+        *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path = tmp_path, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "vpgea_cli", *map(str, arguments)],
+            env=clean_environment(env),
+            cwd=cwd,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run

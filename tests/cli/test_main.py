@@ -1,0 +1,268 @@
+"""The frame: help, surface, exit codes, errors, signals."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import vpgea
+from vpgea.errors import EngineError, QualityGateError, Stopped, UsageError, VpgeaError
+from vpgea_cli import main
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+SURFACE = Path(__file__).parent / "surface.txt"
+HEAVY = ("torch", "transformers", "sglang", "peft", "pyarrow", "numpy", "datasets", "math_verify", "pandas")
+
+
+def _walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield path, command
+    if hasattr(command, "list_commands"):
+        context = typer.Context(command)
+        for name in command.list_commands(context):
+            yield from _walk(command.get_command(context, name), (*path, name))
+
+
+TREE = dict(_walk(typer.main.get_command(main.app)))
+
+
+@pytest.mark.parametrize("path", TREE, ids=" ".join)
+def test_help_imports_nothing_heavy(path: tuple[str, ...], environment: Callable[..., dict[str, str]]) -> None:
+    script = (
+        "import sys; from vpgea_cli.main import run; code = run([*sys.argv[1:], '--help']); "
+        f"sys.exit(code or ' '.join(name for name in {HEAVY} if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *path], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == "", "heavy modules were imported"
+    assert " ".join(["Usage: vpgea", *path]) in done.stdout
+
+
+def _surface() -> str:
+    lines = []
+    for path, command in TREE.items():
+        lines.append(" ".join(["vpgea", *path]))
+        for parameter in command.params:
+            names = [*parameter.opts, *parameter.secondary_opts]
+            lines.append(f"  {' '.join(names) if names[0].startswith('-') else names[0].upper()}")
+    return "\n".join(lines) + "\n"
+
+
+def test_surface_is_the_recorded_one() -> None:
+    """After a wanted change: UPDATE_SURFACE=1 python -m pytest tests/cli/test_main.py, and review the difference."""
+    if os.environ.get("UPDATE_SURFACE") == "1":
+        SURFACE.write_text(_surface())
+    assert _surface() == SURFACE.read_text()
+
+
+def test_options_mean_the_same_everywhere() -> None:
+    seen: dict[str, tuple[str, ...]] = {}
+    for path, command in TREE.items():
+        for parameter in command.params:
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                if name.startswith("-"):
+                    names = (*parameter.opts, *parameter.secondary_opts)
+                    assert seen.setdefault(name, names) == names, f"{name} of {path} is another option elsewhere"
+
+
+def test_every_module_of_a_command_is_registered() -> None:
+    files = (Path(main.__file__).parent / "commands").glob("[!_]*.py")
+    assert sorted(file.stem for file in files) == sorted(main.COMMANDS)
+
+
+def test_version_and_help(cli: Cli) -> None:
+    assert cli("--version").stdout == f"{vpgea.__version__}\n"
+    bare = cli()
+    assert bare.returncode == 0
+    assert bare.stdout == cli("--help").stdout == cli("-h").stdout
+    assert all(name in bare.stdout for name in main.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["confg"], ["error: no such command: confg", "why:   vpgea does not have it", "mend:  did you mean config?"]),
+        (["config", "sho"], ["no such command: sho", "vpgea config does not", "did you mean show?"]),
+        (["zzz"], ["no such command: zzz", "vpgea", "the commands are: "]),
+        (["config"], ["Missing command", "vpgea config", "vpgea config --help"]),
+        (["doctor", "--jsn"], ["no such option: --jsn", "vpgea doctor", "did you mean --json?"]),
+        (["--verson"], ["no such option: --verson", "vpgea", "did you mean --version?"]),
+        (["config", "show", "--config"], ["'--config' requires an argument", "vpgea", "vpgea --help"]),
+        (["config", "init", "a", "b"], ["(b)", "vpgea config init", "vpgea config init --help"]),
+    ],
+)
+def test_usage_errors_are_three_lines_with_the_nearest_name(cli: Cli, arguments: list[str], lines: list[str]) -> None:
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    told = done.stderr.splitlines()
+    assert [line[:7] for line in told] == ["error: ", "why:   ", "mend:  "]
+    for line, expected in zip(told, lines, strict=True):
+        assert expected in line
+
+
+def test_debug_adds_the_traceback(cli: Cli) -> None:
+    assert "Traceback" not in cli("config", "show", "-c", "none").stderr
+    shown = cli("config", "show", "-c", "none", env={"VPGEA_DEBUG": "1"})
+    assert shown.returncode == 2
+    assert "Traceback" in shown.stderr
+    assert shown.stderr.splitlines()[-1].startswith("mend:  ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device without space")
+def test_a_full_disk_is_told_as_such(cli: Cli) -> None:
+    done = cli("config", "init", "--overwrite", "/dev/full")
+    assert done.returncode == 1
+    assert "why:   the disk is full" in done.stderr
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands where torch's class of this name would: it is recognised by its name."""
+
+
+_THREE = {"why": "because", "mend": "so"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (VpgeaError("w", **_THREE), 1, "error: w\nwhy:   because\nmend:  so\n"),
+        (UsageError("w", **_THREE), 2, "because"),
+        (QualityGateError("w", **_THREE), 3, "because"),
+        (EngineError("w", **_THREE), 4, "because"),
+        (Stopped("w", **_THREE), 75, "because"),
+        (Stopped("w", **_THREE, exit_code=130), 130, "because"),
+        (UsageError("red \x1b[31m", **_THREE), 2, "red \\x1b[31m"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero\nwhy:   a bug"),
+        (EOFError(), 1, "error: EOFError\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "BrokenPipeError"),  # stdout is fine: it was another pipe
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full"),
+        (MemoryError(), 1, "memory"),
+        (OutOfMemoryError("CUDA out of memory"), 1, "distill.micro_batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, "distill.micro_batch_size"),
+        (typer.Exit(7), 7, ""),
+    ],
+)
+def test_exceptions_become_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, told: str
+) -> None:
+    def command() -> None:
+        raise error
+
+    module = types.ModuleType("vpgea_cli.commands.trouble")
+    module.__dict__["command"] = command
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(main, "COMMANDS", ("trouble",))
+    assert main.run(["trouble"]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert told in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["config", "show"], 0), (["--version"], 0), (["--help"], 1)],  # help is rich's, which leaves with 1
+)
+def test_a_reader_that_leaves_is_told_nothing(
+    arguments: list[str], code: int, environment: Callable[..., dict[str, str]]
+) -> None:
+    command = [sys.executable, "-m", "vpgea_cli", *arguments]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == code
+
+
+# A command that works in units until it is asked to stop; "stubborn" never looks.
+_SPIN = """
+import subprocess, sys, time, types
+from vpgea_cli import main
+from vpgea_cli.signals import install_signal_handlers
+from vpgea.stopping import StopRequest
+
+def command(stubborn: bool = False):
+    with install_signal_handlers(StopRequest()) as stop:
+        child = subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=-3, stderr=-3)
+        stop.process_groups.add(child.pid)
+        print(child.pid, flush=True)
+        while True:
+            time.sleep(0.02)
+            if not stubborn:
+                stop.check("three units are on disk")
+
+module = types.ModuleType("vpgea_cli.commands.spin")
+module.command = command
+sys.modules[module.__name__] = module
+main.COMMANDS = ("spin",)
+sys.exit(main.run(["spin", *sys.argv[1:]]))
+"""
+
+
+def _spin(environment: dict[str, str], *arguments: str) -> tuple[subprocess.Popen[str], int]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SPIN, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_stops_after_saving(
+    number: signal.Signals, code: int, environment: Callable[..., dict[str, str]]
+) -> None:
+    process, child = _spin(environment())
+    process.send_signal(number)
+    _, told = process.communicate(timeout=30)
+    os.killpg(child, signal.SIGKILL)  # ending children in an orderly way is the phase's own work; it was left alone
+    assert process.returncode == code
+    assert "why:   three units are on disk" in told
+    assert "mend:  run the same command again" in told
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, 143),
+        (signal.SIGUSR1, signal.SIGTERM, 143),
+        (signal.SIGINT, signal.SIGINT, 130),
+        (signal.SIGTERM, signal.SIGINT, 130),
+    ],
+)
+def test_a_second_signal_leaves_at_once_and_kills_own_children(
+    first: signal.Signals, second: signal.Signals, code: int, environment: Callable[..., dict[str, str]]
+) -> None:
+    process, child = _spin(environment(), "--stubborn")
+    process.send_signal(first)
+    assert process.stderr is not None
+    while "once more" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(second)
+    process.communicate(timeout=30)
+    assert process.returncode == code
+    assert _is_gone(child)
+
+
+def _is_gone(pid: int) -> bool:
+    """Killed: no such process, or one that only waits to be reaped."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True

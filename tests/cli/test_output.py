@@ -1,0 +1,177 @@
+"""The output sink: what goes where, and how progress reads."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vpgea_cli.output import Output, PlainProgress, aligned, duration, visible
+
+
+def test_only_the_result_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(verbose=True)
+    output.info("information")
+    output.detail("detail")
+    output.warn("careful")
+    output.table("title", ["a", "b"], [[1, "x" * 300]])
+    with output.progress(1, "questions") as progress:
+        progress.advance(1)
+    output.result(Path("run/rollout"))
+    captured = capsys.readouterr()
+    assert captured.out == "run/rollout\n"
+    for expected in (
+        "information\n",
+        "detail\n",
+        "warning: careful\n",
+        "title\na  b",
+        "x" * 300,
+        "questions 1/1 (100%)",
+    ):
+        assert expected in captured.err
+
+
+def test_quiet_leaves_warnings_and_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(quiet=True)
+    output.info("information")
+    output.detail("detail")
+    output.table("title", ["a"], [[1]])
+    with output.progress(1, "questions") as progress:
+        progress.advance(1)
+    output.warn("careful")
+    output.result("done")
+    assert capsys.readouterr() == ("done\n", "warning: careful\n")
+
+
+def test_json_is_one_strict_object(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=True)
+    output.result({"path": Path("x"), "ratio": math.nan, "rows": [1, math.inf, "\x1b"]})
+    output.result(Path("y"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert json.loads(first) == {"path": "x", "ratio": None, "rows": [1, None, "\x1b"]}
+    assert json.loads(second) == {"path": "y"}
+
+
+def test_a_mapping_without_json_is_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().result({"path": "x", "rows": 3})
+    Output().result({"rows": 3})
+    assert capsys.readouterr().out == 'x\n{\n  "rows": 3\n}\n'
+
+
+def test_control_characters_are_made_visible() -> None:
+    assert visible("a\tb\n") == "a\tb\n"
+    assert visible("\x1b]0;title\x07 \r \u202e \x9b \ud800") == "\\x1b]0;title\\x07 \\r \\u202e \\x9b \\ud800"
+    assert visible("é 数学\u3000\u00a0 √") == "é 数学\u3000\u00a0 √"
+
+
+def _lines(total: int, steps: list[tuple[float, int, int]]) -> list[str]:
+    """The lines written for (seconds before the step, steps, tokens)."""
+    clock, lines = [0.0], []
+    progress = PlainProgress(total, "samples", now=lambda: clock[0], write=lines.append)
+    for seconds, count, tokens in steps:
+        clock[0] += seconds
+        progress.advance(count, tokens)
+    return lines
+
+
+def test_a_line_every_five_percent_with_rate_and_time_left() -> None:
+    lines = _lines(1000, [(0.1, 1, 50)] * 1000)
+    assert len(lines) == 20
+    assert lines[0] == "samples 50/1000 (5%), 500 tokens/s, 1 min 35 s left"
+    assert lines[-1] == "samples 1000/1000 (100%), 500 tokens/s, 0 s left"
+
+
+def test_a_line_every_thirty_seconds_when_slow() -> None:
+    lines = _lines(1000, [(10, 1, 5)] * 9)
+    assert lines == [
+        "samples 3/1000 (0%), 0 tokens/s, 2 h 46 min left",
+        "samples 6/1000 (1%), 0 tokens/s, 2 h 45 min left",
+        "samples 9/1000 (1%), 0 tokens/s, 2 h 45 min left",
+    ]
+
+
+def test_tokens_alone_show_that_it_lives() -> None:
+    assert _lines(10, [(31, 0, 62)]) == ["samples 0/10 (0%), 2 tokens/s"]
+
+
+def test_nothing_to_do_is_done() -> None:
+    assert _lines(0, [(1, 0, 0)]) == []
+
+
+def test_notes_follow_the_line() -> None:
+    lines: list[str] = []
+    progress = PlainProgress(1, "steps", now=lambda: 0.0, write=lines.append)
+    progress.note("loss 0.5")
+    progress.advance(1)
+    assert lines == ["steps 1/1 (100%), 0 s left, loss 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_columns_stand_under_one_another() -> None:
+    assert aligned([["a", "bb"], ["ccc", "d"]]) == ["a    bb", "ccc  d"]
+
+
+_ON_A_TERMINAL = """
+from vpgea_cli.output import Output
+output = Output()
+output.table("[bold]title", ["k"], [["[red]\\x1b[31mcell"]])
+with output.progress(4, "samples") as progress:
+    progress.advance(4, 1000)
+    progress.note("[loss] 0.5")
+"""
+
+
+def test_a_terminal_gets_a_bar_and_a_table_and_no_markup_from_text(
+    environment: Callable[..., dict[str, str]],
+) -> None:
+    leader, follower = pty.openpty()
+    env = environment({"TERM": "xterm-256color"})
+    done = subprocess.run([sys.executable, "-c", _ON_A_TERMINAL], env=env, stderr=follower, check=False)
+    os.close(follower)
+    shown = b""
+    while chunk := _read(leader):
+        shown += chunk
+    os.close(leader)
+    text = shown.decode()
+    assert done.returncode == 0
+    for expected in ("[bold]title", "[red]\\x1b[31mcell", "samples", "4/4", "tokens/s", "[loss] 0.5", "━"):
+        assert expected in text
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the other side is closed and everything was read
+        return b""
+
+
+def test_a_log_reader_that_leaves_does_not_stop_the_work(environment: Callable[..., dict[str, str]]) -> None:
+    script = (
+        "import sys; from vpgea_cli.output import Output; o = Output(); sys.stdin.read(); o.info('x'); o.result('y')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stderr.close()
+        process.stdin.close()
+        assert process.stdout.read() == b"y\n"

@@ -1,0 +1,46 @@
+"""Graders of a user's own, well and badly behaved, for the tests of the pool."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+NOT_CALLABLE = 7
+
+
+def contains(*, response: str, reference: str, question: str) -> bool:
+    return reference in response
+
+
+def by_name(*, response: str, reference: str, question: str) -> str:
+    return "correct" if response == reference else question
+
+
+def noisy(*, response: str, reference: str, question: str) -> bool:
+    print('{"index": 0, "status": "correct"}')
+    os.write(1, b"straight to the descriptor\n")
+    sys.stdout.flush()
+    return response == reference
+
+
+def misbehave(*, response: str, reference: str, question: str) -> bool:
+    """Does what the response says; everything else is compared with the reference."""
+    if response == "raise":
+        raise ZeroDivisionError("of the user's own")
+    if response == "sleep":
+        time.sleep(600)
+    if response == "spin":
+        while True:
+            pass
+    if response == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if response == "exit":
+        sys.exit(3)
+    if response == "memory":
+        hoard = [bytearray(1 << 20) for _ in range(1 << 20)]
+        return len(hoard) == 0
+    if response == "none":
+        return None  # type: ignore[return-value]
+    return response == reference

@@ -1,0 +1,119 @@
+"""Where a response states its answer."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vpgea.grading.answers import boxes, find_answer, last_box
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        (r"so \boxed{5} and then \boxed{7}.", "7"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{5} wait \boxed{} \boxed{ }", "5"),
+        (r"\boxed{5} wait \boxed{7", "5"),
+        (r"\fbox{3}", "3"),
+        (r"\\boxed{3}", "3"),
+        (r"\boxed {3}", "3"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\boxed{4}}", r"\boxed{4}"),
+        (r"}}} \boxed{4} {{{", "4"),
+        (r"$\boxed{1}$ and $\boxed{-2}$", "1, -2"),
+        (r"\boxed{1} so \boxed{2}", "2"),
+        (r"\boxed{2}, \boxed{2}", "2"),
+        ("no box", None),
+        (r"\boxed{", None),
+    ],
+)
+def test_last_box(text: str, box: str | None) -> None:
+    assert last_box(text) == box
+
+
+@pytest.mark.parametrize(
+    ("response", "text", "source"),
+    [
+        (r"A: 3 \boxed{4}", "4", "box"),
+        ("<answer>12.5</answer>", "12.5", "tag"),
+        ("<answer>-50</answer>", "-50", "tag"),
+        ("... = 26\nA: 26", "26", "marker"),
+        ("first #### 3\nthen #### 1,234", "1,234", "marker"),
+        ("The answer is 5 apples because of this.", "5", "marker"),
+        ("The answer is $4.", "$4", "marker"),
+        ("**Answer:** 42", "42", "marker"),
+        ("**Final Answer**:\n42", "42", "marker"),
+        ("Final Answer: The final answer is $\\frac{1}{2}$. I hope it is correct.", "\\frac{1}{2}", "marker"),
+        ("Final Answer: The largest $n$ is 34.", "34", "marker"),
+        ("the answer is 28 percent\nright", "28%", "marker"),
+        ("<answer>3</answer>\nNo: the answer is 4", "4", "marker"),
+        ("42", "42", "whole"),
+        ("answer is 3</think>\\boxed{5}", "5", "box"),
+        ("\\boxed{5}<|im_end|>", "5", "box"),
+    ],
+)
+def test_final_answer_and_where_it_stood(response: str, text: str, source: str) -> None:
+    answer = find_answer(response)
+    assert answer is not None
+    assert (answer.text, answer.source) == (text, source)
+
+
+@pytest.mark.parametrize(
+    "response", ["", "  ", "I do not know\nand stop", "x" * 300, r"\boxed{5} </think> so what\n?" + "\n."]
+)
+def test_no_answer(response: str) -> None:
+    assert find_answer(response) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"\boxed{}." * 100_000, r"\boxed{" * 100_000, "\\" * 400_000, "answer is " * 50_000, "<answer>" * 50_000]
+    + [" " * 400_000 + "x\n", "#### " * 50_000, "{" * 400_000, r"\boxed" + " " * 400_000],
+    ids=["boxes", "open boxes", "backslashes", "markers", "tags", "spaces", "hashes", "braces", "box and spaces"],
+)
+def test_scan_of_a_looping_text_is_fast(text: str) -> None:
+    begin = time.process_time()
+    find_answer(text)
+    assert time.process_time() - begin < 2.0
+
+
+def reference_boxes(text: str) -> list[str]:
+    r"""Boxes by brute force: for each `\boxed{`, walk to its partner. Quadratic, for short texts."""
+    found = []
+    for start in range(len(text)):
+        if not text.startswith(r"\boxed{", start):
+            continue
+        depth, at = 0, start + 6
+        while at < len(text):
+            if text[at] == "\\" and at + 1 < len(text):
+                at += 2
+                continue
+            depth += (text[at] == "{") - (text[at] == "}")
+            if depth == 0:
+                found.append(text[start + 7 : at])
+                break
+            at += 1
+    return found
+
+
+@given(st.lists(st.sampled_from([r"\boxed{", "{", "}", "x", " ", ",", r"\{", r"\}", r"\alpha ", "\n"]), max_size=40))
+def test_scanner_agrees_with_brute_force(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    scanned = sorted((start, text[inside:end]) for start, inside, end in boxes(text))
+    assert [content for _, content in scanned] == reference_boxes(text)
+
+
+@given(st.text(alphabet=st.characters(), max_size=300))
+def test_any_text_is_survived(text: str) -> None:
+    answer = find_answer(text)
+    assert answer is None or answer.text.strip()
+
+
+@given(st.text(alphabet="{}\\boxed 1,.$<>/answeris#:A\n", max_size=200))
+def test_any_markup_is_survived(text: str) -> None:
+    box = last_box(text)
+    assert box is None or box.strip()

@@ -1,0 +1,153 @@
+"""Measuring a model on questions: prior-view samples, graded, with intervals clustered by question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vpgea import metrics
+from vpgea.config import RunConfig, identity_of
+from vpgea.crossview import grade_rows
+from vpgea.engines.select import EngineLease
+from vpgea.errors import UsageError
+from vpgea.filter import grader_pool
+from vpgea.grading.values import find_value
+from vpgea.progress import NullProgress, Progress
+from vpgea.questions import Question
+from vpgea.records import SAMPLES, TEXT
+from vpgea.rollout import RolloutPlan, draw_chunk
+from vpgea.runs import Manifest, PhaseFolder, Shard, chunk_paths, open_complete
+from vpgea.shards import iterate_rows, read_json, table_from_rows, write_json, write_table
+from vpgea.stopping import StopRequest
+
+GRADED = pa.schema(
+    [
+        *SAMPLES,
+        pa.field("status", TEXT, nullable=False),
+        pa.field("extracted", TEXT),
+        pa.field("first_correct_tokens", pa.int32()),  # tokens up to the first place of the reference's value
+    ],
+    metadata=SAMPLES.metadata,
+)
+_COLUMNS = ("question_id", "status", "extracted", "completion_ids", "finish_reason", "first_correct_tokens")
+
+
+def evaluate(
+    config: RunConfig,
+    questions: Sequence[Question],
+    output_dir: Path,
+    *,
+    shard: Shard = (0, 1),
+    lease: EngineLease | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any] | None:
+    """Sample, grade and score; return the results once all parts are there (else None).
+
+    Raises UsageError, QualityGateError, EngineError and Stopped.
+    """
+    stop, progress = stop or StopRequest(), progress or NullProgress()
+    sampling = as_rollout(config)
+    plan = RolloutPlan.make(sampling, questions, shard=shard)
+    manifest = Manifest(
+        phase="eval",
+        identity={**plan.manifest.identity, **identity_of(config, "grading", "eval")},
+        inputs=plan.manifest.inputs,
+        config=plan.manifest.config,
+        shard=shard,
+    )
+    folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
+    missing = [chunk for chunk in plan.own_chunks if not folder.has_chunk(chunk)]
+    progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
+    if missing:
+        with nullcontext(lease) if lease else EngineLease(sampling) as engines, grader_pool(config) as graders:
+            for chunk in missing:
+                stop.check()
+                rows = draw_chunk(plan, plan.chunks[chunk], engines.get(), stop, progress)
+                for row, grade in zip(rows, grade_rows(plan.views, graders, rows), strict=True):
+                    row |= {"status": grade.status.value, "extracted": grade.extracted}
+                    row["first_correct_tokens"] = _first_correct(plan, row)
+                write_table(folder.chunk(chunk), table_from_rows(rows, GRADED))
+    if not folder.complete({"questions": len(questions), "rejected_overlong": len(plan.rejected)}):
+        return None
+    return results(config, output_dir)
+
+
+def as_rollout(config: RunConfig) -> RunConfig:
+    """The configuration whose rollout draws the evaluation's samples: the prior view alone."""
+    rollout = config.rollout.model_copy(
+        update={
+            "prior_samples": config.eval.samples,
+            "posterior_samples": 0,
+            "max_new_tokens": config.eval.max_new_tokens,
+            "temperature": config.eval.temperature,
+            "top_p": config.eval.top_p,
+            "top_k": 0,
+            "seed": config.eval.seed,
+        }
+    )
+    return config.model_copy(update={"rollout": rollout})
+
+
+def results(config: RunConfig, output_dir: Path) -> dict[str, Any]:
+    """Write and return results.json: every figure with its interval, against the baseline where there is one."""
+    baseline = None if config.eval.baseline is None else Path(config.eval.baseline)
+    numbers: dict[str, int] = {}
+    table = sample_table(output_dir, numbers)
+    base_table = None
+    if baseline is not None:
+        open_complete(baseline, "eval")
+        base_table = sample_table(baseline, numbers)
+        _require_comparable(output_dir, baseline)
+    estimates = metrics.evaluate(table, base_table, draws=config.eval.bootstrap, seed=config.eval.seed)
+    value = {
+        "questions": len(set(np.asarray(table.question).tolist())),
+        "samples": len(np.asarray(table.question)),
+        "not_graded": int(np.isnan(np.asarray(table.correct, np.float64)).sum()),
+        "baseline": None if baseline is None else str(baseline),
+        "metrics": {name: estimate.as_dict() for name, estimate in estimates.items()},
+    }
+    write_json(output_dir / "results.json", value)
+    return value
+
+
+def sample_table(eval_dir: Path, numbers: dict[str, int]) -> metrics.SampleTable:
+    """The samples of an evaluation folder; `numbers` gives each question id its number, and grows."""
+    rows = [{name: row[name] for name in _COLUMNS} for row in iterate_rows(chunk_paths(eval_dir))]
+    correct = {"correct": 1.0, "wrong": 0.0}
+    nan = float("nan")
+    return metrics.SampleTable(
+        question=[numbers.setdefault(row["question_id"], len(numbers)) for row in rows],
+        correct=[correct.get(row["status"], nan) for row in rows],
+        tokens=[len(row["completion_ids"]) for row in rows],
+        truncated=[row["finish_reason"] == "length" for row in rows],
+        answers=[row["extracted"] for row in rows],
+        first_correct=[nan if (n := row["first_correct_tokens"]) is None else float(n) for row in rows],
+    )
+
+
+def _require_comparable(run: Path, baseline: Path) -> None:
+    """Same questions, cap and sampling, or the comparison says nothing."""
+    ours, theirs = read_json(run / "manifest.json"), read_json(baseline / "manifest.json")
+    for kind in ("inputs", "identity"):
+        for key, value in ours[kind].items():
+            if (key == "questions" or key.startswith("eval.")) and theirs[kind].get(key) != value:
+                raise UsageError(
+                    f"the baseline {baseline} was measured otherwise",
+                    why=f"{key} is {theirs[kind].get(key)!r} there and {value!r} here",
+                    mend="evaluate both with the same questions, cap and sampling",
+                )
+
+
+def _first_correct(plan: RolloutPlan, row: dict[str, Any]) -> int | None:
+    """Number of leading completion tokens after which the reference's value has been stated; None if it never is."""
+    ids = [int(token) for token in row["completion_ids"]]
+    offset = find_value(plan.views.decode(ids), row["answer"])
+    return None if offset is None else plan.views.tokens_before(ids, offset) + 1

@@ -1,0 +1,193 @@
+"""What a distillation step is made of: the selected and rejected sets of a filter folder, cut into optimiser steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vpgea.config import DistillConfig
+from vpgea.errors import UsageError
+from vpgea.objective.normalisers import Normalisers
+from vpgea.records import POSTERIOR, PRIOR
+from vpgea.shards import iterate_rows, shard_files
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingPath:
+    """One sample as the trainer sees it: ids under the prior prompt and one weight per term.
+
+    completion_ids: int32 (T,); of a posterior path z alone, with `answer_from: crossview` z and a continuation.
+    sampler_logprobs: float32 (T,) under the view that sampled it; NaN where they are not the model's own (truncated
+    support, tokens of a continuation). gate, other_gate, posterior_prompt_ids: posterior only. advantage: prior only.
+    """
+
+    index: int
+    question: int
+    is_prior: bool
+    prompt_ids: IntArray
+    completion_ids: IntArray
+    sampler_logprobs: FloatArray
+    thinking_tokens: int
+    posterior_prompt_ids: IntArray | None = None
+    gate: float = 0.0
+    other_gate: float = 0.0
+    advantage: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the sequence that goes through the model."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: the paths that carry a gradient, and the constants that its sums are divided by."""
+
+    paths: list[TrainingPath]
+    normalisers: Normalisers
+
+
+@dataclass(frozen=True)
+class _QuestionSizes:
+    """What a question adds to a step's constants, its rejected paths included."""
+
+    thinking_tokens: int
+    posterior_paths: int
+    prior_tokens: int
+
+
+class TrainingSet:
+    """Every question of the filter's output, the paths that carry a gradient, and the order of the steps."""
+
+    def __init__(self, filter_dir: Path, config: DistillConfig) -> None:
+        self.config = config
+        rows = _load_rows(filter_dir)
+        self.model_fingerprint: str = rows[0]["model_fingerprint"]
+        self.truncated_support = _truncated(rows[0])
+        self.questions = list(dict.fromkeys(row["question_id"] for row in rows))
+        number = {question: index for index, question in enumerate(self.questions)}
+        self.sizes = _sizes(rows, number, config)
+        self.K = max((size.posterior_paths for size in self.sizes), default=0)
+        self.paths = _paths(rows, number, config)
+        self.by_question: list[list[TrainingPath]] = [[] for _ in self.questions]
+        for path in self.paths:
+            self.by_question[path.question].append(path)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.questions) // self.config.questions_per_step)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.epochs
+
+    def step(self, index: int) -> Step:
+        """The paths and constants of one optimiser step; a pure function of the data, the seed and the index."""
+        epoch, position = divmod(index, self.steps_per_epoch)
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.questions))
+        size = self.config.questions_per_step
+        chosen = order[position * size : (position + 1) * size]
+        sizes = [self.sizes[question] for question in chosen]
+        posterior_paths = sum(size.posterior_paths for size in sizes)
+        return Step(
+            paths=[path for question in chosen for path in self.by_question[question]],
+            normalisers=Normalisers(
+                N_q=len(chosen),
+                K=self.K,
+                mean_length=sum(size.thinking_tokens for size in sizes) / posterior_paths if posterior_paths else 0.0,
+                pg_tokens=sum(size.prior_tokens for size in sizes),
+            ),
+        )
+
+
+def _load_rows(filter_dir: Path) -> list[dict[str, Any]]:
+    files = [file for name in ("selected", "rejected") for file in shard_files(filter_dir / name)]
+    rows = sorted(iterate_rows(files), key=lambda row: (row["question_id"], row["view"], row["sample_index"]))
+    if not rows:
+        raise UsageError(
+            f"nothing to learn from in {filter_dir}", why="it holds no samples", mend="run `vpgea filter` again"
+        )
+    for name in ("model_fingerprint", "template_fingerprint", "temperature", "top_p", "top_k"):
+        values = Counter(str(row[name]) for row in rows)
+        if len(values) > 1:
+            raise UsageError(
+                f"{filter_dir} mixes samples of different origin",
+                why=f"{name} has the values {', '.join(values)}",
+                mend="filter and distil each rollout by itself",
+            )
+    return rows
+
+
+def _sizes(rows: Sequence[dict[str, Any]], number: dict[str, int], config: DistillConfig) -> list[_QuestionSizes]:
+    totals = np.zeros((len(number), 3), dtype=np.int64)
+    for row in rows:
+        if row["view"] == POSTERIOR:
+            totals[number[row["question_id"]]] += (row["thinking_tokens"], 1, 0)
+        elif row["status"] in ("correct", "wrong") and not (row["cut_off"] and config.mask_truncated):
+            totals[number[row["question_id"]]] += (0, 0, len(row["completion_ids"]))
+    return [_QuestionSizes(int(z), int(paths), int(prior)) for z, paths, prior in totals]
+
+
+def _paths(rows: Sequence[dict[str, Any]], number: dict[str, int], config: DistillConfig) -> list[TrainingPath]:
+    """Paths with some gradient, in the order of the rows. Rejected paths count for the control variate alone."""
+    gates: dict[str, list[float]] = {}
+    for row in rows:
+        if row["view"] == POSTERIOR:
+            gates.setdefault(row["question_id"], []).append(row["gate"] or 0.0)
+    paths: list[TrainingPath] = []
+    for row in rows:
+        question, ids = number[row["question_id"]], np.array(row["completion_ids"], np.int32)
+        logprobs = np.array(row["logprobs"], np.float32)
+        if _truncated(row):
+            logprobs = np.full_like(logprobs, np.nan)
+        gate, other, advantage = row["gate"] or 0.0, 0.0, row["advantage"] or 0.0
+        is_prior = row["view"] == PRIOR
+        if is_prior:
+            if not advantage or config.pg_weight == 0 or (row["cut_off"] and config.mask_truncated):
+                continue
+        else:
+            group = gates[row["question_id"]]
+            if config.kl_form == "dense-cv" and len(group) > 1:
+                other = (sum(group) - gate) / (len(group) - 1)
+            if config.kl_weight == 0 or not (gate or other):
+                continue
+            ids, logprobs = ids[: row["thinking_tokens"]], logprobs[: row["thinking_tokens"]]
+            if config.answer_from == "crossview" and gate and row["crossview_answer_ids"]:
+                ids = np.concatenate([ids, np.array(row["crossview_answer_ids"], np.int32)])
+                logprobs = np.pad(logprobs, (0, len(ids) - len(logprobs)), constant_values=np.nan)
+        paths.append(
+            TrainingPath(
+                index=len(paths),
+                question=question,
+                is_prior=is_prior,
+                prompt_ids=np.array(row["prompt_ids"], np.int32),
+                completion_ids=ids,
+                sampler_logprobs=logprobs,
+                thinking_tokens=row["thinking_tokens"],
+                posterior_prompt_ids=None if is_prior else np.array(row["posterior_prompt_ids"], np.int32),
+                gate=float(gate),
+                other_gate=float(other),
+                advantage=float(advantage),
+            )
+        )
+    return paths
+
+
+def _truncated(row: dict[str, Any]) -> bool:
+    """True when the stored log-probabilities are those of a tempered or truncated sampler."""
+    return bool(row["temperature"] != 1 or row["top_p"] != 1 or row["top_k"] != 0)
+
+
+def micro_batches(paths: Sequence[TrainingPath], size: int) -> list[list[TrainingPath]]:
+    """Paths of similar length together, `size` at a time: what is padded away is small, the loss is the same."""
+    ordered = sorted(paths, key=lambda path: (path.length, path.index))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

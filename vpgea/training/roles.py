@@ -1,0 +1,207 @@
+"""The student and the frozen models beside it: reference, teacher, and the weights the paths were sampled from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vpgea.config import ModelConfig, RunConfig
+from vpgea.errors import UsageError
+from vpgea.modeling.load import adapter_folder, load_model, model_folder, torch_device, torch_dtype
+from vpgea.modeling.logprobs import next_token_logits
+from vpgea.training.data import TrainingPath
+
+_TEACHER = "round_teacher"
+
+
+class Roles:
+    """Holds the student and gives the logits of each role.
+
+    With LoRA the reference is the adapter switched off and the round's teacher a second, frozen adapter; with full
+    fine-tuning both are frozen copies, made only when a term needs them. Full fine-tuning keeps float32 weights and
+    computes in the model's dtype: bfloat16 weights would round small updates away.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        distill = config.distill
+        self.device = torch_device(config.model)
+        self.is_lora = distill.train == "lora"
+        self.compute_dtype = torch_dtype(config.model)
+        torch.manual_seed(distill.seed)
+        self.student = _lora_student(config) if self.is_lora else _full_student(config)
+        needs_teacher = distill.kl_form != "sampled" and distill.kl_weight > 0
+        self._teacher_kind = distill.teacher if needs_teacher else "none"
+        self._needs_reference = distill.reference_weight > 0 or self._teacher_kind == "frozen"
+        self._reference = self._make_reference(config)
+        self._teacher = self._make_teacher()
+        self.student.train()
+
+    @property
+    def trainable(self) -> dict[str, Tensor]:
+        """Name → parameter, in the model's order."""
+        return {name: parameter for name, parameter in self.student.named_parameters() if parameter.requires_grad}
+
+    def student_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
+        """Logits (T, V) of all completion tokens in the prior view, with gradient."""
+        return self._logits(self.student, [path.prompt_ids for path in paths], paths)
+
+    @torch.no_grad()
+    def frozen_student_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
+        """The same without gradient, in eval mode."""
+        with _eval_mode(self.student):
+            return self.student_logits(paths)
+
+    @torch.no_grad()
+    def reference_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
+        """Logits (T, V) of the base model in the prior view."""
+        return self._base_logits([path.prompt_ids for path in paths], paths)
+
+    @torch.no_grad()
+    def teacher_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
+        """Logits (T, V) of the teacher in the posterior view; posterior paths only."""
+        prompts = [path.posterior_prompt_ids for path in paths]
+        if self._teacher_kind == "frozen":
+            return self._base_logits(prompts, paths)
+        if self._teacher_kind == "current":
+            with _eval_mode(self.student):
+                return self._logits(self.student, prompts, paths)
+        if self.is_lora:
+            with _adapter(self.student, _TEACHER):
+                return self._logits(self.student, prompts, paths)
+        return self._logits(self._teacher, prompts, paths)
+
+    def _base_logits(self, prompts: Sequence[Any], paths: Sequence[TrainingPath]) -> Tensor:
+        if self.is_lora:
+            with _eval_mode(self.student), self.student.disable_adapter():
+                return self._logits(self.student, prompts, paths)
+        return self._logits(self._reference, prompts, paths)
+
+    def _logits(self, model: Any, prompts: Sequence[Any], paths: Sequence[TrainingPath]) -> Tensor:
+        sequences = [[*prompt, *path.completion_ids] for prompt, path in zip(prompts, paths, strict=True)]
+        with self._autocast():
+            return next_token_logits(model, sequences, [len(prompt) for prompt in prompts], self.device)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.is_lora or self.compute_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute_dtype)
+
+    def _make_reference(self, config: RunConfig) -> Any:
+        if self.is_lora:
+            if config.distill.reference is not None:
+                raise UsageError(
+                    "distill.reference cannot be combined with LoRA",
+                    why="the reference of an adapter is its own base model, with the adapter off",
+                    mend="leave distill.reference out, or use distill.train=full",
+                )
+            return None
+        if not self._needs_reference:
+            return None
+        if config.distill.reference is None:
+            return _frozen(copy.deepcopy(self.student))
+        path = ModelConfig(**{**config.model.model_dump(), "path": config.distill.reference, "adapter": None})
+        return _frozen(load_model(path))
+
+    def _make_teacher(self) -> Any:
+        if self._teacher_kind != "round":
+            return None
+        if not self.is_lora:
+            return _frozen(copy.deepcopy(self.student))
+        self.student.add_adapter(_TEACHER, self.student.peft_config["default"])
+        weights = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
+        with torch.no_grad():
+            for name, parameter in weights.items():
+                if f".{_TEACHER}." in name:
+                    parameter.copy_(weights[name.replace(f".{_TEACHER}.", ".default.")])
+        self.student.set_adapter("default")
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write the student as a peft adapter or a Hugging Face folder that plain transformers loads."""
+        if self.is_lora:
+            self.student.save_pretrained(str(folder), selected_adapters=["default"], safe_serialization=True)
+            return
+        state = {
+            name: tensor.to(self.compute_dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in self.student.state_dict().items()
+        }
+        self.student.config.dtype = self.compute_dtype
+        self.student.save_pretrained(str(folder), state_dict=state, safe_serialization=True)
+
+
+def _lora_student(config: RunConfig) -> Any:
+    """A trainable adapter: the configured one continued, or a new one that changes nothing at first."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    base = load_model(ModelConfig(**{**config.model.model_dump(), "adapter": None}))
+    adapter = adapter_folder(config.model)
+    if adapter is not None:
+        return PeftModel.from_pretrained(base, str(adapter), is_trainable=True).to(base.device)
+    lora = config.distill.lora
+    targets: Any = "all-linear" if lora.targets == ["all-linear"] else list(lora.targets)
+    try:
+        return get_peft_model(
+            base,
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=targets,
+                task_type="CAUSAL_LM",
+            ),
+        )
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, module in base.named_modules() if "proj" in name})
+        raise UsageError(
+            f"no adapter can be put on {lora.targets}",
+            why=" ".join(str(error).split())[:200],
+            mend=f"set distill.lora.targets to all-linear or to some of: {', '.join(names)}",
+        ) from error
+
+
+def _full_student(config: RunConfig) -> Any:
+    """All weights, in float32."""
+    if config.model.adapter is not None:
+        raise UsageError(
+            "full fine-tuning of a model with an adapter",
+            why="the adapter would be trained along and could not be told apart afterwards",
+            mend="merge it first with `vpgea export --merge`, or use distill.train=lora",
+        )
+    model_folder(config.model)
+    model = load_model(ModelConfig(**{**config.model.model_dump(), "dtype": "float32"}))
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model
+
+
+def _frozen(model: Any) -> Any:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model.eval()
+
+
+@contextmanager
+def _eval_mode(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _adapter(model: Any, name: str) -> Iterator[None]:
+    """Another adapter in eval mode, then the trained one again."""
+    with _eval_mode(model):
+        model.set_adapter(name, inference_mode=True)
+        try:
+            yield
+        finally:
+            model.set_adapter("default")
