@@ -29,7 +29,7 @@ from vpgea.runs import (
     open_complete,
 )
 from vpgea.selection import select
-from vpgea.shards import read_json, read_table, table_from_rows, write_table
+from vpgea.shards import file_checksum, read_json, read_table, table_from_rows, write_table
 from vpgea.stopping import StopRequest
 from vpgea.views import Views
 

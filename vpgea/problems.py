@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from vpgea.errors import UsageError
 FIELDS = dict(leaves())
 SECTIONS = {key.rsplit(".", depth)[0] for key in FIELDS for depth in range(1, key.count(".") + 1)}
 MAPPINGS = {key for key, field in FIELDS.items() if typing.get_origin(field.annotation) is dict}
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 2
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -71,9 +76,8 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """repr, shortened with its length when it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]} ... ({len(text)} characters)"
+    """repr, shortened: neither a long text nor a structure that refers to itself many times fills the screen."""
+    return _SHORT.repr(value)
 
 
 def expected(key: str) -> str:

@@ -73,7 +73,8 @@ def test_control_characters_are_made_visible() -> None:
 
 def _lines(total: int, steps: list[tuple[float, int, int]]) -> list[str]:
     """The lines written for (seconds before the step, steps, tokens)."""
-    clock, lines = [0.0], []
+    clock = [0.0]
+    lines: list[str] = []
     progress = PlainProgress(total, "samples", now=lambda: clock[0], write=lines.append)
     for seconds, count, tokens in steps:
         clock[0] += seconds

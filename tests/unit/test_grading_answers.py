@@ -71,8 +71,17 @@ def test_no_answer(response: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [r"\boxed{}." * 100_000, r"\boxed{" * 100_000, "\\" * 400_000, "answer is " * 50_000, "<answer>" * 50_000]
-    + [" " * 400_000 + "x\n", "#### " * 50_000, "{" * 400_000, r"\boxed" + " " * 400_000],
+    [
+        r"\boxed{}." * 100_000,
+        r"\boxed{" * 100_000,
+        "\\" * 400_000,
+        "answer is " * 50_000,
+        "<answer>" * 50_000,
+        " " * 400_000 + "x\n",
+        "#### " * 50_000,
+        "{" * 400_000,
+        r"\boxed" + " " * 400_000,
+    ],
     ids=["boxes", "open boxes", "backslashes", "markers", "tags", "spaces", "hashes", "braces", "box and spaces"],
 )
 def test_scan_of_a_looping_text_is_fast(text: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from vpgea.grading.base import GradeRequest, Status
 from vpgea.grading.math import grade_math
 
-SLICE = Path(__file__).parent.parent / "data" / "grading" / "grader_cases.jsonl"
+DATA = Path(__file__).parent.parent / "data" / "grading"
 
 EQUAL = [
     ("7", "\\boxed{+7}"),
@@ -146,7 +146,7 @@ def test_relative_tolerance_is_for_decimals_only() -> None:
 
 def test_grader_cases_of_other_projects() -> None:
     """The stored slice: cases whose expectation we share (docs/grading.md says which we do not)."""
-    cases = [json.loads(line) for line in SLICE.read_text(encoding="utf-8").splitlines()]
+    cases = [json.loads(line) for line in (DATA / "grader_cases.jsonl").read_text(encoding="utf-8").splitlines()]
     disagreed = []
     for case in cases:
         bare = case["kind"] == "answer-vs-answer"
@@ -155,6 +155,13 @@ def test_grader_cases_of_other_projects() -> None:
             disagreed.append(case["id"])
     assert len(cases) > 100
     assert disagreed == []
+
+
+def test_labelled_outputs_of_models() -> None:
+    rows = [json.loads(line) for line in (DATA / "labelled.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["label"] for row in rows} == {True, False}
+    verdicts = [status(row["reference"], row["response"], row["question"]) is Status.CORRECT for row in rows]
+    assert verdicts == [row["label"] for row in rows]
 
 
 def test_math500_references_equal_themselves() -> None:

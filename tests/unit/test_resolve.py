@@ -120,7 +120,7 @@ def test_entries_of_a_mapping_can_be_set_one_by_one() -> None:
 def test_unknown_keys_suggest_the_nearest(key: str, suggestion: str) -> None:
     for arguments in ({"sets": [f"{key}=1"]}, {"inherited": [("rollout folder x", {key: 1})]}):
         with pytest.raises(UsageError, match="unknown configuration key") as caught:
-            resolve(**arguments)  # type: ignore[arg-type]
+            resolve(**arguments)
         assert caught.value.mend == f"did you mean {suggestion}?"
 
 
@@ -132,13 +132,21 @@ def test_unknown_keys_stay_an_error_when_a_higher_layer_is_right(tmp_path: Path)
     assert f"{file}:3" in caught.value.why
 
 
+def test_errors_stay_short() -> None:
+    doubling = ["[&a0 [x, x]"] + [f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
+    for value in ("x" * 10**5, ", ".join(doubling) + "]"):
+        with pytest.raises(UsageError, match=r"rollout\.seed cannot be") as caught:
+            resolve(sets=[f"rollout.seed={value}"])
+        assert len(caught.value.what) < 400
+
+
 def test_reserved_and_foreign_variables_are_not_keys() -> None:
     env = {"VPGEA_DEBUG": "1", "VPGEA_TEST_DATA": "/x", "PATH": "/bin", "ROLLOUT__SEED": "5"}
     assert resolve(env=env).config == RunConfig()
 
 
 def test_a_set_without_a_value_is_an_error() -> None:
-    with pytest.raises(UsageError, match="--set rollout.seed"):
+    with pytest.raises(UsageError, match=r"--set rollout\.seed"):
         resolve(sets=["rollout.seed"])
 
 

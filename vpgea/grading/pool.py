@@ -69,6 +69,7 @@ class GraderPool:
         """Kill and reap the workers. They hold no state; a later `grade` starts them anew."""
         for worker in self._workers:
             worker.stop()
+            worker.batch.clear()
 
     def grade(self, requests: Sequence[GradeRequest], on_result: Callable[[int], None] | None = None) -> list[Grade]:
         """One grade per request, in order. on_result is called with the number of answers graded so far.
@@ -104,6 +105,8 @@ class GraderPool:
     def _feed(self, worker: _Worker, job: _Job) -> None:
         if not job.queue or worker.batch:
             return
+        if worker.died_idle:
+            worker.stop()  # killed between two batches: no answer is to blame
         if not worker.running:
             if sum(other.running and not other.ready for other in self._workers) < len(job.queue):
                 worker.start()
@@ -178,6 +181,10 @@ class _Worker:
     @property
     def running(self) -> bool:
         return self._process is not None
+
+    @property
+    def died_idle(self) -> bool:
+        return self.ready and not self.batch and self._process is not None and self._process.poll() is not None
 
     def start(self) -> None:
         """Start without waiting. In a process group of its own: a terminal's Ctrl-C is the parent's affair."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 from vpgea.grading.choice import normalise_choice
@@ -51,7 +52,7 @@ def _decimal(value: Fraction) -> str | None:
     scaled = value * 10**_MAX_DECIMALS
     if scaled.denominator != 1:
         return None
-    return f"{value:.{_MAX_DECIMALS}f}".rstrip("0").rstrip(".")
+    return format(Decimal(scaled.numerator).scaleb(-_MAX_DECIMALS).normalize(), "f")
 
 
 def find_value(text: str, reference: str) -> int | None:
@@ -69,9 +70,9 @@ def _places(text: str, form: str) -> list[re.Match[str]]:
     """The first place of one written form, as a list of at most one."""
     number = re.fullmatch(r"(-?)((?:\d|\.\d)[\d.,]*(?:/\d+)?)", form)
     if number:
-        sign = r"(?<![\w)\]}])[-−]\s?" if number[1] else r"(?<![\d.])(?<!\d,)"
+        sign = r"(?<![\w)\]}])[-−]\s?\$?" if number[1] else r"(?<![\d.])(?<!\d,)"
         tail = r"(?:\.0+)?" if re.fullmatch(r"[\d,]+", number[2]) else ""
-        pattern = rf"{sign}\$?{re.escape(number[2])}{tail}(?![\w/]|[.,]\d)"
+        pattern = rf"{sign}{re.escape(number[2])}{tail}(?![\w/]|[.,]\d)"
     else:
         pattern = r"\s*".join(re.escape(token) for token in re.findall(r"\w+|[^\w\s]", form))
         pattern = rf"(?<!\w){pattern}(?!\w)" if form[-1:].isalnum() else rf"(?<!\w){pattern}"
