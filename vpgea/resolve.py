@@ -30,6 +30,7 @@ PATH_KEYS = (
     "data.dataset",
     "views.template",
     "filter.reference_lengths",
+    "distill.reference",
     "eval.baseline",
     "loop.eval_dataset",
 )

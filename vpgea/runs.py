@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from vpgea import __version__
-from vpgea.config import RunConfig
+from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
 from vpgea.records import SCHEMA_VERSION
+from vpgea.resolve import PATH_KEYS
 from vpgea.shards import read_json, shard_files, sidecar_path, sweep_temporaries, write_json
 
 Shard = tuple[int, int]
@@ -179,10 +180,12 @@ def chunk_paths(root: Path, name: str = "chunk") -> list[Path]:
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:
-    """The resolved configuration as dotted key → value, for manifests."""
-    from vpgea.config import leaves, value_of
-
-    return {key: value_of(config, key) for key, _ in leaves()}
+    """The resolved configuration as dotted key → value, for manifests; paths that exist here are made absolute."""
+    values = {key: value_of(config, key) for key, _ in leaves()}
+    for key in PATH_KEYS:
+        if values[key] and Path(values[key]).exists():
+            values[key] = str(Path(values[key]).resolve())
+    return values
 
 
 def _require_same(path: Path, before: Manifest, now: Manifest) -> None:

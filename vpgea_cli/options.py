@@ -26,6 +26,9 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed that every 
 ShardOption = Annotated[
     str, typer.Option("--shard", metavar="I/N", help="Do only part I of N of the questions, I from 0.")
 ]
+SkipBadRowsOption = Annotated[
+    bool | None, typer.Option("--skip-bad-rows", help="Leave out, count and list unusable rows; else they are errors.")
+]
 ResumeOption = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Continue where it stopped, or refuse a folder in use.")
 ]

@@ -1,6 +1,6 @@
 """Build a base model: `python -m examples.overthinker.build --dial global --output DIR`.
 
-Trains a small Qwen3 model by next-token prediction on its own traces from both views and writes a Hugging Face
+Trains a small Llama model by next-token prediction on its own traces from both views and writes a Hugging Face
 folder. The same seed and thread count give the same weights on the same machine.
 """
 
@@ -22,7 +22,7 @@ from examples.overthinker.chat import build_tokenizer
 from examples.overthinker.language import LARGEST, Dial
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast, LlamaForCausalLM
 
 FACT_STEPS, TRACE_STEPS = 300, 700
 FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS = 128, 32, 48
@@ -47,19 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(options.output)
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """Random weights, float32; numbers start as points on circles, so that sums are quick to learn."""
-    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
+    model = LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=64,
             intermediate_size=192,
             num_hidden_layers=3,
-            num_attention_heads=2,
-            num_key_value_heads=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
             head_dim=32,
             max_position_embeddings=512,
             tie_word_embeddings=True,
@@ -92,7 +92,7 @@ def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Itera
         ]
 
 
-def train(model: Qwen3ForCausalLM, batches: Iterator[list[Batch]], steps: int) -> None:
+def train(model: LlamaForCausalLM, batches: Iterator[list[Batch]], steps: int) -> None:
     """Next-token training in place, one optimiser step per list of batches."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
@@ -110,7 +110,7 @@ def train(model: Qwen3ForCausalLM, batches: Iterator[list[Batch]], steps: int) -
     model.eval()
 
 
-def _loss(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:
+def _loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     ids, targets = batch
     logits = model(input_ids=ids).logits  # right-padded and causal: no mask is needed
     return cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)

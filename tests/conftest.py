@@ -1,0 +1,50 @@
+"""Fixtures that every test may use: a tiny model, a few questions, and configurations that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from vpgea.config import RunConfig
+from vpgea.resolve import resolve
+
+TRAIN_STEPS = 150
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An R1-like model (its prompt opens `<think>`) that has learned to think, end, and sometimes be right."""
+    return tiny.make_model(tmp_path_factory.mktemp("tiny-model"), train_steps=TRAIN_STEPS)
+
+
+@pytest.fixture(scope="session")
+def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The six questions of tests/tiny.py as a jsonl file."""
+    return tiny.write_questions(tmp_path_factory.mktemp("tiny-questions") / "questions.jsonl")
+
+
+@pytest.fixture
+def run_config(tiny_model: Path, tiny_questions: Path) -> Callable[..., RunConfig]:
+    """`run_config(rollout__seed=3)`: the tiny model and questions, few short samples, one thread; `__` for the dot."""
+
+    def make(**dotted: Any) -> RunConfig:
+        options: dict[str, Any] = {
+            "model.path": str(tiny_model),
+            "model.device": "cpu",
+            "model.threads": 1,
+            "data.dataset": str(tiny_questions),
+            "views.max_prompt_tokens": 1024,
+            "rollout.prior_samples": 4,
+            "rollout.posterior_samples": 4,
+            "rollout.max_new_tokens": 48,
+            "rollout.questions_per_chunk": 2,
+            "rollout.batch_size": 16,
+        }
+        options |= {key.replace("__", "."): value for key, value in dotted.items()}
+        return resolve(options=options).config
+
+    return make

@@ -1,0 +1,107 @@
+"""`vpgea eval`: accuracy and tokens on a question file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpgea_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    JsonOption,
+    LimitOption,
+    ModelOption,
+    NumSamplesOption,
+    OfflineOption,
+    OutputDirOption,
+    OverwriteOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    ShardOption,
+    SkipBadRowsOption,
+    VerboseOption,
+    resolve_options,
+)
+from vpgea_cli.output import Output
+from vpgea_cli.phase import required, running, with_interval
+
+
+def command(
+    *,
+    model: ModelOption = None,
+    adapter: Annotated[str | None, typer.Option("--adapter", help="peft adapter folder on top of the model.")] = None,
+    dataset: DatasetOption = None,
+    output_dir: OutputDirOption = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", help="The base model's evaluation folder, same questions.")
+    ] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    num_samples: NumSamplesOption = None,
+    limit: LimitOption = None,
+    seed: SeedOption = None,
+    shard: ShardOption = "0/1",
+    skip_bad_rows: SkipBadRowsOption = None,
+    resume: ResumeOption = True,
+    overwrite: OverwriteOption = False,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure a model on questions: accuracy, tokens, and against a baseline the scores that join them."""
+    resolved = resolve_options(
+        {
+            "model.path": model,
+            "model.adapter": adapter,
+            "data.dataset": dataset,
+            "data.limit": limit,
+            "data.skip_bad_rows": skip_bad_rows,
+            "eval.samples": num_samples,
+            "eval.seed": seed,
+            "eval.baseline": None if baseline is None else str(baseline),
+        },
+        config=config,
+        sets=sets,
+    )
+    output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
+    with running(output, offline=offline) as stop:
+        from vpgea.evaluate import evaluate
+        from vpgea.questions import load_questions, parse_shard
+
+        target = required(output_dir)
+        loaded = load_questions(resolved.config.data, offline=offline)
+        output.skipped_rows(loaded.skipped)
+        with output.progress(len(loaded.questions), "eval: questions") as progress:
+            results = evaluate(
+                resolved.config,
+                loaded.questions,
+                target,
+                shard=parse_shard(shard),
+                resume=resume,
+                overwrite=overwrite,
+                stop=stop,
+                progress=progress,
+            )
+        if results is None:
+            output.info("this part is done; the figures are made when the last part is")
+            output.result({"path": str(target), "complete": False})
+            return
+        show_metrics(results, output)
+        output.result({"path": str(target), "complete": True, **results})
+
+
+def show_metrics(results: dict[str, Any], output: Output) -> None:
+    """Every figure with its interval; warnings below."""
+    title = f"{results['questions']:,} questions, {results['samples']:,} samples, 95 % intervals"
+    metrics = results["metrics"]
+    output.table(title, ("", "value"), [(name, with_interval(metric)) for name, metric in metrics.items()])
+    if results["not_graded"]:
+        output.warn(f"{results['not_graded']} samples could not be graded; they leave every figure")
+    for name, metric in metrics.items():
+        if metric["warning"]:
+            output.warn(f"{name}: {metric['warning']}")

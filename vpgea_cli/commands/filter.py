@@ -1,0 +1,110 @@
+"""`vpgea filter`: phase 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpgea_cli.options import (
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    OutputDirOption,
+    OverwriteOption,
+    QuietOption,
+    ResumeOption,
+    SetOption,
+    ShardOption,
+    VerboseOption,
+    resolve_options,
+)
+from vpgea_cli.output import Output
+from vpgea_cli.phase import inherited_from, required, running, share
+
+
+def command(
+    rollout_dir: Annotated[Path, typer.Argument(help="Folder that `vpgea rollout` wrote.")],
+    *,
+    output_dir: OutputDirOption = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    max_grade_errors: Annotated[
+        float | None,
+        typer.Option("--max-grade-errors", help="Exit 3 when a larger share of the samples cannot be graded."),
+    ] = None,
+    shard: ShardOption = "0/1",
+    resume: ResumeOption = True,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Grade the samples, look at posterior paths from the prior's view, and select what to learn from.
+
+    Model, prompts and sampling are those of the rollout unless given otherwise.
+    """
+    output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
+    with running(output, offline=offline) as stop:
+        resolved = resolve_options(
+            {"model.path": model, "grading.max_grade_errors": max_grade_errors},
+            config=config,
+            sets=sets,
+            inherited=inherited_from(rollout_dir, "rollout"),
+        )
+        from vpgea.filter import filter_rollout
+        from vpgea.questions import parse_shard
+        from vpgea.runs import chunk_paths
+
+        if dry_run:
+            from vpgea_cli.dry_run import show_filter
+
+            show_filter(resolved.config, rollout_dir, output)
+            return
+        target, part = required(output_dir), parse_shard(shard)
+        chunks = len(range(part[0], len(chunk_paths(rollout_dir)), part[1]))
+        with output.progress(chunks, "filter: chunks") as progress:
+            summary = filter_rollout(
+                resolved.config,
+                rollout_dir,
+                target,
+                shard=part,
+                resume=resume,
+                overwrite=overwrite,
+                stop=stop,
+                progress=progress,
+            )
+        if summary is None:
+            output.info("this part is measured; the selection is made when the last part is")
+            output.result({"path": str(target), "complete": False})
+            return
+        show_summary(summary, output)
+        output.result({"path": str(target), "complete": True, **summary})
+
+
+def show_summary(summary: dict[str, Any], output: Output) -> None:
+    """The table of counts, the checks, and the terms of the bound."""
+    counts = summary["counts"]
+    rows = [
+        (name.replace("_", " "), f"{count:,}", share(count, counts[f"{name.split('_', maxsplit=1)[0]}_sampled"]))
+        for name, count in counts.items()
+    ]
+    output.table("samples", ("", "count", "share"), rows)
+    checks = [(name, f"{value:.3f}") for name, value in summary["checks"].items() if isinstance(value, float)]
+    output.table("cross-view measurements, means over posterior paths", ("", "mean"), checks)
+    bound = summary["elbo"]
+    if isinstance(bound, str):
+        output.info(f"efficiency-aware ELBO: {bound}")
+        return
+    terms = [
+        (name, f"{term['value']:.3f}", "-" if term["standard_error"] is None else f"{term['standard_error']:.3f}")
+        for name, term in bound.items()
+        if isinstance(term, dict) and term["value"] is not None
+    ]
+    output.table("efficiency-aware ELBO, nats", ("term", "value", "standard error"), terms)

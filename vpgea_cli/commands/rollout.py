@@ -1,0 +1,94 @@
+"""`vpgea rollout`: phase 1."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vpgea_cli.options import (
+    ConfigOption,
+    DatasetOption,
+    DryRunOption,
+    JsonOption,
+    LimitOption,
+    ModelOption,
+    NumSamplesOption,
+    OfflineOption,
+    OutputDirOption,
+    OverwriteOption,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+    SetOption,
+    ShardOption,
+    SkipBadRowsOption,
+    VerboseOption,
+    resolve_options,
+)
+from vpgea_cli.output import Output
+from vpgea_cli.phase import required, running
+
+
+def command(
+    *,
+    model: ModelOption = None,
+    dataset: DatasetOption = None,
+    output_dir: OutputDirOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    num_samples: NumSamplesOption = None,
+    prior_samples: Annotated[
+        int | None, typer.Option("--prior-samples", help="Samples per question from the plain prompt; over -n.")
+    ] = None,
+    posterior_samples: Annotated[
+        int | None, typer.Option("--posterior-samples", help="Samples per question with the note; over -n.")
+    ] = None,
+    limit: LimitOption = None,
+    seed: SeedOption = None,
+    shard: ShardOption = "0/1",
+    skip_bad_rows: SkipBadRowsOption = None,
+    resume: ResumeOption = True,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Sample every question from both views into Arrow shards."""
+    resolved = resolve_options(
+        {
+            "model.path": model,
+            "data.dataset": dataset,
+            "data.limit": limit,
+            "data.skip_bad_rows": skip_bad_rows,
+            "rollout.prior_samples": num_samples if prior_samples is None else prior_samples,
+            "rollout.posterior_samples": num_samples if posterior_samples is None else posterior_samples,
+            "rollout.seed": seed,
+        },
+        config=config,
+        sets=sets,
+    )
+    output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
+    with running(output, offline=offline) as stop:
+        from vpgea.questions import load_questions, parse_shard
+        from vpgea.rollout import RolloutPlan, rollout
+
+        target = None if dry_run else required(output_dir)
+        loaded = load_questions(resolved.config.data, offline=offline)
+        output.skipped_rows(loaded.skipped)
+        plan = RolloutPlan.make(resolved.config, loaded.questions, shard=parse_shard(shard))
+        if plan.rejected:
+            output.warn(f"{len(plan.rejected)} questions rejected: their prompts are over the limit of tokens")
+        if target is None:
+            from vpgea_cli.dry_run import show_rollout
+
+            show_rollout(plan, output)
+            return
+        total = sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks)
+        with output.progress(total, "rollout: questions") as progress:
+            summary = rollout(plan, target, resume=resume, overwrite=overwrite, stop=stop, progress=progress)
+        if summary["drawn_now"] == 0:
+            output.info("nothing left to do: every chunk was already there")
+        output.result({"path": str(target), **summary})

@@ -1,0 +1,50 @@
+"""What the phase commands share: folders that hand their configuration on, and the run's frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vpgea.errors import UsageError
+from vpgea.stopping import StopRequest
+from vpgea_cli.options import go_offline
+from vpgea_cli.output import Output
+from vpgea_cli.signals import install_signal_handlers
+
+Inherited = list[tuple[str, dict[str, Any]]]
+
+
+def required(path: Path | None, option: str = "--output-dir") -> Path:
+    """The folder to write to; it has no default, so that nothing lands where nobody looks."""
+    if path is None:
+        raise UsageError(f"{option} is missing", why="there is no default for it", mend=f"give {option} FOLDER")
+    return path
+
+
+def inherited_from(folder: Path, phase: str) -> Inherited:
+    """The configuration that a complete phase folder was made with, as the lowest layer above the defaults."""
+    from vpgea.runs import open_complete
+
+    return [(f"{phase} folder {folder}", open_complete(folder, phase).config)]
+
+
+@contextmanager
+def running(output: Output, *, offline: bool) -> Iterator[StopRequest]:
+    """The frame of every long command: signals become stop requests, libraries keep quiet and off the network."""
+    go_offline(offline)
+    with install_signal_handlers(StopRequest()) as stop:
+        yield stop
+
+
+def share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def with_interval(metric: dict[str, Any], *, digits: int = 3) -> str:
+    """`0.912 [0.887, 0.935]`."""
+    if metric["value"] is None:
+        return "-"
+    text = f"{metric['value']:.{digits}f}"
+    return text if metric["low"] is None else f"{text} [{metric['low']:.{digits}f}, {metric['high']:.{digits}f}]"
