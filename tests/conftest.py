@@ -12,7 +12,7 @@ from tests import tiny
 from vpgea.config import RunConfig
 from vpgea.resolve import resolve
 
-TRAIN_STEPS = 150
+TRAIN_STEPS = 100
 
 
 @pytest.fixture(scope="session")

@@ -50,13 +50,13 @@ CHAT_TEMPLATES: dict[str, str] = {
     "qwen3-thinking": _CHATML.replace("%TAIL%", "<think>\n"),
     "qwen2.5": _SYSTEM.replace("%TEXT%", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")
     + _CHATML.replace("%TAIL%", ""),
-    "qwen2.5-math": _SYSTEM.replace(
-        "%TEXT%", "Please reason step by step, and put your final answer within \\boxed{}."
-    )
+    "qwen2.5-math": _SYSTEM.replace("%TEXT%", "Please reason step by step, and put your final answer within \\boxed{}.")
     + _CHATML.replace("%TAIL%", ""),
     "llama-3.1": _LLAMA.replace("%DATE%", "{{ date_string | default('26 Jul 2024') }}"),
     "llama-3.1-today": _LLAMA.replace("%DATE%", "{{ date_string or strftime_now('%d %b %Y') }}").replace(
-        "{{ bos_token }}", "{% if date_string is not defined %}{% set date_string = none %}{% endif %}{{ bos_token }}", 1
+        "{{ bos_token }}",
+        "{% if date_string is not defined %}{% set date_string = none %}{% endif %}{{ bos_token }}",
+        1,
     ),
 }
 
@@ -135,7 +135,7 @@ def make_model(
     """Write a tiny Qwen2 in float32 with its tokenizer to a folder and return it.
 
     eos_ids: what generation_config.json lists; None: the tokenizer's own end. train_steps: optimiser steps on traces
-    of QUESTIONS (about 15 ms each); 0 leaves the weights random, and then hardly a sample ever ends.
+    of QUESTIONS (about 40 ms each); 0 leaves the weights random, and then hardly a sample ever ends.
     """
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM

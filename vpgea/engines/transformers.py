@@ -25,7 +25,7 @@ from vpgea.engines.base import (
     ScoreRequest,
     ignore_tokens,
 )
-from vpgea.modeling.logprobs import gather_logprobs, next_token_logits
+from vpgea.modeling.logprobs import next_token_logits, token_logprobs
 
 _COMPACT_SHARE = 0.125  # drop finished rows once they are this share of the batch: copying the cache is not free
 
@@ -74,7 +74,7 @@ class TransformersEngine:
                 dtype=torch.long,
                 device=self.device,
             )
-            logprobs = gather_logprobs(logits, targets).float().cpu().numpy()
+            logprobs = token_logprobs(logits, targets).float().cpu().numpy()
             sizes = [len(request.ids) - request.start for request in batch]
             for index, part in zip(indices, np.split(logprobs, np.cumsum(sizes)[:-1]), strict=True):
                 results[index] = part
@@ -204,7 +204,7 @@ def sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np
     wide = logits.float()
     if sampling.temperature == 0:
         tokens = wide.argmax(-1)
-        return tokens.int().cpu().numpy(), gather_logprobs(wide, tokens).cpu().numpy()
+        return tokens.int().cpu().numpy(), token_logprobs(wide, tokens).cpu().numpy()
     logprobs = truncate(wide / sampling.temperature, sampling).log_softmax(-1)
     cumulative = logprobs.double().exp().cumsum(-1)
     thresholds = torch.from_numpy(uniforms).to(cumulative.device)[:, None] * cumulative[:, -1:]

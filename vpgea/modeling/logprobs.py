@@ -40,7 +40,12 @@ def next_token_logits(
     )
 
 
-def gather_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    """log softmax(logits)[targets], (T,) from logits (T, V) and int64 targets (T,), reduced in float32 at least."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide.gather(-1, targets[:, None]).squeeze(-1) - wide.logsumexp(-1)
+def upcast(values: Tensor) -> Tensor:
+    """float64 stays, everything else becomes float32: sums over a vocabulary need it."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    """log pi(target) in nats, (T,), float32 at least. logits: (T, V), targets: (T,) int64."""
+    logits = upcast(logits)
+    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)

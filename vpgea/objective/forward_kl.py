@@ -9,21 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vpgea.objective.tokens import expectation, token_logprobs, upcast
+from vpgea.modeling.logprobs import token_logprobs, upcast
+from vpgea.objective.tokens import expectation
 
 TAIL_FLOOR = 1e-6
-
-
-def token_gates(gates: Tensor, lengths: Tensor, thinking_tokens: Tensor) -> Tensor:
-    """Spread each path's gate over its completion tokens, 0 on y: (sum of lengths,), dtype of gates.
-
-    gates, lengths |z| + |y|, thinking_tokens |z|: (P,). The posterior wrote y with the note in sight, so y is masked.
-    """
-    start = torch.cumsum(lengths, 0) - lengths
-    total = int(lengths.sum())
-    position = torch.arange(total, device=gates.device) - torch.repeat_interleave(start, lengths)
-    in_thinking = position < torch.repeat_interleave(thinking_tokens, lengths)
-    return torch.where(in_thinking, torch.repeat_interleave(gates, lengths), 0.0)
 
 
 def other_gates_mean(gates: Tensor, question: Tensor) -> Tensor:
@@ -52,7 +41,7 @@ def dense_cv(logits: Tensor, targets: Tensor, teacher_logits: Tensor, gate: Tens
     """-[(g - b) log pi(z_t) + b sum_v q_v log pi(v)]: same mean gradient as `sampled`, over the full vocabulary.
 
     logits, teacher_logits: (T, V) under the prior and the posterior view; targets: (T,) int64. gate g, other_gate b:
-    (T,) `other_gates_mean` spread like the gates. Needs every posterior path of the step, rejected ones too: it
+    (T,), `other_gates_mean` on every token of its path. Needs every posterior path of the step, rejected ones too: it
     is their tokens that cancel the mean of the control variate.
     """
     q = torch.softmax(upcast(teacher_logits.detach()), -1)

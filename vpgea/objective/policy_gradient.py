@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from vpgea.objective.tokens import upcast
+from vpgea.modeling.logprobs import upcast
 
 # Above this log-ratio every branch is clipped; the bound only keeps exp() and its gradient finite.
 MAX_LOG_RATIO = 20.0

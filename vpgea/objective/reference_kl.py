@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from vpgea.objective.tokens import expectation, upcast
+from vpgea.modeling.logprobs import upcast
+from vpgea.objective.tokens import expectation
 
 
 def exact(logits: Tensor, reference_logits: Tensor) -> Tensor:

@@ -32,10 +32,11 @@ def save_checkpoint(
         {name: tensor.detach().contiguous() for name, tensor in trainable.items()}, temporary / "weights.safetensors"
     )
     save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
-    save_file({"torch": torch.get_rng_state()}, temporary / "rng.safetensors")
-    checksums = {path.name: file_checksum(path) for path in sorted(temporary.glob("*.safetensors"))}
-    write_json(temporary / "state.json", {"step": step, "checksums": checksums, **state})
-    _publish(temporary, final)
+    save_file(_rng_state(), temporary / "rng.safetensors")
+    write_json(temporary / "state.json", {"step": step, **state})
+    checksums = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
+    write_json(temporary / "checksums.json", checksums)
+    publish_folder(temporary, final)
     for old in sorted(folder.glob("step-*"))[:-_KEEP]:
         shutil.rmtree(old)
 
@@ -53,14 +54,8 @@ def load_checkpoint(
     if not found:
         return None
     newest = found[-1]
+    _require_whole(newest)
     state = read_json(newest / "state.json")
-    for name, checksum in state["checksums"].items():
-        if not (newest / name).is_file() or file_checksum(newest / name) != checksum:
-            raise UsageError(
-                f"damaged checkpoint: {newest / name}",
-                why="its checksum is not the recorded one",
-                mend=f"delete {newest}: the run then continues from the checkpoint before it",
-            )
     weights = load_file(newest / "weights.safetensors")
     if weights.keys() != trainable.keys():
         raise UsageError(
@@ -72,25 +67,49 @@ def load_checkpoint(
         for name, parameter in trainable.items():
             parameter.copy_(weights[name])
     _restore_optimizer(optimizer, load_file(newest / "optimizer.safetensors"))
-    torch.set_rng_state(load_file(newest / "rng.safetensors")["torch"])
+    _restore_rng(load_file(newest / "rng.safetensors"))
     return state
 
 
 def publish_folder(temporary: Path, final: Path) -> None:
     """Make a finished folder appear under its name, replacing an older one."""
-    if final.exists():
-        shutil.rmtree(final)
-    _publish(temporary, final)
-
-
-def _publish(temporary: Path, final: Path) -> None:
     for path in temporary.rglob("*"):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        _fsync(path)
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
+    _fsync(final.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_whole(checkpoint: Path) -> None:
+    for name, checksum in read_json(checkpoint / "checksums.json").items():
+        if not (checkpoint / name).is_file() or file_checksum(checkpoint / name) != checksum:
+            raise UsageError(
+                f"damaged checkpoint: {checkpoint / name}",
+                why="its checksum is not the recorded one",
+                mend=f"delete {checkpoint}: the run then continues from the checkpoint before it",
+            )
+
+
+def _rng_state() -> dict[str, Tensor]:
+    """Of the CPU and of every GPU: adapter dropout draws where the model is."""
+    devices = range(torch.cuda.device_count())
+    return {"cpu": torch.get_rng_state(), **{f"cuda:{i}": torch.cuda.get_rng_state(i) for i in devices}}
+
+
+def _restore_rng(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for index in range(torch.cuda.device_count()):
+        if f"cuda:{index}" in states:  # a run may move to a machine with more devices
+            torch.cuda.set_rng_state(states[f"cuda:{index}"], index)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vpgea.config import DistillConfig
 from vpgea.errors import UsageError
+from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
 from vpgea.records import POSTERIOR, PRIOR
 from vpgea.shards import iterate_rows, shard_files
@@ -139,10 +141,7 @@ def _sizes(rows: Sequence[dict[str, Any]], number: dict[str, int], config: Disti
 
 def _paths(rows: Sequence[dict[str, Any]], number: dict[str, int], config: DistillConfig) -> list[TrainingPath]:
     """Paths with some gradient, in the order of the rows. Rejected paths count for the control variate alone."""
-    gates: dict[str, list[float]] = {}
-    for row in rows:
-        if row["view"] == POSTERIOR:
-            gates.setdefault(row["question_id"], []).append(row["gate"] or 0.0)
+    other_gates = iter(_other_gates(rows, number))
     paths: list[TrainingPath] = []
     for row in rows:
         question, ids = number[row["question_id"]], np.array(row["completion_ids"], np.int32)
@@ -155,9 +154,7 @@ def _paths(rows: Sequence[dict[str, Any]], number: dict[str, int], config: Disti
             if not advantage or config.pg_weight == 0 or (row["cut_off"] and config.mask_truncated):
                 continue
         else:
-            group = gates[row["question_id"]]
-            if config.kl_form == "dense-cv" and len(group) > 1:
-                other = (sum(group) - gate) / (len(group) - 1)
+            other = next(other_gates) if config.kl_form == "dense-cv" else 0.0
             if config.kl_weight == 0 or not (gate or other):
                 continue
             ids, logprobs = ids[: row["thinking_tokens"]], logprobs[: row["thinking_tokens"]]
@@ -180,6 +177,15 @@ def _paths(rows: Sequence[dict[str, Any]], number: dict[str, int], config: Disti
             )
         )
     return paths
+
+
+def _other_gates(rows: Sequence[dict[str, Any]], number: dict[str, int]) -> list[float]:
+    """b_j of every posterior row, in their order, rejected ones included."""
+    posterior = [row for row in rows if row["view"] == POSTERIOR]
+    gates = torch.tensor([row["gate"] or 0.0 for row in posterior], dtype=torch.float64)
+    questions = torch.tensor([number[row["question_id"]] for row in posterior], dtype=torch.int64)
+    values: list[float] = other_gates_mean(gates, questions).tolist()
+    return values
 
 
 def _truncated(row: dict[str, Any]) -> bool:

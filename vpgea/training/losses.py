@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vpgea.config import DistillConfig
+from vpgea.modeling.logprobs import token_logprobs
 from vpgea.objective import forward_kl, policy_gradient, reference_kl
 from vpgea.objective.normalisers import Normalisers
-from vpgea.objective.tokens import token_logprobs
 from vpgea.training.data import TrainingPath
 
 Logits = Callable[[Sequence[TrainingPath]], Tensor]

@@ -104,15 +104,16 @@ class Roles:
         if not self._needs_reference:
             return None
         if config.distill.reference is None:
-            return _frozen(copy.deepcopy(self.student))
+            return _frozen_copy(self.student)
         path = ModelConfig(**{**config.model.model_dump(), "path": config.distill.reference, "adapter": None})
-        return _frozen(load_model(path))
+        return load_model(path).requires_grad_(False)
 
     def _make_teacher(self) -> Any:
         if self._teacher_kind != "round":
             return None
         if not self.is_lora:
-            return _frozen(copy.deepcopy(self.student))
+            is_start = self._reference is not None and self._reference_is_start
+            return self._reference if is_start else _frozen_copy(self.student)
         self.student.add_adapter(_TEACHER, self.student.peft_config["default"])
         weights = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
         with torch.no_grad():
@@ -123,16 +124,14 @@ class Roles:
         return None
 
     def save(self, folder: Path) -> None:
-        """Write the student as a peft adapter or a Hugging Face folder that plain transformers loads."""
+        """Write the student as a peft adapter or a Hugging Face folder that plain transformers loads.
+
+        Full weights are rounded to the model's dtype in place, so nothing can be trained afterwards.
+        """
         if self.is_lora:
             self.student.save_pretrained(str(folder), selected_adapters=["default"], safe_serialization=True)
             return
-        state = {
-            name: tensor.to(self.compute_dtype) if tensor.is_floating_point() else tensor
-            for name, tensor in self.student.state_dict().items()
-        }
-        self.student.config.dtype = self.compute_dtype
-        self.student.save_pretrained(str(folder), state_dict=state, safe_serialization=True)
+        self.student.to(self.compute_dtype).save_pretrained(str(folder))
 
 
 def _lora_student(config: RunConfig) -> Any:
@@ -173,17 +172,11 @@ def _full_student(config: RunConfig) -> Any:
             why="the adapter would be trained along and could not be told apart afterwards",
             mend="merge it first with `vpgea export --merge`, or use distill.train=lora",
         )
-    model_folder(config.model)
-    model = load_model(ModelConfig(**{**config.model.model_dump(), "dtype": "float32"}))
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model
+    return load_model(ModelConfig(**{**config.model.model_dump(), "dtype": "float32"})).requires_grad_(True)
 
 
-def _frozen(model: Any) -> Any:
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model.eval()
+def _frozen_copy(model: Any) -> Any:
+    return copy.deepcopy(model).requires_grad_(False).eval()
 
 
 @contextmanager

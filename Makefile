@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Each makes the virtual environment it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/demo
+
+.PHONY: demo test lint types test-install install clean
+
+demo: $(VENV)/.installed
+	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
+	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
+
+test: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+# As a user does it: an empty environment, no extras, not editable.
+test-install:
+	rm -rf .venv-install
+	$(PYTHON) -m venv .venv-install
+	.venv-install/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/tested.txt torch
+	.venv-install/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/tested.txt .
+	cd / && $(CURDIR)/.venv-install/bin/vpgea doctor
+	rm -rf .venv-install
+
+install: $(VENV)/.installed
+
+# torch first and by itself: a later package must not pull another build of it.
+$(VENV)/.installed: pyproject.toml constraints/tested.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/tested.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/tested.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
