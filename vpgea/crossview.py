@@ -167,7 +167,7 @@ class CrossView:
     def _early_exits(self, candidates: Sequence[Path]) -> None:
         """Diagnostic: answerability when the thinking ends after 25, 50 and 75 % of z."""
         options = self.config.filter.answerability
-        end = list(self.views.end_of_thinking[0]) if self.views.end_of_thinking else []
+        end = self.views.end_of_thinking_ids
         prompts, keys, owners = [], [], []
         for path in candidates:
             for share in EARLY_EXITS:
@@ -223,7 +223,7 @@ class CrossView:
         requests: list[ScoreRequest] = []
         places: list[tuple[Path, int]] = []  # where the answer starts within what is scored
         for path in paths:
-            end = list(self.views.end_of_thinking[0]) if path.row["cut_off"] and self.views.end_of_thinking else []
+            end = self.views.end_of_thinking_ids if path.row["cut_off"] else []
             before = path.z + end + self.views.answer_cue_ids
             for answer in self._answers(path.question.answer):
                 requests.append(ScoreRequest(path.prior_prompt + before + answer, len(path.prior_prompt)))

@@ -18,11 +18,10 @@ from torch import Tensor
 from vpgea.config import DistillConfig, ModelConfig, RunConfig, identity_of
 from vpgea.errors import QualityGateError, UsageError, VpgeaError
 from vpgea.modeling.load import load_model, model_fingerprint, model_folder
-from vpgea.modeling.logprobs import next_token_logits
-from vpgea.objective.tokens import token_logprobs
+from vpgea.modeling.logprobs import next_token_logits, token_logprobs
 from vpgea.progress import NullProgress, Progress
-from vpgea.runs import Manifest, PhaseFolder, content_fingerprint, flat_config, open_complete
-from vpgea.shards import write_bytes, write_json
+from vpgea.runs import Manifest, PhaseFolder, content_fingerprint, flat_config, open_complete, part_folders
+from vpgea.shards import read_json, write_bytes, write_json
 from vpgea.stopping import StopRequest
 from vpgea.training.checkpoint import load_checkpoint, publish_folder, save_checkpoint
 from vpgea.training.data import Step, TrainingPath, TrainingSet, micro_batches
@@ -35,6 +34,10 @@ Log = Callable[[dict[str, Any]], None]
 # and float16 round the weights themselves when they are stored, so that only a gross error can be seen there.
 RELOAD_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.5}
 _CANARY_PATHS = 4
+_TOKENIZER_FILES = (
+    *("tokenizer*", "chat_template*", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab*", "merges.txt", "generation_config.json"),
+)
 
 
 def distill(
@@ -65,29 +68,22 @@ def distill(
         },
         config=flat_config(config),
     )
-    folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    if folder.is_complete:
+    if not overwrite and PhaseFolder(output_dir, manifest).is_complete:
+        PhaseFolder.open(output_dir, manifest, resume=resume)  # refuses what another configuration wrote
         return trained(output_dir)
-    data = TrainingSet(filter_dir, config.distill)
-    _require_own_weights(data, manifest, filter_dir)
-    if not data.paths:
-        raise QualityGateError(
-            f"nothing to learn from in {filter_dir}",
-            why="no path has a gate and no prior sample an advantage",
-            mend="loosen the filter's thresholds or draw more samples",
-        )
-    trainer = Trainer(config, data, folder)
+    data = _training_set(config, filter_dir, manifest)
+    roles = Roles(config)  # before the folder is touched: a refused configuration leaves nothing behind
+    folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
+    trainer = Trainer(config, data, roles, folder)
     trainer.run(stop, progress, log or (lambda line: None))
     summary = trainer.publish()
     folder.complete(summary)
+    shutil.rmtree(trainer.checkpoints, ignore_errors=True)
     return summary
 
 
 def trained(output_dir: Path) -> dict[str, Any]:
     """The summary of a complete distill folder."""
-    from vpgea.runs import part_folders
-    from vpgea.shards import read_json
-
     summary: dict[str, Any] = read_json(part_folders(output_dir)[0] / "COMPLETE")["summary"]
     return summary
 
@@ -105,11 +101,10 @@ def trained_model(config: RunConfig, output_dir: Path) -> ModelConfig:
 class Trainer:
     """The optimiser steps of one distill folder."""
 
-    def __init__(self, config: RunConfig, data: TrainingSet, folder: PhaseFolder) -> None:
-        self.config, self.distill, self.data = config, config.distill, data
+    def __init__(self, config: RunConfig, data: TrainingSet, roles: Roles, folder: PhaseFolder) -> None:
+        self.config, self.distill, self.data, self.roles = config, config.distill, data, roles
         self.output, self.checkpoints = folder.root, folder.part / "checkpoints"
         self.metrics = folder.root / "metrics.jsonl"
-        self.roles = Roles(config)
         self.trainable = self.roles.trainable
         self.optimizer = torch.optim.AdamW(
             self.trainable.values(),
@@ -134,7 +129,8 @@ class Trainer:
             progress.note(f"loss {line['loss']:.4f}")
             progress.advance(1, tokens=line["tokens"])
             every = self.distill.checkpoint_every
-            if stop.requested or (every and self.next_step % every == 0):
+            at_end = self.next_step == self.data.total_steps
+            if at_end or stop.requested or (every and self.next_step % every == 0):
                 self.save()
             stop.check("the checkpoint is written")
 
@@ -194,37 +190,42 @@ class Trainer:
         name = "adapter" if self.roles.is_lora else "model"
         temporary = self.output / f".{name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
+        paths = self.data.paths[:_CANARY_PATHS]
+        in_memory = self.roles.frozen_student_logits(paths).cpu()  # before saving, which rounds full weights
         self.roles.save(temporary)
         _copy_tokenizer(self.config.model, temporary)
         reloaded = self.config.model.model_copy(
             update={"adapter": str(temporary)} if self.roles.is_lora else {"path": str(temporary), "adapter": None}
         )
-        difference = self._compare_reloaded(reloaded, temporary)
+        difference = self._compare_reloaded(paths, in_memory, reloaded, temporary)
         publish_folder(temporary, self.output / name)
         summary = {
             "steps": self.data.total_steps,
             "paths": len(self.data.paths),
             "trained_tokens": self.trained_tokens,
+            "truncated_support": self.data.truncated_support,  # no importance weights then
             "reload_difference": difference,
             "output": name,
             "model_fingerprint": model_fingerprint(trained_model(self.config, self.output)),
         }
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
         write_json(self.output / "summary.json", summary)
         return summary
 
-    def _compare_reloaded(self, reloaded: ModelConfig, folder: Path) -> float:
-        """Largest log-probability difference on canary paths, which are published beside the weights."""
-        paths = self.data.paths[:_CANARY_PATHS]
+    def _compare_reloaded(
+        self, paths: list[TrainingPath], in_memory: Tensor, reloaded: ModelConfig, folder: Path
+    ) -> float:
+        """Largest log-probability difference on canary paths, which are published beside the weights.
+
+        in_memory: logits (T, V) of their completions as trained.
+        """
         sequences = [[*path.prompt_ids.tolist(), *path.completion_ids.tolist()] for path in paths]
         starts = [len(path.prompt_ids) for path in paths]
         targets = torch.cat([torch.as_tensor(path.completion_ids, dtype=torch.long) for path in paths])
-        in_memory = token_logprobs(self.roles.frozen_student_logits(paths).cpu(), targets)
         model = load_model(reloaded)
         with torch.inference_mode():
             logits = next_token_logits(model, sequences, starts, self.roles.device)
         stored = token_logprobs(logits.cpu(), targets)
-        difference = float((in_memory - stored).abs().max())
+        difference = float((token_logprobs(in_memory, targets) - stored).abs().max())
         tolerance = RELOAD_TOLERANCE[self.roles.compute_dtype]
         if not difference <= tolerance:
             raise QualityGateError(
@@ -272,13 +273,23 @@ def learning_rate(config: DistillConfig, step: int, total: int) -> float:
     return config.learning_rate * decay[config.schedule]
 
 
-def _require_own_weights(data: TrainingSet, manifest: Manifest, filter_dir: Path) -> None:
+def _training_set(config: RunConfig, filter_dir: Path, manifest: Manifest) -> TrainingSet:
+    """What there is to learn, drawn from the weights that are to be trained."""
+    read_json(filter_dir / "summary.json")  # written last: without it the selection may be half there
+    data = TrainingSet(filter_dir, config.distill)
     if data.model_fingerprint != manifest.inputs["model"]:
         raise UsageError(
             f"{filter_dir} holds samples of other weights",
             why=f"they were drawn from {data.model_fingerprint}, the configured model is {manifest.inputs['model']}",
             mend="give --model and --adapter that the rollout was drawn from",
         )
+    if not data.paths:
+        raise QualityGateError(
+            f"nothing to learn from in {filter_dir}",
+            why="no path has a gate and no prior sample an advantage",
+            mend="loosen the filter's thresholds or draw more samples",
+        )
+    return data
 
 
 def _reference_input(config: RunConfig) -> dict[str, str]:
@@ -291,7 +302,7 @@ def _reference_input(config: RunConfig) -> dict[str, str]:
 def _copy_tokenizer(model: ModelConfig, folder: Path) -> None:
     """The base's tokenizer and generation files, byte for byte: what was published must render the same prompts."""
     source = model_folder(model)
-    for pattern in ("tokenizer*", "chat_template*", "special_tokens_map.json", "vocab*", "merges.txt", "generation_*"):
+    for pattern in _TOKENIZER_FILES:
         for file in source.glob(pattern):
             shutil.copyfile(file, folder / file.name)
 

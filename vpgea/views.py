@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import yaml
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from vpgea import strict_yaml
 from vpgea.config import RunConfig, Section, ViewsConfig
 from vpgea.errors import UsageError
 from vpgea.questions import Question
@@ -26,6 +27,8 @@ from vpgea.records import POSTERIOR, PRIOR, View
 
 BUILT_IN = Path(__file__).parent / "templates"
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+_RENDERING = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # what templates raise
+_PROBE = "vpgea-probe"  # stands for the user's turn where only the text around it matters
 
 
 class Template(Section):
@@ -40,6 +43,16 @@ class Template(Section):
     answer_close: str
     empty_thinking: str | None = None
     leak_phrases: list[str] = Field(default_factory=list)
+
+    @field_validator("leak_phrases")
+    @classmethod
+    def _compilable(cls, phrases: list[str]) -> list[str]:
+        for phrase in phrases:
+            try:
+                re.compile(phrase)
+            except re.error as error:
+                raise ValueError(f"{phrase!r} is no regular expression: {error}") from error
+        return phrases
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,8 @@ def load_template(name_or_path: str) -> Template:
             mend=f"give the path of a YAML file, or one of: {names}",
         )
     try:
-        return Template.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        return Template.model_validate(strict_yaml.parse(path.read_text(encoding="utf-8"), str(path))[0])
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise UsageError(
             f"prompt template cannot be used: {path}",
             why=" ".join(str(error).split()),
@@ -85,7 +98,7 @@ class Views:
         self.config = config
         self.template = load_template(config.template)
         self.stop_ids = tuple(dict.fromkeys(eos_ids))
-        _require_usable_chat_template(tokenizer, config)
+        _require_chat_template(tokenizer)
 
     def prior_prompt(self, question: Question) -> list[int]:
         """Ids of the plain prompt. Raises UsageError when the template cannot be rendered."""
@@ -103,44 +116,58 @@ class Views:
         """True when either view's prompt is over the limit; the posterior's is the longer one."""
         return len(self.posterior_prompt(question)) > self.config.max_prompt_tokens
 
-    @cached_property
-    def end_of_thinking(self) -> tuple[tuple[int, ...], ...]:
-        """Id sequences that end the thinking, longest first; empty when the model has no such text.
+    def control_token_in(self, question: Question) -> str | None:
+        """A control token that a question's text, options or answer spells out, e.g. `<|im_end|>`; None when none does.
 
-        One id where the text is an added token. Else merges depend on the neighbours, so that the text is encoded
-        in the contexts in which models write it.
+        The tokenizer would take it for the real one: the question could end its own turn, or the thinking.
         """
-        text = self.config.end_of_thinking
-        if text is None:
-            return ()
-        if (single := self.tokenizer.get_added_vocab().get(text)) is not None:
-            return ((single,),)
-        found = {tuple(self.encode(text))}
-        for before in ("\n", "."):
-            for after in ("", "\n", "\n\n"):
-                with_text, without = self.encode(before + text + after), self.encode(before)
-                if with_text[: len(without)] == without and text in self.tokenizer.decode(with_text[len(without) :]):
-                    found.add(tuple(with_text[len(without) :]))
-        return tuple(sorted(found, key=len, reverse=True))
+        ids = self.encode("\n".join([question.text, *question.options, question.answer]))
+        return next((self._control_tokens[token] for token in ids if token in self._control_tokens), None)
+
+    @cached_property
+    def _control_tokens(self) -> dict[int, str]:
+        """Special tokens, and the tags of the thinking where they are added tokens."""
+        end = self.config.end_of_thinking or ""
+        return {
+            index: token.content
+            for index, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special or token.content in (end, end.replace("/", ""))
+        }
+
+    @cached_property
+    def end_of_thinking_ids(self) -> list[int]:
+        """Ids that end a thinking which does not end by itself; empty when completions hold no thinking."""
+        return self.encode(self.config.end_of_thinking) if self.thinks and self.config.end_of_thinking else []
+
+    @cached_property
+    def thinks(self) -> bool:
+        """Whether completions begin with thinking: the model has an end of it, and the prompt has not written it."""
+        end = self.config.end_of_thinking
+        return end is not None and end not in self.assistant_tail
 
     def thinking_length(self, completion_ids: Sequence[int]) -> int | None:
-        """|z|: number of leading ids up to and including the first end of thinking; None when there is none."""
-        ids = [int(token) for token in completion_ids]
-        for position in range(len(ids)):
-            for end in self.end_of_thinking:
-                if tuple(ids[position : position + len(end)]) == end:
-                    return position + len(end)
-        return None
+        """|z|: number of leading ids up to and including the first end of thinking; None when there is none.
+
+        0 for models that do not think. An end that is not one added token is looked for in the text, since its ids
+        depend on its neighbours; z then ends with the id that completes it.
+        """
+        if not self.thinks:
+            return 0
+        ids, end = [int(token) for token in completion_ids], str(self.config.end_of_thinking)
+        if (single := self.tokenizer.get_added_vocab().get(end)) is not None:
+            return ids.index(single) + 1 if single in ids else None
+        offset = self.decode(ids).find(end)
+        return None if offset < 0 else self.tokens_before(ids, offset + len(end) - 1) + 1
 
     @cached_property
     def empty_thinking_ids(self) -> list[int]:
         """Ids of an empty z, placed behind the prior prompt."""
         text = self.template.empty_thinking
-        if text is None:
-            end = self.config.end_of_thinking or ""
-            opened = self.assistant_tail.rstrip().endswith(end.replace("/", "")) if end else False
-            text = end if opened or not end else f"{end.replace('/', '')}\n\n{end}"
-        return self.encode(text)
+        if text is None and self.thinks:
+            end = str(self.config.end_of_thinking)
+            opening = end.replace("/", "")
+            text = end if self.assistant_tail.rstrip().endswith(opening) else f"{opening}\n\n{end}"
+        return self.encode(text or "")
 
     @cached_property
     def answer_cue_ids(self) -> list[int]:
@@ -156,11 +183,15 @@ class Views:
 
     @cached_property
     def assistant_tail(self) -> str:
-        """The text both prompts end in: the chat template's generation prompt and the assistant prefix."""
-        probe = [{"role": "user", "content": "Q"}]
-        closed = self._render(probe, generation_prompt=False)
-        opened = self._render(probe, generation_prompt=True)
-        return (opened[len(closed) :] if opened.startswith(closed) else "") + self.template.assistant_prefix
+        """The text both prompts end in: all that stands behind the user's own words."""
+        before, probe, after = self._render(_PROBE).rpartition(_PROBE)
+        if not probe:
+            raise UsageError(
+                "the model's chat template does not show the user's turn",
+                why=f"a chat with one user turn renders as {after!r}",
+                mend="use a chat template that writes user turns as they are",
+            )
+        return after
 
     @cached_property
     def fingerprint(self) -> str:
@@ -169,7 +200,7 @@ class Views:
             "template": self.template.model_dump(),
             "chat_template": self.tokenizer.chat_template,
             "chat_template_kwargs": self.config.chat_template_kwargs,
-            "end_of_thinking": self.end_of_thinking,
+            "end_of_thinking": self.config.end_of_thinking,
             "stop_ids": self.stop_ids,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -180,22 +211,19 @@ class Views:
             text = _JINJA.from_string(self.template.prior).render(variables)
             if note_answer is not None:
                 text += _JINJA.from_string(self.template.note).render(variables, answer=note_answer)
-        except TemplateError as error:
+        except _RENDERING as error:
             raise UsageError(
                 f"prompt template {self.template.name!r} cannot be rendered for question {question.id}",
-                why=str(error),
+                why=" ".join(str(error).split()),
                 mend="the variables are question and options, and answer in the note",
             ) from error
         return text
 
     def _prompt(self, user_turn: str) -> tuple[str, list[int]]:
-        messages = [{"role": "user", "content": user_turn}]
-        if self.template.system is not None:
-            messages.insert(0, {"role": "system", "content": self.template.system})
-        text = self._render(messages, generation_prompt=True) + self.template.assistant_prefix
+        text = self._render(user_turn)
         ids = self.encode(text)
         tail = self.encode(self.assistant_tail)
-        if tail and ids[-len(tail) :] != tail:
+        if ids[len(ids) - len(tail) :] != tail:
             raise UsageError(
                 "the two views would not end in the same assistant prefix",
                 why=f"ids of {self.assistant_tail!r} change with the text before it, so paths could not move as ids",
@@ -203,15 +231,31 @@ class Views:
             )
         return text, ids
 
-    def _render(self, messages: list[dict[str, str]], *, generation_prompt: bool) -> str:
-        rendered: str = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generation_prompt, **self.config.chat_template_kwargs
-        )
-        return rendered
+    def _render(self, user_turn: str) -> str:
+        """The chat's text up to and including the assistant prefix."""
+        messages = [{"role": "user", "content": user_turn}]
+        if self.template.system is not None:
+            messages.insert(0, {"role": "system", "content": self.template.system})
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=True,
+                **{"strftime_now": _refuse_todays_date, **self.config.chat_template_kwargs},
+            )
+        except _RENDERING as error:
+            raise UsageError(
+                "the model's chat template cannot render the prompt",
+                why=" ".join(str(error).split()) or type(error).__name__,
+                mend="check views.chat_template_kwargs, and the template's system text: some models take none",
+            ) from error
+        return rendered + self.template.assistant_prefix
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without special tokens."""
-        text: str = self.tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
+        """Text of ids as they stand, without special tokens."""
+        text: str = self.tokenizer.decode(
+            [int(token) for token in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
 
     def tokens_before(self, ids: Sequence[int], offset: int) -> int:
@@ -239,16 +283,18 @@ def preview(config: RunConfig, questions: Sequence[Question], count: int = 2) ->
     return [views.preview(question, view) for question in questions[:count] for view in (PRIOR, POSTERIOR)]
 
 
-def _require_usable_chat_template(tokenizer: Any, config: ViewsConfig) -> None:
+def _require_chat_template(tokenizer: Any) -> None:
     if not tokenizer.chat_template:
         raise UsageError(
             "the model's tokenizer has no chat template",
             why="prompts are rendered with the model's own chat template",
             mend="use an instruct or reasoning model, or put a chat_template.jinja into its folder",
         )
-    if "strftime_now" in str(tokenizer.chat_template) and "date_string" not in config.chat_template_kwargs:
-        raise UsageError(
-            "the model's chat template writes today's date into every prompt",
-            why="prompts would differ between phases that run on different days",
-            mend="pin it: --set 'views.chat_template_kwargs={date_string: 26 Jul 2024}'",
-        )
+
+
+def _refuse_todays_date(pattern: str) -> NoReturn:
+    raise UsageError(
+        "the model's chat template writes today's date into every prompt",
+        why="prompts would differ between phases that run on different days",
+        mend="pin it: --set 'views.chat_template_kwargs={date_string: 26 Jul 2024}' (the name is the template's own)",
+    )

@@ -24,8 +24,8 @@ from examples.overthinker.language import LARGEST, Dial
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, LlamaForCausalLM
 
-FACT_STEPS, TRACE_STEPS = 300, 700
-FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS = 128, 32, 48
+FACT_STEPS, TRACE_STEPS = 500, 1000
+FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS = 64, 24, 40
 PEAK_RATE, WARMUP = 3e-3, 100
 PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200)
 
@@ -55,8 +55,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=192,
+            hidden_size=96,
+            intermediate_size=256,
             num_hidden_layers=3,
             num_attention_heads=4,
             num_key_value_heads=4,
@@ -81,15 +81,14 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
 
 
 def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Iterator[list[Batch]]:
-    """The batches of each optimiser step: first facts, then traces from both views."""
-    for _ in range(FACT_STEPS):
-        yield [facts(tokenizer, FACT_ROWS, rng)]
+    """The batches of each optimiser step: arithmetic and short traces first, then the habit."""
     held_out = held_out_questions()
-    for _ in range(TRACE_STEPS):
-        yield [
-            traces(tokenizer, "prior", dial, PRIOR_ROWS, held_out, rng),
-            traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, held_out, rng),
-        ]
+    for step in range(FACT_STEPS + TRACE_STEPS):
+        if step < FACT_STEPS:
+            first = facts(tokenizer, FACT_ROWS, rng)
+        else:
+            first = traces(tokenizer, "prior", dial, PRIOR_ROWS, held_out, rng)
+        yield [first, traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, held_out, rng)]
 
 
 def train(model: LlamaForCausalLM, batches: Iterator[list[Batch]], steps: int) -> None:

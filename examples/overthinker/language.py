@@ -2,11 +2,11 @@
 
 Everything is written in words separated by spaces, one token each. A question:
 
-    start with 34 . add 7 . subtract 12 . add 25 . what is the result ?
+    start with 34 . add 7 . subtract 2 . add 6 . what is the result ?
 
-and the shortest sound path: `34 add 7 gives 41 . 41 subtract 12 gives 29 . 29 add 25 gives 54 .`
+and the shortest sound path: `34 add 7 gives 41 . 41 subtract 2 gives 39 . 39 add 6 gives 45 .`
 A re-check repeats the current step, `check 34 add 7 gives 41 .` or `wait , 34 add 7 gives 41 .`; the value that was
-written last is carried on. A closing `so 54 .` repeats the last value.
+written last is carried on. A closing `so 45 .` repeats the last value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 
 Dial = Literal["local", "global"]
 
-OPERANDS = (2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 20, 25)
+OPERANDS = range(2, 10)
 STEP_COUNTS = (2, 3, 3, 4)
 LARGEST = 99  # numbers are single tokens from 0 to this
 SLIPS = (-10, -2, -1, 1, 2, 10)

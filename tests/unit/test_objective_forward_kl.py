@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vpgea.objective import forward_kl
-from vpgea.objective.forward_kl import other_gates_mean, token_gates
+from vpgea.objective.forward_kl import other_gates_mean
+from vpgea.modeling.logprobs import token_logprobs
 from vpgea.objective.normalisers import Normalisers
-from vpgea.objective.tokens import token_logprobs
 
 T, V = 7, 5
 
@@ -185,36 +185,6 @@ def test_other_gates_mean() -> None:
     assert other_gates_mean(torch.zeros(0), torch.zeros(0, dtype=torch.int64)).shape == (0,)
 
 
-def test_token_gates_mask_the_answer() -> None:
-    gates = torch.tensor([2.0, 0.5])
-    found = token_gates(gates, torch.tensor([4, 3]), torch.tensor([2, 3]))
-    assert found.tolist() == [2, 2, 0, 0, 0.5, 0.5, 0.5]
-
-
-def bigram_loss(weights: Tensor, z: list[int], y: list[int], name: str) -> Tensor:
-    """The loss of one path z·y under a bigram model, so that y's ids reach its own logits, targets and teacher."""
-    ids = torch.tensor([0, *z, *y])
-    logits, teacher = weights[ids[:-1]], weights.detach()[ids[:-1]].flip(-1)
-    lengths, thinking = torch.tensor([len(z) + len(y)]), torch.tensor([len(z)])
-    gate, other = (token_gates(torch.tensor([value]).double(), lengths, thinking) for value in (1.3, 0.4))
-    one = {"logits": logits, "teacher": teacher, "targets": ids[1:], "gate": gate, "other": other}
-    return forms(one)[name](logits).sum()
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_the_posteriors_own_answer_changes_no_gradient(name: str) -> None:
-    weights = torch.randn(V, V, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
-    z = [1, 3, 2]
-    gradients = [
-        torch.autograd.grad(bigram_loss(weights, z, y, name), weights)[0] for y in ([4, 4], [0, 2, 3], [1], [])
-    ]
-    assert gradients[0].any()
-    for other in gradients[1:]:
-        assert torch.equal(gradients[0], other)
-    (changed,) = torch.autograd.grad(bigram_loss(weights, [1, 4, 2], [4], name), weights)
-    assert not torch.equal(gradients[0], changed)
-
-
 # A tree of two decisions. Token 0 of row 0 leaks; the leaking branch is row 1, the sound one row 2.
 LEAK_SHARE = 0.6
 TEACHER = torch.tensor([[LEAK_SHARE, 1 - LEAK_SHARE], [0.5, 0.5], [0.3, 0.7]], dtype=torch.float64)
@@ -322,8 +292,8 @@ def test_loss_does_not_depend_on_how_the_batch_is_cut(name: str) -> None:
                 "logits": weights[context],
                 "teacher": weights.detach()[context].flip(-1),
                 "targets": torch.cat([path[1:] for path in ids[part]]),
-                "gate": token_gates(gates[part], lengths[part], lengths[part]),
-                "other": token_gates(other[part], lengths[part], lengths[part]),
+                "gate": gates[part].repeat_interleave(lengths[part]),
+                "other": other[part].repeat_interleave(lengths[part]),
             }
             loss = forms(one)[name](one["logits"]).sum() * scale
             loss.backward()

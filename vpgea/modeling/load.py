@@ -147,7 +147,9 @@ def torch_dtype(config: ModelConfig) -> torch.dtype:
 def load_model(config: ModelConfig) -> Any:
     """The causal language model in eval mode with its adapter, if any, on its device and in its dtype."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # stderr is ours: "Loading weights" and "Writing model shards" would break the progress line
     folder, adapter = model_folder(config), adapter_folder(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vpgea.config import ModelConfig, RunConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import adapter_folder, load_model, model_folder, torch_device, torch_dtype
+from vpgea.modeling.load import load_model, torch_device, torch_dtype
 from vpgea.modeling.logprobs import next_token_logits
 from vpgea.training.data import TrainingPath
 
@@ -39,7 +39,7 @@ class Roles:
         self._teacher_kind = distill.teacher if needs_teacher else "none"
         self._needs_reference = distill.reference_weight > 0 or self._teacher_kind == "frozen"
         self._reference = self._make_reference(config)
-        self._teacher = self._make_teacher()
+        self._teacher = self._make_teacher(config)
         self.student.train()
 
     @property
@@ -108,12 +108,12 @@ class Roles:
         path = ModelConfig(**{**config.model.model_dump(), "path": config.distill.reference, "adapter": None})
         return load_model(path).requires_grad_(False)
 
-    def _make_teacher(self) -> Any:
+    def _make_teacher(self, config: RunConfig) -> Any:
         if self._teacher_kind != "round":
             return None
         if not self.is_lora:
-            is_start = self._reference is not None and self._reference_is_start
-            return self._reference if is_start else _frozen_copy(self.student)
+            reference_is_start = self._reference is not None and config.distill.reference is None
+            return self._reference if reference_is_start else _frozen_copy(self.student)
         self.student.add_adapter(_TEACHER, self.student.peft_config["default"])
         weights = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
         with torch.no_grad():
@@ -129,39 +129,60 @@ class Roles:
         Full weights are rounded to the model's dtype in place, so nothing can be trained afterwards.
         """
         if self.is_lora:
-            self.student.save_pretrained(str(folder), selected_adapters=["default"], safe_serialization=True)
+            self.student.save_pretrained(str(folder), selected_adapters=["default"])
             return
         self.student.to(self.compute_dtype).save_pretrained(str(folder))
 
 
 def _lora_student(config: RunConfig) -> Any:
     """A trainable adapter: the configured one continued, or a new one that changes nothing at first."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
-    base = load_model(ModelConfig(**{**config.model.model_dump(), "adapter": None}))
-    adapter = adapter_folder(config.model)
-    if adapter is not None:
-        return PeftModel.from_pretrained(base, str(adapter), is_trainable=True).to(base.device)
+    model, lora = load_model(config.model), config.distill.lora
+    if config.model.adapter is not None:
+        _require_same_adapter(config, model.peft_config["default"])
+        model.set_adapter("default")  # trainable again
+        return model
+    targets: Any = "all-linear"
+    if lora.targets != ["all-linear"]:
+        _require_known_targets(lora.targets, model)
+        targets = list(lora.targets)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _require_same_adapter(config: RunConfig, found: Any) -> None:
+    """An adapter that is continued has its own shape; the configuration must not say another."""
     lora = config.distill.lora
-    targets: Any = "all-linear" if lora.targets == ["all-linear"] else list(lora.targets)
-    try:
-        return get_peft_model(
-            base,
-            LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=targets,
-                task_type="CAUSAL_LM",
-            ),
-        )
-    except ValueError as error:
-        names = sorted({name.rsplit(".", 1)[-1] for name, module in base.named_modules() if "proj" in name})
+    for field, value in {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}.items():
+        has = getattr(found, value, None)
+        if has != getattr(lora, field):
+            raise UsageError(
+                f"the adapter {config.model.adapter} is not of the configured shape",
+                why=f"distill.lora.{field} is {getattr(lora, field)}, the adapter has {has}",
+                mend=f"--set distill.lora.{field}={has}, or leave --adapter out",
+            )
+
+
+def _require_known_targets(targets: Sequence[str], model: Any) -> None:
+    """Every target must be there: peft leaves out a misspelt one as long as another is found."""
+    linear = [name for name, module in model.named_modules() if type(module).__name__ in ("Linear", "Conv1D")]
+    unknown = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in linear)]
+    if unknown:
         raise UsageError(
-            f"no adapter can be put on {lora.targets}",
-            why=" ".join(str(error).split())[:200],
-            mend=f"set distill.lora.targets to all-linear or to some of: {', '.join(names)}",
-        ) from error
+            f"no adapter can be put on {', '.join(unknown)}",
+            why="the model has no linear layer of that name",
+            mend="set distill.lora.targets to all-linear or to some of: "
+            + ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear})),
+        )
 
 
 def _full_student(config: RunConfig) -> Any:

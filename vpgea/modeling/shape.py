@@ -1,0 +1,155 @@
+"""A model's dimensions, read without its weights: from config.json and the headers of its safetensors files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from vpgea.config import LoraConfig, ModelConfig
+from vpgea.errors import UsageError
+from vpgea.modeling.load import model_folder
+
+Tensors = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What costs depend on. `matrices`: name → (out, in) of the linear layers inside the decoder's blocks.
+
+    matmul_parameters: parameters that every token is multiplied with; an input embedding is only looked up, and
+    counts when it is the output layer too (tied). Mixtures of experts are counted as if every expert were active.
+    """
+
+    parameters: int
+    matmul_parameters: int
+    stored_bytes: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    matrices: Mapping[str, tuple[int, int]]
+
+    def kv_bytes_per_token(self, dtype_bytes: int) -> int:
+        """Keys and values of all layers for one token: 2 x layers x kv_heads x head_dim x bytes of the dtype."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * dtype_bytes
+
+    def targeted(self, lora: LoraConfig) -> list[tuple[int, int]]:
+        """(out, in) of the matrices that the adapter stands on; `all-linear`: every one inside the blocks."""
+        wanted = lora.targets
+        return [
+            size
+            for name, size in self.matrices.items()
+            if wanted == ["all-linear"] or name.removesuffix(".weight").rsplit(".", 1)[-1] in wanted
+        ]
+
+    def lora_parameters(self, lora: LoraConfig) -> int:
+        """rank x (in + out), summed over the targeted matrices (arXiv 2106.09685)."""
+        return sum(lora.rank * (rows + columns) for rows, columns in self.targeted(lora))
+
+
+def read_shape(config: ModelConfig) -> ModelShape:
+    """Dimensions of a model folder. Raises UsageError when a header or the configuration cannot be read."""
+    from transformers import AutoConfig
+
+    folder = model_folder(config)
+    tensors, stored = read_headers(folder)
+    try:
+        loaded = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        return shape_of(loaded, tensors, stored)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"the model's dimensions cannot be read: {folder / 'config.json'}",
+            why=" ".join(str(error).split())[:300],
+            mend="compare config.json with the one that was published with the model",
+        ) from error
+
+
+def published_shape(fields: Mapping[str, Any], dtype_bytes: int) -> ModelShape:
+    """Dimensions of a published model from the fields of its config.json alone, `model_type` included.
+
+    The model is built on torch's meta device, where tensors have a shape and no memory.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    given = dict(fields)
+    config = AutoConfig.for_model(given.pop("model_type"), **given)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    tensors = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return shape_of(config, tensors, dtype_bytes * sum(prod(shape) for shape in tensors.values()))
+
+
+def shape_of(config: Any, tensors: Tensors, stored_bytes: int) -> ModelShape:
+    """Dimensions from a transformers configuration and the names and shapes of all tensors."""
+    text = config.get_text_config()
+    heads, hidden = int(text.num_attention_heads), int(text.hidden_size)
+    head_dim = getattr(text, "head_dim", None) or hidden // heads
+    parameters = sum(prod(shape) for shape in tensors.values())
+    vocabulary = int(text.vocab_size)
+    tables = [prod(shape) for name, shape in tensors.items() if _is_table(name, shape, vocabulary)]
+    return ModelShape(
+        parameters=parameters,
+        matmul_parameters=parameters - (tables[0] if len(tables) > 1 else 0),
+        stored_bytes=stored_bytes,
+        layers=int(text.num_hidden_layers),
+        hidden=hidden,
+        intermediate=int(getattr(text, "intermediate_size", None) or 4 * hidden),  # 4: the rule where none is named
+        heads=heads,
+        kv_heads=int(getattr(text, "num_key_value_heads", None) or heads),
+        head_dim=int(head_dim),
+        vocabulary=vocabulary,
+        matrices={
+            name: (shape[0], shape[1])
+            for name, shape in tensors.items()
+            if len(shape) == 2 and not _is_table(name, shape, vocabulary)
+        },
+    )
+
+
+def read_headers(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Name → shape of every tensor that transformers would load, and the bytes of all of them; no weights are read."""
+    tensors: dict[str, tuple[int, ...]] = {}
+    stored = 0
+    for file in _weight_files(folder):
+        for name, entry in _header(file).items():
+            if name != "__metadata__":
+                tensors[name] = tuple(entry["shape"])
+                start, end = entry["data_offsets"]
+                stored += end - start
+    return tensors, stored
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would load: one, those of the index, or else all there are."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [folder / name for name in sorted(set(named))]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _header(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(min(length, file.stat().st_size)))
+        return header
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"damaged weights: {file}", why=f"its header cannot be read: {error}", mend="copy or download it again"
+        ) from error
+
+
+def _is_table(name: str, shape: tuple[int, ...], vocabulary: int) -> bool:
+    """An embedding or output layer: a matrix with a row for every token of the vocabulary."""
+    return len(shape) == 2 and shape[0] >= vocabulary and ("embed" in name or "lm_head" in name or "wte" in name)
