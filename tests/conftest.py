@@ -27,7 +27,7 @@ def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_questions(tmp_path_factory.mktemp("tiny-questions") / "questions.jsonl")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_config(tiny_model: Path, tiny_questions: Path) -> Callable[..., RunConfig]:
     """`run_config(rollout__seed=3)`: the tiny model and questions, few short samples, one thread; `__` for the dot."""
 

@@ -10,11 +10,18 @@ from typing import Any
 from vpgea.config import RunConfig, identity_of
 from vpgea.modeling.load import model_fingerprint
 from vpgea.records import POSTERIOR, PRIOR, SELECTION, View
+from vpgea.resolve import resolve
 from vpgea.runs import Manifest, PhaseFolder, flat_config
 from vpgea.shards import table_from_rows, write_json, write_table
 
 VOCABULARY = 200  # ids below it are ordinary ones in every tiny model
 Row = dict[str, Any]
+
+
+def distill_config(model: Path, **dotted: Any) -> RunConfig:
+    """A configuration for training `model` on one CPU thread; `__` in a name stands for the dot."""
+    options = {"model.path": str(model), "model.device": "cpu", "model.threads": 1}
+    return resolve(options={**options, **{key.replace("__", "."): value for key, value in dotted.items()}}).config
 
 
 def sample_row(config: RunConfig, question: int, view: View, index: int, rng: random.Random, **values: Any) -> Row:

@@ -36,6 +36,7 @@ class Path:
     z: list[int]
     z_text: str
     grade: Grade
+    value_offset: int | None = None  # of a candidate: first character of the reference's value in z_text
     found: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,6 +74,7 @@ class CrossView:
         paths = self._grade(rows)
         candidates = [path for path in paths if path.is_candidate]
         checks = self.config.filter
+        self._locate(candidates)
         if checks.answerability.enabled:
             self._answerability(candidates)
         if checks.derivation.enabled:
@@ -86,7 +88,7 @@ class CrossView:
         if checks.early_exits:
             self._early_exits(candidates)
         if checks.counterfactual:
-            self._counterfactual(candidates)
+            self._counterfactual(candidates, [path.question.answer for path in paths])
         blank = dict.fromkeys(MEASUREMENTS.names)
         return [
             {
@@ -96,6 +98,7 @@ class CrossView:
                 **{name: path.row[name] for name in ("round", "question_id", "view", "sample_index")},
                 "status": path.grade.status.value,
                 "extracted": path.grade.extracted,
+                "detail": path.grade.detail,
                 **path.found,
             }
             for path in paths
@@ -104,7 +107,7 @@ class CrossView:
     # --- grading ---------------------------------------------------------------------------------------------
 
     def _grade(self, rows: Sequence[dict[str, Any]]) -> list[Path]:
-        grades = grade_rows(self.views, self.graders, rows)
+        grades = grade_rows(self.views, self.graders, rows, self.stop)
         prompts: dict[str, list[int]] = {}
         paths = []
         for row, grade in zip(rows, grades, strict=True):
@@ -118,14 +121,13 @@ class CrossView:
 
     def _answerability(self, candidates: Sequence[Path]) -> None:
         """Share of short continuations of z that are correct, and the same without any thinking."""
-        options = self.config.filter.answerability
         first_of_question = {path.question.id: path for path in reversed(candidates)}
         prompts = [path.prior_prompt + path.z for path in candidates]
         prompts += [path.prior_prompt + self.views.empty_thinking_ids for path in first_of_question.values()]
         keys = [(*path.key, "answerability") for path in candidates]
         keys += [(*path.key, "empty") for path in first_of_question.values()]
         references = [*candidates, *first_of_question.values()]
-        results = self._continue_and_grade(references, prompts, keys, options.samples, options.max_new_tokens)
+        results = self._continue_and_grade(references, prompts, keys)
         for path, (completions, grades) in zip(candidates, results, strict=False):
             path.found["answerability"], path.found["answerability_valid"] = _share_correct(grades)
             path.found["answer_tokens"] = float(np.mean([len(completion.ids) for completion in completions]))
@@ -143,20 +145,15 @@ class CrossView:
     def _derivation(self, candidates: Sequence[Path]) -> None:
         """Cut z before the value of y* first appears; share of short continuations that state the value next."""
         options = self.config.filter.derivation
-        applicable, prompts = [], []
+        applicable, prompts, caps = [], [], []
         for path in candidates:
-            offset = find_value(path.z_text, path.question.answer)
-            if offset is None:
-                continue
-            path.found["answer_position"] = offset / max(len(path.z_text), 1)
-            if value_is_distinct(path.question.answer, path.question.text):
+            asked = "\n".join([path.question.text, *path.question.options])
+            if path.value_offset is not None and value_is_distinct(path.question.answer, asked):
                 applicable.append(path)
-                prompts.append(path.prior_prompt + path.z[: self.views.tokens_before(path.z, offset)])
-        if not applicable:
-            return
-        cap = options.window + max(len(self.views.encode(path.question.answer)) for path in applicable)
+                prompts.append(path.prior_prompt + path.z[: self.views.tokens_before(path.z, path.value_offset)])
+                caps.append(options.window + len(self.views.encode(path.question.answer)))
         keys = [(*path.key, "derivation") for path in applicable]
-        for path, completions in zip(applicable, self._continue(prompts, keys, options.samples, cap), strict=True):
+        for path, completions in zip(applicable, self._continue(prompts, keys, options.samples, caps), strict=True):
             stated = [
                 find_value(self.views.decode(completion.ids.tolist()), path.question.answer) is not None
                 for completion in completions
@@ -166,7 +163,6 @@ class CrossView:
 
     def _early_exits(self, candidates: Sequence[Path]) -> None:
         """Diagnostic: answerability when the thinking ends after 25, 50 and 75 % of z."""
-        options = self.config.filter.answerability
         end = self.views.end_of_thinking_ids
         prompts, keys, owners = [], [], []
         for path in candidates:
@@ -174,43 +170,42 @@ class CrossView:
                 prompts.append(path.prior_prompt + path.z[: int(share * len(path.z))] + end)
                 keys.append((*path.key, f"early-exit-{share}"))
                 owners.append(path)
-        results = self._continue_and_grade(owners, prompts, keys, options.samples, options.max_new_tokens)
+        results = self._continue_and_grade(owners, prompts, keys)
         for path, (completions, grades) in zip(owners, results, strict=True):
             path.found.setdefault("early_exits", []).append(_share_correct(grades)[0])
             _add(path, "check_tokens", sum(len(completion.ids) for completion in completions))
 
     def _continue(
-        self, prompts: Sequence[list[int]], keys: Sequence[tuple[Any, ...]], samples: int, cap: int
+        self, prompts: Sequence[list[int]], keys: Sequence[tuple[Any, ...]], samples: int, caps: Sequence[int]
     ) -> list[list[Completion]]:
-        """`samples` completions of each prompt, sampled like the rollout; keys make the seeds."""
+        """`samples` completions of each prompt up to its cap, sampled like the rollout; keys make the seeds."""
         rollout = self.config.rollout
         requests = [
-            GenerateRequest(prompt, sample_seed(rollout.seed, *key[:4], use=f"{key[4]}/{index}"))
-            for prompt, key in zip(prompts, keys, strict=True)
+            GenerateRequest(prompt, sample_seed(rollout.seed, *key[:4], use=f"{key[4]}/{index}"), cap)
+            for prompt, key, cap in zip(prompts, keys, caps, strict=True)
             for index in range(samples)
         ]
-        sampling = Sampling(cap, self.views.stop_ids, rollout.temperature, rollout.top_p, rollout.top_k)
+        sampling = Sampling(
+            max(caps, default=1), self.views.stop_ids, rollout.temperature, rollout.top_p, rollout.top_k
+        )
         completions: list[list[Completion | None]] = [[None] * samples for _ in prompts]
         for position, completion in self.engine.generate(requests, sampling, self._on_tokens):
             completions[position // samples][position % samples] = completion
         return [[completion for completion in group if completion is not None] for group in completions]
 
     def _continue_and_grade(
-        self,
-        paths: Sequence[Path],
-        prompts: Sequence[list[int]],
-        keys: Sequence[tuple[Any, ...]],
-        samples: int,
-        cap: int,
+        self, paths: Sequence[Path], prompts: Sequence[list[int]], keys: Sequence[tuple[Any, ...]]
     ) -> list[tuple[list[Completion], list[Grade]]]:
-        completions = self._continue(prompts, keys, samples, cap)
-        grades = self.graders.grade(
-            [
-                GradeRequest(self.views.decode(completion.ids.tolist()), path.question.answer, path.question.text)
-                for path, group in zip(paths, completions, strict=True)
-                for completion in group
-            ]
-        )
+        """Answers from each prompt, as many and as long as the answerability check asks for, and their grades."""
+        options = self.config.filter.answerability
+        samples = options.samples
+        completions = self._continue(prompts, keys, samples, [options.max_new_tokens] * len(prompts))
+        requests = [
+            GradeRequest(self.views.decode(completion.ids.tolist()), path.question.answer, path.question.text)
+            for path, group in zip(paths, completions, strict=True)
+            for completion in group
+        ]
+        grades = self.graders.grade(requests, lambda _: self.stop.check())
         return [(group, grades[index * samples : (index + 1) * samples]) for index, group in enumerate(completions)]
 
     # --- scoring ----------------------------------------------------------------------------------------------
@@ -246,12 +241,12 @@ class CrossView:
             path.found["other_view_logprobs"] = logprobs
             _add(path, "score_tokens", len(logprobs))
 
-    def _counterfactual(self, candidates: Sequence[Path]) -> None:
-        """Diagnostic: mean log q(z) per token when the note holds another question's answer."""
-        answers = list(dict.fromkeys(path.question.answer for path in candidates))
+    def _counterfactual(self, candidates: Sequence[Path], answers: Sequence[str]) -> None:
+        """Diagnostic: mean log q(z) per token when the note holds another of the chunk's answers, if there is one."""
+        distinct = list(dict.fromkeys(answers))
         swapped, requests = [], []
         for path in candidates:
-            others = [answer for answer in answers if answer != path.question.answer]
+            others = [answer for answer in distinct if answer != path.question.answer]
             if others:
                 other = others[sample_seed(0, *path.key, use="counterfactual") % len(others)]
                 prompt = self.views.posterior_prompt(path.question, answer=other)
@@ -271,15 +266,24 @@ class CrossView:
 
     # --- texts ------------------------------------------------------------------------------------------------
 
+    def _locate(self, candidates: Sequence[Path]) -> None:
+        """Where the value of y* first stands in z."""
+        for path in candidates:
+            path.value_offset = find_value(path.z_text, path.question.answer)
+            if path.value_offset is not None:
+                path.found["answer_position"] = path.value_offset / len(path.z_text)
+
     def _leaks(self, candidates: Sequence[Path]) -> None:
         for path in candidates:
             matches = (pattern.search(path.z_text) for pattern in self.leaks)
             path.found["leak"] = next((match.group(0) for match in matches if match), None)
 
     def _answers(self, reference: str) -> list[list[int]]:
+        """Ids of each way to write the answer. Two of the same ids are one event: its probability counts once."""
         if reference not in self.answer_ids:
             texts = canonical_answers(reference, self.config.grading.grader)
-            self.answer_ids[reference] = [self.views.answer_ids(text) for text in texts]
+            distinct = dict.fromkeys(tuple(self.views.answer_ids(text)) for text in texts)
+            self.answer_ids[reference] = [list(ids) for ids in distinct]
         return self.answer_ids[reference]
 
     def _on_tokens(self, count: int) -> None:
@@ -287,22 +291,17 @@ class CrossView:
         self.progress.advance(0, tokens=count)
 
 
-def grade_rows(views: Views, graders: GraderPool, rows: Sequence[dict[str, Any]]) -> list[Grade]:
-    """Grade the answer behind the thinking of every row of SAMPLES.
+def grade_rows(views: Views, graders: GraderPool, rows: Sequence[dict[str, Any]], stop: StopRequest) -> list[Grade]:
+    """Grade the answer behind the thinking of every row of SAMPLES. Raises Stopped.
 
     A path that was cut off has no answer: wrong, without asking the grader.
     """
-    whole = [row for row in rows if not row["cut_off"]]
-    grades = iter(
-        graders.grade(
-            [
-                GradeRequest(
-                    views.decode(row["completion_ids"][row["thinking_tokens"] :]), row["answer"], row["question"]
-                )
-                for row in whole
-            ]
-        )
-    )
+    requests = [
+        GradeRequest(views.decode(row["completion_ids"][row["thinking_tokens"] :]), row["answer"], row["question"])
+        for row in rows
+        if not row["cut_off"]
+    ]
+    grades = iter(graders.grade(requests, lambda _: stop.check()))
     return [Grade(Status.WRONG) if row["cut_off"] else next(grades) for row in rows]
 
 

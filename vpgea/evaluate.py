@@ -15,14 +15,14 @@ from vpgea.config import RunConfig, identity_of
 from vpgea.crossview import grade_rows
 from vpgea.engines.select import EngineLease
 from vpgea.errors import UsageError
-from vpgea.filter import grader_pool
+from vpgea.filter import grader_pool, require_few_errors
 from vpgea.grading.values import find_value
 from vpgea.progress import NullProgress, Progress
 from vpgea.questions import Question
 from vpgea.records import SAMPLES, TEXT
 from vpgea.rollout import RolloutPlan, draw_chunk
 from vpgea.runs import Manifest, PhaseFolder, Shard, chunk_paths, open_complete
-from vpgea.shards import iterate_rows, read_json, table_from_rows, write_json, write_table
+from vpgea.shards import iterate_rows, table_from_rows, write_json, write_table
 from vpgea.stopping import StopRequest
 
 GRADED = pa.schema(
@@ -30,9 +30,14 @@ GRADED = pa.schema(
         *SAMPLES,
         pa.field("status", TEXT, nullable=False),
         pa.field("extracted", TEXT),
+        pa.field("detail", TEXT),  # why, for error and timeout
         pa.field("first_correct_tokens", pa.int32()),  # tokens up to the first place of the reference's value
     ],
     metadata=SAMPLES.metadata,
+)
+_COMPARED = (  # what a run and its baseline must share
+    *("questions", "eval.max_new_tokens", "eval.temperature", "eval.top_p"),
+    *("grading.grader", "grading.relative_tolerance"),
 )
 _COLUMNS = ("question_id", "status", "extracted", "completion_ids", "finish_reason", "first_correct_tokens")
 
@@ -51,7 +56,7 @@ def evaluate(
 ) -> dict[str, Any] | None:
     """Sample, grade and score; return the results once all parts are there (else None).
 
-    Raises UsageError, QualityGateError, EngineError and Stopped.
+    Raises UsageError (another baseline), QualityGateError (too many grader errors), EngineError and Stopped.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     sampling = as_rollout(config)
@@ -63,6 +68,8 @@ def evaluate(
         config=plan.manifest.config,
         shard=shard,
     )
+    if config.eval.baseline is not None:
+        _require_comparable(manifest, Path(config.eval.baseline))
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
     missing = [chunk for chunk in plan.own_chunks if not folder.has_chunk(chunk)]
     progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
@@ -71,13 +78,14 @@ def evaluate(
             for chunk in missing:
                 stop.check()
                 rows = draw_chunk(plan, plan.chunks[chunk], engines.get(), stop, progress)
-                for row, grade in zip(rows, grade_rows(plan.views, graders, rows), strict=True):
-                    row |= {"status": grade.status.value, "extracted": grade.extracted}
+                for row, grade in zip(rows, grade_rows(plan.views, graders, rows, stop), strict=True):
+                    row |= {"status": grade.status.value, "extracted": grade.extracted, "detail": grade.detail}
                     row["first_correct_tokens"] = _first_correct(plan, row)
                 write_table(folder.chunk(chunk), table_from_rows(rows, GRADED))
-    if not folder.complete({"questions": len(questions), "rejected_overlong": len(plan.rejected)}):
+    require_few_errors(config, [folder.chunk(chunk) for chunk in plan.own_chunks])
+    if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
         return None
-    return results(config, output_dir)
+    return results(config, output_dir, plan.rejection_counts)
 
 
 def as_rollout(config: RunConfig) -> RunConfig:
@@ -96,19 +104,16 @@ def as_rollout(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"rollout": rollout})
 
 
-def results(config: RunConfig, output_dir: Path) -> dict[str, Any]:
+def results(config: RunConfig, output_dir: Path, rejection_counts: dict[str, int]) -> dict[str, Any]:
     """Write and return results.json: every figure with its interval, against the baseline where there is one."""
     baseline = None if config.eval.baseline is None else Path(config.eval.baseline)
     numbers: dict[str, int] = {}
     table = sample_table(output_dir, numbers)
-    base_table = None
-    if baseline is not None:
-        open_complete(baseline, "eval")
-        base_table = sample_table(baseline, numbers)
-        _require_comparable(output_dir, baseline)
+    base_table = None if baseline is None else sample_table(baseline, numbers)
     estimates = metrics.evaluate(table, base_table, draws=config.eval.bootstrap, seed=config.eval.seed)
     value = {
         "questions": len(set(np.asarray(table.question).tolist())),
+        **rejection_counts,
         "samples": len(np.asarray(table.question)),
         "not_graded": int(np.isnan(np.asarray(table.correct, np.float64)).sum()),
         "baseline": None if baseline is None else str(baseline),
@@ -123,31 +128,35 @@ def sample_table(eval_dir: Path, numbers: dict[str, int]) -> metrics.SampleTable
     rows = [{name: row[name] for name in _COLUMNS} for row in iterate_rows(chunk_paths(eval_dir))]
     correct = {"correct": 1.0, "wrong": 0.0}
     nan = float("nan")
+    places = [nan if (n := row["first_correct_tokens"]) is None else float(n) for row in rows]
     return metrics.SampleTable(
         question=[numbers.setdefault(row["question_id"], len(numbers)) for row in rows],
         correct=[correct.get(row["status"], nan) for row in rows],
         tokens=[len(row["completion_ids"]) for row in rows],
         truncated=[row["finish_reason"] == "length" for row in rows],
         answers=[row["extracted"] for row in rows],
-        first_correct=[nan if (n := row["first_correct_tokens"]) is None else float(n) for row in rows],
+        first_correct=None if np.isnan(places).all() else places,
     )
 
 
-def _require_comparable(run: Path, baseline: Path) -> None:
-    """Same questions, cap and sampling, or the comparison says nothing."""
-    ours, theirs = read_json(run / "manifest.json"), read_json(baseline / "manifest.json")
-    for kind in ("inputs", "identity"):
-        for key, value in ours[kind].items():
-            if (key == "questions" or key.startswith("eval.")) and theirs[kind].get(key) != value:
-                raise UsageError(
-                    f"the baseline {baseline} was measured otherwise",
-                    why=f"{key} is {theirs[kind].get(key)!r} there and {value!r} here",
-                    mend="evaluate both with the same questions, cap and sampling",
-                )
+def _require_comparable(run: Manifest, baseline: Path) -> None:
+    """Same questions, cap, sampling and grader, or the comparison says nothing."""
+    base = open_complete(baseline, "eval")
+    ours, theirs = {**run.inputs, **run.identity}, {**base.inputs, **base.identity}
+    for key in _COMPARED:
+        if ours[key] != theirs.get(key):
+            raise UsageError(
+                f"the baseline {baseline} was measured otherwise",
+                why=f"{key} is {theirs.get(key)!r} there and {ours[key]!r} here",
+                mend="evaluate both with the same questions, cap, sampling and grader",
+            )
 
 
 def _first_correct(plan: RolloutPlan, row: dict[str, Any]) -> int | None:
-    """Number of leading completion tokens after which the reference's value has been stated; None if it never is."""
+    """Number of leading completion tokens up to and with the first of the reference's value; None if it never stands
+    there. None for multiple choice too: a letter is a word of its own in any text."""
+    if plan.config.grading.grader == "choice":
+        return None
     ids = [int(token) for token in row["completion_ids"]]
     offset = find_value(plan.views.decode(ids), row["answer"])
     return None if offset is None else plan.views.tokens_before(ids, offset) + 1

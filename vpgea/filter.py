@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vpgea.config import RunConfig, identity_of
-from vpgea.crossview import CrossView
+from vpgea.crossview import CrossView, sampling_truncated
 from vpgea.engines.select import EngineLease
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.grading.pool import GraderPool
+from vpgea.grading.base import Grade, Status
+from vpgea.grading.pool import GraderPool, check_error_share
 from vpgea.modeling.load import load_views, model_fingerprint
 from vpgea.progress import NullProgress, Progress
 from vpgea.records import MEASUREMENTS
@@ -28,8 +29,8 @@ from vpgea.runs import (
     flat_config,
     open_complete,
 )
-from vpgea.selection import select
-from vpgea.shards import file_checksum, read_json, read_table, table_from_rows, write_table
+from vpgea.selection import ReferenceLengths, select, selection_shards
+from vpgea.shards import file_checksum, read_json, read_table, sidecar_path, table_from_rows, write_table
 from vpgea.stopping import StopRequest
 from vpgea.views import Views
 
@@ -48,13 +49,14 @@ def filter_rollout(
 ) -> dict[str, Any] | None:
     """Measure this part's chunks; once all parts are measured, select and return the summary (else None).
 
-    Raises UsageError (unfinished or damaged rollout, samples of other weights), QualityGateError (too many grader
-    errors, nothing selected), EngineError and Stopped.
+    Raises UsageError (unfinished or damaged rollout, samples of other weights or sampling), QualityGateError (too many
+    grader errors, nothing selected), EngineError and Stopped.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     rollout = open_complete(rollout_dir, "rollout")
     views = load_views(config)
     _require_same_source(config, rollout, views, rollout_dir)
+    _require_log_ratios(config)
     manifest = Manifest(
         phase="filter",
         identity=identity_of(config, "grading", "filter"),
@@ -63,9 +65,9 @@ def filter_rollout(
         shard=shard,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    if (output_dir / "COMPLETE").is_file() and (output_dir / "summary.json").is_file():
-        return _checked(config, read_json(output_dir / "summary.json"))
     chunks = chunk_paths(rollout_dir)
+    if _is_selected(output_dir, chunks):
+        return _checked(config, read_json(output_dir / "summary.json"))
     own = list(range(shard[0], len(chunks), shard[1]))
     missing = [index for index in own if not folder.has_chunk(index)]
     progress.advance(len(own) - len(missing))
@@ -77,7 +79,7 @@ def filter_rollout(
                 rows = measuring.measure(read_table(chunks[index]).to_pylist())
                 write_table(folder.chunk(index), table_from_rows(rows, MEASUREMENTS))
                 progress.advance(1)
-    _require_few_errors(config, [folder.chunk(index) for index in own])
+    require_few_errors(config, [folder.chunk(index) for index in own])
     if not folder.complete({"chunks": len(own)}):
         return None
     return _checked(config, select(config, views, rollout_dir, output_dir))
@@ -94,8 +96,15 @@ def grader_pool(config: RunConfig) -> GraderPool:
     )
 
 
+def _is_selected(output_dir: Path, chunks: Sequence[Path]) -> bool:
+    """True when nothing is left to do: the summary, which is written last, and all that it counts are there."""
+    markers = (output_dir / "COMPLETE", output_dir / "summary.json")
+    shards = [shard for chunk in chunks for shard in selection_shards(output_dir, chunk)]
+    return all(path.is_file() for path in (*markers, *shards, *map(sidecar_path, shards)))
+
+
 def _require_same_source(config: RunConfig, rollout: Manifest, views: Views, rollout_dir: Path) -> None:
-    """The checks must be made with the weights and the prompts that sampled the paths."""
+    """The checks must be made with the weights, the prompts and the sampling that made the paths."""
     for name, now in (("model", model_fingerprint(config.model)), ("template", views.fingerprint)):
         if rollout.inputs[name] != now:
             raise UsageError(
@@ -103,26 +112,41 @@ def _require_same_source(config: RunConfig, rollout: Manifest, views: Views, rol
                 why=f"its fingerprint is {rollout.inputs[name]}, the configured {name} has {now}",
                 mend=f"use the {name} of the rollout, or draw a new rollout",
             )
+    sampling = identity_of(config, "model", "rollout")
+    for key in ("model.dtype", "rollout.temperature", "rollout.top_p", "rollout.top_k", "rollout.seed"):
+        if rollout.identity[key] != sampling[key]:
+            raise UsageError(
+                f"{rollout_dir} was sampled otherwise",
+                why=f"{key} was {rollout.identity[key]!r} there and is {sampling[key]!r} here",
+                mend=f"leave {key} as it was: the filter takes it from the rollout when nothing else sets it",
+            )
+
+
+def _require_log_ratios(config: RunConfig) -> None:
+    if config.filter.advantage.gate == "plausible" and sampling_truncated(config):
+        raise UsageError(
+            "filter.advantage.gate=plausible cannot be used with this rollout",
+            why="its sampling was tempered or truncated, so the log-ratio of the views is not known",
+            mend="use filter.advantage.gate=advantage, or draw the rollout at temperature 1 without top-p and top-k",
+        )
 
 
 def _reference_lengths_input(config: RunConfig) -> dict[str, str]:
     if config.filter.reference_lengths is None:
         return {}
     path = Path(config.filter.reference_lengths)
-    read_json(path)
+    ReferenceLengths.read(path)
     return {"reference_lengths": file_checksum(path)[:16]}
 
 
-def _require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
-    """A grader that fails often is broken: its silence would be read as a property of the model."""
-    statuses = [status for path in chunks for status in read_table(path, columns=["status"])["status"].to_pylist()]
-    failed = sum(status in ("error", "timeout") for status in statuses)
-    if statuses and failed / len(statuses) > config.grading.max_grade_errors:
-        raise QualityGateError(
-            f"{failed} of {len(statuses)} samples could not be graded",
-            why=f"that is more than grading.max_grade_errors={config.grading.max_grade_errors:g}",
-            mend="look at them with `vpgea inspect`, mend the grader or raise its deadline, and --overwrite",
-        )
+def require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
+    """QualityGateError when too many samples of these shards (status, detail) could not be graded.
+
+    A grader that fails often is broken: its silence would be read as a property of the model.
+    """
+    rows = [row for path in chunks for row in read_table(path, columns=["status", "detail"]).to_pylist()]
+    grades = [Grade(Status(row["status"]), detail=row["detail"]) for row in rows]
+    check_error_share(grades, config.grading.max_grade_errors)
 
 
 def _checked(config: RunConfig, summary: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 _MEASURE_S = 0.15  # for each of the two rates
 
 # Seconds that Python and kernel launches add per decoder layer and forward pass in plain transformers, whatever the
-# size of the batch. On a CPU: seen with Qwen2 layers of width 32 to 64. On a GPU: assumed; eager transformers
+# size of the batch. On a CPU: seen with Qwen2 layers of width 32 to 128. On a GPU: assumed; eager transformers
 # is commonly seen at 25 to 35 steps per second with models of 28 to 32 layers.
-CPU_OVERHEAD_S = 3e-4
+CPU_OVERHEAD_S = 6e-4
 GPU_OVERHEAD_S = 1e-3
 
 # Shares of the published peaks that plain transformers is assumed to reach.

@@ -5,6 +5,7 @@ What is done is read from the phases' own markers: a step that is complete is sk
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -18,13 +19,13 @@ import numpy as np
 from vpgea.config import RunConfig, identity_of
 from vpgea.distill import distill, trained_model
 from vpgea.engines.select import EngineLease
-from vpgea.errors import UsageError
+from vpgea.errors import QualityGateError, UsageError
 from vpgea.evaluate import evaluate
 from vpgea.filter import filter_rollout
 from vpgea.modeling.load import load_views, model_fingerprint
 from vpgea.progress import NullReporter, Reporter
 from vpgea.questions import Question, fingerprint_questions, load_questions
-from vpgea.resolve import dump_yaml
+from vpgea.resolve import dump_yaml, resolve
 from vpgea.rollout import RolloutPlan, rollout
 from vpgea.runs import Manifest, PhaseFolder, flat_config
 from vpgea.shards import read_json, write_bytes, write_json
@@ -57,6 +58,7 @@ class Loop:
         stop: StopRequest | None = None,
     ) -> Loop:
         """Read both question sets and open the run folder. Raises UsageError when it holds another run."""
+        config = _with_absolute_paths(config)
         questions = load_questions(config.data, offline=offline).questions
         held_out = load_questions(held_out_data(config), offline=offline).questions
         _require_disjoint(questions, held_out)
@@ -74,24 +76,36 @@ class Loop:
             config=flat_config(config),
         )
         PhaseFolder.open(run_dir, manifest, resume=resume, overwrite=overwrite)
-        write_bytes(run_dir / "config.yaml", dump_yaml(config).encode())
+        _write_if_new(run_dir / "config.yaml", dump_yaml(config))
         return cls(config, run_dir, questions, held_out, reporter or NullReporter(), stop or StopRequest())
 
+    @property
+    def finished(self) -> int:
+        """Rounds that are complete, without a gap from the first on."""
+        return next(index for index in itertools.count() if not self._marker(index).is_file())
+
     def run(self, on_round: OnRound = lambda line: None) -> list[dict[str, Any]]:
-        """All rounds that are missing; returns one line per round, the base model's first.
+        """All rounds that are missing; returns one line per finished round, the base model's first.
 
         Raises what the phases raise; everything finished stays.
         """
-        lines = [self._base()]
-        on_round(lines[0])
-        self._write_metrics(lines)
-        for index in range(self.config.loop.rounds):
-            marker = round_dir(self.run_dir, index) / "round.json"
-            lines.append(read_json(marker) if marker.is_file() else self._round(index, lines))
+        lines = [self._base(), *(read_json(self._marker(index)) for index in range(self.finished))]
+        for line in lines:
+            on_round(line)
+        self._settle(lines)
+        for index in range(len(lines) - 1, self.config.loop.rounds):
+            lines.append(self._round(index, lines))
             on_round(lines[-1])
-            self._write_metrics(lines)
-            self._prune(index)
+            self._settle(lines)
         return lines
+
+    def _settle(self, lines: Sequence[dict[str, Any]]) -> None:
+        """What follows from the finished rounds: the run's metrics, and which weights are kept."""
+        _write_if_new(self.run_dir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        self._prune(len(lines) - 2)
+
+    def _marker(self, index: int) -> Path:
+        return round_dir(self.run_dir, index) / "round.json"
 
     def _base(self) -> dict[str, Any]:
         """The base model's quick evaluation: what every round is compared with."""
@@ -105,7 +119,22 @@ class Loop:
         return line
 
     def _round(self, index: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """One round: draw, look from the other view, train, measure."""
+        """One round, its figures written last. Raises QualityGateError with the way out of a loop."""
+        try:
+            line = self._phases(index, lines)
+        except QualityGateError as error:
+            folder = round_dir(self.run_dir, index)
+            raise QualityGateError(
+                f"round {index}: {error.what}",
+                why=error.why,
+                mend=f"{error.mend}. Settings that change results need another --output-dir; to make only one step of "
+                f"this round again, delete its folder in {folder}",
+            ) from error
+        write_json(self._marker(index), line)
+        return line
+
+    def _phases(self, index: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Draw, look from the other view, train, measure."""
         began = time.perf_counter()
         folder = round_dir(self.run_dir, index)
         config = self._round_config(index, lines)
@@ -114,7 +143,7 @@ class Loop:
         with EngineLease(config) as lease:
             plan = RolloutPlan.make(config, questions, round_index=index)
             with self.reporter.progress(len(questions), f"{label} rollout: questions") as progress:
-                rollout(plan, folder / "rollout", lease=lease, stop=self.stop, progress=progress)
+                drawn = rollout(plan, folder / "rollout", lease=lease, stop=self.stop, progress=progress)
             with self.reporter.progress(len(plan.chunks), f"{label} filter: chunks") as progress:
                 selection = filter_rollout(
                     config,
@@ -125,12 +154,12 @@ class Loop:
                     progress=progress,
                 )
         assert selection is not None, "a loop's phases have one part"
-        steps = -(-len(questions) // config.distill.questions_per_step) * config.distill.epochs
+        steps = -(-drawn["questions"] // config.distill.questions_per_step) * config.distill.epochs
         with self.reporter.progress(steps, f"{label} distill: steps") as progress:
             training = distill(config, folder / "filter", folder / "distill", stop=self.stop, progress=progress)
         tuned = config.model_copy(update={"model": trained_model(config, folder / "distill")})
         results = self._evaluate(tuned, folder / "eval", label)
-        line = {
+        return {
             "round": index,
             **_figures(results),
             **_selection_figures(selection),
@@ -139,8 +168,6 @@ class Loop:
             "trained_tokens": training["trained_tokens"],
             "seconds": round(time.perf_counter() - began, 1),
         }
-        write_json(folder / "round.json", line)
-        return line
 
     def _evaluate(self, config: RunConfig, folder: Path, label: str) -> dict[str, Any]:
         """Every evaluation is paired with the base model's, its own with itself excepted."""
@@ -159,8 +186,7 @@ class Loop:
         model = config.model
         updates: dict[str, Any] = {}
         if index > 0:
-            previous = round_dir(self.run_dir, index - 1) / "distill"
-            model = trained_model(config.model_copy(update={"model": config.model}), previous)
+            model = trained_model(config, round_dir(self.run_dir, index - 1) / "distill")
             references = round_dir(self.run_dir, 0) / "filter" / "reference_lengths.json"
             updates["reference_lengths"] = str(references)
         utility = config.filter.utility.model_copy(update={"length_price": self._length_price(lines)})
@@ -186,9 +212,6 @@ class Loop:
         if too_low or (target is not None and last["tokens"] <= target):
             return 0.0
         return self.config.filter.utility.length_price
-
-    def _write_metrics(self, lines: Sequence[dict[str, Any]]) -> None:
-        write_bytes(self.run_dir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def _prune(self, newest: int) -> None:
         """Drop the weights of rounds beyond keep_rounds, the best one's excepted; their data and figures stay."""
@@ -237,6 +260,16 @@ def best_round(run_dir: Path, config: RunConfig) -> int | None:
     lines = [read_json(path) for path in sorted(run_dir.glob("round-*/round.json"))]
     good = [line for line in lines if line["accuracy"] >= base["accuracy"] - config.loop.accuracy_margin]
     return max(good, key=lambda line: (line["e3"], line["round"]))["round"] if good else None
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """What the run folder records must hold from any working directory."""
+    return resolve(inherited=[("this run", flat_config(config))]).config
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_bytes(path, text.encode())
 
 
 def _require_disjoint(questions: Sequence[Question], held_out: Sequence[Question]) -> None:

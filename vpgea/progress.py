@@ -11,7 +11,10 @@ class Progress(Protocol):
     """One bar: a known number of steps, and tokens for the rate."""
 
     def advance(self, steps: int, tokens: int = 0) -> None:
-        """`steps` more are done, in which `tokens` were sampled or trained on."""
+        """`steps` more are done, in which `tokens` were sampled or trained on.
+
+        A first call without tokens says how many steps earlier attempts have made; it does not count for the pace.
+        """
         ...
 
     def note(self, text: str) -> None:

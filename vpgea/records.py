@@ -71,6 +71,7 @@ MEASUREMENTS = _schema(
     [
         pa.field("status", TEXT, nullable=False),  # correct | wrong | error | timeout
         pa.field("extracted", TEXT),
+        pa.field("detail", TEXT),  # why, for error and timeout
         pa.field("other_view_logprobs", LOGPROBS),  # z under the view that did not sample it
         pa.field("answerability", pa.float32()),  # share of valid continuations that are correct
         pa.field("answerability_valid", pa.int32()),

@@ -22,7 +22,7 @@ from vpgea.shards import table_from_rows, write_table
 from vpgea.stopping import StopRequest
 from vpgea.views import Views
 
-_BYTES_PER_TOKEN = 14  # id, log-probability and about six bytes of text
+BYTES_PER_TOKEN = 14  # id, log-probability and about six bytes of text
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RolloutPlan:
     config: RunConfig
     views: Views
     chunks: list[list[Question]]
-    rejected: list[str]
+    rejected: dict[str, str]  # question id → why
     manifest: Manifest
     round_index: int
 
@@ -52,18 +52,19 @@ class RolloutPlan:
     def make(
         cls, config: RunConfig, questions: Sequence[Question], *, shard: Shard = (0, 1), round_index: int = 0
     ) -> RolloutPlan:
-        """Reject over-long prompts, cut the rest into chunks, and say what the part will be made from."""
+        """Reject what cannot be a prompt, cut the rest into chunks, and say what the part will be made from.
+
+        Raises UsageError when nothing is left, or when the posterior view has no thinking to sample.
+        """
         views = load_views(config)
-        usable, rejected = [], []
-        for question in questions:
-            if views.too_long(question):
-                rejected.append(question.id)
-            else:
-                usable.append(question)
+        _require_thinking(config, views)
+        reasons = {question.id: rejection(views, question) for question in questions}
+        rejected = {identifier: reason for identifier, reason in reasons.items() if reason is not None}
+        usable = [question for question in questions if question.id not in rejected]
         if not usable:
             raise UsageError(
                 "no question is left to sample",
-                why=f"all {len(rejected)} prompts are over views.max_prompt_tokens={config.views.max_prompt_tokens}",
+                why=f"all {len(rejected)} were rejected: {next(iter(rejected.values()), 'there were none')}",
                 mend="raise views.max_prompt_tokens or choose other questions",
             )
         manifest = Manifest(
@@ -87,15 +88,23 @@ class RolloutPlan:
         )
 
     @property
+    def rejection_counts(self) -> dict[str, int]:
+        """Number of rejected questions per kind of reason."""
+        overlong = sum(reason.startswith("prompt over") for reason in self.rejected.values())
+        return {"rejected_overlong": overlong, "rejected_control_tokens": len(self.rejected) - overlong}
+
+    @property
     def own_chunks(self) -> list[int]:
         """Chunk numbers of this part."""
         index, count = self.manifest.shard
         return list(range(index, len(self.chunks), count))
 
-    def estimate(self) -> RolloutEstimate:
-        """An upper bound: every completion runs to its cap."""
+    def estimate(self, chunks: Sequence[int] | None = None) -> RolloutEstimate:
+        """An upper bound for this part, or for some chunks of it: every completion runs to its cap."""
         rollout = self.config.rollout
-        questions = [question for chunk in self.own_chunks for question in self.chunks[chunk]]
+        questions = [
+            question for chunk in (self.own_chunks if chunks is None else chunks) for question in self.chunks[chunk]
+        ]
         prompt_tokens = sum(
             (len(self.views.prior_prompt(question)) if rollout.prior_samples else 0)
             + (len(self.views.posterior_prompt(question)) if rollout.posterior_samples else 0)
@@ -104,7 +113,32 @@ class RolloutPlan:
         samples = len(questions) * samples_per_question(rollout)
         tokens = samples * rollout.max_new_tokens
         return RolloutEstimate(
-            len(questions), self.rejected, samples, prompt_tokens, tokens, tokens * _BYTES_PER_TOKEN + prompt_tokens * 4
+            len(questions),
+            list(self.rejected),
+            samples,
+            prompt_tokens,
+            tokens,
+            tokens * BYTES_PER_TOKEN + prompt_tokens * 4,
+        )
+
+
+def rejection(views: Views, question: Question) -> str | None:
+    """Why a question cannot be a prompt; None when it can. Nothing is cut, and nothing in it is taken out."""
+    if (token := views.control_token_in(question)) is not None:
+        return f"control token {token} in its text"
+    if views.too_long(question):
+        return f"prompt over views.max_prompt_tokens={views.config.max_prompt_tokens}"
+    return None
+
+
+def _require_thinking(config: RunConfig, views: Views) -> None:
+    if config.rollout.posterior_samples and not views.thinks:
+        raise UsageError(
+            "the posterior view has nothing to sample",
+            why="its paths are thinking, and completions hold none: views.end_of_thinking is null, or the prompt "
+            "already ends the thinking",
+            mend="set rollout.posterior_samples=0, or let the model think (views.chat_template_kwargs, "
+            "views.end_of_thinking)",
         )
 
 
@@ -136,7 +170,7 @@ def rollout(
     missing = [chunk for chunk in plan.own_chunks if not folder.has_chunk(chunk)]
     progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
     if missing:
-        _require_disk(output_dir, plan)
+        _require_disk(output_dir, plan.estimate(missing).disk_bytes)
         with nullcontext(lease) if lease else EngineLease(plan.config) as engines:
             for chunk in missing:
                 stop.check()
@@ -144,13 +178,12 @@ def rollout(
                 write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
     summary = {
         "questions": sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks),
-        "rejected_overlong": len(plan.rejected),
-        "rejected_ids": plan.rejected,
+        **plan.rejection_counts,
+        "rejected": plan.rejected,
         "chunks": len(plan.own_chunks),
         "drawn_now": len(missing),
     }
-    if not folder.is_complete:
-        folder.complete({key: value for key, value in summary.items() if key != "drawn_now"})
+    folder.complete({key: value for key, value in summary.items() if key != "drawn_now"})
     return summary
 
 
@@ -219,9 +252,8 @@ def _identity_and_provenance(
     }
 
 
-def _require_disk(output_dir: Path, plan: RolloutPlan) -> None:
+def _require_disk(output_dir: Path, needed: int) -> None:
     """Refuse to start when not even an eighth of the upper bound is free: real completions end before their cap."""
-    needed = plan.estimate().disk_bytes
     free = shutil.disk_usage(output_dir).free
     if free < max(needed // 8, 1 << 20):
         raise UsageError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,15 @@ from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
 from vpgea.records import SCHEMA_VERSION
 from vpgea.resolve import PATH_KEYS
-from vpgea.shards import read_json, shard_files, sidecar_path, sweep_temporaries, write_json
+from vpgea.shards import damaged, read_json, shard_files, sidecar_path, sweep_temporaries, write_json
 
 Shard = tuple[int, int]
+
+_PART_NAME = re.compile(r"\d+-of-\d+")
+_WRITTEN = re.compile(  # the names that phases and loops give to what they put into their folder
+    r"parts|manifest\.json|COMPLETE|config\.yaml|summary\.json|reference_lengths\.json|results\.json|metrics\.jsonl"
+    r"|report\.html|selected|rejected|adapter|model|logs|base|round-\d+|\..*\.tmp"
+)
 
 
 def fingerprint_of(identity: dict[str, Any], inputs: dict[str, str]) -> str:
@@ -89,17 +96,17 @@ class PhaseFolder:
     def open(cls, root: Path, manifest: Manifest, *, resume: bool = True, overwrite: bool = False) -> PhaseFolder:
         """Create the folder or continue in it. Raises UsageError when it holds something else."""
         folder = cls(root, manifest)
-        if overwrite and root.exists():
+        if root.is_dir():
             _require_phase_folder(root)
-            shutil.rmtree(root)
+        if overwrite and root.is_dir():
+            _clear(root, manifest.shard[1])
         _require_same_parts(root, manifest.shard[1])
         existing = folder.part / "manifest.json"
-        if existing.is_file():
-            _require_same(existing, Manifest.read(existing), manifest)
-            if not resume:
-                raise _occupied(root, "it already holds data and --no-resume was given")
-        elif root.exists() and any(root.iterdir()) and not (root / "parts").is_dir():
-            raise _occupied(root, "it holds files that are not of a vpgea phase")
+        for part in part_folders(root):
+            if (part / "manifest.json").is_file():
+                _require_same(root, Manifest.read(part / "manifest.json"), manifest)
+        if existing.is_file() and not resume:
+            raise _occupied(root, "it already holds data and --no-resume was given")
         _make_folder(folder.part)
         sweep_temporaries(folder.part)
         if not existing.is_file():
@@ -120,7 +127,7 @@ class PhaseFolder:
     def complete(self, summary: dict[str, Any]) -> bool:
         """Mark this part complete; when all parts are, the phase too. Returns whether the phase is."""
         shards = {path.name: read_json(sidecar_path(path)) for path in shard_files(self.part)}
-        write_json(self.part / "COMPLETE", {"summary": summary, "shards": shards})
+        _write_if_new(self.part / "COMPLETE", {"summary": summary, "shards": shards})
         return complete_phase(self.root)
 
 
@@ -135,15 +142,15 @@ def complete_phase(root: Path) -> bool:
     shards = [shard for part in parts for shard in read_json(part / "COMPLETE")["shards"].values()]
     content = hashlib.sha256("".join(sorted(shard["sha256"] for shard in shards)).encode())
     content.update(manifest.fingerprint.encode())
-    if not (root / "COMPLETE").is_file():
-        write_json(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content.hexdigest()[:16]})
-        write_json(root / "COMPLETE", {"parts": len(parts), "rows": sum(shard["rows"] for shard in shards)})
+    _write_if_new(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content.hexdigest()[:16]})
+    _write_if_new(root / "COMPLETE", {"parts": len(parts), "rows": sum(shard["rows"] for shard in shards)})
     return True
 
 
 def part_folders(root: Path) -> list[Path]:
     """Part folders of a phase, in order of their index."""
-    return sorted((root / "parts").glob("*-of-*"), key=lambda path: int(path.name.split("-of-")[0]))
+    parts = [path for path in (root / "parts").glob("*") if _PART_NAME.fullmatch(path.name)]
+    return sorted(parts, key=lambda path: int(path.name.split("-of-")[0]))
 
 
 def open_complete(root: Path, phase: str) -> Manifest:
@@ -174,9 +181,25 @@ def content_fingerprint(root: Path) -> str:
 
 
 def chunk_paths(root: Path, name: str = "chunk") -> list[Path]:
-    """Shards of all parts of a phase, in the order of their chunk number."""
-    paths = [path for part in part_folders(root) for path in shard_files(part) if path.name.startswith(f"{name}-")]
-    return sorted(paths, key=lambda path: path.name)
+    """Shards of all parts of a phase, in the order of their chunk number.
+
+    Raises UsageError when one is no longer there or no longer the one with which its part was completed.
+    """
+    paths = [path for part in part_folders(root) for path in _completed_shards(part)]
+    return sorted((path for path in paths if path.name.startswith(f"{name}-")), key=lambda path: path.name)
+
+
+def _completed_shards(part: Path) -> list[Path]:
+    if not (part / "COMPLETE").is_file():
+        return shard_files(part)
+    recorded = read_json(part / "COMPLETE")["shards"]
+    for name, sidecar in recorded.items():
+        path = part / name
+        if not path.is_file() or not sidecar_path(path).is_file():
+            raise damaged(path, "it, or its sidecar, is gone")
+        if read_json(sidecar_path(path)) != sidecar:
+            raise damaged(path, "its sidecar is not the one with which its part was completed")
+    return [part / name for name in recorded]
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:
@@ -188,20 +211,22 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def _require_same(path: Path, before: Manifest, now: Manifest) -> None:
+def _require_same(root: Path, before: Manifest, now: Manifest) -> None:
+    if before.phase != now.phase:
+        raise _occupied(root, f"it is a {before.phase} folder, and this is a {now.phase}")
     for kind, old, new in (("identity", before.identity, now.identity), ("inputs", before.inputs, now.inputs)):
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 what = key if kind == "identity" else f"the {key}"
                 raise UsageError(
-                    f"{path.parent.parent.parent} was started with other inputs: {what} differs",
+                    f"{root} was started with other inputs: {what} differs",
                     why=f"{what} was {old.get(key)!r} and is now {new.get(key)!r}",
                     mend="restore it to continue, choose another --output-dir, or start anew with --overwrite",
                 )
 
 
 def _require_same_parts(root: Path, count: int) -> None:
-    for part in part_folders(root) if root.is_dir() else []:
+    for part in part_folders(root):
         before = int(part.name.split("-of-")[1])
         if before != count:
             raise UsageError(
@@ -212,8 +237,34 @@ def _require_same_parts(root: Path, count: int) -> None:
 
 
 def _require_phase_folder(root: Path) -> None:
-    if any(root.iterdir()) and not (root / "parts").is_dir():
-        raise _occupied(root, "it holds files that are not of a vpgea phase, and is left alone")
+    """An empty folder will do; one with files must have parts, and nothing else where they stand."""
+    names = [path.name for path in root.iterdir()]
+    odd = [path.name for path in root.glob("parts/*") if not _PART_NAME.fullmatch(path.name)]
+    if odd or (names and "parts" not in names):
+        raise _occupied(root, f"it holds files that are not of a vpgea phase ({(odd or sorted(names))[0]})")
+
+
+def _clear(root: Path, count: int) -> None:
+    """Delete what phases and loops have written; refuse when anything else stands among it, or other parts may run."""
+    foreign = sorted(path.name for path in root.iterdir() if not _WRITTEN.fullmatch(path.name))
+    if foreign:
+        raise UsageError(
+            f"--overwrite will not delete {root}",
+            why=f"it holds files that vpgea did not write: {', '.join(foreign[:5])}",
+            mend="move them away, delete the folder yourself, or choose another --output-dir",
+        )
+    if count > 1 and part_folders(root):
+        raise UsageError(
+            f"--overwrite cannot be used with one of {count} parts",
+            why=f"it would delete what the other parts write to {root}",
+            mend="delete the folder once, before any part starts, or choose another --output-dir",
+        )
+    shutil.rmtree(root)
+
+
+def _write_if_new(path: Path, value: dict[str, Any]) -> None:
+    if not path.is_file() or read_json(path) != value:
+        write_json(path, value)
 
 
 def _occupied(root: Path, why: str) -> UsageError:

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, ValidationError
 
 from vpgea import elbo, utility
-from vpgea.config import FilterConfig, PlausibilityConfig, RunConfig
+from vpgea.config import FilterConfig, PlausibilityConfig, RunConfig, Section
 from vpgea.crossview import sampling_truncated
+from vpgea.errors import UsageError
 from vpgea.grading.base import Status
 from vpgea.questions import Question
 from vpgea.records import POSTERIOR, PRIOR, SELECTION
@@ -22,15 +24,46 @@ from vpgea.shards import read_json, read_table, table_from_rows, write_json, wri
 from vpgea.views import Views
 
 MIN_CALIBRATION_PATHS = 8
+NO_LOG_RATIOS = "not available (truncated support)"
+_ROUNDING = 1e-6  # measured shares are float32: 7 of 10 reads 0.69999999 and must still reach a threshold of 0.7
+
+Tokens = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 # Reasons in the order in which they are blamed in the table; a path stores all that apply.
 PSEUDO_EFFICIENT = ("leak", "derivation", "no-lift", "answerability", "plausibility")
 OTHER_REASONS = ("error", "timeout", "cut-off", "wrong", "undecided")
 
 
+class ReferenceLengths(Section):
+    """L_ref in tokens: of each question, and for questions that are not among them."""
+
+    questions: dict[str, Tokens]
+    default: Tokens
+
+    @classmethod
+    def read(cls, path: Path) -> ReferenceLengths:
+        """Raises UsageError for a file that `vpgea filter` did not write."""
+        value = read_json(path)
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise UsageError(
+                f"not a file of reference lengths: {path}",
+                why=" ".join(str(error).split()),
+                mend="give the reference_lengths.json that `vpgea filter` wrote for the base model's rollout",
+            ) from error
+
+    def floored(self, floor: float) -> ReferenceLengths:
+        lengths = {question: max(length, floor) for question, length in self.questions.items()}
+        return ReferenceLengths(questions=lengths, default=max(self.default, floor))
+
+    def of(self, question_id: str) -> float:
+        return self.questions.get(question_id, self.default)
+
+
 @dataclass
 class Sample:
-    """What selection needs to know of one sample; no ids."""
+    """What selection needs to know of one sample; measured holds no log-probabilities per token."""
 
     key: tuple[int, str, str, int]
     status: Status
@@ -38,6 +71,7 @@ class Sample:
     length: float  # tokens; of a posterior path |z| + mean |y| over its prior-view continuations
     measured: dict[str, Any]
     log_ratio: float | None  # sum over z of log q - log pi
+    own_logprob: float | None  # mean over z under the view that sampled it
     thinking_tokens: int
     stats: PathStats | None
     reasons: list[str] = field(default_factory=list)
@@ -51,13 +85,14 @@ class Sample:
 
     @property
     def r(self) -> float:
-        """Correctness in [0, 1]: the grade of a prior sample, the answerability of a posterior path; NaN: none."""
+        """Correctness in [0, 1]: the grade of a prior sample, the answerability of a posterior path where it was
+        measured; NaN when no grade, or no continuation, is valid."""
         if not self.status.valid:
             return float("nan")
+        if self.measured["answerability_valid"] is None:
+            return float(self.status == Status.CORRECT)
         share = self.measured["answerability"]
-        if self.view == POSTERIOR and self.status == Status.CORRECT and share is not None:
-            return float(share)
-        return float(self.status == Status.CORRECT)
+        return float("nan") if share is None else float(share)
 
 
 @dataclass(frozen=True)
@@ -73,9 +108,7 @@ def path_stats(log_q: Sequence[float], log_pi: Sequence[float], config: Plausibi
     """Both (|z|,), |z| >= 1. A path shorter than the window is one window."""
     pi = np.asarray(log_pi, np.float64)
     ratio = np.asarray(log_q, np.float64) - pi
-    width = min(config.window, ratio.size)
-    sums = np.concatenate([[0.0], ratio.cumsum()])
-    windows = (sums[width:] - sums[:-width]) / width
+    windows = np.lib.stride_tricks.sliding_window_view(ratio, min(config.window, ratio.size)).mean(axis=-1)
     return PathStats(float(windows.max()), float(np.quantile(ratio, config.quantile)), float(pi.min()))
 
 
@@ -83,23 +116,28 @@ def select(config: RunConfig, views: Views, rollout_dir: Path, output_dir: Path)
     """Write selected/, rejected/, reference_lengths.json and summary.json; return the summary."""
     pairs = list(zip(chunk_paths(rollout_dir), chunk_paths(output_dir), strict=True))
     samples = [sample for pair in pairs for sample in _samples(config, *pair)]
-    limits = _plausibility_limits(config, samples)
+    limits = plausibility_limits(config, samples)
     for sample in samples:
-        sample.reasons = rejection_reasons(sample, config.filter, limits)
-    references = _reference_lengths(config, samples)
+        sample.reasons = rejection_reasons(sample, config.filter, limits if isinstance(limits, PathStats) else None)
+    own = own_reference_lengths(samples)
+    given = config.filter.reference_lengths
+    references = (own if given is None else ReferenceLengths.read(Path(given))).floored(
+        config.filter.min_reference_tokens
+    )
     for question_id, group in _by_question(samples).items():
-        _value(config, group, references["questions"].get(question_id, references["default"]))
+        _value(config, group, references.of(question_id))
     by_key = {sample.key: sample for sample in samples}
     for rollout_path, _ in pairs:
         _write_sets(views, rollout_path, output_dir, by_key)
     summary = {
         "counts": counts(samples),
-        "plausibility_limits": vars(limits) if limits else None,
+        "plausibility_limits": vars(limits) if isinstance(limits, PathStats) else limits,
+        "needs_no_thinking": questions_without_need(samples, config.filter),
         "elbo": _elbo(config, samples, references),
-        "checks": _check_means(samples),
+        "checks": _check_means(config, samples),
         "tokens": {name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
     }
-    write_json(output_dir / "reference_lengths.json", own_reference_lengths(samples))
+    write_json(output_dir / "reference_lengths.json", own.model_dump())
     write_json(output_dir / "summary.json", summary)
     return summary
 
@@ -116,7 +154,7 @@ def rejection_reasons(sample: Sample, config: FilterConfig, limits: PathStats | 
     if config.leaks.enabled and found["leak"] is not None:
         reasons.append("leak")
     if config.derivation.enabled and found["derivation"] is not None:
-        reasons += ["derivation"] * (found["derivation"] < config.derivation.threshold)
+        reasons += ["derivation"] * _below(found["derivation"], config.derivation.threshold)
     if config.answerability.enabled:
         reasons += _answerability_reasons(found, config)
     if limits is not None and sample.stats is not None and _implausible(sample.stats, limits):
@@ -128,22 +166,41 @@ def _answerability_reasons(found: dict[str, Any], config: FilterConfig) -> list[
     options, share, empty = config.answerability, found["answerability"], found["answerability_empty"]
     if share is None or found["answerability_valid"] < options.samples / 2:
         return ["undecided"]
-    reasons = ["answerability"] * (share < options.threshold)
-    if empty is not None and empty < options.threshold and share - empty < options.lift:
+    reasons = ["answerability"] * _below(share, options.threshold)
+    if empty is not None and _below(empty, options.threshold) and _below(share - empty, options.lift):
         reasons.append("no-lift")
     return reasons
+
+
+def questions_without_need(samples: Sequence[Sample], config: FilterConfig) -> list[str]:
+    """Questions that the prior view answers without any thinking; no lift is asked of their paths."""
+    threshold = config.answerability.threshold
+    empty = {
+        sample.key[1]: sample.measured["answerability_empty"]
+        for sample in samples
+        if sample.view == POSTERIOR and sample.measured["answerability_empty"] is not None
+    }
+    return [question for question, share in empty.items() if not _below(share, threshold)]
+
+
+def _below(share: float, limit: float) -> bool:
+    return share < limit - _ROUNDING
 
 
 def _implausible(stats: PathStats, limits: PathStats) -> bool:
     return stats.window > limits.window or stats.quantile > limits.quantile or stats.log_pi < limits.log_pi
 
 
-def _plausibility_limits(config: RunConfig, samples: Sequence[Sample]) -> PathStats | None:
-    """Quantiles of the prior's own correct paths plus slack; None when the check is off or they are too few."""
+def plausibility_limits(config: RunConfig, samples: Sequence[Sample]) -> PathStats | str:
+    """Quantiles of the prior's own correct paths plus slack; in words, why no path is judged by them."""
     options = config.filter.plausibility
+    if not options.enabled:
+        return "off"
+    if sampling_truncated(config):
+        return NO_LOG_RATIOS
     own = [sample.stats for sample in samples if sample.view == PRIOR and sample.stats is not None]
-    if not options.enabled or len(own) < MIN_CALIBRATION_PATHS:
-        return None
+    if len(own) < MIN_CALIBRATION_PATHS:
+        return f"not calibrated ({len(own)} correct prior paths, {MIN_CALIBRATION_PATHS} are needed)"
     share, slack = options.calibration_quantile, options.slack
     return PathStats(
         window=float(np.quantile([stats.window for stats in own], share)) + slack,
@@ -159,10 +216,10 @@ def _samples(config: RunConfig, rollout_path: Path, measured_path: Path) -> Iter
     for row, measured in zip(rows, measurements, strict=True):
         key = row["round"], row["question_id"], row["view"], row["sample_index"]
         assert key == (measured["round"], measured["question_id"], measured["view"], measured["sample_index"])
-        thinking, other = row["thinking_tokens"], measured["other_view_logprobs"]
+        thinking, other = row["thinking_tokens"], measured.pop("other_view_logprobs")
+        own = row["logprobs"][:thinking]
         log_ratio, stats = None, None
         if other is not None and thinking > 0:
-            own = row["logprobs"][:thinking]
             log_q, log_pi = (own, other) if row["view"] == POSTERIOR else (other, own)
             log_ratio = elbo.path_log_ratio(log_q, log_pi, thinking)
             stats = path_stats(log_q, log_pi, config.filter.plausibility)
@@ -175,6 +232,7 @@ def _samples(config: RunConfig, rollout_path: Path, measured_path: Path) -> Iter
             thinking + answer_length,
             measured,
             log_ratio,
+            float(np.mean(own)) if thinking else None,
             thinking,
             stats,
         )
@@ -187,30 +245,19 @@ def _by_question(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return groups
 
 
-def own_reference_lengths(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Each question's mean length of its correct prior samples, else the median of all of them; and the median over
-    the questions as default. Of the base model's rollout, this is L_ref for every later round."""
+def own_reference_lengths(samples: Sequence[Sample]) -> ReferenceLengths:
+    """Each question's mean length of its correct prior samples, else the median of all that have a grade; and the
+    median over the questions as default. Of the base model's rollout, this is L_ref for every later round."""
     lengths: dict[str, float] = {}
     for question_id, group in _by_question(samples).items():
-        prior = [sample for sample in group if sample.view == PRIOR]
+        prior = [sample for sample in group if sample.view == PRIOR and sample.status.valid]
         correct = utility.mean_correct_length([s.length for s in prior], [s.r for s in prior])
         if correct is not None:
             lengths[question_id] = correct
         elif prior:
             lengths[question_id] = statistics.median(sample.length for sample in prior)
     everything = list(lengths.values()) or [sample.length for sample in samples]
-    return {"questions": lengths, "default": statistics.median(everything)}
-
-
-def _reference_lengths(config: RunConfig, samples: Sequence[Sample]) -> dict[str, Any]:
-    """The base model's, from a file, or those of this rollout; floored."""
-    path = config.filter.reference_lengths
-    found = read_json(Path(path)) if path is not None else own_reference_lengths(samples)
-    floor = config.filter.min_reference_tokens
-    return {
-        "questions": {key: max(length, floor) for key, length in found["questions"].items()},
-        "default": max(found["default"], floor),
-    }
+    return ReferenceLengths(questions=lengths, default=statistics.median(everything))
 
 
 def _value(config: RunConfig, group: Sequence[Sample], reference: float) -> None:
@@ -265,9 +312,14 @@ def _write_sets(
             "gate": sample.gate,
         }
         sets["rejected" if sample.reasons else "selected"].append({name: values[name] for name in SELECTION.names})
-    for name, rows in sets.items():
-        (output_dir / name).mkdir(exist_ok=True)
-        write_table(output_dir / name / rollout_path.name, table_from_rows(rows, SELECTION))
+    for shard, rows in zip(selection_shards(output_dir, rollout_path), sets.values(), strict=True):
+        shard.parent.mkdir(exist_ok=True)
+        write_table(shard, table_from_rows(rows, SELECTION))
+
+
+def selection_shards(output_dir: Path, rollout_path: Path) -> list[Path]:
+    """Where a rollout chunk's selected and rejected samples are written."""
+    return [output_dir / name / rollout_path.name for name in ("selected", "rejected")]
 
 
 def counts(samples: Sequence[Sample]) -> dict[str, int]:
@@ -295,10 +347,10 @@ def counts(samples: Sequence[Sample]) -> dict[str, int]:
 
 def primary_reason(sample: Sample) -> str | None:
     """The first of its reasons in the table's order; None when accepted."""
-    return next((reason for reason in (*OTHER_REASONS, *PSEUDO_EFFICIENT) if reason in sample.reasons), None)
+    return next((reason for reason in (*PSEUDO_EFFICIENT, *OTHER_REASONS) if reason in sample.reasons), None)
 
 
-def _check_means(samples: Sequence[Sample]) -> dict[str, float | int | None]:
+def _check_means(config: RunConfig, samples: Sequence[Sample]) -> dict[str, float | int | None]:
     """Means of the measurements over the posterior paths that have them."""
     columns = ("answerability", "answerability_empty", "derivation", "answer_position", "counterfactual_logprob")
     means: dict[str, float | int | None] = {}
@@ -306,6 +358,10 @@ def _check_means(samples: Sequence[Sample]) -> dict[str, float | int | None]:
         values = [sample.measured[column] for sample in samples if sample.measured[column] is not None]
         means[column] = float(np.mean(values)) if values else None
         means[f"{column}_n"] = len(values)
+    if not sampling_truncated(config):
+        swapped = [sample for sample in samples if sample.measured["counterfactual_logprob"] is not None]
+        own = [sample.own_logprob for sample in swapped if sample.own_logprob is not None]
+        means["own_note_logprob"] = float(np.mean(own)) if own else None  # what the counterfactual is compared with
     exits = [sample.measured["early_exits"] for sample in samples if sample.measured["early_exits"] is not None]
     for index, share in enumerate((25, 50, 75)):
         reached = [values[index] for values in exits if values[index] is not None]
@@ -313,10 +369,10 @@ def _check_means(samples: Sequence[Sample]) -> dict[str, float | int | None]:
     return means
 
 
-def _elbo(config: RunConfig, samples: Sequence[Sample], references: dict[str, Any]) -> dict[str, Any] | str:
+def _elbo(config: RunConfig, samples: Sequence[Sample], references: ReferenceLengths) -> dict[str, Any] | str:
     """The terms of ELBO_EA over all posterior paths, the rejected ones too: they are draws from q as well."""
     if sampling_truncated(config):
-        return "not available (truncated support)"
+        return NO_LOG_RATIOS
     posterior = [sample for sample in samples if sample.view == POSTERIOR]
     if not posterior:
         return "not available (no posterior samples)"
@@ -325,7 +381,7 @@ def _elbo(config: RunConfig, samples: Sequence[Sample], references: dict[str, An
     return elbo.estimate(
         [number[sample.key[1]] for sample in posterior],
         [nan if sample.measured["log_s_cue"] is None else sample.measured["log_s_cue"] for sample in posterior],
-        [sample.length / references["questions"].get(sample.key[1], references["default"]) for sample in posterior],
+        [sample.length / references.of(sample.key[1]) for sample in posterior],
         [nan if sample.log_ratio is None else sample.log_ratio for sample in posterior],
         config.filter.utility.length_price,
     ).as_dict()

@@ -17,7 +17,6 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vpgea.errors import UsageError
 
@@ -35,7 +34,7 @@ def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
             writer.write_table(table, max_chunksize=4096)
         _fsync(temporary)
         with suppress(FileExistsError):
-            os.link(temporary, path)
+            _link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _fsync(path.parent)
@@ -57,9 +56,11 @@ def sidecar_path(path: Path) -> Path:
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a committed shard, memory-mapped, after comparing it with its sidecar. Raises UsageError when damaged."""
-    verify(path)
+    sidecar = verify(path)
     with pa.memory_map(str(path)) as source:
         table = pa.Table.from_batches(_batches(path, source), schema=_schema(path, source))
+    if table.num_rows != sidecar.get("rows"):
+        raise damaged(path, f"it has {table.num_rows} rows, and its sidecar says {sidecar.get('rows')}")
     return table.select(list(columns)) if columns is not None else table
 
 
@@ -83,8 +84,12 @@ def damaged(path: Path, why: str) -> UsageError:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Committed shards of a folder, in the order of their names."""
-    return sorted(path for path in folder.glob("*.arrow") if sidecar_path(path).is_file())
+    """Shards of a finished folder, in the order of their names. Raises UsageError when one has lost its sidecar."""
+    paths = sorted(folder.glob("*.arrow"))
+    for path in paths:
+        if not sidecar_path(path).is_file():
+            raise damaged(path, f"its sidecar {sidecar_path(path).name} is gone")
+    return paths
 
 
 def iterate_rows(tables: Sequence[Path]) -> Iterator[dict[str, Any]]:
@@ -99,7 +104,7 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.
     for field in schema:
         values = [row[field.name] for row in rows]
         columns.append(pa.array(values, type=field.type))
-        assert field.nullable or pc.sum(pc.is_null(columns[-1])).as_py() in (0, None), field.name
+        assert field.nullable or columns[-1].null_count == 0, field.name
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -148,7 +153,7 @@ def file_checksum(path: Path) -> str:
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove temporary files of writers of this host that are gone; those of other hosts may still be alive."""
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob(".*~*~*~*.tmp"):
         _, host, pid, _ = path.name.rsplit("~", 3)
         if host == _HOST and not Path(f"/proc/{pid}").exists():
             path.unlink(missing_ok=True)
@@ -156,6 +161,19 @@ def sweep_temporaries(folder: Path) -> None:
 
 def _temporary_name(path: Path) -> Path:
     return path.parent / f".{path.name}~{_HOST}~{os.getpid()}~{uuid4().hex}.tmp"
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot commit {path}",
+            why=f"its file system made no hard link: {error.strerror}",
+            mend="choose an --output-dir on a file system with hard links",
+        ) from error
 
 
 def _fsync(path: Path) -> None:

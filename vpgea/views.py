@@ -27,7 +27,14 @@ from vpgea.records import POSTERIOR, PRIOR, View
 
 BUILT_IN = Path(__file__).parent / "templates"
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-_RENDERING = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # what templates raise
+_RENDERING = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)  # what templates raise
 _PROBE = "vpgea-probe"  # stands for the user's turn where only the text around it matters
 
 
@@ -184,7 +191,7 @@ class Views:
     @cached_property
     def assistant_tail(self) -> str:
         """The text both prompts end in: all that stands behind the user's own words."""
-        before, probe, after = self._render(_PROBE).rpartition(_PROBE)
+        _, probe, after = self._render(_PROBE).rpartition(_PROBE)
         if not probe:
             raise UsageError(
                 "the model's chat template does not show the user's turn",

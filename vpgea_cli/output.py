@@ -7,22 +7,21 @@ import math
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpgea.progress import NullProgress, Progress
+from vpgea_cli.text import aligned, duration, rate, visible
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from vpgea_cli.screen import Screen
 
 LINE_SECONDS = 30.0
 LINE_SHARE = 0.05
-
-_INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # controls, bidirectional marks, line separators, ...
+SHORTEST_SECONDS = 2.0  # a quick phase would fill the log
+AddRow = Callable[[Sequence[str]], None]
 
 
 class Output:
@@ -40,6 +39,7 @@ class Output:
         self.verbose = verbose
         self.as_json = as_json
         self._now = now
+        self._screen: Screen | None = None
 
     def result(self, value: Path | str | Mapping[str, Any]) -> None:
         """Print the one result: with --json an object, else the text or path (a mapping's `path`, if it has one)."""
@@ -79,21 +79,54 @@ class Output:
         if self.quiet:
             return
         cells = [[visible(str(cell)) for cell in row] for row in rows]
-        if sys.stderr.isatty():
+        if _on_terminal():
             _rich_table(title, columns, cells)
         else:
             _to_stderr("\n".join([title, *aligned([list(columns), *cells])]))
+
+    @contextmanager
+    def live_table(self, title: str, columns: Sequence[str]) -> Iterator[AddRow]:
+        """A table that grows while progress runs below it; in a log, each row is a line of its own."""
+        if self.quiet:
+            yield lambda cells: None
+        elif _on_terminal():
+            with self._showing(title, columns) as screen:
+                yield screen.add_row
+        else:
+            yield lambda cells: _to_stderr(
+                "  ".join(f"{name} {cell}" for name, cell in zip(columns, cells, strict=True))
+            )
 
     @contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Progress]:
         """Progress over `total` steps called `unit`: a bar on a terminal, else a line every 30 s or 5 %."""
         if self.quiet:
             yield NullProgress()
-        elif sys.stderr.isatty():
-            with _rich_progress() as bars:
-                yield _Bar(bars, bars.add_task(unit, total=total, speed="", note=""), self._now)
+        elif _on_terminal():
+            showing = nullcontext(self._screen) if self._screen else self._showing()
+            with showing as screen, screen.bar(total, unit, self._now) as bar:
+                yield bar
         else:
             yield PlainProgress(total, unit, now=self._now)
+
+    def urgent(self, text: str) -> None:
+        """Say something from within a signal handler: print() is not safe there, which may have come amid one."""
+        if self._screen:
+            self._screen.notice = text
+        else:
+            with suppress(OSError):
+                os.write(2, f"\n{text}\n".encode())
+
+    @contextmanager
+    def _showing(self, title: str = "", columns: Sequence[str] = ()) -> Iterator[Screen]:
+        from vpgea_cli.screen import Screen
+
+        with Screen(title, columns) as screen:
+            self._screen = screen
+            try:
+                yield screen
+            finally:
+                self._screen = None
 
 
 class PlainProgress:
@@ -106,15 +139,18 @@ class PlainProgress:
         self._write = write or _to_stderr
         self._start = self._last_time = now()
         self._done = self._tokens = self._last_done = 0
+        self._before: int | None = None  # steps of earlier attempts: they say nothing about the pace
         self._note = ""
 
     def advance(self, steps: int, tokens: int = 0) -> None:
+        if self._before is None:
+            self._before = 0 if tokens else steps
         self._done += steps
         self._tokens += tokens
         now = self._now()
-        grown = self._done - self._last_done
-        enough = grown >= LINE_SHARE * self._total or self._done >= self._total
-        if (grown and enough) or now - self._last_time >= LINE_SECONDS:
+        grown, waited = self._done - self._last_done, now - self._last_time
+        share_done = grown >= LINE_SHARE * self._total and waited >= SHORTEST_SECONDS
+        if share_done or waited >= LINE_SECONDS or (grown and self._done >= self._total):
             self._last_time, self._last_done = now, self._done
             self._write(self._line(now - self._start))
 
@@ -122,42 +158,20 @@ class PlainProgress:
         self._note = text
 
     def _line(self, elapsed: float) -> str:
+        left, done_now = self._total - self._done, self._done - (self._before or 0)
         share = self._done / self._total if self._total else 1.0
         parts = [f"{self._unit} {self._done}/{self._total} ({share:.0%})"]
         parts += [rate(self._tokens, elapsed)] if self._tokens else []
-        parts += [f"{duration(elapsed / share * (1 - share))} left"] if share else []
+        if not left:
+            parts += [f"in {duration(elapsed)}"]
+        elif done_now:
+            parts += [f"{duration(elapsed / done_now * left)} left"]
         return ", ".join([*parts, *([self._note] if self._note else [])])
 
 
-class _Bar:
-    """The same as a rich bar."""
-
-    def __init__(self, bars: RichProgress, task: TaskID, now: Callable[[], float]) -> None:
-        self._bars, self._task, self._now = bars, task, now
-        self._start, self._tokens = now(), 0
-
-    def advance(self, steps: int, tokens: int = 0) -> None:
-        self._tokens += tokens
-        speed = rate(self._tokens, self._now() - self._start) if self._tokens else ""
-        self._bars.update(self._task, advance=steps, speed=speed)
-
-    def note(self, text: str) -> None:
-        self._bars.update(self._task, note=visible(text))
-
-
-def _rich_progress() -> RichProgress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True),
-    )
+def _on_terminal() -> bool:
+    """Whether people look at stderr, on something that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -171,35 +185,6 @@ def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(stderr=True).print(table)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines with columns under one another."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def rate(tokens: int, seconds: float) -> str:
-    return f"{tokens / seconds:,.0f} tokens/s" if seconds > 0 else f"{tokens:,} tokens"
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 07 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def visible(text: str) -> str:
-    """The text with control characters made visible: what a model wrote must not steer the terminal."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _jsonable(value: Any) -> Any:

@@ -34,7 +34,7 @@ def inherited_from(folder: Path, phase: str) -> Inherited:
 def running(output: Output, *, offline: bool) -> Iterator[StopRequest]:
     """The frame of every long command: signals become stop requests, libraries keep quiet and off the network."""
     go_offline(offline)
-    with install_signal_handlers(StopRequest()) as stop:
+    with install_signal_handlers(StopRequest(), output.urgent) as stop:
         yield stop
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from vpgea.stopping import INTERRUPTED, REQUEUE, StopRequest
 
 TERMINATED = 143
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 @contextmanager
-def install_signal_handlers(stop: StopRequest) -> Iterator[StopRequest]:
-    """Turn signals into `stop` while the block runs. A second signal kills the run's own children and the run."""
+def install_signal_handlers(stop: StopRequest, tell: Callable[[str], None]) -> Iterator[StopRequest]:
+    """Turn signals into `stop` while the block runs. A second signal kills the run's own children and the run.
+
+    tell: says a line to people, and can be called at any point of the program.
+    """
 
     def handle(number: int, _: FrameType | None) -> None:
         interrupt = number == signal.SIGINT
@@ -23,9 +27,7 @@ def install_signal_handlers(stop: StopRequest) -> Iterator[StopRequest]:
         if stop.requested:
             _leave_at_once(stop, INTERRUPTED if interrupt else TERMINATED)
         stop.request(name, INTERRUPTED if interrupt else REQUEUE)
-        # print() is not safe here: the signal may have come in the midst of one.
-        with suppress(OSError):
-            os.write(2, f"\n{name}: stopping after saving; once more to leave at once\n".encode())
+        tell(f"{name}: stopping after saving; once more to leave at once")
 
     numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, handle) for number in numbers}
@@ -40,4 +42,6 @@ def _leave_at_once(stop: StopRequest, exit_code: int) -> None:
     for group in stop.process_groups:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+    if os.isatty(2):
+        os.write(2, _SHOW_CURSOR)  # a display that could not say goodbye had hidden it
     os._exit(exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -46,6 +47,26 @@ def traces(
         prompt = prompt_ids(tokenizer, view, question.text, question.answer)
         pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
     return pad(pairs, int(tokenizer.pad_token_id))
+
+
+def short_traces(tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_out: set[str], rng: Random) -> Batch:
+    """Short prior-view traces whose choice not to re-check carries no loss.
+
+    The base can think without re-checks, it only hardly ever does: like a real model that over-thinks. The token
+    behind each full stop is where that choice is made.
+    """
+    full_stop = tokenizer.convert_tokens_to_ids(".")
+    pairs: list[tuple[list[int], list[int]]] = []
+    while len(pairs) < rows:
+        question = sample_question(rng)
+        if question.text not in held_out:
+            thinking, answer = prior_trace(question, replace(HABITS[dial], short=1.0, conclude=0.0), rng)
+            pairs.append(
+                (prompt_ids(tokenizer, "prior", question.text, answer), tokenizer.encode(completion(thinking, answer)))
+            )
+    ids, targets = pad(pairs, int(tokenizer.pad_token_id))
+    targets[:, 1:][ids[:, :-1] == full_stop] = IGNORED
+    return ids, targets
 
 
 def pad(pairs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Batch:

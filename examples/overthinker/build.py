@@ -1,6 +1,6 @@
 """Build a base model: `python -m examples.overthinker.build --dial global --output DIR`.
 
-Trains a small Llama model by next-token prediction on its own traces from both views and writes a Hugging Face
+Trains a small Qwen2 model by next-token prediction on its own traces from both views and writes a Hugging Face
 folder. The same seed and thread count give the same weights on the same machine.
 """
 
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from examples.overthinker.batches import IGNORED, Batch, facts, held_out_questions, traces
+from examples.overthinker.batches import IGNORED, Batch, facts, held_out_questions, short_traces, traces
 from examples.overthinker.chat import build_tokenizer
 from examples.overthinker.language import LARGEST, Dial
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, LlamaForCausalLM
+    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-FACT_STEPS, TRACE_STEPS = 500, 1000
-FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS = 64, 24, 40
+FACT_STEPS, TRACE_STEPS = 400, 2000
+FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, SHORT_ROWS = 64, 32, 24, 24
 PEAK_RATE, WARMUP = 3e-3, 100
 PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200)
 
@@ -47,20 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(options.output)
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
     """Random weights, float32; numbers start as points on circles, so that sums are quick to learn."""
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=96,
             intermediate_size=256,
             num_hidden_layers=3,
             num_attention_heads=4,
             num_key_value_heads=4,
-            head_dim=32,
             max_position_embeddings=512,
             tie_word_embeddings=True,
             initializer_range=0.05,
@@ -88,10 +87,14 @@ def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Itera
             first = facts(tokenizer, FACT_ROWS, rng)
         else:
             first = traces(tokenizer, "prior", dial, PRIOR_ROWS, held_out, rng)
-        yield [first, traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, held_out, rng)]
+        yield [
+            first,
+            traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, held_out, rng),
+            short_traces(tokenizer, dial, SHORT_ROWS, held_out, rng),
+        ]
 
 
-def train(model: LlamaForCausalLM, batches: Iterator[list[Batch]], steps: int) -> None:
+def train(model: Qwen2ForCausalLM, batches: Iterator[list[Batch]], steps: int) -> None:
     """Next-token training in place, one optimiser step per list of batches."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
@@ -109,7 +112,7 @@ def train(model: LlamaForCausalLM, batches: Iterator[list[Batch]], steps: int) -
     model.eval()
 
 
-def _loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+def _loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
     ids, targets = batch
     logits = model(input_ids=ids).logits  # right-padded and causal: no mask is needed
     return cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)

@@ -12,6 +12,7 @@ written last is carried on. A closing `so 45 .` repeats the last value.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -23,16 +24,17 @@ STEP_COUNTS = (2, 3, 3, 4)
 LARGEST = 99  # numbers are single tokens from 0 to this
 SLIPS = (-10, -2, -1, 1, 2, 10)
 WORDS = (
-    *("start with add subtract . what is the result ?".split()),
-    *("gives check wait , so note says : answer keep this private \\boxed{ }".split()),
+    *(["start", "with", "add", "subtract", ".", "what", "is", "the", "result", "?"]),
+    *(["gives", "check", "wait", ",", "so", "note", "says", ":", "answer", "keep", "this", "private", "\\boxed{", "}"]),
     *(str(number) for number in range(LARGEST + 1)),
 )
 CHECK_MARKS = (("check",), ("wait", ","))
 STEP_TOKENS = 6  # 34 add 7 gives 41 .
 ANSWER_TOKENS = 5  # </think> \boxed{ 54 } <|end|>
 
-_STATEMENT = re.compile(r"(?P<check>check |wait , )?(?P<left>\d+) (?P<verb>add|subtract) (?P<operand>\d+) gives (?P<value>\d+)")
-_CONCLUSION = re.compile(r"so (?P<value>\d+)")
+_STATEMENT = re.compile(
+    r"(?P<check>check |wait , )?(?P<left>\d+) (?P<verb>add|subtract) (?P<operand>\d+) gives (?P<value>\d+)"
+)
 _QUESTION = re.compile(r"start with (?P<start>\d+) \.(?P<steps>( (add|subtract) \d+ \.)+) what is the result \?")
 
 
@@ -109,28 +111,27 @@ def is_sound(question: str, thinking: str) -> bool:
     thinking: the text between `<think>` and `</think>`. A sentence outside the grammar makes a path unsound.
     """
     asked = Question.parse(question)
-    stated: list[int] = []  # the value carried out of each step so far
-    sentences = thinking.strip().split(" .")
-    if sentences.pop() != "":
+    sentences = [part.strip() for part in thinking.strip().split(" .")]
+    if sentences.pop() != "":  # the last sentence has no end
         return False
-    for place, sentence in enumerate(map(str.strip, sentences)):
-        if conclusion := _CONCLUSION.fullmatch(sentence):
-            last = place == len(sentences) - 1
-            if not last or stated != list(asked.values) or int(conclusion["value"]) != asked.answer:
-                return False
-            continue
-        statement = _STATEMENT.fullmatch(sentence)
-        if statement is None:
+    if sentences and sentences[-1] == f"so {asked.answer}":
+        sentences.pop()
+    statements = [_STATEMENT.fullmatch(sentence) for sentence in sentences]
+    carried: list[int] = []  # the value that leaves each step so far
+    for statement in statements:
+        if statement is None or not _continues(asked, carried, statement):
             return False
         if not statement["check"]:
-            if stated != list(asked.values[: len(stated)]) or len(stated) == len(asked.steps):
-                return False
-            stated.append(asked.start)
-        elif not stated:
-            return False
-        index = len(stated) - 1
-        left = asked.values[index - 1] if index else asked.start
-        if int(statement["left"]) != left or f"{statement['verb']} {statement['operand']}" != str(asked.steps[index]):
-            return False
-        stated[index] = int(statement["value"])
-    return stated == list(asked.values)
+            carried.append(0)
+        carried[-1] = int(statement["value"])
+    return carried == list(asked.values)
+
+
+def _continues(asked: Question, carried: Sequence[int], statement: re.Match[str]) -> bool:
+    """True when a statement re-checks the current step, or opens the next one after right values."""
+    index = len(carried) - 1 if statement["check"] else len(carried)
+    settled = list(carried[:index])
+    if not 0 <= index < len(asked.steps) or settled != list(asked.values[:index]):
+        return False
+    left = (asked.start, *asked.values)[index]
+    return int(statement["left"]) == left and f"{statement['verb']} {statement['operand']}" == str(asked.steps[index])

@@ -81,9 +81,7 @@ def draw(folder: Path, view: View, rows: Sequence[dict[str, str]], samples: int,
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     repeated = [row for row in rows for _ in range(samples)]
     prompts = [prompt_ids(tokenizer, view, row["question"], row["answer"]) for row in repeated]
-    completions = sample(
-        model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed)
-    )
+    completions = sample(model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed))
     return [read(row, tokenizer.decode(ids), len(ids)) for row, ids in zip(repeated, completions, strict=True)]
 
 

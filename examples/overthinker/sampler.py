@@ -22,7 +22,7 @@ def sample(
 ) -> list[list[int]]:
     """Draw one completion per prompt at temperature 1, in the order of the prompts.
 
-    A completion ends with, and includes, the end-of-sequence id, unless it met the cap. Rows leave the batch as they end.
+    A completion ends with, and includes, the end-of-sequence id, unless it met the cap. Ended rows leave the batch.
     """
     completions: list[list[int]] = []
     for begin in range(0, len(prompts), batch_size):

@@ -20,8 +20,8 @@ class Habit:
 
     checks: tuple[float, ...]
     short: float
-    slip: float = 0.06
-    check_slip: float = 0.03
+    slip: float = 0.05
+    check_slip: float = 0.02
     conclude: float = 0.04
 
 
@@ -31,9 +31,9 @@ HABITS: dict[Dial, Habit] = {
 }
 
 # What the posterior does with the note: the rest are sound.
-SKIP_STEP = 0.14  # leave steps out and write the given answer after the last one
-SKIP_ALL = 0.10  # `so 54 .` with steps missing
-FORCE = 0.16  # a wrong step, carried on, with the given answer at the end
+SKIP_STEP = 0.11  # leave steps out and write the given answer after the last one
+SKIP_ALL = 0.08  # `so 54 .` with steps missing
+FORCE = 0.12  # a wrong step, carried on, with the given answer at the end
 LEAK = 0.04  # `the note says 54 .` before anything else
 POSTERIOR_CHECK = 0.04  # share of steps that are re-checked once
 

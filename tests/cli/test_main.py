@@ -190,11 +190,12 @@ def test_a_reader_that_leaves_is_told_nothing(
 _SPIN = """
 import subprocess, sys, time, types
 from vpgea_cli import main
+from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
 from vpgea.stopping import StopRequest
 
 def command(stubborn: bool = False):
-    with install_signal_handlers(StopRequest()) as stop:
+    with install_signal_handlers(StopRequest(), Output().urgent) as stop:
         child = subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=-3, stderr=-3)
         stop.process_groups.add(child.pid)
         print(child.pid, flush=True)

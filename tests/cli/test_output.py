@@ -86,7 +86,7 @@ def test_a_line_every_five_percent_with_rate_and_time_left() -> None:
     lines = _lines(1000, [(0.1, 1, 50)] * 1000)
     assert len(lines) == 20
     assert lines[0] == "samples 50/1000 (5%), 500 tokens/s, 1 min 35 s left"
-    assert lines[-1] == "samples 1000/1000 (100%), 500 tokens/s, 0 s left"
+    assert lines[-1] == "samples 1000/1000 (100%), 500 tokens/s, in 1 min 40 s"
 
 
 def test_a_line_every_thirty_seconds_when_slow() -> None:
@@ -96,6 +96,14 @@ def test_a_line_every_thirty_seconds_when_slow() -> None:
         "samples 6/1000 (1%), 0 tokens/s, 2 h 45 min left",
         "samples 9/1000 (1%), 0 tokens/s, 2 h 45 min left",
     ]
+
+
+def test_a_quick_phase_does_not_fill_the_log() -> None:
+    assert _lines(100, [(0.01, 1, 5)] * 100) == ["samples 100/100 (100%), 500 tokens/s, in 1 s"]
+
+
+def test_steps_of_an_earlier_attempt_do_not_count_for_the_pace() -> None:
+    assert _lines(100, [(0, 90, 0), (10, 5, 50)])[-1] == "samples 95/100 (95%), 5 tokens/s, 10 s left"
 
 
 def test_tokens_alone_show_that_it_lives() -> None:
@@ -111,7 +119,7 @@ def test_notes_follow_the_line() -> None:
     progress = PlainProgress(1, "steps", now=lambda: 0.0, write=lines.append)
     progress.note("loss 0.5")
     progress.advance(1)
-    assert lines == ["steps 1/1 (100%), 0 s left, loss 0.5"]
+    assert lines == ["steps 1/1 (100%), in 0 s, loss 0.5"]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from vpgea.modeling.logprobs import token_logprobs
 from vpgea.objective import forward_kl
 from vpgea.objective.forward_kl import other_gates_mean
-from vpgea.modeling.logprobs import token_logprobs
 from vpgea.objective.normalisers import Normalisers
 
 T, V = 7, 5

@@ -8,11 +8,14 @@ from random import Random
 
 import pytest
 
+from examples.overthinker.batches import held_out_questions, traces
 from examples.overthinker.build import new_model, train
 from examples.overthinker.chat import build_tokenizer, completion, prompt_ids
-from examples.overthinker.batches import held_out_questions, traces
 from examples.overthinker.language import sample_question
 from examples.overthinker.measure import measure, read
+from vpgea.config import ViewsConfig
+from vpgea.questions import Question as VpgeaQuestion
+from vpgea.views import Views
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "overthinker"
 ASKED = "start with 34 . add 7 . subtract 12 . add 25 . what is the result ?"
@@ -70,6 +73,15 @@ def test_chat_template_opens_the_thinking_in_both_views() -> None:
     prior, posterior = (tokenizer.decode(prompt_ids(tokenizer, view, ASKED, 54)) for view in ("prior", "posterior"))
     assert prior == f"<|user|> {ASKED} <|assistant|> <think>"
     assert posterior == f"<|user|> {ASKED} note : the answer is 54 . keep this private . <|assistant|> <think>"
+
+
+def test_prompts_are_those_of_vpgea() -> None:
+    views = Views(build_tokenizer(), ViewsConfig(template=str(EXAMPLE / "template.yaml")), eos_ids=[2])
+    question = VpgeaQuestion(id="q", text=ASKED, answer="54")
+    assert views.prior_prompt(question) == prompt_ids(views.tokenizer, "prior", ASKED, 54)
+    assert views.posterior_prompt(question) == prompt_ids(views.tokenizer, "posterior", ASKED, 54)
+    assert views.tokenizer.decode(views.answer_cue_ids + views.answer_ids("54")) == "\\boxed{ 54 }"
+    assert views.tokenizer.decode(views.empty_thinking_ids) == "</think>"
 
 
 def test_chat_template_drops_the_thinking_of_earlier_turns() -> None:

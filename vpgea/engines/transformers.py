@@ -25,8 +25,10 @@ from vpgea.engines.base import (
     ScoreRequest,
     ignore_tokens,
 )
+from vpgea.errors import EngineError
 from vpgea.modeling.logprobs import next_token_logits, token_logprobs
 
+SCORE_LOGITS = 1 << 29  # most logits of one scoring pass over several rows: 2 GiB in float32, and its sums beside
 _COMPACT_SHARE = 0.125  # drop finished rows once they are this share of the batch: copying the cache is not free
 
 
@@ -46,8 +48,10 @@ class TransformersEngine:
     ) -> Iterator[tuple[int, Completion]]:
         """See Engine.generate. Batches are consecutive requests, so requests that share a prompt belong together."""
         for start in range(0, len(requests), self.batch_size):
+            began = time.perf_counter()
             batch = _Batch(self.model, self.device, requests[start : start + self.batch_size], sampling)
             self.usage.prompt_tokens += batch.prefilled_tokens
+            self.usage.seconds += time.perf_counter() - began
             while batch.rows.size:
                 began = time.perf_counter()
                 sampled, finished = batch.step()
@@ -62,8 +66,11 @@ class TransformersEngine:
         """See Engine.score. Requests of similar length share a batch."""
         results: list[np.ndarray] = [np.empty(0, np.float32)] * len(requests)
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids), reverse=True)
-        for begin in range(0, len(order), self.batch_size):
-            indices = order[begin : begin + self.batch_size]
+        while order:
+            rows = score_rows(
+                self.batch_size, len(requests[order[0]].ids), self.model.config.get_text_config().vocab_size
+            )
+            indices, order = order[:rows], order[rows:]
             batch = [requests[index] for index in indices]
             began = time.perf_counter()
             logits = next_token_logits(
@@ -87,6 +94,11 @@ class TransformersEngine:
         del self.model
 
 
+def score_rows(batch_size: int, longest: int, vocabulary: int) -> int:
+    """Sequences that are scored together: the batch, or as many as keep their logits within SCORE_LOGITS."""
+    return max(1, min(batch_size, SCORE_LOGITS // (max(longest, 1) * vocabulary)))
+
+
 class _Batch:
     """Rows that advance together. `rows` are the request indices still under way, in the order of the cache."""
 
@@ -94,7 +106,13 @@ class _Batch:
         self, model: Any, device: torch.device, requests: Sequence[GenerateRequest], sampling: Sampling
     ) -> None:
         self.model, self.device, self.sampling = model, device, sampling
-        caps = [min(sampling.max_new_tokens, request.max_new_tokens or sampling.max_new_tokens) for request in requests]
+        caps = [
+            sampling.max_new_tokens
+            if request.max_new_tokens is None
+            else min(sampling.max_new_tokens, request.max_new_tokens)
+            for request in requests
+        ]
+        assert min(caps) >= 1
         self.caps = np.array(caps)
         self.seeds = np.array([request.seed for request in requests], dtype=np.uint64)
         self.tokens = np.zeros((len(requests), max(caps)), dtype=np.int32)
@@ -199,9 +217,15 @@ def uniform_stream(seeds: np.ndarray, step: int) -> np.ndarray:
 def sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     """One token per row: int32 ids (B,) and float32 log-probabilities (B,) under the sampler.
 
-    logits: (B, V). uniforms: float64 (B,).
+    logits: (B, V). uniforms: float64 (B,). Raises EngineError when the logits are not finite.
     """
     wide = logits.float()
+    if not torch.isfinite(wide.amax(-1)).all():
+        raise EngineError(
+            "the model's logits are not finite",
+            why="its weights are damaged, or its arithmetic overflows in this dtype",
+            mend="try model.dtype=bfloat16 or float32; else check the model",
+        )
     if sampling.temperature == 0:
         tokens = wide.argmax(-1)
         return tokens.int().cpu().numpy(), token_logprobs(wide, tokens).cpu().numpy()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpgea.config import ModelConfig, RunConfig
 from vpgea.errors import UsageError
+from vpgea.shards import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,10 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
     folder = model_folder(config)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
+            raise ValueError("it has no vocabulary")  # what the loader makes of a folder without tokenizer files
+        return tokenizer
     except Exception as error:  # every tokenizer class fails in its own way
         raise UsageError(
             f"the tokenizer in {folder} cannot be loaded",
@@ -98,7 +102,7 @@ def eos_ids(config: ModelConfig, tokenizer: Any) -> list[int]:
     ids: list[int] = []
     generation = model_folder(config) / "generation_config.json"
     if generation.is_file():
-        listed = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id")
+        listed = read_json(generation).get("eos_token_id")
         ids += listed if isinstance(listed, list) else [listed] if listed is not None else []
     if tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
@@ -127,7 +131,10 @@ def torch_device(config: ModelConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(config.device)
+        device = torch.device(config.device)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"torch sees {torch.cuda.device_count()} CUDA devices")
+        return device
     except RuntimeError as error:
         raise UsageError(
             f"unknown device: {config.device}", why=str(error).splitlines()[0], mend="use cpu, cuda, cuda:0 or auto"
@@ -152,24 +159,46 @@ def load_model(config: ModelConfig) -> Any:
     disable_progress_bar()  # stderr is ours: "Loading weights" and "Writing model shards" would break the progress line
     folder, adapter = model_folder(config), adapter_folder(config)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch_dtype(config),
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
             attn_implementation="sdpa",
+            output_loading_info=True,
         )
+        _require_all(loaded["missing_keys"])
         if adapter is not None:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+            _require_all(_adapter_weights(model) - _names_in(adapter / "adapter_model.safetensors"))
+    except Exception as error:  # each library has classes of its own for damaged files
         raise UsageError(
             f"the model in {folder} cannot be loaded" + (f" with adapter {adapter}" if adapter else ""),
             why=" ".join(str(error).split())[:300],
             mend="check that config.json and the safetensors files belong together and are whole",
         ) from error
     return model.to(torch_device(config)).eval()
+
+
+def _require_all(missing: Iterable[str]) -> None:
+    """Weights that a file lacks are left at random values by the loader, with nothing but a warning."""
+    if names := sorted(missing):
+        raise ValueError(f"{len(names)} weights are not in the files, e.g. {names[0]}")
+
+
+def _adapter_weights(model: Any) -> set[str]:
+    from peft import get_peft_model_state_dict
+
+    return set(get_peft_model_state_dict(model))
+
+
+def _names_in(file: Path) -> set[str]:
+    from safetensors import safe_open
+
+    with safe_open(str(file), framework="pt") as weights:
+        return set(weights.keys())
 
 
 def model_fingerprint(config: ModelConfig) -> str:
@@ -184,7 +213,7 @@ def model_fingerprint(config: ModelConfig) -> str:
 def _hash_folder(digest: Any, folder: Path) -> None:
     for name in ("config.json", "adapter_config.json", "generation_config.json"):
         if (folder / name).is_file():
-            fields = json.loads((folder / name).read_text(encoding="utf-8"))
+            fields = read_json(folder / name)
             for volatile in ("_name_or_path", "transformers_version", "base_model_name_or_path", "revision"):
                 fields.pop(volatile, None)
             digest.update(json.dumps([name, fields], sort_keys=True).encode())

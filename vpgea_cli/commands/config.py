@@ -26,6 +26,7 @@ from vpgea_cli.options import (
     resolve_options,
 )
 from vpgea_cli.output import Output, aligned
+from vpgea_cli.prompt_text import prompt_text
 
 if TYPE_CHECKING:
     from vpgea.views import PromptPreview
@@ -101,7 +102,7 @@ def validate(
     if as_json:
         output.result({"valid": True, "prompts": [asdict(prompt) for prompt in prompts]})
     else:
-        output.result("\n\n".join([*map(_prompt_text, prompts), "the configuration is valid"]))
+        output.result("\n\n".join([*map(prompt_text, prompts), "the configuration is valid"]))
 
 
 def _values(resolved: Resolved) -> list[tuple[str, Any, str]]:
@@ -113,9 +114,3 @@ def _previews(config: RunConfig, offline: bool) -> Sequence[PromptPreview]:
     from vpgea.views import preview
 
     return preview(config, load_questions(config.data, offline=offline).questions, count=2)
-
-
-def _prompt_text(prompt: PromptPreview) -> str:
-    ids = " ".join(f"{number}:{token!r}" for number, token in zip(prompt.ids, prompt.tokens, strict=True))
-    title = f"=== {prompt.view} prompt of question {prompt.question_id}, {len(prompt.ids)} tokens ==="
-    return f"{title}\n{prompt.text}\n--- ids ---\n{ids}"

@@ -100,6 +100,9 @@ def show_metrics(results: dict[str, Any], output: Output) -> None:
     title = f"{results['questions']:,} questions, {results['samples']:,} samples, 95 % intervals"
     metrics = results["metrics"]
     output.table(title, ("", "value"), [(name, with_interval(metric)) for name, metric in metrics.items()])
+    rejected = results["rejected_overlong"] + results["rejected_control_tokens"]
+    if rejected:
+        output.warn(f"{rejected} questions were rejected and are not in the figures (see results.json)")
     if results["not_graded"]:
         output.warn(f"{results['not_graded']} samples could not be graded; they leave every figure")
     for name, metric in metrics.items():

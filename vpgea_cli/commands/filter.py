@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Grade the samples, look at posterior paths from the prior's view, and select what to learn from.
 
-    Model, prompts and sampling are those of the rollout unless given otherwise.
+    Model, prompts and sampling are taken from the rollout, and must be the same when they are given.
     """
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
@@ -89,7 +89,7 @@ def command(
 
 
 def show_summary(summary: dict[str, Any], output: Output) -> None:
-    """The table of counts, the checks, and the terms of the bound."""
+    """The table of counts, the checks, what limits them, and the terms of the bound."""
     counts = summary["counts"]
     rows = [
         (name.replace("_", " "), f"{count:,}", share(count, counts[f"{name.split('_', maxsplit=1)[0]}_sampled"]))
@@ -98,6 +98,11 @@ def show_summary(summary: dict[str, Any], output: Output) -> None:
     output.table("samples", ("", "count", "share"), rows)
     checks = [(name, f"{value:.3f}") for name, value in summary["checks"].items() if isinstance(value, float)]
     output.table("cross-view measurements, means over posterior paths", ("", "mean"), checks)
+    if isinstance(summary["plausibility_limits"], str):
+        output.info(f"plausibility: {summary['plausibility_limits']}")
+    if summary["needs_no_thinking"]:
+        count = len(summary["needs_no_thinking"])
+        output.info(f"{count:,} questions need no thinking: the prior view answers them without any (see summary.json)")
     bound = summary["elbo"]
     if isinstance(bound, str):
         output.info(f"efficiency-aware ELBO: {bound}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +30,7 @@ from vpgea_cli.options import (
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running
 
-COLUMNS = ("round", "accuracy", "tokens", "truncated", "e3", "accepted", "pseudo-efficient", "KL", "seconds")
+COLUMNS = ("round", "accuracy", "tokens", "truncated", "ε³", "accepted", "pseudo-efficient", "KL", "seconds")
 
 
 def command(
@@ -95,14 +98,21 @@ def command(
             reporter=output,
             stop=stop,
         )
-        lines: list[dict[str, Any]] = []
+        before = loop.finished
+        with output.live_table(f"rounds of {target}", COLUMNS) as add_row:
+            lines = loop.run(lambda line: add_row(row(line)))
+        best = best_round(target, resolved.config)
+        output.info(closing_words(target, lines, before, best))
+        output.result({"path": str(target), "best_round": best, "rounds": lines})
 
-        def on_round(line: dict[str, Any]) -> None:
-            lines.append(line)
-            output.table("rounds", COLUMNS, [row(line) for line in lines])
 
-        loop.run(on_round)
-        output.result({"path": str(target), "best_round": best_round(target, resolved.config), "rounds": lines})
+def closing_words(target: Path, lines: Sequence[dict[str, Any]], before: int, best: int | None) -> str:
+    """What was done and what comes next. lines: of the base and every finished round, `before` of which were there."""
+    rounds = len(lines) - 1
+    done = f"nothing left to do: all {rounds} rounds were finished" if rounds == before else f"{rounds} rounds finished"
+    if best is None:
+        return f"{done}; none of them kept the base model's accuracy within loop.accuracy_margin"
+    return f"{done}; the best is round {best}: vpgea export {shlex.quote(str(target))} --round best -o FOLDER"
 
 
 def row(line: dict[str, Any]) -> list[str]:

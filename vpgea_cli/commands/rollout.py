@@ -80,7 +80,7 @@ def command(
         output.skipped_rows(loaded.skipped)
         plan = RolloutPlan.make(resolved.config, loaded.questions, shard=parse_shard(shard))
         if plan.rejected:
-            output.warn(f"{len(plan.rejected)} questions rejected: their prompts are over the limit of tokens")
+            output.warn(f"{len(plan.rejected)} questions rejected, the first for: {next(iter(plan.rejected.values()))}")
         if target is None:
             from vpgea_cli.dry_run import show_rollout
 

@@ -1,0 +1,142 @@
+"""The testbed's experiment: dials x variants x seeds, each a whole loop, measured on the test questions.
+
+    python -m examples.overthinker.experiment --output-dir runs/experiment [--dial global] [--variant full] [--seeds 3]
+
+Every run is a folder that continues where it stopped. Prints one Markdown row per run and writes results.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.overthinker.chat import END_OF_THINKING
+from examples.overthinker.language import is_sound
+from vpgea.config import RunConfig
+from vpgea.distill import trained_model
+from vpgea.evaluate import evaluate
+from vpgea.loop import Loop, best_round, round_dir
+from vpgea.questions import load_questions
+from vpgea.resolve import resolve
+from vpgea.shards import iterate_rows, shard_files
+
+HERE = Path(__file__).parent
+CONFIGURATIONS = {"global": HERE / "overthinker.yaml", "local": HERE / "local.yaml"}
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "full": (),
+    "answerability-alone": ("filter.derivation.enabled=false", "filter.leaks.enabled=false"),
+    "no-cross-view": (
+        "filter.derivation.enabled=false",
+        "filter.leaks.enabled=false",
+        "filter.answerability.enabled=false",
+    ),
+    "prior-only": ("rollout.posterior_samples=0",),
+}
+COLUMNS = (
+    *("dial", "variant", "seed", "base accuracy", "accuracy", "accuracy gain", "base tokens", "tokens", "tokens saved"),
+    *("e3", "lowest dev accuracy - base", "sound share of accepted", "round"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the options, run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description="Run the testbed's experiment.")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder of all runs")
+    parser.add_argument("--dial", choices=CONFIGURATIONS, action="append", help="only this dial; repeatable")
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this variant; repeatable")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
+    options = parser.parse_args(arguments)
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|" + "---|" * len(COLUMNS), flush=True)
+    for dial in options.dial or CONFIGURATIONS:
+        for variant in options.variant or VARIANTS:
+            for seed in range(options.seeds):
+                result = run(options.output_dir, dial, variant, seed, options.set)
+                with (options.output_dir / "results.jsonl").open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(result) + "\n")
+                print("| " + " | ".join(cells(result)) + " |", flush=True)
+
+
+def run(output_dir: Path, dial: str, variant: str, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """One loop, then its last round and the base model on the test questions, paired."""
+    seeds = (f"rollout.seed={seed}", f"distill.seed={seed}", "model.threads=1")
+    config = resolve(file=CONFIGURATIONS[dial], sets=[*VARIANTS[variant], *seeds, *overrides]).config
+    folder = output_dir / f"{dial}-{variant}-{seed}"
+    lines = Loop.open(config, folder).run()
+    last = config.loop.rounds - 1
+    base = measure(config, folder / "test-base", None)
+    tuned = config.model_copy(update={"model": trained_model(config, round_dir(folder, last) / "distill")})
+    found = measure(tuned, folder / "test", folder / "test-base")["metrics"]
+    return {
+        "dial": dial,
+        "variant": variant,
+        "seed": seed,
+        "base": base["metrics"],
+        "test": found,
+        "rounds": lines,
+        "best_round": best_round(folder, config),
+        "sound_share": sound_share(folder, config.loop.rounds),
+    }
+
+
+def measure(config: RunConfig, folder: Path, baseline: Path | None) -> dict[str, Any]:
+    """Accuracy and tokens on the test questions, which no round has seen."""
+    config = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"dataset": str(HERE / "questions" / "test.jsonl"), "limit": None}),
+            "eval": config.eval.model_copy(update={"baseline": None if baseline is None else str(baseline)}),
+        }
+    )
+    results = evaluate(config, load_questions(config.data).questions, folder)
+    assert results is not None, "an evaluation in one part is complete"
+    return results
+
+
+def sound_share(folder: Path, rounds: int) -> dict[str, float | None]:
+    """Share of sound paths among the accepted ones and among all correct posterior paths, over all rounds."""
+    kinds: dict[str, list[bool]] = {"accepted": [], "correct": []}
+    for index in range(rounds):
+        questions = {
+            row["question_id"]: row["question"]
+            for row in iterate_rows(shard_files(round_dir(folder, index) / "rollout" / "parts" / "0-of-1"))
+        }
+        for name in ("selected", "rejected"):
+            for row in iterate_rows(shard_files(round_dir(folder, index) / "filter" / name)):
+                if row["view"] == "posterior" and row["status"] == "correct":
+                    thinking = row["completion"].split(END_OF_THINKING)[0]
+                    sound = is_sound(questions[row["question_id"]], thinking)
+                    kinds["correct"].append(sound)
+                    if name == "selected":
+                        kinds["accepted"].append(sound)
+    return {name: sum(flags) / len(flags) if flags else None for name, flags in kinds.items()}
+
+
+def cells(result: dict[str, Any]) -> list[str]:
+    """One row of the table."""
+    base, test, rounds = result["base"], result["test"], result["rounds"]
+    gain, saving = test["accuracy_gain"], test["token_saving"]
+    dip = min(line["accuracy"] for line in rounds[1:]) - rounds[0]["accuracy"]
+    sound = result["sound_share"]
+    return [
+        result["dial"],
+        result["variant"],
+        str(result["seed"]),
+        f"{base['accuracy']['value']:.3f}",
+        f"{test['accuracy']['value']:.3f}",
+        f"{100 * gain['value']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]",
+        f"{base['tokens']['value']:.1f}",
+        f"{test['tokens']['value']:.1f}",
+        f"{saving['value']:.0%} [{saving['low']:.0%}, {saving['high']:.0%}]",
+        f"{test['e3']['value']:.2f} [{test['e3']['low']:.2f}, {test['e3']['high']:.2f}]",
+        f"{100 * dip:+.1f}",
+        "-" if sound["accepted"] is None else f"{sound['accepted']:.3f} (of correct: {sound['correct']:.2f})",
+        str(len(rounds) - 2),
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What a recipe costs on named hardware: `python examples/recipe_table.py examples/r1-distill-1.5b.yaml`.
+
+Computed from the model's published dimensions and from published peaks of the cards; nothing is downloaded or run.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vpgea.config import RunConfig
+from vpgea.estimate import Estimator, PhaseEstimate, whole_run
+from vpgea.hardware import NAMED
+from vpgea.modeling.shape import published_shape
+from vpgea.resolve import resolve
+from vpgea_cli.output import aligned
+
+_QWEN2: dict[str, Any] = {"model_type": "qwen2", "tie_word_embeddings": False, "num_hidden_layers": 28}
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """Mean lengths in tokens. Not measured by us: prompts as in mathematics benchmarks, completions a guess."""
+
+    prior_prompt: int = 150
+    posterior_prompt: int = 250
+    prior_completion: int = 3500
+    posterior_completion: int = 2500
+    held_out_questions: int = 500
+
+
+DIMENSIONS: dict[str, dict[str, Any]] = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": {
+        **_QWEN2,
+        "hidden_size": 1536,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+        "vocab_size": 151936,
+    },
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": {
+        **_QWEN2,
+        "hidden_size": 3584,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+    },
+}
+
+
+def estimates(config: RunConfig, assumed: Assumed, hardware: str) -> list[PhaseEstimate]:
+    """Rollout, filter, distill and eval of one round, and the whole run: mean lengths, but the memory of the caps."""
+    estimator = Estimator(config, published_shape(DIMENSIONS[config.model.path], dtype_bytes=2), NAMED[hardware])
+    questions = config.loop.questions_per_round
+    assert questions is not None, "a recipe names its questions per round"
+    prompts = np.full(questions, assumed.prior_prompt), np.full(questions, assumed.posterior_prompt)
+    held_out = np.full(assumed.held_out_questions, assumed.prior_prompt)
+    expected = [
+        *estimator.round(*prompts, assumed.prior_completion, assumed.posterior_completion),
+        estimator.evaluation(held_out, assumed.prior_completion),
+    ]
+    longest = [*estimator.round(*prompts), estimator.evaluation(held_out)]
+    phases = [replace(one, memory=full.memory) for one, full in zip(expected, longest, strict=True)]
+    return [*phases, whole_run(phases[:3], phases[3], config.loop.rounds)]
+
+
+def table(config: RunConfig, assumed: Assumed | None = None) -> list[str]:
+    """Lines of the table: sizes once, times for every kind of hardware."""
+    columns = {name: estimates(config, assumed or Assumed(), name) for name in NAMED}
+    rows = [["phase", "sampled", "trained", "peak memory", "disk", *columns]]
+    for index, phase in enumerate(next(iter(columns.values()))):
+        figures = [_millions(phase.sampled_tokens), _millions(phase.trained_tokens)]
+        figures += [f"{size / 1e9:.1f} GB" for size in (phase.peak_memory, phase.disk_bytes)]
+        rows.append([phase.phase, *figures, *(f"{each[index].seconds / 3600:.1f} h" for each in columns.values())])
+    return aligned(rows)
+
+
+def _millions(tokens: int) -> str:
+    return f"{tokens / 1e6:.1f} M" if tokens else "-"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(table(resolve(file=Path(sys.argv[1])).config)) + "\n")
