@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
+from tests import rollouts, tiny
 from vpgea.config import RunConfig
 from vpgea.resolve import resolve
 
@@ -48,3 +48,11 @@ def run_config(tiny_model: Path, tiny_questions: Path) -> Callable[..., RunConfi
         return resolve(options=options).config
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_rollout(run_config: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete rollout of `run_config()`; tests that change it copy it first."""
+    folder = tmp_path_factory.mktemp("tiny-rollout") / "rollout"
+    rollouts.run(run_config(), folder)
+    return folder

@@ -79,7 +79,7 @@ class Screen:
 
     def _table(self, most: int) -> Table:
         """The first row and as many of the last as fit."""
-        table = Table(title=Text(self._title), title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table = Table(title=Text(self._title), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for index, column in enumerate(self._columns):
             width = max((len(row[index]) for row in self._rows), default=0)
             header = Text(column.replace("-", "-\n"), style="bold")

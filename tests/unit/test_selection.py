@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import tiny
 from tests.measured_rows import Row, posterior, prior, selection, write_pair
-from vpgea.config import PlausibilityConfig, RunConfig
+from vpgea.config import PlausibilityConfig, RunConfig, ViewsConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import load_views
 from vpgea.questions import Question
 from vpgea.resolve import resolve
 from vpgea.selection import ReferenceLengths, path_stats, select
@@ -24,25 +24,28 @@ from vpgea.shards import file_checksum, read_json, write_json
 from vpgea.utility import FloatArray
 from vpgea.views import Views
 
-Make = Callable[..., RunConfig]
 PSEUDO = ("leak", "derivation", "no-lift", "answerability", "plausibility")
 REASONS = (*PSEUDO, "error", "timeout", "cut-off", "wrong", "undecided")
 
 
 @pytest.fixture(scope="module")
-def views(tiny_model: Path) -> Views:
-    return load_views(resolve(options={"model.path": str(tiny_model)}).config)
+def views() -> Views:
+    tokenizer = tiny.make_tokenizer()
+    return Views(tokenizer, ViewsConfig(), [tokenizer.eos_token_id])
+
+
+def configured(**dotted: Any) -> RunConfig:
+    """The defaults with some keys replaced; `__` stands for the dot."""
+    return resolve(options={key.replace("__", "."): value for key, value in dotted.items()}).config
 
 
 @pytest.fixture
-def run(
-    run_config: Make, views: Views, tmp_path: Path
-) -> Callable[..., tuple[dict[str, Any], dict[tuple[str, str, int], Row]]]:
+def run(views: Views, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], dict[tuple[str, str, int], Row]]]:
     """`run(rows, filter__...=...)`: the summary, and the rows of both sets by (question, view, index)."""
     counter = iter(range(1000))
 
     def call(rows: Sequence[Row], **dotted: Any) -> tuple[dict[str, Any], dict[tuple[str, str, int], Row]]:
-        config = run_config(**dotted)
+        config = configured(**dotted)
         folders = write_pair(tmp_path / str(next(counter)), rows)
         summary = select(config, views, *folders)
         assert summary == read_json(folders[1] / "summary.json")
@@ -500,11 +503,9 @@ def test_means_of_the_measurements(run: Callable[..., Any]) -> None:
     assert (checks["counterfactual_logprob"], checks["own_note_logprob"]) == (-3.0, -1.0)
 
 
-def test_selecting_again_after_a_kill_before_the_summary_gives_the_same_files(
-    run_config: Make, views: Views, tmp_path: Path
-) -> None:
+def test_selecting_again_after_a_kill_before_the_summary_gives_the_same_files(views: Views, tmp_path: Path) -> None:
     rows = [row for q in "abcd" for row in (prior(q, 0), prior(q, 1, status="wrong"), posterior(q, 0, thinking=3))]
-    config = run_config()
+    config = RunConfig()
     folders = write_pair(tmp_path, rows, chunks=4)
     summary = select(config, views, *folders)
     names = [path for path in folders[1].rglob("*") if path.is_file()]
@@ -516,8 +517,8 @@ def test_selecting_again_after_a_kill_before_the_summary_gives_the_same_files(
     assert {path: file_checksum(path) for path in names} == before
 
 
-def test_rows_carry_the_prompts_that_training_needs(run_config: Make, views: Views, tmp_path: Path) -> None:
-    config = run_config()
+def test_rows_carry_the_prompts_that_training_needs(views: Views, tmp_path: Path) -> None:
+    config = RunConfig()
     rows = [prior("a", 0), posterior("a", 0, crossview_answer_ids=[3, 4])]
     folders = write_pair(tmp_path, rows)
     select(config, views, *folders)

@@ -30,7 +30,7 @@ from vpgea_cli.options import (
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running
 
-COLUMNS = ("round", "accuracy", "tokens", "truncated", "ε³", "accepted", "pseudo-efficient", "KL", "seconds")
+COLUMNS = ("round", "accuracy", "tokens", "truncated", "ε³", "accepted", "pseudo-efficient", "KL", "time")
 
 
 def command(
@@ -125,11 +125,11 @@ def row(line: dict[str, Any]) -> list[str]:
     return [
         "base" if line["round"] is None else str(line["round"]),
         number("accuracy", ".3f"),
-        number("tokens", ",.1f"),
+        number("tokens", ",.1f" if line["tokens"] < 1000 else ",.0f"),
         number("truncated", ".1%"),
         number("e3", ".2f") + interval,
         number("accepted_share", ".1%"),
         number("pseudo_efficient_share", ".1%"),
         number("kl", ".2f"),
-        number("seconds", ".0f"),
+        number("seconds", ".0f") + " s",
     ]
