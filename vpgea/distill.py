@@ -135,24 +135,22 @@ class Trainer:
             stop.check("the checkpoint is written")
 
     def train_step(self, step: Step) -> dict[str, Any]:
-        """One optimiser step over all micro-batches; returns its line of metrics. Nothing to learn: no step."""
+        """One optimiser step over all micro-batches; returns its line of metrics."""
         began = time.perf_counter()
         rate = learning_rate(self.distill, self.next_step, self.data.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        terms, gradient_norm = LossTerms(), 0.0
-        if step.paths:
-            self.optimizer.zero_grad(set_to_none=True)
-            self.accumulate(step, terms)
-            norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.distill.max_grad_norm)
-            gradient_norm = float(norm)
-            if not math.isfinite(gradient_norm):
-                raise VpgeaError(
-                    f"the gradient of step {self.next_step} is not finite",
-                    why=f"loss {terms.loss}, gradient norm {gradient_norm}; the weights are those of the step before",
-                    mend="lower distill.learning_rate, or use --set model.dtype=float32",
-                )
-            self.optimizer.step()
+        terms = LossTerms()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accumulate(step, terms)
+        gradient_norm = float(torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.distill.max_grad_norm))
+        if not math.isfinite(gradient_norm):
+            raise VpgeaError(
+                f"the gradient of step {self.next_step} is not finite",
+                why=f"loss {terms.loss}, gradient norm {gradient_norm}; the weights are those of the step before",
+                mend="lower distill.learning_rate, or use --set model.dtype=float32",
+            )
+        self.optimizer.step()  # passes over parameters without a gradient: without paths nothing moves or decays
         self.trained_tokens += terms.tokens
         return {
             "step": self.next_step,
@@ -242,7 +240,7 @@ class Trainer:
         return difference
 
     def _old_logprobs(self, file: Path) -> dict[int, Tensor]:
-        """log pi_old of every prior path under the weights at the start, float32; kept for an exact resume."""
+        """log pi_old (T,) of every prior path under the weights at the start; kept, so that a resumed run need not score."""
         prior = [path for path in self.data.paths if path.is_prior]
         if not prior:
             return {}

@@ -12,6 +12,7 @@ import numpy as np
 from vpgea import hardware
 from vpgea.config import RunConfig, leaves, value_of
 from vpgea.estimate import Estimator, Lengths, Paths, PhaseEstimate, whole_run
+from vpgea.evaluate import as_rollout
 from vpgea.loop import held_out_data, round_questions
 from vpgea.modeling.load import load_views, torch_device, torch_dtype
 from vpgea.modeling.shape import read_shape
@@ -32,15 +33,15 @@ _COLUMNS = ("question_id", "question", "answer", "options", "view", "completion_
 
 def show_rollout(plan: RolloutPlan, output: Output) -> None:
     """The part of the rollout that this command would draw; an upper bound, since completions run to their cap."""
-    questions = [question for chunk in plan.own_chunks for question in plan.chunks[chunk]]
+    questions = _usable(plan)
     estimator = _estimator(plan.config)
     _show(
         output,
         estimator,
         {
             "questions": len(questions),
-            "rejected_overlong": len(plan.rejected),
-            "rejected_ids": plan.rejected,
+            **plan.rejection_counts,
+            "rejected": plan.rejected,
             "samples": len(questions) * samples_per_question(plan.config.rollout),
         },
         _previews(plan.views, questions),
@@ -132,10 +133,10 @@ def show_loop(config: RunConfig, output: Output, *, offline: bool) -> None:
     held_out = load_questions(held_out_data(config), offline=offline).questions
     first = round_questions(loaded.questions, 0, config.loop.questions_per_round, config.rollout.seed)
     plan, estimator = RolloutPlan.make(config, first), _estimator(config)
-    questions = [question for chunk in plan.chunks for question in chunk]
+    questions = _usable(plan)
     rounds = config.loop.rounds
     evaluation = estimator.evaluation(
-        _prompts(plan.views, [question for question in held_out if not plan.views.too_long(question)], PRIOR)
+        _prompts(plan.views, _usable(RolloutPlan.make(as_rollout(config), held_out)), PRIOR)
     )
     one_round = estimator.round(_prompts(plan.views, questions, PRIOR), _prompts(plan.views, questions, POSTERIOR))
     _show(
@@ -144,8 +145,8 @@ def show_loop(config: RunConfig, output: Output, *, offline: bool) -> None:
         {
             "questions": len(loaded.questions),
             "questions_of_first_round": len(questions),
-            "rejected_overlong": len(plan.rejected),
-            "rejected_ids": plan.rejected,
+            **plan.rejection_counts,
+            "rejected": plan.rejected,
             "held_out_questions": len(held_out),
             "rounds": rounds,
         },
@@ -234,6 +235,11 @@ def _estimator(config: RunConfig) -> Estimator:
     return Estimator(config, shape, hardware.measure(torch_device(config.model), torch_dtype(config.model)))
 
 
+def _usable(plan: RolloutPlan) -> list[Question]:
+    """The questions of this part that are not rejected."""
+    return [question for chunk in plan.own_chunks for question in plan.chunks[chunk]]
+
+
 def _prompts(views: Views, questions: Sequence[Question], view: View) -> Lengths:
     """Tokens of each question's prompt, (N,)."""
     render = views.prior_prompt if view == PRIOR else views.posterior_prompt
@@ -268,7 +274,9 @@ def _key_rows(config: RunConfig) -> list[list[str]]:
 
 
 def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else ", ".join(map(str, value)) or "-"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {why}" for key, why in value.items()) or "-"
+    return f"{value:,}"
 
 
 def _bytes(size: float) -> str:

@@ -12,7 +12,6 @@ import pytest
 
 from tests import tiny
 from tests.finished import circle, small_config
-from vpgea.config import RunConfig
 from vpgea.resolve import dump_yaml
 from vpgea.runs import chunk_paths, part_folders
 from vpgea.shards import iterate_rows, read_json
@@ -28,11 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     (path / "run.yaml").write_text(dump_yaml(config), encoding="utf-8")
     circle(config, path)
     return path
-
-
-@pytest.fixture
-def config(folder: Path, tiny_model: Path) -> RunConfig:
-    return small_config(folder, tiny_model)
 
 
 def tree(*roots: Path) -> dict[str, tuple[int, int]]:
@@ -52,9 +46,9 @@ def dry(cli: Cli, folder: Path, cwd: Path, *arguments: str | Path) -> dict[str, 
     return result
 
 
-def test_rollout_bounds_what_is_then_drawn(cli: Cli, folder: Path, tmp_path: Path, config: RunConfig) -> None:
+def test_rollout_bounds_what_is_then_drawn(cli: Cli, folder: Path, tmp_path: Path) -> None:
     result = dry(cli, folder, tmp_path, "rollout", "-c", folder / "run.yaml", "-o", tmp_path / "out")
-    assert (result["dry_run"], result["questions"], result["samples"], result["rejected_ids"]) == (True, 4, 32, [])
+    assert (result["dry_run"], result["questions"], result["samples"], result["rejected"]) == (True, 4, 32, {})
     (estimate,) = result["estimates"]
     rows = list(iterate_rows(chunk_paths(folder / "rollout")))
     assert estimate["sampled_tokens"] == 32 * 48 >= sum(len(row["completion_ids"]) for row in rows)
@@ -90,10 +84,11 @@ def test_rollout_reads_no_weights(cli: Cli, folder: Path, tmp_path: Path, tiny_m
 def test_rollout_shows_its_part_and_what_is_rejected(cli: Cli, folder: Path, tmp_path: Path) -> None:
     rows = [*tiny.QUESTIONS[:3], {"id": "long", "question": "What is 3 times 4? " * 200, "answer": "12"}]
     questions = tiny.write_questions(tmp_path / "questions.jsonl", rows)
-    arguments = ("rollout", "-c", folder / "run.yaml", "--dataset", questions, "--shard", "1/2")
-    arguments += ("--set", "views.max_prompt_tokens=500")
+    limit = ("--set", "views.max_prompt_tokens=500", "--set", "rollout.questions_per_chunk=2")
+    arguments = ("rollout", "-c", folder / "run.yaml", "--dataset", questions, "--shard", "1/2", *limit)
     result = dry(cli, folder, tmp_path, *arguments)
-    assert (result["questions"], result["rejected_ids"], result["rejected_overlong"]) == (1, ["long"], 1)
+    assert (result["questions"], list(result["rejected"]), result["rejected_overlong"]) == (1, ["long"], 1)
+    assert "views.max_prompt_tokens=500" in result["rejected"]["long"]
     assert [prompt["question_id"] for prompt in result["prompts"]] == ["q2", "q2"]
 
 

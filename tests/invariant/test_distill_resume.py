@@ -145,7 +145,9 @@ def test_killed(straight: tuple[str, Any], model: Path, selection: Path, tmp_pat
     checkpoints = output / "parts" / "0-of-1" / "checkpoints"
     assert sorted(path.name for path in checkpoints.glob("step-*")) == ["step-000002", "step-000003"]
     assert bool(list(checkpoints.glob(".*.tmp"))) == (place == "in a checkpoint")
+    scored = (checkpoints.parent / "old_logprobs.safetensors").stat().st_mtime_ns
     again: list[int] = []
     distill(configuration(model, train, every=1), selection, output, log=lambda line: again.append(line["step"]))
     assert again == [3, 4, 5]
+    assert (checkpoints.parent / "old_logprobs.safetensors").stat().st_mtime_ns == scored
     assert outcome(output) == expected

@@ -67,7 +67,7 @@ def command(config: RunConfig, folder: Path) -> list[str]:
 
 def wait_for_chunks(folder: Path, more: int, alive: Callable[[], bool]) -> None:
     """Until a rollout has committed so many more chunks, or ended."""
-    goal, deadline = committed(folder) + more, time.monotonic() + 60
+    goal, deadline = committed(folder) + more, time.monotonic() + 150
     while alive() and committed(folder) < goal and time.monotonic() < deadline:
         time.sleep(0.001)
 

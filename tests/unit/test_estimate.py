@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,8 @@ def test_time_follows_the_slower_of_multiplying_and_moving_and_the_overhead() ->
     prompts = lengths(10, 20)
 
     def seconds(**rates: float) -> float:
-        machine = Hardware("x", **{"flops": 1e30, "bandwidth": 1e30, "overhead_s": 0.0, **rates}, memory_bytes=1)
+        infinite = Hardware("x", flops=1e30, bandwidth=1e30, overhead_s=0.0, memory_bytes=1)
+        machine = replace(infinite, **rates)  # type: ignore[arg-type]
         return Estimator(config, shape, machine).rollout(prompts, prompts).seconds
 
     work = Estimator(config, shape, MACHINE).rollout(prompts, prompts)
