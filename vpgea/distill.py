@@ -240,7 +240,7 @@ class Trainer:
         return difference
 
     def _old_logprobs(self, file: Path) -> dict[int, Tensor]:
-        """log pi_old (T,) of every prior path under the weights at the start; kept, so that a resumed run need not score."""
+        """log pi_old (T,) of every prior path under the weights at the start; kept for resumed runs."""
         prior = [path for path in self.data.paths if path.is_prior]
         if not prior:
             return {}
