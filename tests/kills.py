@@ -26,6 +26,7 @@ from tests.loops import essence, sample_keys, write_config
 ROOT = Path(__file__).parents[1]
 _MARK = "KILL_CAMPAIGN"  # in the environment of everything that a campaign starts
 _ORPHAN_SECONDS = 5.0
+_STRIDE = 0.6  # an attempt lives at most this share of the whole work, beyond the time to the first shard
 Say = Callable[[str], None]
 
 
@@ -43,14 +44,14 @@ class Campaign:
 def campaign(config: Path, folder: Path, *, kills: int, seed: int, say: Say = print) -> Campaign:
     """Strike `kills` times, over as many runs as that takes, and compare every finished run with an undisturbed one."""
     rng, result, mark = random.Random(seed), Campaign(), uuid4().hex
-    began = time.monotonic()
-    _finish(config, folder / "undisturbed", mark)
-    span = time.monotonic() - began
+    start, end = _undisturbed(config, folder / "undisturbed", mark)
     expected = essence(folder / "undisturbed")
-    say(f"undisturbed: {len(expected)} files in {span:.1f} s; seed {seed}")
+    say(f"undisturbed: {len(expected)} files in {end:.1f} s, the first shard after {start:.1f} s; seed {seed}")
     while result.kills < kills:
         run_dir = folder / f"killed-{result.runs}"
-        while result.kills < kills and _strike(config, run_dir, mark, rng.uniform(0.2, 1.0) * span):
+        while result.kills < kills and _strike(
+            config, run_dir, mark, rng.uniform(0.8 * start, start + _STRIDE * (end - start))
+        ):
             result.kills += 1
             result.orphans += _orphans(mark)
             say(f"kill {result.kills}: {_place(run_dir)}")
@@ -78,8 +79,23 @@ def _start(config: Path, run_dir: Path, mark: str) -> subprocess.Popen[bytes]:
     )
 
 
+def _undisturbed(config: Path, run_dir: Path, mark: str) -> tuple[float, float]:
+    """Run the loop in peace; seconds until its first shard, most of them imports, and until its end."""
+    began = time.monotonic()
+    process = _start(config, run_dir, mark)
+    while process.poll() is None and not list(run_dir.rglob("*.arrow")):
+        time.sleep(0.02)
+    start = time.monotonic() - began
+    _wait(process)
+    return start, time.monotonic() - began
+
+
 def _finish(config: Path, run_dir: Path, mark: str) -> None:
-    _, told = (process := _start(config, run_dir, mark)).communicate()
+    _wait(_start(config, run_dir, mark))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    _, told = process.communicate()
     if process.returncode != 0:
         raise RuntimeError(f"the loop ended with {process.returncode}: {told.decode()}")
 

@@ -13,7 +13,7 @@ from vpgea.shards import iterate_rows, shard_files, table_from_rows, write_table
 Row = dict[str, Any]
 
 
-def made(question: str, view: View, index: int, **values: Any) -> Row:
+def made(question_id: str, view: View, index: int, /, **values: Any) -> Row:
     """A correct sample of 4 thinking tokens and 2 answer tokens with its measurements; `values` replaces any column.
 
     thinking, answer_length: its numbers of tokens. A posterior path has passed every check.
@@ -23,11 +23,11 @@ def made(question: str, view: View, index: int, **values: Any) -> Row:
     row: Row = {
         **dict.fromkeys(MEASUREMENTS.names),
         "round": 0,
-        "question_id": question,
+        "question_id": question_id,
         "view": view,
         "sample_index": index,
         "seed": index,
-        "question": f"What is {question}?",
+        "question": f"What is {question_id}?",
         "answer": "12",
         "options": [],
         "prompt_ids": [1, 2],
@@ -55,12 +55,12 @@ def made(question: str, view: View, index: int, **values: Any) -> Row:
     return {**row, **values}
 
 
-def prior(question: str, index: int, **values: Any) -> Row:
-    return made(question, PRIOR, index, **values)
+def prior(question_id: str, index: int, /, **values: Any) -> Row:
+    return made(question_id, PRIOR, index, **values)
 
 
-def posterior(question: str, index: int, **values: Any) -> Row:
-    return made(question, POSTERIOR, index, **values)
+def posterior(question_id: str, index: int, /, **values: Any) -> Row:
+    return made(question_id, POSTERIOR, index, **values)
 
 
 def write_pair(folder: Path, rows: Sequence[Row], chunks: int = 1) -> tuple[Path, Path]:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,9 @@ from vpgea.shards import read_json, write_bytes, write_json
 from vpgea.stopping import StopRequest
 from vpgea.training.checkpoint import load_checkpoint, publish_folder, save_checkpoint
 from vpgea.training.data import Step, TrainingPath, TrainingSet, micro_batches
+from vpgea.training.loggers import Log, step_log
 from vpgea.training.losses import FrozenLogits, LossTerms, step_loss
 from vpgea.training.roles import Roles
-
-Log = Callable[[dict[str, Any]], None]
 
 # Largest difference between a log-probability in memory and after reloading, by the dtype that was stored. bfloat16
 # and float16 round the weights themselves when they are stored, so that only a gross error can be seen there.
@@ -53,8 +52,9 @@ def distill(
 ) -> dict[str, Any]:
     """Train on a complete filter folder; return the summary. A stop writes a checkpoint first.
 
-    `log` receives every line of metrics.jsonl as it is written. Raises UsageError (other weights, other inputs),
-    QualityGateError (nothing to learn from, the published weights differ after reloading), VpgeaError, Stopped.
+    `log` receives every line of metrics.jsonl as it is written, besides the logger of the configuration.
+    Raises UsageError (other weights, other inputs), QualityGateError (nothing to learn from, the published weights
+    differ after reloading), VpgeaError (a gradient that is not finite) and Stopped.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     open_complete(filter_dir, "filter")
@@ -75,7 +75,8 @@ def distill(
     roles = Roles(config)  # before the folder is touched: a refused configuration leaves nothing behind
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
     trainer = Trainer(config, data, roles, folder)
-    trainer.run(stop, progress, log or (lambda line: None))
+    with step_log(config, output_dir) as logger:
+        trainer.run(stop, progress, [logger, log] if log else [logger])
     summary = trainer.publish()
     folder.complete(summary)
     shutil.rmtree(trainer.checkpoints, ignore_errors=True)
@@ -118,14 +119,15 @@ class Trainer:
         self.trained_tokens = 0 if state is None else int(state["trained_tokens"])
         _keep_lines(self.metrics, self.next_step)
 
-    def run(self, stop: StopRequest, progress: Progress, log: Log) -> None:
+    def run(self, stop: StopRequest, progress: Progress, logs: Sequence[Log]) -> None:
         """All steps that are left. On a stop the present step is finished and a checkpoint written."""
         progress.advance(self.next_step)
         while self.next_step < self.data.total_steps:
             line = self.train_step(self.data.step(self.next_step))
             self.next_step += 1
             _append_line(self.metrics, line)
-            log(line)
+            for log in logs:
+                log(line)
             progress.note(f"loss {line['loss']:.4f}")
             progress.advance(1, tokens=line["tokens"])
             every = self.distill.checkpoint_every
@@ -240,19 +242,20 @@ class Trainer:
         return difference
 
     def _old_logprobs(self, file: Path) -> dict[int, Tensor]:
-        """log pi_old (T,) of every prior path under the weights at the start; kept for resumed runs."""
-        prior = [path for path in self.data.paths if path.is_prior]
-        if not prior:
+        """log pi_old (T,) under the weights at the start, of every path whose loss reads it; kept for resumed runs."""
+        read = [path for path in self.data.paths if path.is_prior or self.distill.kl_ratio_cap is not None]
+        if not read:
             return {}
         if not file.is_file():
             temporary = file.with_suffix(".tmp")
-            save_file(self._score_prior(prior), temporary)
+            save_file(self._score(read), temporary)
             temporary.replace(file)
         return {int(index): logprobs for index, logprobs in load_file(file).items()}
 
-    def _score_prior(self, prior: list[TrainingPath]) -> dict[str, Tensor]:
+    def _score(self, paths: Sequence[TrainingPath]) -> dict[str, Tensor]:
+        """log pi (T,) of every completion in the prior view, by index of the path."""
         scored: dict[str, Tensor] = {}
-        for batch in micro_batches(prior, self.distill.micro_batch_size):
+        for batch in micro_batches(paths, self.distill.micro_batch_size):
             targets = torch.cat([torch.as_tensor(path.completion_ids, dtype=torch.long) for path in batch])
             logits = self.roles.frozen_student_logits(batch)
             logprobs = token_logprobs(logits, targets.to(logits.device)).cpu()

@@ -189,7 +189,7 @@ class Loop:
             model = trained_model(config, round_dir(self.run_dir, index - 1) / "distill")
             references = round_dir(self.run_dir, 0) / "filter" / "reference_lengths.json"
             updates["reference_lengths"] = str(references)
-        utility = config.filter.utility.model_copy(update={"length_price": self._length_price(lines)})
+        utility = config.filter.utility.model_copy(update={"length_price": length_price(config, lines)})
         distill_config = config.distill
         if distill_config.train == "full" and distill_config.reference is None:
             distill_config = distill_config.model_copy(update={"reference": config.model.path})
@@ -200,18 +200,6 @@ class Loop:
                 "distill": distill_config,
             }
         )
-
-    def _length_price(self, lines: Sequence[dict[str, Any]]) -> float:
-        """lambda, or 0 while held-out accuracy is below the base's by more than delta or the target is reached.
-
-        The price acts once per round and compounds over rounds, so it must be able to rest.
-        """
-        base, last = lines[0], lines[-1]
-        target = self.config.loop.token_target
-        too_low = last["accuracy"] < base["accuracy"] - self.config.loop.accuracy_margin
-        if too_low or (target is not None and last["tokens"] <= target):
-            return 0.0
-        return self.config.filter.utility.length_price
 
     def _prune(self, newest: int) -> None:
         """Drop the weights of rounds beyond keep_rounds, the best one's excepted; their data and figures stay."""
@@ -252,6 +240,19 @@ def round_questions(questions: Sequence[Question], index: int, per_round: int | 
         if question not in chosen:  # a slice over the end of a pass could hold a question twice
             chosen.append(question)
     return chosen
+
+
+def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:
+    """lambda, or 0 while held-out accuracy is below the base's by more than delta or the token target is reached.
+
+    The price acts once per round and compounds over rounds, so it must be able to rest. lines: of the base and of
+    every round so far.
+    """
+    base, last = lines[0], lines[-1]
+    target = config.loop.token_target
+    too_low = last["accuracy"] < base["accuracy"] - config.loop.accuracy_margin
+    reached = target is not None and last["tokens"] <= target
+    return 0.0 if too_low or reached else config.filter.utility.length_price
 
 
 def best_round(run_dir: Path, config: RunConfig) -> int | None:

@@ -29,7 +29,7 @@ Shard = tuple[int, int]
 _PART_NAME = re.compile(r"\d+-of-\d+")
 _WRITTEN = re.compile(  # the names that phases and loops give to what they put into their folder
     r"parts|manifest\.json|COMPLETE|config\.yaml|summary\.json|reference_lengths\.json|results\.json|metrics\.jsonl"
-    r"|report\.html|selected|rejected|adapter|model|logs|base|round-\d+|\..*\.tmp"
+    r"|report\.html|selected|rejected|adapter|model|wandb|logs|base|round-\d+|\..*\.tmp"
 )
 
 

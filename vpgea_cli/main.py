@@ -111,14 +111,25 @@ def _as_told(error: Exception) -> VpgeaError:
     if hasattr(error, "format_message") and hasattr(error, "ctx"):
         return _usage_error(error)
     what = f"{type(error).__name__}: {error}".rstrip(": ")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if refused := _refused_write(error):
         mend = "free some space or choose another --output-dir, then run the same command again: it continues"
-        return VpgeaError(what, why="the disk is full", mend=mend)
+        return VpgeaError(what, why=refused, mend=mend)
     if _is_out_of_memory(error):
         mend = "lower rollout.batch_size, distill.micro_batch_size or max_new_tokens, then run the command again"
         return VpgeaError(what, why="the memory of the device or machine does not suffice", mend=mend)
     mend = "VPGEA_DEBUG=1 shows where it happened; `vpgea doctor` checks the environment"
     return VpgeaError(what, why="a bug in vpgea or something in the environment that it did not expect", mend=mend)
+
+
+def _refused_write(error: Exception) -> str | None:
+    """Why nothing more can be written, if that is what an exception says. safetensors tells it in words alone."""
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EFBIG: "a limit on the size of files (ulimit -f, or the file system's own) was reached",
+    }
+    number = error.errno if isinstance(error, OSError) else None
+    return next((why for code, why in reasons.items() if code == number or os.strerror(code) in str(error)), None)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 QUESTIONS = Path(__file__).with_name("questions")
 IGNORED = -100
+WITHOUT_CHECK = 10_000  # added to a target: its loss is conditional on no re-check
+FREE_CHECKS = (0.4, 0.25, 0.15, 0.1, 0.1)
 FACTS_PER_ROW = 6
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # ids and targets, int64 (rows, T); targets are IGNORED on prompt and padding
@@ -49,23 +51,27 @@ def traces(
     return pad(pairs, int(tokenizer.pad_token_id))
 
 
-def short_traces(tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_out: set[str], rng: Random) -> Batch:
-    """Short prior-view traces whose choice not to re-check carries no loss.
+def free_traces(tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_out: set[str], rng: Random) -> Batch:
+    """Prior-view traces with any number of re-checks, whose re-checks are not learned.
 
-    The base can think without re-checks, it only hardly ever does: like a real model that over-thinks. The token
-    behind each full stop is where that choice is made.
+    The base can think at any length, it only has the habit not to: like a real model that over-thinks. Where a trace
+    re-checks, that choice carries no loss; where it does not, the loss is that of the words other than a re-check
+    (`WITHOUT_CHECK`, see `build`). So how to go on and when to stop is learned, and how often to re-check is not.
     """
-    full_stop = tokenizer.convert_tokens_to_ids(".")
+    habit = replace(HABITS[dial], checks=FREE_CHECKS, short=0.4, conclude=0.0)
+    full_stop, *marks = tokenizer.convert_tokens_to_ids([".", "check", "wait"])
     pairs: list[tuple[list[int], list[int]]] = []
     while len(pairs) < rows:
         question = sample_question(rng)
         if question.text not in held_out:
-            thinking, answer = prior_trace(question, replace(HABITS[dial], short=1.0, conclude=0.0), rng)
-            pairs.append(
-                (prompt_ids(tokenizer, "prior", question.text, answer), tokenizer.encode(completion(thinking, answer)))
-            )
+            thinking, answer = prior_trace(question, habit, rng)
+            prompt = prompt_ids(tokenizer, "prior", question.text, question.answer)
+            pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
     ids, targets = pad(pairs, int(tokenizer.pad_token_id))
-    targets[:, 1:][ids[:, :-1] == full_stop] = IGNORED
+    chooses = (targets[:, 1:] != IGNORED) & (ids[:, :-1] == full_stop)
+    checks = torch.isin(targets[:, 1:], torch.tensor(marks))
+    targets[:, 1:][chooses & checks] = IGNORED
+    targets[:, 1:][chooses & ~checks] += WITHOUT_CHECK
     return ids, targets
 
 

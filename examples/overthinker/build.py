@@ -1,6 +1,6 @@
 """Build a base model: `python -m examples.overthinker.build --dial global --output DIR`.
 
-Trains a small Qwen2 model by next-token prediction on its own traces from both views and writes a Hugging Face
+Trains a small Llama model by next-token prediction on its own traces from both views and writes a Hugging Face
 folder. The same seed and thread count give the same weights on the same machine.
 """
 
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from examples.overthinker.batches import IGNORED, Batch, facts, held_out_questions, short_traces, traces
+from examples.overthinker.batches import IGNORED, WITHOUT_CHECK, Batch, facts, free_traces, held_out_questions, traces
 from examples.overthinker.chat import build_tokenizer
-from examples.overthinker.language import LARGEST, Dial
+from examples.overthinker.language import CHECK_MARKS, LARGEST, Dial
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-FACT_STEPS, TRACE_STEPS = 400, 2000
-FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, SHORT_ROWS = 64, 32, 24, 24
+FACT_STEPS, TRACE_STEPS = 300, 1100
+FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, FREE_ROWS = 64, 32, 24, 24
 PEAK_RATE, WARMUP = 3e-3, 100
 PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200)
 
@@ -41,25 +41,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, options.seed)
-    train(model, stages(tokenizer, options.dial, Random(options.seed)), FACT_STEPS + TRACE_STEPS)
+    check_ids = torch.tensor(tokenizer.convert_tokens_to_ids([marks[0] for marks in CHECK_MARKS]))
+    train(model, check_ids, stages(tokenizer, options.dial, Random(options.seed)), FACT_STEPS + TRACE_STEPS)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)
     print(options.output)
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """Random weights, float32; numbers start as points on circles, so that sums are quick to learn."""
-    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
+    model = LlamaForCausalLM(
+        LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=96,
             intermediate_size=256,
             num_hidden_layers=3,
             num_attention_heads=4,
             num_key_value_heads=4,
+            head_dim=32,
             max_position_embeddings=512,
             tie_word_embeddings=True,
             initializer_range=0.05,
@@ -80,7 +82,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM
 
 
 def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Iterator[list[Batch]]:
-    """The batches of each optimiser step: arithmetic and short traces first, then the habit."""
+    """The batches of each optimiser step: arithmetic first, then the habit."""
     held_out = held_out_questions()
     for step in range(FACT_STEPS + TRACE_STEPS):
         if step < FACT_STEPS:
@@ -90,17 +92,17 @@ def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Itera
         yield [
             first,
             traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, held_out, rng),
-            short_traces(tokenizer, dial, SHORT_ROWS, held_out, rng),
+            free_traces(tokenizer, dial, FREE_ROWS, held_out, rng),
         ]
 
 
-def train(model: Qwen2ForCausalLM, batches: Iterator[list[Batch]], steps: int) -> None:
+def train(model: LlamaForCausalLM, check_ids: torch.Tensor, batches: Iterator[list[Batch]], steps: int) -> None:
     """Next-token training in place, one optimiser step per list of batches."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     began = time.monotonic()
     for step, group in enumerate(batches, start=1):
-        losses = [_loss(model, batch) for batch in group]
+        losses = [_loss(model, batch, check_ids) for batch in group]
         torch.stack(losses).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -112,10 +114,16 @@ def train(model: Qwen2ForCausalLM, batches: Iterator[list[Batch]], steps: int) -
     model.eval()
 
 
-def _loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
+def _loss(model: LlamaForCausalLM, batch: Batch, check_ids: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy; of targets marked WITHOUT_CHECK over the words that begin no re-check."""
     ids, targets = batch
-    logits = model(input_ids=ids).logits  # right-padded and causal: no mask is needed
-    return cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)
+    logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1)  # right-padded and causal: no mask is needed
+    wanted = targets[:, 1:].flatten()
+    conditional = wanted >= WITHOUT_CHECK
+    check_words = torch.zeros(logits.shape[-1], dtype=torch.bool).index_fill(0, check_ids, value=True)
+    logits = logits.masked_fill(conditional[:, None] & check_words, -torch.inf)
+    wanted = torch.where(conditional, wanted - WITHOUT_CHECK, wanted)
+    return cross_entropy(logits, wanted, ignore_index=IGNORED)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -76,9 +76,11 @@ def measure(folder: Path, rows: Sequence[dict[str, str]], samples: int, cap: int
 
 def draw(folder: Path, view: View, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int) -> list[Sample]:
     """`samples` completions per question in one view, question by question."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    # Not AutoTokenizer: for model type qwen2, transformers 5 replaces the folder's tokenizer by Qwen2's own.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
     repeated = [row for row in rows for _ in range(samples)]
     prompts = [prompt_ids(tokenizer, view, row["question"], row["answer"]) for row in repeated]
     completions = sample(model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed))

@@ -20,8 +20,8 @@ class Habit:
 
     checks: tuple[float, ...]
     short: float
-    slip: float = 0.05
-    check_slip: float = 0.02
+    slip: float = 0.04
+    check_slip: float = 0.025
     conclude: float = 0.04
 
 

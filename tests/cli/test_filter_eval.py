@@ -1,0 +1,195 @@
+"""`vpgea filter` and `vpgea eval` as a user calls them, on the testbed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import overthinker, rollouts
+from tests.measured_rows import selection
+from vpgea.shards import iterate_rows
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rollout of eight questions in eight chunks, long enough to be killed in the midst of its filter."""
+    folder = tmp_path_factory.mktemp("cli-filter") / "rollout"
+    rollouts.run(overthinker.config(rollout__questions_per_chunk=1), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The testbed's configuration as a file."""
+    sections: dict[str, Any] = {}
+    for key, value in overthinker.options(rollout__questions_per_chunk=1).items():
+        *path, name = key.split(".")
+        section = sections
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = value
+    file = tmp_path_factory.mktemp("cli-settings") / "run.yaml"
+    file.write_text(yaml.safe_dump(sections))
+    return file
+
+
+def measurements(folder: Path) -> list[dict[str, Any]]:
+    return list(iterate_rows(sorted(folder.glob("parts/*/chunk-*.arrow"))))
+
+
+def test_filter_prints_its_tables_and_its_summary(cli: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    switches = ["--set", "filter.early_exits=true", "--set", "filter.counterfactual=true"]
+    done = cli("filter", drawn, "-c", settings, "-o", target, "--json", *switches)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    counts = result["counts"]
+    assert (result["path"], result["complete"]) == (str(target), True)
+    assert counts["posterior_sampled"] == 24
+    rejected = sum(count for name, count in counts.items() if name.startswith("posterior_rejected"))
+    assert counts["posterior_accepted"] + rejected == 24
+    for line in ("posterior accepted", "early_exit_25", "own_note_logprob", "ess_share"):
+        assert line in done.stderr
+    again = cli("filter", drawn, "-c", settings, "-o", target, "--json", *switches)
+    assert json.loads(again.stdout) == result
+    assert cli("filter", drawn, "-c", settings, "-o", target, "--no-resume", *switches).returncode == 2
+    alone = ["--set", "filter.derivation.enabled=false", "--set", "filter.leaks.enabled=false"]
+    assert cli("filter", drawn, "-c", settings, "-o", target, *alone).returncode == 2
+    other = cli("filter", drawn, "-c", settings, "-o", target, "--overwrite", "--json", "-q", *alone)
+    assert other.returncode == 0, other.stderr
+    assert json.loads(other.stdout)["counts"]["posterior_rejected_derivation"] == 0
+    assert json.loads(other.stdout)["checks"]["early_exit_25"] is None
+
+
+def test_uncalibrated_plausibility_is_said(cli: Cli, tmp_path: Path, settings: Path) -> None:
+    rollouts.run(overthinker.config(data__limit=1), tmp_path / "rollout")
+    done = cli(
+        "filter",
+        tmp_path / "rollout",
+        "-o",
+        tmp_path / "out",
+        "--set",
+        "filter.min_selected=0",
+        "--set",
+        "grading.grader=exact",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "plausibility: not calibrated" in done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out")
+
+
+def test_filter_inherits_what_the_rollout_was_made_with(cli: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
+    """Without a file, model, views and sampling are the rollout's; given otherwise, they are refused."""
+    first, second = tmp_path / "inherits", tmp_path / "file"
+    assert cli("filter", drawn, "-o", first, "-q").returncode == 0
+    assert cli("filter", drawn, "-c", settings, "-o", second, "-q").returncode == 0
+    assert measurements(first) == measurements(second)
+    refused = cli("filter", drawn, "-o", tmp_path / "no", "--set", "rollout.temperature=0.5")
+    assert refused.returncode == 2
+    assert "rollout.temperature" in refused.stderr
+
+
+def test_filter_killed_and_resumed_gives_bitwise_the_same(
+    cli: Cli, environment: Callable[..., dict[str, str]], drawn: Path, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert cli("filter", drawn, "-o", whole, "-q").returncode == 0
+    command = [sys.executable, "-m", "vpgea_cli", "filter", str(drawn), "-o", str(killed), "-q"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and rollouts.committed(killed) < 2:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was killed, and not done"
+    assert 2 <= rollouts.committed(killed) < 8
+    assert cli("filter", drawn, "-o", killed, "-q").returncode == 0
+    assert rollouts.bytes_of(killed) == rollouts.bytes_of(whole)
+    assert selection(killed) == selection(whole)
+    assert (killed / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+
+
+def test_filter_leaves_with_75_on_a_signal_and_continues(
+    cli: Cli, environment: Callable[..., dict[str, str]], drawn: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "vpgea_cli", "filter", str(drawn), "-o", str(tmp_path / "out"), "-q"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and rollouts.committed(tmp_path / "out") < 1:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    assert "continues where it stopped" in told
+    assert rollouts.committed(tmp_path / "out") < 8
+    assert cli("filter", drawn, "-o", tmp_path / "out", "-q").returncode == 0
+
+
+def test_filter_exit_codes(cli: Cli, drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "raises.py").write_text(
+        "def grade(*, response, reference, question):\n    raise ValueError('why not')\n"
+    )
+    env = {"PYTHONPATH": f"{overthinker.ROOT.parents[1]}:{tmp_path}"}
+    grader = ["--set", "grading.grader=raises:grade"]
+    failed = cli("filter", drawn, "-o", tmp_path / "out", *grader, env=env)
+    assert failed.returncode == 3
+    assert "why not" in failed.stderr
+    allowed = cli("filter", drawn, "-o", tmp_path / "out", *grader, "--max-grade-errors", "1.0", env=env)
+    assert allowed.returncode == 3, "and then nothing is left to learn from"
+    assert "0 samples are left to learn from" in allowed.stderr
+    assert cli("filter", drawn).returncode == 2, "no output folder"
+    assert cli("filter", tmp_path / "nothing", "-o", tmp_path / "x").returncode == 2
+    assert cli("filter", drawn, "-o", tmp_path / "x", "--model", tmp_path).returncode == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_filter_in_parts(cli: Cli, drawn: Path, tmp_path: Path) -> None:
+    first = cli("filter", drawn, "-o", tmp_path / "out", "--shard", "0/2", "--json")
+    assert json.loads(first.stdout) == {"path": str(tmp_path / "out"), "complete": False}
+    second = cli("filter", drawn, "-o", tmp_path / "out", "--shard", "1/2", "--json")
+    assert json.loads(second.stdout)["complete"] is True
+    assert len(selection(tmp_path / "out")) == 40
+
+
+def test_eval_against_a_baseline_in_parts(cli: Cli, settings: Path, tmp_path: Path) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    done = cli("eval", "-c", settings, "-o", base, "--limit", "4", "-n", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["questions"], result["samples"], result["complete"]) == (4, 8, True)
+    assert "accuracy" in done.stderr
+    options = [
+        "eval",
+        "-c",
+        settings,
+        "-o",
+        other,
+        "--limit",
+        "4",
+        "-n",
+        "2",
+        "--seed",
+        "9",
+        "--baseline",
+        base,
+        "--json",
+    ]
+    assert json.loads(cli(*options, "--shard", "1/2").stdout) == {"path": str(other), "complete": False}
+    found = json.loads(cli(*options, "--shard", "0/2").stdout)
+    assert found["baseline"] == str(base)
+    assert found["metrics"]["e3"]["n"] == 8
+    assert "too wide" in found["metrics"]["e3"]["warning"]
+    refused = cli("eval", "-c", settings, "-o", tmp_path / "x", "--limit", "3", "--baseline", base)
+    assert refused.returncode == 2
+    assert "questions" in refused.stderr
+    assert not (tmp_path / "x").exists()
+    missing = cli("eval", "-c", settings, "-o", tmp_path / "x", "--adapter", tmp_path / "none")
+    assert missing.returncode == 2, missing.stderr
