@@ -13,7 +13,8 @@ from examples.overthinker.build import new_model, train
 from examples.overthinker.chat import build_tokenizer, completion, prompt_ids
 from examples.overthinker.language import sample_question
 from examples.overthinker.measure import measure, read
-from vpgea.config import ViewsConfig
+from vpgea.config import ModelConfig, ViewsConfig
+from vpgea.modeling.load import load_tokenizer
 from vpgea.questions import Question as VpgeaQuestion
 from vpgea.views import Views
 
@@ -34,14 +35,22 @@ def figures(dial: str) -> dict[str, float]:
 
 
 def test_base_folder_is_small_and_loads_in_plain_transformers(dial: str) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     folder = EXAMPLE / f"base-{dial}"
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), PreTrainedTokenizerFast.from_pretrained(folder)
     assert 100_000 < model.num_parameters() < 500_000
     assert sum(file.stat().st_size for file in folder.iterdir()) < 4 * 2**20
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|end|>")
     assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
+
+
+def test_vpgea_loads_the_tokenizer_of_the_folder(dial: str) -> None:
+    # AutoTokenizer alone gives a qwen2 folder another tokenizer, under which every prompt is nonsense.
+    tokenizer = load_tokenizer(ModelConfig(path=str(EXAMPLE / f"base-{dial}")))
+    text = completion("34 add 7 gives 41 .", 41)
+    assert tokenizer.encode(text) == build_tokenizer().encode(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_prior_over_thinks(dial: str, figures: dict[str, float]) -> None:
