@@ -275,8 +275,9 @@ def test_a_signal_stops_a_phase_which_then_continues(
     with monkeypatch.context() as patch:
         strike(patch, phase, number)
         assert run(command(phase, config, folder)) == code
-    assert STOPPED in (captured := capfd.readouterr()).err
-    error, why, mend = [line for line in captured.err.splitlines() if line and STOPPED not in line]
+    err = capfd.readouterr().err
+    assert STOPPED in err
+    error, why, mend = [line for line in err.splitlines() if line and STOPPED not in line]
     assert error == f"error: stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}"
     assert "saved" in why or "written" in why
     assert "run the same command again" in mend

@@ -23,9 +23,9 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rollout of eight questions in eight chunks, long enough to be killed in the midst of its filter."""
+    """A rollout of eight questions in four chunks, long enough to be killed in the midst of its filter."""
     folder = tmp_path_factory.mktemp("cli-filter") / "rollout"
-    rollouts.run(overthinker.config(rollout__questions_per_chunk=1), folder)
+    rollouts.run(overthinker.config(), folder)
     return folder
 
 
@@ -33,7 +33,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The testbed's configuration as a file."""
     sections: dict[str, Any] = {}
-    for key, value in overthinker.options(rollout__questions_per_chunk=1).items():
+    for key, value in overthinker.options().items():
         *path, name = key.split(".")
         section = sections
         for part in path:
@@ -107,11 +107,11 @@ def test_filter_killed_and_resumed_gives_bitwise_the_same(
     assert cli("filter", drawn, "-o", whole, "-q").returncode == 0
     command = [sys.executable, "-m", "vpgea_cli", "filter", str(drawn), "-o", str(killed), "-q"]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while process.poll() is None and rollouts.committed(killed) < 2:
+    while process.poll() is None and rollouts.committed(killed) < 1:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was killed, and not done"
-    assert 2 <= rollouts.committed(killed) < 8
+    assert 1 <= rollouts.committed(killed) < 4
     assert cli("filter", drawn, "-o", killed, "-q").returncode == 0
     assert rollouts.bytes_of(killed) == rollouts.bytes_of(whole)
     assert selection(killed) == selection(whole)
@@ -129,7 +129,7 @@ def test_filter_leaves_with_75_on_a_signal_and_continues(
     _, told = process.communicate(timeout=60)
     assert process.returncode == 75, told
     assert "continues where it stopped" in told
-    assert rollouts.committed(tmp_path / "out") < 8
+    assert rollouts.committed(tmp_path / "out") < 4
     assert cli("filter", drawn, "-o", tmp_path / "out", "-q").returncode == 0
 
 

@@ -119,7 +119,9 @@ def test_training_is_repeatable_and_spares_held_out_questions() -> None:
     tokenizer, weights = build_tokenizer(), []
     for _ in range(2):
         model, rng = new_model(tokenizer, seed=1), Random(1)
-        train(model, iter([[traces(tokenizer, "prior", "local", 4, set(), rng)] for _ in range(2)]), steps=2)
+        check_ids = torch.tensor(tokenizer.convert_tokens_to_ids(["check", "wait"]))
+        batches = [[traces(tokenizer, "prior", "local", 4, set(), rng)] for _ in range(2)]
+        train(model, check_ids, iter(batches), steps=2)
         weights.append(model.state_dict())
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 

@@ -232,18 +232,28 @@ def _hash_folder(digest: Any, folder: Path) -> None:
             digest.update(block)
 
 
+def _stored_bytes(file: Path, header: bytes) -> int:
+    """Bytes of all tensors behind a safetensors header."""
+    try:
+        tensors = json.loads(header)
+        return max((entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+        raise _damaged_weights(file, "its header is not that of a safetensors file") from error
+
+
+def _damaged_weights(file: Path, why: str) -> UsageError:
+    return UsageError(f"damaged weights: {file}", why=why, mend="copy or download the file again")
+
+
 def _header_and_blocks(file: Path) -> Iterator[bytes]:
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if length > size - 8:
-            raise UsageError(
-                f"damaged weights: {file}",
-                why="the file is shorter than its own header says",
-                mend="copy or download the file again",
-            )
-        yield stream.read(length)
         start = 8 + length
+        header = stream.read(length) if start <= size else b""
+        if not header or size != start + _stored_bytes(file, header):
+            raise _damaged_weights(file, "the file is not as long as its own header says")
+        yield header
         span = max(size - start - _BLOCK_BYTES, 0)
         for block in range(_SAMPLED_BLOCKS):
             stream.seek(start + span * block // (_SAMPLED_BLOCKS - 1))
