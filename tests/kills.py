@@ -20,12 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
+
 from tests import tiny
 from tests.loops import essence, sample_keys, write_config
 
 ROOT = Path(__file__).parents[1]
 _MARK = "KILL_CAMPAIGN"  # in the environment of everything that a campaign starts
 _ORPHAN_SECONDS = 5.0
+_POLL_SECONDS = 0.01
 _STRIDE = 0.6  # an attempt lives at most this share of the whole work, beyond the time to the first shard
 Say = Callable[[str], None]
 
@@ -46,11 +49,11 @@ def campaign(config: Path, folder: Path, *, kills: int, seed: int, say: Say = pr
     rng, result, mark = random.Random(seed), Campaign(), uuid4().hex
     start, end = _undisturbed(config, folder / "undisturbed", mark)
     expected = essence(folder / "undisturbed")
-    say(f"undisturbed: {len(expected)} files in {end:.1f} s, the first shard after {start:.1f} s; seed {seed}")
+    say(f"undisturbed: {len(expected)} files in {end:.1f} CPU seconds, the first shard after {start:.1f}; seed {seed}")
     while result.kills < kills:
         run_dir = folder / f"killed-{result.runs}"
         while result.kills < kills and _strike(
-            config, run_dir, mark, rng.uniform(0.8 * start, start + _STRIDE * (end - start))
+            config, run_dir, mark, rng.uniform(0.9 * start, start + _STRIDE * (end - start))
         ):
             result.kills += 1
             result.orphans += _orphans(mark)
@@ -80,14 +83,23 @@ def _start(config: Path, run_dir: Path, mark: str) -> subprocess.Popen[bytes]:
 
 
 def _undisturbed(config: Path, run_dir: Path, mark: str) -> tuple[float, float]:
-    """Run the loop in peace; seconds until its first shard, most of them imports, and until its end."""
-    began = time.monotonic()
-    process = _start(config, run_dir, mark)
-    while process.poll() is None and not list(run_dir.rglob("*.arrow")):
-        time.sleep(0.02)
-    start = time.monotonic() - began
+    """Run the loop in peace; its processor seconds until its first shard, most of them imports, and until its end."""
+    process, start, end = _start(config, run_dir, mark), 0.0, 0.0
+    while process.poll() is None:
+        end = _used(process) or end
+        start = start or (end if any(run_dir.rglob("*.arrow")) else 0.0)
+        time.sleep(_POLL_SECONDS)
     _wait(process)
-    return start, time.monotonic() - began
+    return start, end
+
+
+def _used(process: subprocess.Popen[bytes]) -> float:
+    """Processor seconds of a process: the pace of everything else on the machine does not change where it is then."""
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.Error:  # it has just ended
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _finish(config: Path, run_dir: Path, mark: str) -> None:
@@ -100,17 +112,16 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         raise RuntimeError(f"the loop ended with {process.returncode}: {told.decode()}")
 
 
-def _strike(config: Path, run_dir: Path, mark: str, delay: float) -> bool:
-    """Run the loop for a while and kill its process alone; False when it was done before."""
+def _strike(config: Path, run_dir: Path, mark: str, moment: float) -> bool:
+    """Run the loop until it has used so many processor seconds and kill it alone; False when it was done before."""
     process = _start(config, run_dir, mark)
-    try:
-        _, told = process.communicate(timeout=delay)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return process.returncode == -signal.SIGKILL
-    if process.returncode != 0:
-        raise RuntimeError(f"the resumed loop ended with {process.returncode}: {told.decode()}")
+    while process.poll() is None:
+        if _used(process) >= moment:
+            process.kill()
+            process.communicate()
+            return process.returncode == -signal.SIGKILL
+        time.sleep(_POLL_SECONDS)
+    _wait(process)
     return False
 
 

@@ -216,12 +216,6 @@ class DistillConfig(Section):
         "none", "crossview: cross-entropy on one correct prior-view continuation of each accepted path"
     )
     kl_weight: float = identity(1.0, "w_kl", ge=0)
-    kl_ratio_cap: float | None = identity(
-        None,
-        "trust region of the sampled form: a token is not raised beyond this many times its probability "
-        "at the start of the round; null: none",
-        gt=1,
-    )
     pg_weight: float = identity(1.0, "w_pg", ge=0)
     reference_weight: float = identity(0.01, "w_ref", ge=0)
     reference: str | None = execution(
@@ -245,12 +239,6 @@ class DistillConfig(Section):
     seed: int = identity(0, "order of the data", ge=0)
     checkpoint_every: int = execution(50, "optimiser steps between checkpoints; 0: only at the end or a stop", ge=0)
     wandb_project: str | None = execution(None, "also log to this Weights & Biases project (needs vpgea[wandb])")
-
-    @model_validator(mode="after")
-    def _cap_is_of_sampled_tokens(self) -> DistillConfig:
-        if self.kl_ratio_cap is not None and self.kl_form != "sampled":
-            raise ValueError("kl_ratio_cap limits single sampled tokens: it needs kl_form=sampled")
-        return self
 
 
 class EvalConfig(Section):

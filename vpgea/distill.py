@@ -69,7 +69,8 @@ def distill(
         config=flat_config(config),
     )
     if not overwrite and PhaseFolder(output_dir, manifest).is_complete:
-        PhaseFolder.open(output_dir, manifest, resume=resume)  # refuses what another configuration wrote
+        done = PhaseFolder.open(output_dir, manifest, resume=resume)  # refuses what another configuration wrote
+        shutil.rmtree(done.part / "checkpoints", ignore_errors=True)  # killed just before they were dropped
         return trained(output_dir)
     data = _training_set(config, filter_dir, manifest)
     roles = Roles(config)  # before the folder is touched: a refused configuration leaves nothing behind
@@ -242,13 +243,13 @@ class Trainer:
         return difference
 
     def _old_logprobs(self, file: Path) -> dict[int, Tensor]:
-        """log pi_old (T,) under the weights at the start, of every path whose loss reads it; kept for resumed runs."""
-        read = [path for path in self.data.paths if path.is_prior or self.distill.kl_ratio_cap is not None]
-        if not read:
+        """log pi_old (T,) of every prior path under the weights at the start; kept for resumed runs."""
+        prior = [path for path in self.data.paths if path.is_prior]
+        if not prior:
             return {}
         if not file.is_file():
             temporary = file.with_suffix(".tmp")
-            save_file(self._score(read), temporary)
+            save_file(self._score(prior), temporary)
             temporary.replace(file)
         return {int(index): logprobs for index, logprobs in load_file(file).items()}
 

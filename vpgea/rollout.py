@@ -258,6 +258,6 @@ def _require_disk(output_dir: Path, needed: int) -> None:
     if free < max(needed // 8, 1 << 20):
         raise UsageError(
             f"too little disk space for {output_dir}",
-            why=f"{free / 2**20:,.0f} MiB are free, and this rollout can write up to {needed / 2**20:,.0f} MiB",
+            why=f"{free / 2**20:,.1f} MiB are free, and this rollout can write up to {max(needed / 2**20, 1):,.1f} MiB",
             mend="free some space, choose another --output-dir, or lower --limit, -n or rollout.max_new_tokens",
         )

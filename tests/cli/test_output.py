@@ -6,8 +6,10 @@ import json
 import math
 import os
 import pty
+import re
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +160,83 @@ def test_a_terminal_gets_a_bar_and_a_table_and_no_markup_from_text(
     assert done.returncode == 0
     for expected in ("[bold]title", "[red]\\x1b[31mcell", "samples", "4/4", "tokens/s", "[loss] 0.5", "━"):
         assert expected in text
+
+
+_LIVE = """
+import os, signal, sys, time
+from vpgea.stopping import StopRequest
+from vpgea_cli.output import Output
+from vpgea_cli.signals import install_signal_handlers
+output = Output()
+with install_signal_handlers(StopRequest(), output.urgent):
+    with output.live_table("rounds", ["round", "pseudo-efficient"]) as add_row:
+        with output.progress(4, "base eval: questions") as progress:
+            progress.advance(0)
+            progress.advance(2, 1000)
+            time.sleep(0.3)
+            progress.advance(2, 1000)
+        for number in range(60):
+            add_row([f"row {number}", "1.00 [0.90, 1.10]"])
+        output.warn("above the table")
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        if sys.argv[1:]:
+            os.kill(os.getpid(), signal.SIGTERM)
+output.result("the result")
+"""
+
+
+def _on_a_terminal(script: str, env: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout, and everything that a terminal of 80 columns and 24 lines as stderr was sent."""
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], env=env, stdout=subprocess.PIPE, stderr=follower, text=True
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while chunk := _read(leader):
+            shown += chunk
+        os.close(leader)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    return process.returncode, out, shown.decode()
+
+
+def test_a_live_table_keeps_the_bar_below_it_and_ends_with_every_row(
+    environment: Callable[..., dict[str, str]],
+) -> None:
+    env = {**environment({"TERM": "xterm-256color"})}
+    del env["COLUMNS"]
+    code, out, shown = _on_a_terminal(_LIVE, env)
+    assert (code, out) == (0, "the result\n")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert "base eval: questions" in plain
+    assert "2/4" in plain
+    assert "left" in plain
+    assert "SIGTERM: stopping after saving; once more to leave at once" in plain
+    while_live, last = plain[: plain.rindex("pseudo-")], plain[plain.rindex("pseudo-") :]
+    assert "row 0 " in while_live
+    assert "..." in while_live
+    assert "row 30 " not in while_live, "the table grew over the terminal's height"
+    assert [f"row {number} " in last for number in range(60)] == [True] * 60
+    assert "warning: above the table" in plain
+    assert "questions" not in last
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+def test_leaving_at_once_gives_the_cursor_back(environment: Callable[..., dict[str, str]]) -> None:
+    code, out, shown = _on_a_terminal(_LIVE, environment({"TERM": "xterm-256color"}), "twice")
+    assert (code, out) == (143, "")
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+def test_a_log_gets_each_row_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Output().live_table("rounds", ["round", "tokens"]) as add_row:
+        add_row(["base", "90.0"])
+        add_row(["0", "45.0"])
+    assert capsys.readouterr().err == "round base  tokens 90.0\nround 0  tokens 45.0\n"
 
 
 def _read(descriptor: int) -> bytes:

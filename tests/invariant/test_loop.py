@@ -159,6 +159,15 @@ def test_what_is_missing_is_made_again_and_nothing_else(
     assert [name for name in found if name.endswith(kept) and found[name] != expected[name]] == []
 
 
+def test_a_kill_just_before_checkpoints_are_dropped_leaves_none(config: Path, copy_of: Path) -> None:
+    last = copy_of / "round-001"
+    left = last / "distill" / "parts" / "0-of-1" / "checkpoints"
+    (left / "step-000002").mkdir(parents=True)
+    (last / "round.json").unlink()
+    assert loop(config, copy_of, "--quiet") == 0
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -6,8 +6,6 @@ view and is always detached: guidance goes one way only. Our own reconstruction;
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -30,21 +28,13 @@ def other_gates_mean(gates: Tensor, question: Tensor) -> Tensor:
     return torch.where(others > 0, (total[question] - values) / others.clamp(min=1), 0.0)
 
 
-def sampled(
-    logits: Tensor, targets: Tensor, gate: Tensor, old_logprobs: Tensor | None = None, ratio_cap: float | None = None
-) -> Tensor:
+def sampled(logits: Tensor, targets: Tensor, gate: Tensor) -> Tensor:
     """-g log pi_theta(z_t): KL(q_g || pi_theta) up to a constant, q_g proportional to q g, on sampled tokens.
 
     logits: (T, V) prior view, targets: (T,) int64, gate: (T,), 0 on tokens that are masked. With gate 1 it is plain
-    cross-entropy. With ratio_cap it is -g min(log pi_theta, old_logprobs + log ratio_cap), old_logprobs (T,) of the
-    weights at the start of the round: a trust region. Without one, the few tokens at which the posterior takes
-    another turn than the prior are learned within a few steps, long before the prior can do what follows.
+    cross-entropy.
     """
-    logprobs = token_logprobs(logits, targets)
-    if ratio_cap is not None:
-        assert old_logprobs is not None
-        logprobs = torch.minimum(logprobs, upcast(old_logprobs).detach() + math.log(ratio_cap))
-    return torch.where(gate != 0, -gate.detach() * logprobs, 0.0)
+    return torch.where(gate != 0, -gate.detach() * token_logprobs(logits, targets), 0.0)
 
 
 def dense_cv(logits: Tensor, targets: Tensor, teacher_logits: Tensor, gate: Tensor, other_gate: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def step_loss(
     loss = logits.new_zeros((), dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
     posterior = [path for path in paths if not path.is_prior]
     if posterior and config.kl_weight > 0:
-        terms = _kl_terms(posterior, logits[~is_prior], targets[~is_prior], frozen, old_logprobs, config)
+        terms = _kl_terms(posterior, logits[~is_prior], targets[~is_prior], frozen, config)
         kl = normalisers.kl_scale * terms.sum()
         log.kl += float(kl.detach())
         loss = loss + config.kl_weight * kl
@@ -85,17 +85,13 @@ def _kl_terms(
     logits: Tensor,
     targets: Tensor,
     frozen: FrozenLogits,
-    old_logprobs: dict[int, Tensor],
     config: DistillConfig,
 ) -> Tensor:
     """(T,) of the configured form on z; a continuation behind z is always plain cross-entropy with the path's gate."""
     lengths = [len(path.completion_ids) for path in paths]
     gate = _per_token([path.gate for path in paths], lengths, logits.device)
     if config.kl_form == "sampled":
-        if config.kl_ratio_cap is None:
-            return forward_kl.sampled(logits, targets, gate)
-        old = _concatenate([old_logprobs[path.index] for path in paths], logits.device)
-        return forward_kl.sampled(logits, targets, gate, old, config.kl_ratio_cap)
+        return forward_kl.sampled(logits, targets, gate)
     thinking = torch.cat([torch.arange(n) < path.thinking_tokens for path, n in zip(paths, lengths, strict=True)])
     in_thinking = thinking.to(logits.device)
     teacher = frozen.teacher(paths)
