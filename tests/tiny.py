@@ -153,7 +153,7 @@ def make_model(
                 num_hidden_layers=layers,
                 num_attention_heads=4,
                 num_key_value_heads=2,
-                max_position_embeddings=2048,
+                max_position_embeddings=1 << 50,
                 initializer_range=0.1,
                 tie_word_embeddings=tie,
                 bos_token_id=tokenizer.bos_token_id,

@@ -13,7 +13,7 @@ from vpgea.config import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Engine, GenerateRequest, Sampling
 from vpgea.engines.select import EngineLease
 from vpgea.errors import UsageError
-from vpgea.modeling.load import load_views, model_fingerprint
+from vpgea.modeling.load import context_length, load_views, model_fingerprint
 from vpgea.progress import NullProgress, Progress
 from vpgea.questions import Question, chunk_questions, fingerprint_questions
 from vpgea.records import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
@@ -54,11 +54,13 @@ class RolloutPlan:
     ) -> RolloutPlan:
         """Reject what cannot be a prompt, cut the rest into chunks, and say what the part will be made from.
 
-        Raises UsageError when nothing is left, or when the posterior view has no thinking to sample.
+        Raises UsageError when nothing is left, when the posterior view has no thinking to sample, or when prompt and
+        completion together can outgrow the model's context.
         """
         views = load_views(config)
         _require_thinking(config, views)
-        reasons = {question.id: rejection(views, question) for question in questions}
+        view = POSTERIOR if config.rollout.posterior_samples else PRIOR
+        reasons = {question.id: rejection(views, question, view) for question in questions}
         rejected = {identifier: reason for identifier, reason in reasons.items() if reason is not None}
         usable = [question for question in questions if question.id not in rejected]
         if not usable:
@@ -67,6 +69,7 @@ class RolloutPlan:
                 why=f"all {len(rejected)} were rejected: {next(iter(rejected.values()), 'there were none')}",
                 mend="raise views.max_prompt_tokens or choose other questions",
             )
+        _require_context(config, max(len(views.prompt(question, view)) for question in usable))
         manifest = Manifest(
             phase="rollout",
             identity={**identity_of(config, "model", "data", "views", "rollout"), "round": round_index},
@@ -122,13 +125,24 @@ class RolloutPlan:
         )
 
 
-def rejection(views: Views, question: Question) -> str | None:
-    """Why a question cannot be a prompt; None when it can. Nothing is cut, and nothing in it is taken out."""
+def rejection(views: Views, question: Question, view: View) -> str | None:
+    """Why a question cannot be a prompt of a view; None when it can. Nothing is cut or taken out of it."""
     if (token := views.control_token_in(question)) is not None:
         return f"control token {token} in its text"
-    if views.too_long(question):
+    if len(views.prompt(question, view)) > views.config.max_prompt_tokens:
         return f"prompt over views.max_prompt_tokens={views.config.max_prompt_tokens}"
     return None
+
+
+def _require_context(config: RunConfig, longest_prompt: int) -> None:
+    """Beyond its context a model writes noise, which would be sampled, graded and learned without a word."""
+    limit, cap = context_length(config.model), config.rollout.max_new_tokens
+    if limit is not None and longest_prompt + cap > limit:
+        raise UsageError(
+            f"prompt and completion can outgrow the model's context of {limit:,} tokens",
+            why=f"the longest prompt has {longest_prompt:,} tokens and a completion may have {cap:,}",
+            mend=f"set max_new_tokens (of rollout or eval) to at most {max(limit - longest_prompt, 0):,}",
+        )
 
 
 def _require_thinking(config: RunConfig, views: Views) -> None:

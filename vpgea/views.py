@@ -119,9 +119,9 @@ class Views:
         text, ids = self._prompt(self._user_turn(question, note_answer=None if view == PRIOR else question.answer))
         return PromptPreview(view, question.id, text, ids, self.tokenizer.convert_ids_to_tokens(ids))
 
-    def too_long(self, question: Question) -> bool:
-        """True when either view's prompt is over the limit; the posterior's is the longer one."""
-        return len(self.posterior_prompt(question)) > self.config.max_prompt_tokens
+    def prompt(self, question: Question, view: View) -> list[int]:
+        """Ids of a view's prompt."""
+        return self.prior_prompt(question) if view == PRIOR else self.posterior_prompt(question)
 
     def control_token_in(self, question: Question) -> str | None:
         """A control token that a question's text, options or answer spells out, e.g. `<|im_end|>`; None when none does.

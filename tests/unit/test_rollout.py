@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from tests import tiny
 from tests.rollouts import committed, plan_of, rows_of, run
 from vpgea.config import RunConfig
 from vpgea.errors import Stopped, UsageError
+from vpgea.modeling.load import load_views
 from vpgea.progress import NullProgress
 from vpgea.questions import Question
-from vpgea.records import PRIOR, SAMPLES
+from vpgea.records import POSTERIOR, PRIOR, SAMPLES
+from vpgea.rollout import rejection
 from vpgea.runs import chunk_paths, open_complete, part_folders
 from vpgea.shards import read_json, read_table
 from vpgea.stopping import StopRequest
@@ -231,3 +235,27 @@ def test_the_question_in_both_views_is_the_same_up_to_the_note(run_config: Calla
         body = prior.removesuffix("<think>\n")
         assert posterior.startswith(body)
         assert posterior.endswith("</private_note><think>\n")
+
+
+def test_over_long_prompts_are_told_by_the_views_that_are_sampled(run_config: Callable[..., RunConfig]) -> None:
+    views, question = load_views(run_config()), tiny.QUESTIONS[0]
+    asked = Question(question["id"], question["question"], question["answer"])
+    length = len(views.posterior_prompt(asked))
+    for limit, view, refused in (
+        (length, POSTERIOR, False),
+        (length - 1, POSTERIOR, True),
+        (length - 1, PRIOR, False),
+    ):
+        views = load_views(run_config(views__max_prompt_tokens=limit))
+        assert (rejection(views, asked, view) is not None) == refused
+
+
+def test_a_completion_that_can_outgrow_the_context_is_refused(
+    run_config: Callable[..., RunConfig], tiny_model: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short-context"
+    shutil.copytree(tiny_model, short)
+    fields = json.loads((short / "config.json").read_text(encoding="utf-8"))
+    (short / "config.json").write_text(json.dumps({**fields, "max_position_embeddings": 100}), encoding="utf-8")
+    with pytest.raises(UsageError, match="outgrow the model's context of 100 tokens"):
+        plan_of(run_config(model__path=str(short), rollout__max_new_tokens=100))

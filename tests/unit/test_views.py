@@ -365,9 +365,3 @@ def test_a_chat_template_that_hides_the_user_is_refused() -> None:
     views = make_views(tokenizer=tiny.make_tokenizer("qwen3", template_text="<|im_start|>assistant\n"))
     with pytest.raises(UsageError, match="does not show the user's turn"):
         views.prior_prompt(QUESTION)
-
-
-def test_over_long_prompts_are_told_by_the_longer_view() -> None:
-    length = len(make_views().posterior_prompt(QUESTION))
-    assert not make_views(max_prompt_tokens=length).too_long(QUESTION)
-    assert make_views(max_prompt_tokens=length - 1).too_long(QUESTION)

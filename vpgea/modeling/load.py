@@ -115,6 +115,13 @@ def eos_ids(config: ModelConfig, tokenizer: Any) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
+def context_length(config: ModelConfig) -> int | None:
+    """Longest sequence that the model was made for, in tokens; None where its configuration does not say."""
+    fields = read_json(model_folder(config) / "config.json")
+    length = fields.get("text_config", fields).get("max_position_embeddings")
+    return None if length is None else int(length)
+
+
 def load_views(config: RunConfig) -> Views:
     """The run's two views, with the model's tokenizer."""
     from vpgea.views import Views
