@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

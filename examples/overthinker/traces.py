@@ -27,7 +27,7 @@ class Habit:
 
 HABITS: dict[Dial, Habit] = {
     "local": Habit(checks=(0.5, 0.27, 0.12, 0.07, 0.04), short=0.0),
-    "global": Habit(checks=(0, 0, 0.35, 0.45, 0.2), short=0.007),
+    "global": Habit(checks=(0, 0, 0.35, 0.45, 0.2), short=0.001),
 }
 
 # What the posterior does with the note: the rest are sound.

@@ -1,0 +1,119 @@
+"""Every public option of every command is tried in one user's story on the testbed, and the table says so itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests import overthinker
+from vpgea_cli.main import run
+
+SURFACE = Path(__file__).with_name("surface.txt")
+QUESTIONS = overthinker.ROOT / "questions"
+CONFIG = overthinker.ROOT / "overthinker.yaml"
+SMALL = "--set rollout.questions_per_chunk=4 --set eval.bootstrap=100 --set grading.workers=1"
+
+# (command line, what its stdout must hold); run in this order in one folder, with CFG, MODEL, DEV and TRAIN filled in.
+STORY: list[tuple[str, str]] = [
+    ("--version", "."),
+    ("doctor --json --quiet", '"torch"'),
+    ("config init mine.yaml --json", "mine.yaml"),
+    ("config init mine.yaml --overwrite", "mine.yaml"),
+    ("config show --config CFG --set rollout.seed=3 --model MODEL --dataset DEV --json", '"origin": "--set"'),
+    ("config validate -c CFG --set rollout.seed=3 --model MODEL --dataset DEV --offline --json -q", '"valid": true'),
+    (
+        "rollout -c CFG --model MODEL --dataset DEV -n 2 --limit 8 --seed 1 --set rollout.questions_per_chunk=4 "
+        "--offline --dry-run --json",
+        '"questions": 8',
+    ),
+    (
+        f"rollout -c CFG --model MODEL --dataset DEV --output-dir r --num-samples 3 --limit 8 --seed 1 {SMALL} "
+        "--shard 0/1 --skip-bad-rows --resume --offline --quiet",
+        "r",
+    ),
+    (
+        f"rollout -c CFG --dataset DEV -o r --prior-samples 2 --posterior-samples 4 --limit 8 {SMALL} "
+        "--overwrite --json --verbose",
+        '"questions": 8',
+    ),
+    ("filter r -o f --dry-run --json", "tokens"),
+    (f"filter r --output-dir f -c CFG --model MODEL {SMALL} --max-grade-errors 0.5 --shard 0/1 --resume -q", "f"),
+    (f"filter r -o f -c CFG {SMALL} --overwrite --offline --json --verbose", '"posterior_sampled": 32'),
+    ("distill f -o d --dry-run --json", "steps"),
+    ("distill f --output-dir d -c CFG --model MODEL --set distill.learning_rate=1e-4 --seed 5 --lora -q", "d/adapter"),
+    ("distill f -o d --full --overwrite --resume --offline --json --verbose", '"output": "model"'),
+    ("distill f -o a --lora --quiet", "a/adapter"),
+    (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} --quiet", "e0"),
+    (
+        f"eval --config CFG --model MODEL --adapter a/adapter --dataset DEV --output-dir e1 --num-samples 1 --limit 8 "
+        f"--seed 2 {SMALL} --baseline e0 --shard 0/1 --skip-bad-rows --resume --offline --json --verbose",
+        '"e3"',
+    ),
+    (f"eval -c CFG --dataset DEV -o e0 --limit 8 {SMALL} --overwrite -q", "e0"),
+    (f"loop -c CFG -o l --rounds 1 {SMALL} --dry-run --offline --json", "rounds"),
+    (
+        f"loop --config CFG --model MODEL --dataset TRAIN --eval-dataset DEV --output-dir l --rounds 1 "
+        f"--questions-per-round 8 --num-samples 3 --limit 16 --seed 4 --keep-rounds 1 {SMALL} "
+        "--set loop.eval_limit=8 --resume --offline --quiet",
+        "l",
+    ),
+    (
+        f"loop -c CFG -o l --rounds 1 --questions-per-round 8 -n 2 --limit 16 {SMALL} --set loop.eval_limit=8 "
+        "--overwrite --json --verbose",
+        '"rounds"',
+    ),
+    ("inspect f --head 2", "filter"),
+    ("inspect r --stats --json", '"prior"'),
+    ("inspect f --sample dev-0000/posterior/0", "posterior"),
+    ("export l --round 0 --output-dir x --offline --quiet", "x"),
+    ("export a -o x --merge --model MODEL --overwrite --json", '"merged model"'),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("story")
+
+
+def filled(line: str) -> list[str]:
+    names = {
+        "CFG": CONFIG,
+        "MODEL": overthinker.ROOT / "base-global",
+        "DEV": QUESTIONS / "dev.jsonl",
+        "TRAIN": QUESTIONS / "train.jsonl",
+    }
+    return [str(names.get(word, word)) for word in shlex.split(line)]
+
+
+def test_the_story_uses_every_option_of_every_command() -> None:
+    missing = []
+    for command, names in surface():
+        tried = [set(shlex.split(line)) for line, _ in STORY if line.startswith(command)]
+        missing += [f"{command} {name}" for name in names if not any(words & set(name.split()) for words in tried)]
+    assert not missing
+
+
+def surface() -> list[tuple[str, list[str]]]:
+    """(command without `vpgea`, its options; the two forms of a switch and its negation count as one)."""
+    commands: list[tuple[str, list[str]]] = []
+    for line in SURFACE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("vpgea"):
+            commands.append((line.removeprefix("vpgea").strip(), []))
+        elif re.match(r"  -", line):
+            commands[-1][1].append(line.strip())
+    return commands
+
+
+@pytest.mark.parametrize("step", range(len(STORY)), ids=[" ".join(line.split()[:3]) for line, _ in STORY])
+def test_story(step: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder)
+    line, expected = STORY[step]
+    assert run(filled(line)) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert expected in printed
+    if "--json" in line:
+        json.loads(printed)
