@@ -67,7 +67,7 @@ class RolloutPlan:
             raise UsageError(
                 "no question is left to sample",
                 why=f"all {len(rejected)} were rejected: {next(iter(rejected.values()), 'there were none')}",
-                mend="raise views.max_prompt_tokens or choose other questions",
+                mend="choose other questions, or another model; for over-long prompts raise views.max_prompt_tokens",
             )
         _require_context(config, max(len(views.prompt(question, view)) for question in usable))
         manifest = Manifest(
@@ -128,6 +128,8 @@ class RolloutPlan:
 def rejection(views: Views, question: Question, view: View) -> str | None:
     """Why a question cannot be a prompt of a view; None when it can. Nothing is cut or taken out of it."""
     if (token := views.control_token_in(question)) is not None:
+        if token == views.tokenizer.unk_token:
+            return "the model's tokenizer does not know all of its words"
         return f"control token {token} in its text"
     if len(views.prompt(question, view)) > views.config.max_prompt_tokens:
         return f"prompt over views.max_prompt_tokens={views.config.max_prompt_tokens}"
