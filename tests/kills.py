@@ -16,11 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
-
-import psutil
 
 from tests import tiny
 from tests.loops import essence, sample_keys, write_config
@@ -28,8 +27,9 @@ from tests.loops import essence, sample_keys, write_config
 ROOT = Path(__file__).parents[1]
 _MARK = "KILL_CAMPAIGN"  # in the environment of everything that a campaign starts
 _ORPHAN_SECONDS = 5.0
-_POLL_SECONDS = 0.01
-_STRIDE = 0.6  # an attempt lives at most this share of the whole work, beyond the time to the first shard
+_POLL_SECONDS = 0.005
+_MOST_FILES = 20  # that an attempt may write before it is killed
+_LONGEST_DELAY_SECONDS = 0.3  # and how long it may live after that
 Say = Callable[[str], None]
 
 
@@ -47,14 +47,12 @@ class Campaign:
 def campaign(config: Path, folder: Path, *, kills: int, seed: int, say: Say = print) -> Campaign:
     """Strike `kills` times, over as many runs as that takes, and compare every finished run with an undisturbed one."""
     rng, result, mark = random.Random(seed), Campaign(), uuid4().hex
-    start, end = _undisturbed(config, folder / "undisturbed", mark)
+    _finish(config, folder / "undisturbed", mark)
     expected = essence(folder / "undisturbed")
-    say(f"undisturbed: {len(expected)} files in {end:.1f} CPU seconds, the first shard after {start:.1f}; seed {seed}")
+    say(f"undisturbed: {len(expected)} files; seed {seed}")
     while result.kills < kills:
         run_dir = folder / f"killed-{result.runs}"
-        while result.kills < kills and _strike(
-            config, run_dir, mark, rng.uniform(0.9 * start, start + _STRIDE * (end - start))
-        ):
+        while result.kills < kills and _strike(config, run_dir, mark, rng):
             result.kills += 1
             result.orphans += _orphans(mark)
             say(f"kill {result.kills}: {_place(run_dir)}")
@@ -82,47 +80,34 @@ def _start(config: Path, run_dir: Path, mark: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _undisturbed(config: Path, run_dir: Path, mark: str) -> tuple[float, float]:
-    """Run the loop in peace; its processor seconds until its first shard, most of them imports, and until its end."""
-    process, start, end = _start(config, run_dir, mark), 0.0, 0.0
-    while process.poll() is None:
-        end = _used(process) or end
-        start = start or (end if any(run_dir.rglob("*.arrow")) else 0.0)
-        time.sleep(_POLL_SECONDS)
-    _wait(process)
-    return start, end
-
-
-def _used(process: subprocess.Popen[bytes]) -> float:
-    """Processor seconds of a process: the pace of everything else on the machine does not change where it is then."""
-    try:
-        times = psutil.Process(process.pid).cpu_times()
-    except psutil.Error:  # it has just ended
-        return 0.0
-    return float(times.user + times.system)
-
-
 def _finish(config: Path, run_dir: Path, mark: str) -> None:
-    _wait(_start(config, run_dir, mark))
-
-
-def _wait(process: subprocess.Popen[bytes]) -> None:
+    process = _start(config, run_dir, mark)
     _, told = process.communicate()
     if process.returncode != 0:
         raise RuntimeError(f"the loop ended with {process.returncode}: {told.decode()}")
 
 
-def _strike(config: Path, run_dir: Path, mark: str, moment: float) -> bool:
-    """Run the loop until it has used so many processor seconds and kill it alone; False when it was done before."""
+def _strike(config: Path, run_dir: Path, mark: str, rng: random.Random) -> bool:
+    """Kill the loop some files and a moment after its start; False when it was done before.
+
+    Files are the clock, since they pass at the pace of the work on any machine.
+    """
+    last_file = _files(run_dir) + rng.randint(0, _MOST_FILES)
+    delay = rng.uniform(0, _LONGEST_DELAY_SECONDS)
     process = _start(config, run_dir, mark)
-    while process.poll() is None:
-        if _used(process) >= moment:
-            process.kill()
-            process.communicate()
-            return process.returncode == -signal.SIGKILL
+    while process.poll() is None and _files(run_dir) < last_file:
         time.sleep(_POLL_SECONDS)
-    _wait(process)
-    return False
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(delay)
+    process.kill()
+    _, told = process.communicate()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"the resumed loop ended with {process.returncode}: {told.decode()}")
+    return process.returncode != 0
+
+
+def _files(run_dir: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(run_dir))
 
 
 def _orphans(mark: str) -> int:

@@ -58,7 +58,7 @@ def test_prior_over_thinks(dial: str, figures: dict[str, float]) -> None:
     low, high = (36, 50) if dial == "local" else (78, 96)
     assert low < figures["prior_tokens"] < high
     if dial == "global":
-        assert figures["prior_correct_near_shortest"] <= 0.02
+        assert figures["prior_correct_near_shortest"] <= 0.015  # 0.005 on the dev questions; 300 samples here
 
 
 def test_posterior_is_short_right_and_partly_unsound(figures: dict[str, float]) -> None:
