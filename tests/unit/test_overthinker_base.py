@@ -62,7 +62,7 @@ def test_prior_over_thinks(dial: str, figures: dict[str, float]) -> None:
 
 
 def test_posterior_is_short_right_and_partly_unsound(figures: dict[str, float]) -> None:
-    assert figures["posterior_accuracy"] > 0.9
+    assert figures["posterior_accuracy"] > 0.85
     assert figures["posterior_tokens"] < 28
     assert 0.45 < figures["posterior_sound_share_of_correct"] < 0.75
 
