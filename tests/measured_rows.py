@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests import tiny
+from vpgea.config import ViewsConfig
 from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, View
+from vpgea.resolve import resolve
 from vpgea.runs import Manifest, PhaseFolder
-from vpgea.shards import iterate_rows, shard_files, table_from_rows, write_table
+from vpgea.selection import select
+from vpgea.shards import iterate_rows, read_json, shard_files, table_from_rows, write_table
+from vpgea.views import Views
 
 Row = dict[str, Any]
 
@@ -86,3 +92,19 @@ def selection(filter_dir: Path) -> dict[tuple[str, str, int], Row]:
             assert key not in found, "no row twice"
             found[key] = {**row, "selected": name == "selected"}
     return found
+
+
+@cache
+def views() -> Views:
+    """Views of a tokenizer alone: selection renders prompts and asks no model."""
+    tokenizer = tiny.make_tokenizer()
+    return Views(tokenizer, ViewsConfig(), [tokenizer.eos_token_id])
+
+
+def select_rows(folder: Path, rows: Sequence[Row], **dotted: Any) -> tuple[Row, dict[tuple[str, str, int], Row]]:
+    """Write the rows to folder/0, folder/1, ... and select from them: the summary, and `selection`."""
+    config = resolve(options={key.replace("__", "."): value for key, value in dotted.items()}).config
+    folders = write_pair(folder / str(len(list(folder.glob("*/filter")))), rows)
+    summary = select(config, views(), *folders)
+    assert summary == read_json(folders[1] / "summary.json")
+    return summary, selection(folders[1])

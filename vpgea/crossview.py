@@ -82,8 +82,9 @@ class CrossView:
         if checks.leaks.enabled:
             self._leaks(candidates)
         if not sampling_truncated(self.config):
-            self._other_view([path for path in paths if path.row["view"] == POSTERIOR])
-            if checks.plausibility.enabled:
+            posterior = [path for path in paths if path.row["view"] == POSTERIOR]
+            self._other_view(posterior)
+            if checks.plausibility.enabled and posterior:
                 self._prior_under_posterior([path for path in paths if _is_correct_prior(path)])
         if checks.early_exits:
             self._early_exits(candidates)

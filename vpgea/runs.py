@@ -108,7 +108,7 @@ class PhaseFolder:
         if existing.is_file() and not resume:
             raise _occupied(root, "it already holds data and --no-resume was given")
         _make_folder(folder.part)
-        sweep_temporaries(folder.part)
+        sweep_temporaries(root)  # not of the part alone: selections, summaries and results stand beside it
         if not existing.is_file():
             write_json(existing, manifest.as_dict())
         return folder

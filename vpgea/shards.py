@@ -6,6 +6,7 @@ wins, a twin that finds the name taken discards its own. A sidecar holds rows, b
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -152,11 +153,15 @@ def file_checksum(path: Path) -> str:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove temporary files of writers of this host that are gone; those of other hosts may still be alive."""
-    for path in folder.glob(".*~*~*~*.tmp"):
-        _, host, pid, _ = path.name.rsplit("~", 3)
-        if host == _HOST and not Path(f"/proc/{pid}").exists():
-            path.unlink(missing_ok=True)
+    """Remove, in a folder and all below it, temporary files of writers of this host that are gone.
+
+    Those of other hosts may still be alive. os.walk passes over folders that vanish meanwhile.
+    """
+    for place, _, names in os.walk(folder):
+        for name in fnmatch.filter(names, ".*~*~*~*.tmp"):
+            _, host, pid, _ = name.rsplit("~", 3)
+            if host == _HOST and not Path(f"/proc/{pid}").exists():
+                Path(place, name).unlink(missing_ok=True)
 
 
 def _temporary_name(path: Path) -> Path:

@@ -16,7 +16,7 @@ import yaml
 
 from tests import overthinker, rollouts
 from tests.measured_rows import selection
-from vpgea.shards import iterate_rows
+from vpgea.filter import filter_rollout
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -44,8 +44,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def measurements(folder: Path) -> list[dict[str, Any]]:
-    return list(iterate_rows(sorted(folder.glob("parts/*/chunk-*.arrow"))))
+@pytest.fixture(scope="module")
+def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed filter makes of it, in this process."""
+    folder = tmp_path_factory.mktemp("cli-whole") / "filter"
+    filter_rollout(overthinker.config(), drawn, folder)
+    return folder
 
 
 def test_filter_prints_its_tables_and_its_summary(cli: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
@@ -61,50 +65,21 @@ def test_filter_prints_its_tables_and_its_summary(cli: Cli, drawn: Path, setting
     assert counts["posterior_accepted"] + rejected == 24
     for line in ("posterior accepted", "early_exit_25", "own_note_logprob", "ess_share"):
         assert line in done.stderr
-    again = cli("filter", drawn, "-c", settings, "-o", target, "--json", *switches)
-    assert json.loads(again.stdout) == result
-    assert cli("filter", drawn, "-c", settings, "-o", target, "--no-resume", *switches).returncode == 2
+    kept = cli("filter", drawn, "-c", settings, "-o", target, "--no-resume", *switches)
+    assert kept.returncode == 2
+    assert "--no-resume" in kept.stderr
     alone = ["--set", "filter.derivation.enabled=false", "--set", "filter.leaks.enabled=false"]
-    assert cli("filter", drawn, "-c", settings, "-o", target, *alone).returncode == 2
     other = cli("filter", drawn, "-c", settings, "-o", target, "--overwrite", "--json", "-q", *alone)
     assert other.returncode == 0, other.stderr
     assert json.loads(other.stdout)["counts"]["posterior_rejected_derivation"] == 0
     assert json.loads(other.stdout)["checks"]["early_exit_25"] is None
 
 
-def test_uncalibrated_plausibility_is_said(cli: Cli, tmp_path: Path, settings: Path) -> None:
-    rollouts.run(overthinker.config(data__limit=1), tmp_path / "rollout")
-    done = cli(
-        "filter",
-        tmp_path / "rollout",
-        "-o",
-        tmp_path / "out",
-        "--set",
-        "filter.min_selected=0",
-        "--set",
-        "grading.grader=exact",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "plausibility: not calibrated" in done.stderr
-    assert done.stdout.strip() == str(tmp_path / "out")
-
-
-def test_filter_inherits_what_the_rollout_was_made_with(cli: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
-    """Without a file, model, views and sampling are the rollout's; given otherwise, they are refused."""
-    first, second = tmp_path / "inherits", tmp_path / "file"
-    assert cli("filter", drawn, "-o", first, "-q").returncode == 0
-    assert cli("filter", drawn, "-c", settings, "-o", second, "-q").returncode == 0
-    assert measurements(first) == measurements(second)
-    refused = cli("filter", drawn, "-o", tmp_path / "no", "--set", "rollout.temperature=0.5")
-    assert refused.returncode == 2
-    assert "rollout.temperature" in refused.stderr
-
-
 def test_filter_killed_and_resumed_gives_bitwise_the_same(
-    cli: Cli, environment: Callable[..., dict[str, str]], drawn: Path, tmp_path: Path
+    cli: Cli, environment: Callable[..., dict[str, str]], drawn: Path, whole: Path, tmp_path: Path
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert cli("filter", drawn, "-o", whole, "-q").returncode == 0
+    """Without a file: model, views, sampling and checks are what the rollout was made with."""
+    killed = tmp_path / "killed"
     command = [sys.executable, "-m", "vpgea_cli", "filter", str(drawn), "-o", str(killed), "-q"]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while process.poll() is None and rollouts.committed(killed) < 1:
@@ -118,8 +93,8 @@ def test_filter_killed_and_resumed_gives_bitwise_the_same(
     assert (killed / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
 
 
-def test_filter_leaves_with_75_on_a_signal_and_continues(
-    cli: Cli, environment: Callable[..., dict[str, str]], drawn: Path, tmp_path: Path
+def test_filter_leaves_with_75_on_a_signal(
+    environment: Callable[..., dict[str, str]], drawn: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "vpgea_cli", "filter", str(drawn), "-o", str(tmp_path / "out"), "-q"]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -129,8 +104,7 @@ def test_filter_leaves_with_75_on_a_signal_and_continues(
     _, told = process.communicate(timeout=60)
     assert process.returncode == 75, told
     assert "continues where it stopped" in told
-    assert rollouts.committed(tmp_path / "out") < 4
-    assert cli("filter", drawn, "-o", tmp_path / "out", "-q").returncode == 0
+    assert 1 <= rollouts.committed(tmp_path / "out") < 4
 
 
 def test_filter_exit_codes(cli: Cli, drawn: Path, tmp_path: Path) -> None:
@@ -148,15 +122,22 @@ def test_filter_exit_codes(cli: Cli, drawn: Path, tmp_path: Path) -> None:
     assert cli("filter", drawn).returncode == 2, "no output folder"
     assert cli("filter", tmp_path / "nothing", "-o", tmp_path / "x").returncode == 2
     assert cli("filter", drawn, "-o", tmp_path / "x", "--model", tmp_path).returncode == 2
+    otherwise = cli("filter", drawn, "-o", tmp_path / "x", "--set", "rollout.temperature=0.5")
+    assert otherwise.returncode == 2
+    assert "rollout.temperature" in otherwise.stderr
     assert not (tmp_path / "x").exists()
 
 
-def test_filter_in_parts(cli: Cli, drawn: Path, tmp_path: Path) -> None:
-    first = cli("filter", drawn, "-o", tmp_path / "out", "--shard", "0/2", "--json")
+def test_filter_in_parts_and_too_few_paths_to_calibrate(cli: Cli, tmp_path: Path) -> None:
+    rollouts.run(overthinker.config(data__limit=3), tmp_path / "rollout")
+    command = ["filter", tmp_path / "rollout", "-o", tmp_path / "out", "--set", "filter.min_selected=0"]
+    first = cli(*command, "--shard", "0/2", "--json")
     assert json.loads(first.stdout) == {"path": str(tmp_path / "out"), "complete": False}
-    second = cli("filter", drawn, "-o", tmp_path / "out", "--shard", "1/2", "--json")
-    assert json.loads(second.stdout)["complete"] is True
-    assert len(selection(tmp_path / "out")) == 40
+    second = cli(*command, "--shard", "1/2")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.strip() == str(tmp_path / "out")
+    assert "plausibility: not calibrated" in second.stderr
+    assert len(selection(tmp_path / "out")) == 15
 
 
 def test_eval_against_a_baseline_in_parts(cli: Cli, settings: Path, tmp_path: Path) -> None:
@@ -191,5 +172,3 @@ def test_eval_against_a_baseline_in_parts(cli: Cli, settings: Path, tmp_path: Pa
     assert refused.returncode == 2
     assert "questions" in refused.stderr
     assert not (tmp_path / "x").exists()
-    missing = cli("eval", "-c", settings, "-o", tmp_path / "x", "--adapter", tmp_path / "none")
-    assert missing.returncode == 2, missing.stderr

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,6 +258,9 @@ def test_a_second_signal_leaves_at_once_and_kills_own_children(
     process.send_signal(second)
     process.communicate(timeout=30)
     assert process.returncode == code
+    deadline = time.monotonic() + 30
+    while not _is_gone(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert _is_gone(child)
 
 

@@ -111,6 +111,8 @@ def surface() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("step", range(len(STORY)), ids=[" ".join(line.split()[:3]) for line, _ in STORY])
 def test_story(step: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(folder)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "0")  # so that what --offline sets in this process is taken back afterwards
     line, expected = STORY[step]
     assert run(filled(line)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out

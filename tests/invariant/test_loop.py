@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +160,16 @@ def test_what_is_missing_is_made_again_and_nothing_else(
     assert found.keys() == expected.keys()
     kept = ("shard", "arrow", "safetensors", "jsonl")
     assert [name for name in found if name.endswith(kept) and found[name] != expected[name]] == []
+
+
+def test_what_a_killed_writer_left_is_swept(config: Path, copy_of: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    names = [f".x.json~{socket.gethostname()}~{pid}~0.tmp" for pid in (process.pid, os.getpid())]
+    for name in names:
+        (copy_of / "round-000" / "filter" / "selected" / name).write_text("half", encoding="utf-8")
+    assert loop(config, copy_of, "--quiet") == 0
+    assert [path.name for path in copy_of.rglob("*.tmp")] == names[1:]  # this process is alive
 
 
 def test_a_kill_just_before_checkpoints_are_dropped_leaves_none(config: Path, copy_of: Path) -> None:

@@ -300,6 +300,13 @@ def test_disabled_checks_measure_nothing(measured: Measured) -> None:
     assert not engine.scored
 
 
+def test_without_posterior_paths_nothing_is_scored_behind_the_note(measured: Measured) -> None:
+    engine = Recording(measured.engine.engine)
+    rows = [row for row in measured.rows if row["view"] == "prior"]
+    assert all(found["score_tokens"] == 0 for found in measure(measured.config, measured.views, engine, rows))
+    assert not engine.scored
+
+
 def test_a_stop_is_heard_between_tokens_and_while_grading(measured: Measured) -> None:
     stop = StopRequest()
     stop.request("a test")

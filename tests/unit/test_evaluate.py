@@ -17,7 +17,7 @@ from vpgea.engines.select import EngineLease
 from vpgea.errors import QualityGateError, Stopped, UsageError
 from vpgea.evaluate import evaluate
 from vpgea.metrics import e3_score
-from vpgea.modeling.load import load_model, load_tokenizer
+from vpgea.modeling.load import load_model, load_tokenizer, load_views
 from vpgea.questions import load_questions
 from vpgea.resolve import resolve
 from vpgea.runs import open_complete
@@ -213,10 +213,8 @@ def test_overlong_questions_are_counted(tmp_path: Path) -> None:
 
 
 def prompt_lengths() -> list[int]:
-    from vpgea.modeling.load import load_views
-
     views = load_views(config())
-    return [len(views.posterior_prompt(question)) for question in load_questions(config().data).questions]
+    return [len(views.prior_prompt(question)) for question in load_questions(config().data).questions]
 
 
 GRADER = "def grade(*, response, reference, question):\n    raise RuntimeError('no grade today')\n"

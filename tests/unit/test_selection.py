@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import tiny
-from tests.measured_rows import Row, posterior, prior, selection, write_pair
-from vpgea.config import PlausibilityConfig, RunConfig, ViewsConfig
-from vpgea.errors import UsageError
+from tests.measured_rows import Row, posterior, prior, select_rows, selection, views, write_pair
+from vpgea.config import PlausibilityConfig, RunConfig
 from vpgea.questions import Question
-from vpgea.resolve import resolve
-from vpgea.selection import ReferenceLengths, path_stats, select
-from vpgea.shards import file_checksum, read_json, write_json
+from vpgea.selection import path_stats, select
+from vpgea.shards import file_checksum
 from vpgea.utility import FloatArray
-from vpgea.views import Views
 
 PSEUDO = ("leak", "derivation", "no-lift", "answerability", "plausibility")
 REASONS = (*PSEUDO, "error", "timeout", "cut-off", "wrong", "undecided")
 
 
-@pytest.fixture(scope="module")
-def views() -> Views:
-    tokenizer = tiny.make_tokenizer()
-    return Views(tokenizer, ViewsConfig(), [tokenizer.eos_token_id])
-
-
-def configured(**dotted: Any) -> RunConfig:
-    """The defaults with some keys replaced; `__` stands for the dot."""
-    return resolve(options={key.replace("__", "."): value for key, value in dotted.items()}).config
-
-
 @pytest.fixture
-def run(views: Views, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], dict[tuple[str, str, int], Row]]]:
+def run(tmp_path: Path) -> Callable[..., Any]:
     """`run(rows, filter__...=...)`: the summary, and the rows of both sets by (question, view, index)."""
-    counter = iter(range(1000))
-
-    def call(rows: Sequence[Row], **dotted: Any) -> tuple[dict[str, Any], dict[tuple[str, str, int], Row]]:
-        config = configured(**dotted)
-        folders = write_pair(tmp_path / str(next(counter)), rows)
-        summary = select(config, views, *folders)
-        assert summary == read_json(folders[1] / "summary.json")
-        return summary, selection(folders[1])
-
-    return call
+    return partial(select_rows, tmp_path)
 
 
 # --- the table of counts -------------------------------------------------------------------------------------------
@@ -112,7 +89,7 @@ def expected_reasons(row: Row, on: dict[str, bool], lift: float) -> set[str]:
 )
 @settings(max_examples=20, deadline=None)
 def test_the_counts_add_up_for_every_combination_of_checks(
-    views: Views, data: st.DataObject, on: dict[str, bool], lift: float
+    data: st.DataObject, on: dict[str, bool], lift: float
 ) -> None:
     config = with_filter(RunConfig(), lift=lift, **on)
     rows = [prior("a", index) for index in range(8)]
@@ -132,7 +109,7 @@ def test_the_counts_add_up_for_every_combination_of_checks(
             rows.append(posterior(question, index, **values))
     with tempfile.TemporaryDirectory() as folder:
         folders = write_pair(Path(folder), rows)
-        counts = select(config, views, *folders)["counts"]
+        counts = select(config, views(), *folders)["counts"]
         found = selection(folders[1])
 
     assert len(found) == len(rows), "no row lost"
@@ -351,138 +328,6 @@ def test_truncated_support_is_said(run: Callable[..., Any], sampling: dict[str, 
     assert summary["elbo"] == summary["plausibility_limits"] == "not available (truncated support)"
 
 
-# --- utilities, advantages, gates ----------------------------------------------------------------------------------
-
-
-def test_utilities_advantages_and_gates_by_hand(run: Callable[..., Any]) -> None:
-    """Lengths: prior 20 + 2 and 60 + 2 tokens correct, one wrong; the posterior's |y| is that of its continuations."""
-    rows = [
-        prior("a", 0, thinking=20),
-        prior("a", 1, thinking=60),
-        prior("a", 2, thinking=10, status="wrong"),
-        posterior("a", 0, thinking=16, answer_length=40, answer_tokens=5.0, answerability=0.875),
-    ]
-    _, found = run(rows)
-    reference = (22 + 62) / 2
-    u = [math.exp(-0.1 * 22 / reference), math.exp(-0.1 * 62 / reference), 0.0]
-    sigma = max(float(np.std(u)), 0.1)
-    for index, value in enumerate(u):
-        stored = found["a", "prior", index]
-        assert stored["utility"] == pytest.approx(value)
-        others = [other for position, other in enumerate(u) if position != index]
-        assert stored["advantage"] == pytest.approx((value - np.mean(others)) / sigma)
-        assert stored["gate"] is None
-    path = found["a", "posterior", 0]
-    value = 0.875 * math.exp(-0.1 * 21 / reference)
-    assert path["utility"] == pytest.approx(value)
-    assert path["gate"] == pytest.approx(min((value - np.mean(u)) / sigma, 2))
-    assert path["advantage"] is None
-
-
-def test_without_answerability_the_paths_own_grade_and_answer_count(run: Callable[..., Any]) -> None:
-    none = dict.fromkeys(("answerability", "answerability_valid", "answerability_empty", "answer_tokens"))
-    rows = [prior("a", 0, thinking=30), prior("a", 1, status="wrong"), posterior("a", 0, answer_length=8, **none)]
-    _, found = run(rows, filter__answerability__enabled=False)
-    assert found["a", "posterior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 12 / 32))
-    assert found["a", "posterior", 0]["gate"] > 0
-
-
-def test_doubling_lambda_changes_advantages_in_an_all_correct_group(run: Callable[..., Any]) -> None:
-    rows = [prior("a", index, thinking=20 + 10 * index) for index in range(4)]
-
-    def advantages(price: float) -> np.ndarray:
-        _, found = run(rows, filter__utility__length_price=price)
-        return np.array([found["a", "prior", index]["advantage"] for index in range(4)])
-
-    assert (advantages(0.0) == 0).all()
-    once, twice = advantages(0.1), advantages(0.2)
-    assert (np.sign(once) == [1, 1, -1, -1]).all()
-    assert (np.abs(twice) > 1.6 * np.abs(once)).all(), "below sigma_min the scale of utilities is kept"
-
-
-# --- reference lengths ---------------------------------------------------------------------------------------------
-
-REFERENCE_ROWS = [
-    *(
-        prior("solved", 0, thinking=38),
-        prior("solved", 1, thinking=58),
-        prior("solved", 2, status="wrong", thinking=998),
-    ),
-    *(prior("unsolved", index, status="wrong", thinking=size - 2) for index, size in enumerate((100, 200, 900))),
-    *(prior("short", 0, thinking=1), prior("failed", 0, status="error", thinking=500)),
-]
-
-
-def test_reference_lengths_of_the_rollout_itself(run: Callable[..., Any], tmp_path: Path) -> None:
-    run(REFERENCE_ROWS)
-    own = read_json(tmp_path / "0" / "filter" / "reference_lengths.json")
-    assert own["questions"] == {"solved": 50, "unsolved": 200, "short": 3}
-    assert own["default"] == 50
-
-
-def test_reference_lengths_are_floored_when_used(run: Callable[..., Any]) -> None:
-    _, found = run(REFERENCE_ROWS)
-    assert found["short", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 3 / 16))
-    _, found = run(REFERENCE_ROWS, filter__min_reference_tokens=2)
-    assert found["short", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1))
-
-
-def test_reference_lengths_from_a_file(run: Callable[..., Any], tmp_path: Path) -> None:
-    file = tmp_path / "lengths.json"
-    write_json(file, {"questions": {"solved": 400}, "default": 30.0})
-    _, found = run(REFERENCE_ROWS, filter__reference_lengths=str(file))
-    assert found["solved", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 40 / 400))
-    assert found["short", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 3 / 30))
-    own = read_json(tmp_path / "0" / "filter" / "reference_lengths.json")
-    assert own["questions"]["solved"] == 50, "what is written is always this rollout's own"
-
-
-@pytest.mark.parametrize(
-    "value", [{}, {"questions": {}}, {"questions": {"a": "x"}, "default": 3}, {"questions": {"a": 0}, "default": 3}]
-)
-def test_a_file_that_holds_no_reference_lengths_is_refused(tmp_path: Path, value: dict[str, Any]) -> None:
-    write_json(tmp_path / "lengths.json", value)
-    with pytest.raises(UsageError, match=r"lengths\.json"):
-        ReferenceLengths.read(tmp_path / "lengths.json")
-
-
-# --- ELBO ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_elbo_of_the_summary_against_the_stored_columns(run: Callable[..., Any]) -> None:
-    """All posterior paths count, rejected and cut-off ones too; the mean is over questions."""
-    rng = np.random.default_rng(1)
-    rows: list[Row] = [prior(question, index, thinking=30) for question in "abc" for index in range(2)]
-    by_question: dict[str, list[float]] = {}
-    for question, paths in (("a", 3), ("b", 1), ("c", 2)):
-        for index in range(paths):
-            thinking, answer = int(rng.integers(3, 9)), 0 if question == "c" else 4
-            q, pi = -rng.uniform(0.1, 3, (2, thinking + answer)).astype(np.float32)
-            log_s = np.float32(-rng.uniform(0, 2))
-            values: dict[str, Any] = {"logprobs": q.tolist(), "other_view_logprobs": pi[:thinking].tolist()}
-            values |= {"log_s_cue": float(log_s), "thinking": thinking, "answer_length": answer}
-            if question == "c":
-                values |= {"status": "wrong", "cut_off": True, "answer_tokens": None}
-            else:
-                values |= {"answer_tokens": 2.5, "answerability": 0.0}
-            rows.append(posterior(question, index, **values))
-            length = thinking + (0 if question == "c" else 2.5)
-            ratio = float((q[:thinking].astype(float) - pi[:thinking].astype(float)).sum())
-            by_question.setdefault(question, []).append(float(log_s) - 0.1 * length / 32 - ratio)
-    rows.append(posterior("c", 9, status="error", log_s_cue=None, other_view_logprobs=None))
-    bound = run(rows)[0]["elbo"]
-    means = [float(np.mean(values)) for values in by_question.values()]
-    assert bound["elbo"]["value"] == pytest.approx(np.mean(means), abs=1e-6)
-    assert bound["elbo"]["standard_error"] == pytest.approx(np.std(means, ddof=1) / math.sqrt(3), abs=1e-6)
-    terms = [bound[name]["value"] for name in ("log_s_cue", "length_cost", "kl")]
-    assert bound["elbo"]["value"] == pytest.approx(terms[0] - terms[1] - terms[2])
-    assert (bound["paths"], bound["left_out"], bound["questions"]) == (6, 1, 3)
-
-
-def test_without_posterior_samples_there_is_no_elbo(run: Callable[..., Any]) -> None:
-    assert run(calibrating())[0]["elbo"] == "not available (no posterior samples)"
-
-
 # --- diagnostics and files -----------------------------------------------------------------------------------------
 
 
@@ -503,29 +348,29 @@ def test_means_of_the_measurements(run: Callable[..., Any]) -> None:
     assert (checks["counterfactual_logprob"], checks["own_note_logprob"]) == (-3.0, -1.0)
 
 
-def test_selecting_again_after_a_kill_before_the_summary_gives_the_same_files(views: Views, tmp_path: Path) -> None:
+def test_selecting_again_after_a_kill_before_the_summary_gives_the_same_files(tmp_path: Path) -> None:
     rows = [row for q in "abcd" for row in (prior(q, 0), prior(q, 1, status="wrong"), posterior(q, 0, thinking=3))]
     config = RunConfig()
     folders = write_pair(tmp_path, rows, chunks=4)
-    summary = select(config, views, *folders)
+    summary = select(config, views(), *folders)
     names = [path for path in folders[1].rglob("*") if path.is_file()]
     before = {path: file_checksum(path) for path in names}
     for path in (folders[1] / "summary.json", *(folders[1] / "selected").glob("chunk-0000[23]*")):
         path.unlink()
     (folders[1] / "rejected" / "chunk-00001.json").unlink()
-    assert select(config, views, *folders) == summary
+    assert select(config, views(), *folders) == summary
     assert {path: file_checksum(path) for path in names} == before
 
 
-def test_rows_carry_the_prompts_that_training_needs(views: Views, tmp_path: Path) -> None:
+def test_rows_carry_the_prompts_that_training_needs(tmp_path: Path) -> None:
     config = RunConfig()
     rows = [prior("a", 0), posterior("a", 0, crossview_answer_ids=[3, 4])]
     folders = write_pair(tmp_path, rows)
-    select(config, views, *folders)
+    select(config, views(), *folders)
     found = selection(folders[1])
     question = Question("a", "What is a?", "12")
-    assert found["a", "prior", 0]["prompt_ids"] == views.prior_prompt(question)
+    assert found["a", "prior", 0]["prompt_ids"] == views().prior_prompt(question)
     assert found["a", "prior", 0]["posterior_prompt_ids"] is None
-    assert found["a", "posterior", 0]["prompt_ids"] == views.prior_prompt(question)
-    assert found["a", "posterior", 0]["posterior_prompt_ids"] == views.posterior_prompt(question)
+    assert found["a", "posterior", 0]["prompt_ids"] == views().prior_prompt(question)
+    assert found["a", "posterior", 0]["posterior_prompt_ids"] == views().posterior_prompt(question)
     assert found["a", "posterior", 0]["crossview_answer_ids"] == [3, 4]
