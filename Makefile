@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test lint types test-install install clean
+.PHONY: demo test kills lint types test-install install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -13,6 +13,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+
+# The kill campaign behind docs/reliability.md; `make test` runs a small slice of it.
+KILLS ?= 20
+SEED ?= 20
+kills: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.kills --kills $(KILLS) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -22,24 +22,6 @@ def mean_correct_length(length: npt.ArrayLike, correct: npt.ArrayLike) -> float 
     return float(lengths.mean()) if lengths.size else None
 
 
-def reference_length(
-    base_correct_length: float | None, prior_lengths: npt.ArrayLike, dataset_median: float, floor: int
-) -> float:
-    """L_ref of a question, in tokens, never below `floor`.
-
-    base_correct_length: the question's mean correct length under the base model; None falls back to the median of
-    prior_lengths (G,), and an empty prior_lengths to dataset_median.
-    """
-    lengths = np.asarray(prior_lengths, np.float64)
-    if base_correct_length is not None:
-        reference = base_correct_length
-    elif lengths.size:
-        reference = float(np.median(lengths))
-    else:
-        reference = dataset_median
-    return max(reference, float(floor))
-
-
 def relative_length(length: npt.ArrayLike, reference: float) -> FloatArray:
     """c = length / L_ref, without unit; length in tokens, any shape."""
     assert reference > 0

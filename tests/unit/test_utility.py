@@ -16,7 +16,6 @@ from vpgea.utility import (
     mean_correct_length,
     posterior_gates,
     prior_advantages,
-    reference_length,
     relative_length,
     utility,
 )
@@ -25,13 +24,9 @@ CONFIG = AdvantageConfig()
 ALL = np.ones(4, bool)
 
 
-def test_reference_length_falls_back_in_order() -> None:
+def test_mean_correct_length_and_relative_length() -> None:
     assert mean_correct_length([10, 30, 90, 50], [1, 1, 0, np.nan]) == 20
     assert mean_correct_length([10, 30], [0, np.nan]) is None
-    assert reference_length(120.0, [1, 2, 300], 50.0, 16) == 120
-    assert reference_length(None, [10, 200, 90], 50.0, 16) == 90
-    assert reference_length(None, [], 50.0, 16) == 50
-    assert reference_length(4.0, [], 50.0, 16) == 16
     np.testing.assert_array_equal(relative_length([16, 40], 16.0), [1, 2.5])
 
 
