@@ -206,7 +206,8 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
     """The resolved configuration as dotted key → value, for manifests; paths that exist here are made absolute."""
     values = {key: value_of(config, key) for key, _ in leaves()}
     for key in PATH_KEYS:
-        if values[key] and Path(values[key]).exists():
+        is_name = key == "views.template" and not Path(str(values[key])).suffix  # a built-in one, whatever lies here
+        if values[key] and not is_name and Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())
     return values
 

@@ -1,8 +1,9 @@
-"""Two held-out questions as the base model and as the best round answered them: `python -m ... RUN`."""
+"""The rounds of a run, and two held-out questions as the base model and as the best round answered them."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from vpgea.loop import best_round, round_dir
 from vpgea.resolve import load
 from vpgea.runs import chunk_paths
 from vpgea.shards import iterate_rows
+from vpgea_cli.commands.loop import COLUMNS, row
+from vpgea_cli.text import aligned
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder that `vpgea loop` wrote")
     parser.add_argument("--count", type=int, default=2, help="how many questions")
     options = parser.parse_args(arguments)
+    lines = (options.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    print("\n".join(aligned([list(COLUMNS), *(row(json.loads(line)) for line in lines)])))
     best = best_round(options.run, load(options.run / "config.yaml"))
     if best is None:
         raise SystemExit("no round kept the base model's accuracy; nothing to show")
@@ -28,15 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     both = [name for name, row in before.items() if row["status"] == after[name]["status"] == "correct"]
     for name in both[: options.count]:
         print(f"\n{before[name]['question']}")
-        for label, row in (("before", before[name]), (f"after round {best}", after[name])):
-            print(f"  {label}, {len(row['completion_ids'])} tokens: {row['completion']}")
+        for label, answer in (("before", before[name]), (f"after round {best}", after[name])):
+            print(f"  {label}, {len(answer['completion_ids'])} tokens: {answer['completion']}")
 
 
 def _by_question(folder: Path) -> dict[str, dict[str, Any]]:
     """First sample of each question."""
     rows: dict[str, dict[str, Any]] = {}
-    for row in iterate_rows(chunk_paths(folder)):
-        rows.setdefault(row["question_id"], row)
+    for sample in iterate_rows(chunk_paths(folder)):
+        rows.setdefault(sample["question_id"], sample)
     return rows
 
 
