@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.overthinker.before_after import main as before_after
 from tests import overthinker
 from vpgea_cli.main import run
 
@@ -119,3 +121,11 @@ def test_story(step: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert expected in printed
     if "--json" in line:
         json.loads(printed)
+
+
+def test_the_demo_ends_with_the_rounds_of_that_loop(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):  # said when no round of this very small loop kept the accuracy
+        before_after([str(folder / "l")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("round  accuracy  tokens")
+    assert [line.split()[0] for line in lines[1:3]] == ["base", "0"]
