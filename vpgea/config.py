@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Role = Literal["identity", "execution"]
-
 
 def identity(default: Any, description: str, **constraints: Any) -> Any:
     """A field that changes results."""

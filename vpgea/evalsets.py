@@ -60,7 +60,7 @@ def load_evalset(
 
     Raises UsageError for an unknown name and for everything that `load_questions` raises it for.
     """
-    evalset = _find(name)
+    evalset = find_evalset(name)
     wanted = wanted_columns(evalset.fields) | wanted_columns(FieldMapping()) | frozenset(evalset.columns)
     if path is not None and path.lower().endswith(".csv") and evalset.columns == _GPQA_COLUMNS:
         raw = _read_csv(Path(path).expanduser())
@@ -73,7 +73,8 @@ def load_evalset(
     return to_questions(evalset.prepare(raw), fields, limit=limit, skip_bad_rows=skip_bad_rows)
 
 
-def _find(name: str) -> EvalSet:
+def find_evalset(name: str) -> EvalSet:
+    """A set by its name. Raises UsageError that names the nearest one."""
     if name in EVALSETS:
         return EVALSETS[name]
     near = difflib.get_close_matches(name.lower(), EVALSETS, n=1, cutoff=0.3)

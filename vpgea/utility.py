@@ -13,7 +13,6 @@ import numpy.typing as npt
 from vpgea.config import AdvantageConfig, UtilityConfig
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 def mean_correct_length(length: npt.ArrayLike, correct: npt.ArrayLike) -> float | None:

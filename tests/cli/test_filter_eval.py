@@ -172,3 +172,14 @@ def test_eval_against_a_baseline_in_parts(cli: Cli, settings: Path, tmp_path: Pa
     assert refused.returncode == 2
     assert "questions" in refused.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_eval_reads_a_file_as_a_named_set(cli: Cli, tmp_path: Path, tiny_model: Path) -> None:
+    file = Path(__file__).parents[1] / "data" / "questions" / "mmlu_pro_25.jsonl.gz"
+    small = ("--set", "eval.max_new_tokens=16", "--set", "eval.bootstrap=100", "--limit", "3", "--skip-bad-rows", "-q")
+    arguments = ("eval", "--model", tiny_model, "--dataset", file, "-o", tmp_path / "out", *small)
+    assert cli(*arguments, "--evalset", "mmlu-pro").returncode == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["identity"]["grading.grader"] == "choice"
+    wrong = cli(*arguments, "--evalset", "mmlu", "--overwrite")
+    assert (wrong.returncode, "did you mean mmlu-pro?" in wrong.stderr) == (2, True)

@@ -55,7 +55,7 @@ STORY: list[tuple[str, str]] = [
         f"--seed 2 {SMALL} --baseline e0 --shard 0/1 --skip-bad-rows --resume --offline --json --verbose",
         '"e3"',
     ),
-    (f"eval -c CFG --dataset DEV -o e0 --limit 8 {SMALL} --overwrite -q", "e0"),
+    (f"eval -c CFG --dataset DEV --evalset gsm8k -o e0 --limit 8 {SMALL} --overwrite -q", "e0"),
     (f"loop -c CFG -o l --rounds 1 {SMALL} --dry-run --offline --json", "rounds"),
     (
         f"loop --config CFG --model MODEL --dataset TRAIN --eval-dataset DEV --output-dir l --rounds 1 "

@@ -33,6 +33,7 @@ class LossTerms:
     kl: float = 0.0
     policy_gradient: float = 0.0
     reference_kl: float = 0.0
+    reference_k3: float = 0.0  # an estimate of the same KL from the sampled tokens alone, for the log
     clipped_tokens: int = 0
     pg_tokens: int = 0
     tokens: int = 0
@@ -72,7 +73,7 @@ def step_loss(
         log.policy_gradient += float(objective.detach())
         loss = loss - config.pg_weight * objective
     if config.reference_weight > 0 and trained_tokens:
-        reference = _reference_terms(paths, logits, targets, frozen, config).sum() / trained_tokens
+        reference = _reference_terms(paths, logits, targets, frozen, config, trained_tokens, log).sum() / trained_tokens
         log.reference_kl += float(reference.detach())
         loss = loss + config.reference_weight * reference
     log.loss += float(loss.detach())
@@ -133,14 +134,21 @@ def _pg_terms(
 
 
 def _reference_terms(
-    paths: Sequence[TrainingPath], logits: Tensor, targets: Tensor, frozen: FrozenLogits, config: DistillConfig
+    paths: Sequence[TrainingPath],
+    logits: Tensor,
+    targets: Tensor,
+    frozen: FrozenLogits,
+    config: DistillConfig,
+    trained_tokens: int,
+    log: LossTerms,
 ) -> Tensor:
     reference = frozen.reference(paths)
+    logprobs, reference_logprobs = token_logprobs(logits, targets), token_logprobs(reference, targets)
+    log.reference_k3 += float(reference_kl.k3(logprobs, reference_logprobs).sum()) / trained_tokens
     if config.reference_kl == "exact":
         return reference_kl.exact(logits, reference)
-    logprobs = token_logprobs(logits, targets)
     sampler = _sampler_logprobs(paths, logprobs.detach())
-    return reference_kl.k2(logprobs, token_logprobs(reference, targets), sampler, cap=config.mismatch_cap)
+    return reference_kl.k2(logprobs, reference_logprobs, sampler, cap=config.mismatch_cap)
 
 
 def _sampler_logprobs(paths: Sequence[TrainingPath], own: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from vpgea.config import DataConfig
+from vpgea.evalsets import find_evalset, load_evalset
+from vpgea.questions import LoadedQuestions
 from vpgea_cli.options import (
     ConfigOption,
     DatasetOption,
@@ -35,6 +38,14 @@ def command(
     model: ModelOption = None,
     adapter: Annotated[str | None, typer.Option("--adapter", help="peft adapter folder on top of the model.")] = None,
     dataset: DatasetOption = None,
+    evalset: Annotated[
+        str | None,
+        typer.Option(
+            "--evalset",
+            help="Read --dataset as this benchmark, or take it from the hub: gsm8k, math500, aime24, aime25, "
+            "gpqa-diamond, mmlu-pro.",
+        ),
+    ] = None,
     output_dir: OutputDirOption = None,
     baseline: Annotated[
         Path | None, typer.Option("--baseline", help="The base model's evaluation folder, same questions.")
@@ -64,6 +75,7 @@ def command(
             "eval.samples": num_samples,
             "eval.seed": seed,
             "eval.baseline": None if baseline is None else str(baseline),
+            "grading.grader": None if evalset is None else find_evalset(evalset).grader,
         },
         config=config,
         sets=sets,
@@ -71,10 +83,10 @@ def command(
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
         from vpgea.evaluate import evaluate
-        from vpgea.questions import load_questions, parse_shard
+        from vpgea.questions import parse_shard
 
         target = required(output_dir)
-        loaded = load_questions(resolved.config.data, offline=offline)
+        loaded = _load(resolved.config.data, evalset, offline=offline)
         output.skipped_rows(loaded.skipped)
         with output.progress(len(loaded.questions), "eval: questions") as progress:
             results = evaluate(
@@ -93,6 +105,16 @@ def command(
             return
         show_metrics(results, output)
         output.result({"path": str(target), "complete": True, **results})
+
+
+def _load(data: DataConfig, evalset: str | None, *, offline: bool) -> LoadedQuestions:
+    from vpgea.questions import load_questions
+
+    if evalset is None:
+        return load_questions(data, offline=offline)
+    return load_evalset(
+        evalset, data.dataset or None, limit=data.limit, skip_bad_rows=data.skip_bad_rows, offline=offline
+    )
 
 
 def show_metrics(results: dict[str, Any], output: Output) -> None:
