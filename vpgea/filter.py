@@ -19,6 +19,7 @@ from vpgea.grading.base import Grade, Status
 from vpgea.grading.pool import GraderPool, check_error_share
 from vpgea.modeling.load import load_views, model_fingerprint
 from vpgea.progress import NullProgress, Progress
+from vpgea.questions import part_of
 from vpgea.records import MEASUREMENTS
 from vpgea.runs import (
     Manifest,
@@ -68,7 +69,7 @@ def filter_rollout(
     chunks = chunk_paths(rollout_dir)
     if _is_selected(output_dir, chunks):
         return _checked(config, read_json(output_dir / "summary.json"))
-    own = list(range(shard[0], len(chunks), shard[1]))
+    own = part_of(range(len(chunks)), *shard)
     missing = [index for index in own if not folder.has_chunk(index)]
     progress.advance(len(own) - len(missing))
     if missing:

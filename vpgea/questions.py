@@ -29,7 +29,7 @@ __all__ = [
     "fingerprint_questions",
     "load_questions",
     "parse_shard",
-    "shard",
+    "part_of",
     "to_questions",
     "wanted_columns",
 ]
@@ -236,7 +236,7 @@ def chunk_questions(questions: Sequence[Question], per_chunk: int) -> list[list[
     return [list(questions[start : start + per_chunk]) for start in range(0, len(questions), per_chunk)]
 
 
-def shard(items: Sequence[T], index: int, count: int) -> list[T]:
+def part_of(items: Sequence[T], index: int, count: int) -> list[T]:
     """The items of part `index` of `count`: item c belongs to part c mod count, so all parts are about as large."""
     assert 0 <= index < count
     return list(items[index::count])

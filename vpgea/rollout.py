@@ -15,7 +15,7 @@ from vpgea.engines.select import EngineLease
 from vpgea.errors import UsageError
 from vpgea.modeling.load import context_length, load_views, model_fingerprint
 from vpgea.progress import NullProgress, Progress
-from vpgea.questions import Question, chunk_questions, fingerprint_questions
+from vpgea.questions import Question, chunk_questions, fingerprint_questions, part_of
 from vpgea.records import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
 from vpgea.runs import Manifest, PhaseFolder, Shard, flat_config
 from vpgea.shards import table_from_rows, write_table
@@ -99,8 +99,7 @@ class RolloutPlan:
     @property
     def own_chunks(self) -> list[int]:
         """Chunk numbers of this part."""
-        index, count = self.manifest.shard
-        return list(range(index, len(self.chunks), count))
+        return part_of(range(len(self.chunks)), *self.manifest.shard)
 
     def estimate(self, chunks: Sequence[int] | None = None) -> RolloutEstimate:
         """An upper bound for this part, or for some chunks of it: every completion runs to its cap."""

@@ -25,7 +25,7 @@ from vpgea.questions import (
     fingerprint_questions,
     load_questions,
     parse_shard,
-    shard,
+    part_of,
 )
 
 SLICES = Path(__file__).parents[1] / "data" / "questions"
@@ -414,7 +414,7 @@ def test_chunks_and_shards_divide_without_loss_or_repeat(total: int, per_chunk: 
     assert [question for chunk in chunks for question in chunk] == questions
     assert all(len(chunk) == per_chunk for chunk in chunks[:-1])
     numbered = list(enumerate(chunks))
-    divided = [shard(numbered, part, parts) for part in range(parts)]
+    divided = [part_of(numbered, part, parts) for part in range(parts)]
     assert all(index % parts == part for part, mine in enumerate(divided) for index, _ in mine)
     assert sorted(index for mine in divided for index, _ in mine) == list(range(len(chunks)))
 

@@ -59,7 +59,7 @@ def command(
             inherited=inherited_from(rollout_dir, "rollout"),
         )
         from vpgea.filter import filter_rollout
-        from vpgea.questions import parse_shard
+        from vpgea.questions import parse_shard, part_of
         from vpgea.runs import chunk_paths
 
         if dry_run:
@@ -68,7 +68,7 @@ def command(
             show_filter(resolved.config, rollout_dir, output)
             return
         target, part = required(output_dir), parse_shard(shard)
-        chunks = len(range(part[0], len(chunk_paths(rollout_dir)), part[1]))
+        chunks = len(part_of(chunk_paths(rollout_dir), *part))
         with output.progress(chunks, "filter: chunks") as progress:
             summary = filter_rollout(
                 resolved.config,
