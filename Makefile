@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test kills lint types test-install install clean
+.PHONY: demo test kills lint types test-install install sglang clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -45,5 +45,16 @@ $(VENV)/.installed: pyproject.toml constraints/tested.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/tested.txt --editable ".[dev]"
 	touch $@
 
+# The SGLang server for a machine without a GPU, in an environment of its own: exactly the listed versions, since most
+# of what SGLang asks for beside them is CUDA. README says how to install SGLang where there is a GPU.
+SGLANG_VENV ?= .venv-sglang
+sglang: $(SGLANG_VENV)/.installed
+
+$(SGLANG_VENV)/.installed: constraints/sglang-cpu.txt $(wildcard sglang_cpu/pyproject.toml sglang_cpu/*/*.py)
+	$(PYTHON) -m venv $(SGLANG_VENV)
+	$(SGLANG_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/sglang-cpu.txt
+	$(SGLANG_VENV)/bin/python -m pip install --quiet --disable-pip-version-check ./sglang_cpu --no-deps
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -46,6 +46,7 @@ def made(question_id: str, view: View, index: int, /, **values: Any) -> Row:
         "model_fingerprint": "m",
         "template_fingerprint": "t",
         "engine": "test",
+        "logprobs_of": "sampler",
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,

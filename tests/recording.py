@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +24,20 @@ class Recording:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.name, self.usage = engine, engine.name, engine.usage
+        self.logprobs_of = engine.logprobs_of
         self.drawn: list[Drawn] = []
         self.scored: list[ScoreRequest] = []
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: Sampling, on_tokens: OnTokens = ignore_tokens
-    ) -> Iterator[tuple[int, Completion]]:
-        for index, completion in self.engine.generate(requests, sampling, on_tokens):
-            self.drawn.append(Drawn(requests[index], sampling, completion))
-            yield index, completion
+        self,
+        batches: Iterable[Sequence[GenerateRequest]],
+        sampling: Sampling,
+        on_tokens: OnTokens = ignore_tokens,
+    ) -> Iterator[tuple[int, int, Completion]]:
+        kept = list(batches)
+        for number, index, completion in self.engine.generate(kept, sampling, on_tokens):
+            self.drawn.append(Drawn(kept[number][index], sampling, completion))
+            yield number, index, completion
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         self.scored.extend(requests)

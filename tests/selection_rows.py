@@ -50,6 +50,7 @@ def sample_row(config: RunConfig, question: int, view: View, index: int, rng: ra
         "model_fingerprint": model_fingerprint(config.model),
         "template_fingerprint": "t",
         "engine": "test",
+        "logprobs_of": "sampler",
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,

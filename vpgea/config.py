@@ -88,8 +88,29 @@ class RolloutConfig(Section):
     top_k: int = identity(0, "top-k sampling; 0 is off", ge=0)
     seed: int = identity(0, "seed of the run; every sample's own seed is derived from it", ge=0)
     questions_per_chunk: int = identity(32, "questions per committed shard file", ge=1)
-    engine: Literal["auto", "transformers"] = execution("auto", "what samples and scores")
+    engine: Literal["auto", "transformers", "sglang"] = execution(
+        "auto", "what samples and scores; auto: sglang with a server's URL or on a GPU where it is installed"
+    )
     batch_size: int = execution(64, "sequences that the transformers engine advances together", ge=1)
+
+
+class SglangConfig(Section):
+    """The SGLang server or servers: one started for the run, or those behind URLs."""
+
+    server_url: str | None = execution(
+        None, "URLs with commas between them, or a file or folder that lists them and is read again; null: own server"
+    )
+    python: str | None = execution(
+        None, "Python of the environment that holds SGLang; null: .venv-sglang here, else the present environment"
+    )
+    options: list[str] = execution([], "more options for the own server, as its command line takes them")
+    start_timeout_s: float = execution(900.0, "seconds that the own server may take until it generates", gt=0)
+    request_timeout_s: float = execution(3600.0, "deadline of one generation or scoring call", gt=0)
+    stall_timeout_s: float = execution(
+        60.0, "a server that does not tell its load for so long is left, and its requests go elsewhere", gt=0
+    )
+    patience_s: float = execution(120.0, "seconds without any server that answers before the run gives up", gt=0)
+    max_concurrency: int = execution(1024, "most requests under way at one server; fewer where it has no room", ge=1)
 
 
 class GradingConfig(Section):
@@ -272,6 +293,7 @@ class RunConfig(Section):
     data: DataConfig = Field(default_factory=DataConfig, description="the questions")
     views: ViewsConfig = Field(default_factory=ViewsConfig, description="prompts of the two views")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="phase 1")
+    sglang: SglangConfig = Field(default_factory=SglangConfig, description="the SGLang servers")
     grading: GradingConfig = Field(default_factory=GradingConfig, description="grading")
     filter: FilterConfig = Field(default_factory=FilterConfig, description="phase 2")
     distill: DistillConfig = Field(default_factory=DistillConfig, description="phase 3")

@@ -182,7 +182,7 @@ class CrossView:
         """`samples` completions of each prompt up to its cap, sampled like the rollout; keys make the seeds."""
         rollout = self.config.rollout
         requests = [
-            GenerateRequest(prompt, sample_seed(rollout.seed, *key[:4], use=f"{key[4]}/{index}"), cap)
+            GenerateRequest(prompt, sample_seed(rollout.seed, *key[:4], use=f"{key[4]}/{index}"), cap, group=key[1])
             for prompt, key, cap in zip(prompts, keys, caps, strict=True)
             for index in range(samples)
         ]
@@ -190,7 +190,7 @@ class CrossView:
             max(caps, default=1), self.views.stop_ids, rollout.temperature, rollout.top_p, rollout.top_k
         )
         completions: list[list[Completion | None]] = [[None] * samples for _ in prompts]
-        for position, completion in self.engine.generate(requests, sampling, self._on_tokens):
+        for _, position, completion in self.engine.generate([requests], sampling, self._on_tokens):
             completions[position // samples][position % samples] = completion
         return [[completion for completion in group if completion is not None] for group in completions]
 

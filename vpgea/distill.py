@@ -206,6 +206,7 @@ class Trainer:
             "trained_tokens": self.trained_tokens,
             "truncated_support": self.data.truncated_support,  # no importance weights then
             "reload_difference": difference,
+            "engine_mismatch": engine_mismatch(self.data.paths, self.old_logprobs),
             "output": name,
             "model_fingerprint": model_fingerprint(trained_model(self.config, self.output)),
         }
@@ -264,6 +265,24 @@ class Trainer:
             for path, part in zip(batch, torch.split(logprobs, lengths), strict=True):
                 scored[str(path.index)] = part.clone()
         return scored
+
+
+def engine_mismatch(paths: Sequence[TrainingPath], old: dict[int, Tensor]) -> dict[str, float] | None:
+    """How far the engine's log-probabilities of the prior samples are from the trainer's of the same weights, in nats.
+
+    old: path index → float32 (T,). None without prior samples, and where sampling was tempered or truncated.
+    """
+    prior = [path for path in paths if path.is_prior]
+    pairs = [torch.as_tensor(path.sampler_logprobs).double() - old[path.index].double() for path in prior]
+    difference = torch.cat(pairs) if pairs else torch.empty(0)
+    difference = difference[~difference.isnan()]
+    if not difference.numel():
+        return None
+    return {
+        "mean": float(difference.mean()),
+        "mean_absolute": float(difference.abs().mean()),
+        "largest": float(difference.abs().max()),
+    }
 
 
 def learning_rate(config: DistillConfig, step: int, total: int) -> float:

@@ -13,14 +13,14 @@ import pyarrow as pa
 from vpgea import metrics
 from vpgea.config import RunConfig, identity_of
 from vpgea.crossview import grade_rows
-from vpgea.engines.select import EngineLease
+from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import UsageError
 from vpgea.filter import grader_pool, require_few_errors
 from vpgea.grading.values import find_value
 from vpgea.progress import NullProgress, Progress
 from vpgea.questions import Question
 from vpgea.records import SAMPLES, TEXT
-from vpgea.rollout import RolloutPlan, draw_chunk
+from vpgea.rollout import RolloutPlan, draw_chunks
 from vpgea.runs import Manifest, PhaseFolder, Shard, chunk_paths, open_complete
 from vpgea.shards import iterate_rows, table_from_rows, write_json, write_table
 from vpgea.stopping import StopRequest
@@ -74,14 +74,17 @@ def evaluate(
     missing = [chunk for chunk in plan.own_chunks if not folder.has_chunk(chunk)]
     progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
     if missing:
-        with nullcontext(lease) if lease else EngineLease(sampling) as engines, grader_pool(config) as graders:
-            for chunk in missing:
-                stop.check()
-                rows = draw_chunk(plan, plan.chunks[chunk], engines.get(), stop, progress)
+        with (
+            nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines,
+            grader_pool(config) as graders,
+        ):
+            stop.check()
+            for chunk, rows in draw_chunks(plan, missing, engines.get(sampling), stop, progress):
                 for row, grade in zip(rows, grade_rows(plan.views, graders, rows, stop), strict=True):
                     row |= {"status": grade.status.value, "extracted": grade.extracted, "detail": grade.detail}
                     row["first_correct_tokens"] = _first_correct(plan, row)
                 write_table(folder.chunk(chunk), table_from_rows(rows, GRADED))
+                stop.check()
     require_few_errors(config, [folder.chunk(chunk) for chunk in plan.own_chunks])
     if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
         return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from vpgea.config import RunConfig, identity_of
 from vpgea.crossview import CrossView, sampling_truncated
-from vpgea.engines.select import EngineLease
+from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.grading.base import Grade, Status
 from vpgea.grading.pool import GraderPool, check_error_share
@@ -21,6 +21,7 @@ from vpgea.modeling.load import load_views, model_fingerprint
 from vpgea.progress import NullProgress, Progress
 from vpgea.questions import part_of
 from vpgea.records import MEASUREMENTS
+from vpgea.rollout import tell_hit_rate
 from vpgea.runs import (
     Manifest,
     PhaseFolder,
@@ -73,12 +74,17 @@ def filter_rollout(
     missing = [index for index in own if not folder.has_chunk(index)]
     progress.advance(len(own) - len(missing))
     if missing:
-        with nullcontext(lease) if lease else EngineLease(config) as engines, grader_pool(config) as graders:
-            measuring = CrossView(config, views, engines.get(), graders, stop, progress)
+        with (
+            nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines,
+            grader_pool(config) as graders,
+        ):
+            engine = engines.get(config)
+            measuring = CrossView(config, views, engine, graders, stop, progress)
             for index in missing:
                 stop.check()
                 rows = measuring.measure(read_table(chunks[index]).to_pylist())
                 write_table(folder.chunk(index), table_from_rows(rows, MEASUREMENTS))
+                tell_hit_rate(engine, progress)
                 progress.advance(1)
     require_few_errors(config, [folder.chunk(index) for index in own])
     if not folder.complete({"chunks": len(own)}):

@@ -18,7 +18,7 @@ import numpy as np
 
 from vpgea.config import RunConfig, identity_of
 from vpgea.distill import distill, trained_model
-from vpgea.engines.select import EngineLease
+from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.evaluate import evaluate
 from vpgea.filter import filter_rollout
@@ -89,15 +89,24 @@ class Loop:
 
         Raises what the phases raise; everything finished stays.
         """
-        lines = [self._base(), *(read_json(self._marker(index)) for index in range(self.finished))]
-        for line in lines:
-            on_round(line)
-        self._settle(lines)
-        for index in range(len(lines) - 1, self.config.loop.rounds):
-            lines.append(self._round(index, lines))
-            on_round(lines[-1])
+        with EngineLease(self.run_dir / LOGS, self.stop, self._replaceable) as lease:
+            lines = [self._base(lease), *(read_json(self._marker(index)) for index in range(self.finished))]
+            for line in lines:
+                on_round(line)
             self._settle(lines)
+            for index in range(len(lines) - 1, self.config.loop.rounds):
+                lines.append(self._round(index, lines, lease))
+                on_round(lines[-1])
+                self._settle(lines)
         return lines
+
+    def _replaceable(self) -> set[str]:
+        """Fingerprints of the weights that a server behind a URL may have when this run comes to it: only its own."""
+        base = {model_fingerprint(self.config.model)}
+        if self.config.distill.train == "lora":
+            return base
+        summaries = self.run_dir.glob("round-*/distill/summary.json")
+        return base | {read_json(path)["model_fingerprint"] for path in summaries}
 
     def _settle(self, lines: Sequence[dict[str, Any]]) -> None:
         """What follows from the finished rounds: the run's metrics, and which weights are kept."""
@@ -107,21 +116,21 @@ class Loop:
     def _marker(self, index: int) -> Path:
         return round_dir(self.run_dir, index) / "round.json"
 
-    def _base(self) -> dict[str, Any]:
+    def _base(self, lease: EngineLease) -> dict[str, Any]:
         """The base model's quick evaluation: what every round is compared with."""
         marker = self.run_dir / "base" / "round.json"
         if marker.is_file():
             return read_json(marker)
         began = time.perf_counter()
-        results = self._evaluate(self.config, self.run_dir / "base" / "eval", "base")
+        results = self._evaluate(self.config, self.run_dir / "base" / "eval", "base", lease)
         line = {"round": None, **_figures(results), "seconds": round(time.perf_counter() - began, 1)}
         write_json(marker, line)
         return line
 
-    def _round(self, index: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _round(self, index: int, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
         """One round, its figures written last. Raises QualityGateError with the way out of a loop."""
         try:
-            line = self._phases(index, lines)
+            line = self._phases(index, lines, lease)
         except QualityGateError as error:
             folder = round_dir(self.run_dir, index)
             raise QualityGateError(
@@ -133,32 +142,36 @@ class Loop:
         write_json(self._marker(index), line)
         return line
 
-    def _phases(self, index: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Draw, look from the other view, train, measure."""
+    def _phases(self, index: int, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
+        """Draw, look from the other view, train, measure.
+
+        The evaluation and the next round's rollout have the same weights, and so one engine; none is open while
+        training has the machine.
+        """
         began = time.perf_counter()
         folder = round_dir(self.run_dir, index)
         config = self._round_config(index, lines)
         questions = round_questions(self.questions, index, self.config.loop.questions_per_round, config.rollout.seed)
         label = f"round {index}"
-        with EngineLease(config) as lease:
-            plan = RolloutPlan.make(config, questions, round_index=index)
-            with self.reporter.progress(len(questions), f"{label} rollout: questions") as progress:
-                drawn = rollout(plan, folder / "rollout", lease=lease, stop=self.stop, progress=progress)
-            with self.reporter.progress(len(plan.chunks), f"{label} filter: chunks") as progress:
-                selection = filter_rollout(
-                    config,
-                    folder / "rollout",
-                    folder / "filter",
-                    lease=lease,
-                    stop=self.stop,
-                    progress=progress,
-                )
+        plan = RolloutPlan.make(config, questions, round_index=index)
+        with self.reporter.progress(len(questions), f"{label} rollout: questions") as progress:
+            drawn = rollout(plan, folder / "rollout", lease=lease, stop=self.stop, progress=progress)
+        with self.reporter.progress(len(plan.chunks), f"{label} filter: chunks") as progress:
+            selection = filter_rollout(
+                config,
+                folder / "rollout",
+                folder / "filter",
+                lease=lease,
+                stop=self.stop,
+                progress=progress,
+            )
+        lease.release()
         assert selection is not None, "a loop's phases have one part"
         steps = -(-drawn["questions"] // config.distill.questions_per_step) * config.distill.epochs
         with self.reporter.progress(steps, f"{label} distill: steps") as progress:
             training = distill(config, folder / "filter", folder / "distill", stop=self.stop, progress=progress)
         tuned = config.model_copy(update={"model": trained_model(config, folder / "distill")})
-        results = self._evaluate(tuned, folder / "eval", label)
+        results = self._evaluate(tuned, folder / "eval", label, lease)
         return {
             "round": index,
             **_figures(results),
@@ -166,17 +179,18 @@ class Loop:
             "length_price": config.filter.utility.length_price,
             "loss_reference_kl": _last_reference_kl(folder / "distill" / "metrics.jsonl"),
             "trained_tokens": training["trained_tokens"],
+            "engine_mismatch": (training["engine_mismatch"] or {}).get("largest"),
             "seconds": round(time.perf_counter() - began, 1),
         }
 
-    def _evaluate(self, config: RunConfig, folder: Path, label: str) -> dict[str, Any]:
+    def _evaluate(self, config: RunConfig, folder: Path, label: str, lease: EngineLease) -> dict[str, Any]:
         """Every evaluation is paired with the base model's, its own with itself excepted."""
         base = self.run_dir / "base" / "eval"
         config = config.model_copy(
             update={"eval": config.eval.model_copy(update={"baseline": None if folder == base else str(base)})}
         )
         with self.reporter.progress(len(self.held_out), f"{label} eval: questions") as progress:
-            results = evaluate(config, self.held_out, folder, stop=self.stop, progress=progress)
+            results = evaluate(config, self.held_out, folder, lease=lease, stop=self.stop, progress=progress)
         assert results is not None, "a loop's phases have one part"
         return results
 

@@ -32,6 +32,7 @@ _PROVENANCE_FIELDS = [
     pa.field("model_fingerprint", TEXT, nullable=False),
     pa.field("template_fingerprint", TEXT, nullable=False),
     pa.field("engine", TEXT, nullable=False),
+    pa.field("logprobs_of", TEXT, nullable=False),  # temperature: after it | sampler: after top-k and top-p, too
     pa.field("temperature", pa.float32(), nullable=False),
     pa.field("top_p", pa.float32(), nullable=False),
     pa.field("top_k", pa.int32(), nullable=False),
@@ -46,7 +47,7 @@ def _schema(*groups: list[pa.Field]) -> pa.Schema:
 
 
 # Rollout. thinking_tokens is |z|: the leading completion ids up to and including the first end of thinking (all of
-# them when the path is cut off). logprobs are those of the sampler, after temperature, top-p and top-k.
+# them when the path is cut off).
 SAMPLES = _schema(
     _IDENTITY_FIELDS,
     [

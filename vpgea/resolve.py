@@ -22,7 +22,9 @@ from vpgea.errors import UsageError
 from vpgea.problems import FIELDS, SECTIONS, Problem, combined, did_you_mean, home_of, shown, unknown_key, wrong_value
 
 PREFIX = "VPGEA_"
-RESERVED = frozenset({"VPGEA_DEBUG", "VPGEA_TEST_DATA"})  # not configuration keys
+RESERVED = frozenset(  # not configuration keys; a server's keys are secrets and never stand in a configuration
+    {"VPGEA_DEBUG", "VPGEA_TEST_DATA", "VPGEA_SERVER_API_KEY", "VPGEA_SERVER_ADMIN_KEY"}
+)
 DEFAULT = "default"
 PATH_KEYS = (
     "model.path",
@@ -33,6 +35,8 @@ PATH_KEYS = (
     "distill.reference",
     "eval.baseline",
     "loop.eval_dataset",
+    "sglang.python",
+    "sglang.server_url",
 )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vpgea.config import RolloutConfig, RunConfig, identity_of
-from vpgea.engines.base import Engine, GenerateRequest, Sampling
-from vpgea.engines.select import EngineLease
+from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
+from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import UsageError
 from vpgea.modeling.load import context_length, load_views, model_fingerprint
 from vpgea.progress import NullProgress, Progress
@@ -171,7 +171,7 @@ def rollout(
     stop: StopRequest | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Draw what is missing of this part; return the part's summary.
+    """Draw what is missing of this part; return the part's summary, with what was drawn and saved by this call.
 
     A chunk is committed whole or not at all; a stop abandons the chunk under way, which is drawn again with the same
     seeds. Raises UsageError (other inputs, too little disk), EngineError and Stopped.
@@ -186,66 +186,104 @@ def rollout(
     progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
     if missing:
         _require_disk(output_dir, plan.estimate(missing).disk_bytes)
-        with nullcontext(lease) if lease else EngineLease(plan.config) as engines:
-            for chunk in missing:
-                stop.check()
-                rows = draw_chunk(plan, plan.chunks[chunk], engines.get(), stop, progress)
+        with nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines:
+            stop.check()
+            engine = engines.get(plan.config)
+            for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
                 write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
+                tell_hit_rate(engine, progress)
+                stop.check()
     summary = {
         "questions": sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks),
         **plan.rejection_counts,
         "rejected": plan.rejected,
         "chunks": len(plan.own_chunks),
-        "drawn_now": len(missing),
     }
-    folder.complete({key: value for key, value in summary.items() if key != "drawn_now"})
-    return summary
+    folder.complete(summary)
+    return {**summary, "drawn_now": len(missing)}
 
 
-def draw_chunk(
-    plan: RolloutPlan, questions: Sequence[Question], engine: Engine, stop: StopRequest, progress: Progress
-) -> list[dict[str, Any]]:
-    """All samples of a chunk as rows of SAMPLES, in order of identity."""
+def draw_chunks(
+    plan: RolloutPlan, chunks: Sequence[int], engine: Engine, stop: StopRequest, progress: Progress
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield (chunk, all its samples as rows of SAMPLES in order of identity), each chunk as soon as it is whole.
+
+    The engine may work on several chunks at a time. Raises EngineError, Stopped.
+    """
     config = plan.config.rollout
     sampling = Sampling(config.max_new_tokens, plan.views.stop_ids, config.temperature, config.top_p, config.top_k)
-    identities, requests = [], []
-    for question in questions:
-        for view, count, prompt in (
-            (PRIOR, config.prior_samples, plan.views.prior_prompt(question)),
-            (POSTERIOR, config.posterior_samples, plan.views.posterior_prompt(question)),
-        ):
-            for index in range(count):
-                seed = sample_seed(config.seed, plan.round_index, question.id, view, index)
-                identities.append((question, view, index, seed, prompt))
-                requests.append(GenerateRequest(prompt, seed))
+    underway: list[_Drawing] = []
+
+    def batches() -> Iterator[list[GenerateRequest]]:
+        for chunk in chunks:
+            underway.append(_Drawing(plan, plan.chunks[chunk], engine))
+            yield underway[-1].requests
 
     def on_tokens(count: int) -> None:
         stop.check()
         progress.advance(0, tokens=count)
 
-    rows: list[dict[str, Any]] = [{}] * len(requests)
-    left = {question.id: samples_per_question(config) for question in questions}
-    for position, completion in engine.generate(requests, sampling, on_tokens):
-        question, view, index, seed, prompt = identities[position]
-        thinking = plan.views.thinking_length(completion.ids.tolist())
-        rows[position] = {
-            **_identity_and_provenance(plan, engine, question, view, index),
-            "seed": seed,
+    for number, index, completion in engine.generate(batches(), sampling, on_tokens):
+        drawing = underway[number]
+        if drawing.add(index, completion):
+            progress.advance(1)
+        if not drawing.left:
+            yield chunks[number], drawing.take_rows()
+
+
+def tell_hit_rate(engine: Engine, progress: Progress) -> None:
+    """Say what a serving engine's cache saves; plain transformers has none that lasts."""
+    if rate := engine.usage.prefix_cache_hit_rate:
+        progress.note(f"prefix cache {rate:.0%}")
+
+
+class _Drawing:
+    """A chunk whose samples are being drawn."""
+
+    def __init__(self, plan: RolloutPlan, questions: Sequence[Question], engine: Engine) -> None:
+        config = plan.config.rollout
+        self.plan, self.engine = plan, engine
+        self.requests: list[GenerateRequest] = []
+        self.identities: list[tuple[Question, View, int]] = []
+        for question in questions:
+            for view, count in ((PRIOR, config.prior_samples), (POSTERIOR, config.posterior_samples)):
+                prompt = plan.views.prompt(question, view) if count else []
+                for index in range(count):
+                    seed = sample_seed(config.seed, plan.round_index, question.id, view, index)
+                    self.identities.append((question, view, index))
+                    self.requests.append(GenerateRequest(prompt, seed, group=question.id))
+        self.rows: list[dict[str, Any]] = [{}] * len(self.requests)
+        self.left = dict.fromkeys((question.id for question in questions), samples_per_question(config))
+
+    def add(self, position: int, completion: Completion) -> bool:
+        """Keep a completion; True when it was the last of its question."""
+        question, view, index = self.identities[position]
+        thinking = self.plan.views.thinking_length(completion.ids.tolist())
+        self.rows[position] = {
+            **_identity_and_provenance(self.plan, self.engine, question, view, index),
+            "seed": self.requests[position].seed,
             "question": question.text,
             "answer": question.answer,
             "options": list(question.options),
-            "prompt_ids": prompt,
+            "prompt_ids": self.requests[position].prompt_ids,
             "completion_ids": completion.ids,
             "logprobs": completion.logprobs,
             "thinking_tokens": len(completion.ids) if thinking is None else thinking,
             "cut_off": thinking is None,
             "finish_reason": completion.finish_reason,
-            "completion": plan.views.tokenizer.decode(completion.ids, skip_special_tokens=False),
+            "completion": self.plan.views.tokenizer.decode(completion.ids, skip_special_tokens=False),
         }
-        left[question.id] -= 1
-        if left[question.id] == 0:
-            progress.advance(1)
-    return rows
+        self.left[question.id] -= 1
+        if self.left[question.id]:
+            return False
+        del self.left[question.id]
+        return True
+
+    def take_rows(self) -> list[dict[str, Any]]:
+        """The rows; they are not kept here, since a run has many chunks."""
+        rows, self.rows = self.rows, []
+        self.requests, self.identities = [], []
+        return rows
 
 
 def _identity_and_provenance(
@@ -260,6 +298,7 @@ def _identity_and_provenance(
         "model_fingerprint": plan.manifest.inputs["model"],
         "template_fingerprint": plan.manifest.inputs["template"],
         "engine": engine.name,
+        "logprobs_of": engine.logprobs_of,
         "temperature": config.temperature,
         "top_p": config.top_p,
         "top_k": config.top_k,

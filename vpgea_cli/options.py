@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vpgea.errors import UsageError
 from vpgea.resolve import Resolved, resolve
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="Hugging Face id or local folder of the model.")]
@@ -28,6 +29,16 @@ ShardOption = Annotated[
 ]
 SkipBadRowsOption = Annotated[
     bool | None, typer.Option("--skip-bad-rows", help="Leave out, count and list unusable rows; else they are errors.")
+]
+ServerUrlOption = Annotated[
+    str | None,
+    typer.Option("--server-url", help="URLs of SGLang servers with commas between them, or a file that lists them."),
+]
+ServerPythonOption = Annotated[
+    str | None, typer.Option("--sglang-python", help="Python of the environment that holds SGLang.")
+]
+ServerOptionsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="More options for the server, as it takes them.")
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Continue where it stopped, or refuse a folder in use.")
@@ -55,6 +66,23 @@ def resolve_options(
     """
     options = {key: value for key, value in given.items() if value is not None}
     return resolve(file=config, sets=sets or (), env=os.environ, options=options, inherited=inherited)
+
+
+def server_options(url: str | None, python: str | None, options: Sequence[str] | None) -> dict[str, Any]:
+    """The configuration keys behind the options about SGLang servers. Raises UsageError."""
+    if options and not options[0].startswith("-"):
+        raise UsageError(
+            f"unexpected argument: {options[0]}",
+            why="only the server's own options may stand at the end, after --",
+            mend="see --help for this command's options",
+        )
+    if options and url:
+        raise UsageError(
+            "options for the server are given together with --server-url",
+            why="a server that runs already takes no options",
+            mend="leave out what stands after --, or let vpgea start the server",
+        )
+    return {"sglang.server_url": url, "sglang.python": python, "sglang.options": list(options) if options else None}
 
 
 def go_offline(offline: bool) -> None:

@@ -168,11 +168,11 @@ def test_the_same_distribution_with_another_batch_size(
 
 
 def test_stored_log_probabilities_are_those_of_the_model_under_the_sampling_view(
-    run_config: Callable[..., RunConfig], tiny_rollout: Path
+    run_config: Callable[..., RunConfig], tiny_rollout: Path, tmp_path: Path
 ) -> None:
     rows = rows_of(tiny_rollout)
-    with EngineLease(run_config()) as lease:
-        scored = lease.get().score(
+    with EngineLease(tmp_path, StopRequest()) as lease:
+        scored = lease.get(run_config()).score(
             [ScoreRequest([*row["prompt_ids"], *row["completion_ids"]], len(row["prompt_ids"])) for row in rows]
         )
     for row, logprobs in zip(rows, scored, strict=True):

@@ -19,6 +19,7 @@ from vpgea.engines.select import EngineLease
 from vpgea.engines.transformers import TransformersEngine, sample, truncate, uniform_stream
 from vpgea.errors import EngineError
 from vpgea.modeling.load import load_model, load_tokenizer, load_views
+from vpgea.stopping import StopRequest
 
 CLOSE = 1e-4
 
@@ -52,10 +53,10 @@ def requests_for(prompts: list[list[int]], per_prompt: int = 8, first_seed: int 
 def draw(model: Any, requests: list[GenerateRequest], sampling: Sampling, *, batch_size: int = 64) -> list[Completion]:
     """Completions in the order of the requests; each request must come exactly once."""
     engine = TransformersEngine(model, batch_size=batch_size)
-    drawn = list(engine.generate(requests, sampling))
-    assert sorted(index for index, _ in drawn) == list(range(len(requests)))
-    assert engine.usage.sampled_tokens == sum(len(completion.ids) for _, completion in drawn)
-    return [completion for _, completion in sorted(drawn, key=lambda pair: pair[0])]
+    drawn = list(engine.generate([requests], sampling))
+    assert sorted(index for _, index, _ in drawn) == list(range(len(requests)))
+    assert engine.usage.sampled_tokens == sum(len(completion.ids) for _, _, completion in drawn)
+    return [completion for _, _, completion in sorted(drawn, key=lambda found: found[1])]
 
 
 def exact_logits(model: Any, ids: list[int]) -> torch.Tensor:
@@ -318,7 +319,7 @@ def test_a_prompt_that_many_rows_share_is_read_once(
     model: Any, prompts: list[list[int]], rows_forwarded: list[int]
 ) -> None:
     engine = TransformersEngine(model, batch_size=64)
-    assert len(list(engine.generate(requests_for(prompts[:2], 16), Sampling(1, ())))) == 32
+    assert len(list(engine.generate([requests_for(prompts[:2], 16)], Sampling(1, ())))) == 32
     assert rows_forwarded == [2 * max(len(prompt) for prompt in prompts[:2])]
     assert engine.usage.prompt_tokens == sum(len(prompt) for prompt in prompts[:2])
     assert engine.usage.seconds > 0
@@ -326,8 +327,8 @@ def test_a_prompt_that_many_rows_share_is_read_once(
 
 def test_completions_come_as_they_finish(model: Any, prompts: list[list[int]]) -> None:
     requests = [GenerateRequest(prompts[0], seed, cap) for seed, cap in enumerate([9, 2, 5])]
-    drawn = TransformersEngine(model, batch_size=8).generate(requests, Sampling(40, ()))
-    assert [index for index, _ in drawn] == [1, 2, 0]
+    drawn = TransformersEngine(model, batch_size=8).generate([requests], Sampling(40, ()))
+    assert [index for _, index, _ in drawn] == [1, 2, 0]
 
 
 def test_what_on_tokens_raises_abandons_the_rest(model: Any, prompts: list[list[int]]) -> None:
@@ -340,15 +341,15 @@ def test_what_on_tokens_raises_abandons_the_rest(model: Any, prompts: list[list[
 
     engine = TransformersEngine(model, batch_size=2)
     with pytest.raises(KeyboardInterrupt):
-        list(engine.generate(requests_for(prompts, 2), Sampling(40, ()), on_tokens))
+        list(engine.generate([requests_for(prompts, 2)], Sampling(40, ()), on_tokens))
     assert told == [2, 2, 2]
-    again = list(engine.generate(requests_for(prompts, 1), Sampling(3, ())))
+    again = list(engine.generate([requests_for(prompts, 1)], Sampling(3, ())))
     assert len(again) == len(prompts)
 
 
 def test_nothing_asked_nothing_done(model: Any) -> None:
     engine = TransformersEngine(model, batch_size=2)
-    assert list(engine.generate([], Sampling(3, ()))) == []
+    assert list(engine.generate([[]], Sampling(3, ()))) == list(engine.generate([], Sampling(3, ()))) == []
     assert engine.score([]) == []
 
 
@@ -380,12 +381,12 @@ def test_an_adapter_samples_and_scores_alike(
     assert np.abs(plain - completion.logprobs).max() > 1e-2
 
 
-def test_a_lease_opens_at_first_use_and_closes_at_the_end(run_config: Callable[..., RunConfig]) -> None:
+def test_a_lease_opens_at_first_use_and_closes_at_the_end(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     config = run_config(rollout__batch_size=3)
-    with EngineLease(config) as lease:
-        engine = lease.get()
-        assert lease.get() is engine
+    with EngineLease(tmp_path / "logs", StopRequest()) as lease:
+        engine = lease.get(config)
+        assert lease.get(config) is engine
         assert engine.name == "transformers"
         prompt = load_views(config).encode("x")
-        assert len(list(engine.generate([GenerateRequest(prompt, 1)], Sampling(2, ())))) == 1
+        assert len(list(engine.generate([[GenerateRequest(prompt, 1)]], Sampling(2, ())))) == 1
     assert not hasattr(engine, "model")

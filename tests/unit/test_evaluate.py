@@ -28,7 +28,7 @@ from vpgea.stopping import StopRequest
 class NoEngine(EngineLease):
     """Whoever asks it for a model has done too much."""
 
-    def get(self) -> Engine:
+    def get(self, config: RunConfig) -> Engine:
         raise AssertionError("the model was loaded")
 
 
@@ -133,11 +133,11 @@ def test_a_run_against_itself_gains_exactly_nothing(base: Path, tmp_path: Path) 
 def test_a_baseline_can_be_named_later_without_a_model(base: Path, other: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(other, tmp_path / "copy"))
     chosen = config(eval__seed=5)
-    found = evaluate(chosen, load_questions(chosen.data).questions, folder, lease=NoEngine(chosen))
+    found = evaluate(chosen, load_questions(chosen.data).questions, folder, lease=NoEngine(Path("logs"), StopRequest()))
     assert found is not None
     assert "e3" not in found["metrics"]
     chosen = config(eval__seed=5, eval__baseline=str(base))
-    evaluate(chosen, load_questions(chosen.data).questions, folder, lease=NoEngine(chosen))
+    evaluate(chosen, load_questions(chosen.data).questions, folder, lease=NoEngine(Path("logs"), StopRequest()))
     assert read_json(folder / "results.json") == read_json(other / "results.json")
 
 
@@ -156,7 +156,7 @@ def test_a_baseline_measured_otherwise_is_refused_before_any_sample(
     chosen = config(**dotted, eval__baseline=str(base))
     questions = load_questions(chosen.data).questions
     with pytest.raises(UsageError, match="measured otherwise") as caught:
-        evaluate(chosen, questions, tmp_path / "out", lease=NoEngine(chosen))
+        evaluate(chosen, questions, tmp_path / "out", lease=NoEngine(Path("logs"), StopRequest()))
     assert caught.value.why.startswith(key)
     assert not (tmp_path / "out").exists()
 
@@ -164,7 +164,9 @@ def test_a_baseline_measured_otherwise_is_refused_before_any_sample(
 def test_a_baseline_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     chosen = config(eval__baseline=str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="folder not found"):
-        evaluate(chosen, load_questions(chosen.data).questions, tmp_path / "out", lease=NoEngine(chosen))
+        evaluate(
+            chosen, load_questions(chosen.data).questions, tmp_path / "out", lease=NoEngine(Path("logs"), StopRequest())
+        )
 
 
 def test_parts_and_resumption_give_the_same_rows(base: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from vpgea.stopping import StopRequest
 class NoEngine(EngineLease):
     """Whoever asks it for a model has done too much."""
 
-    def get(self) -> Engine:
+    def get(self, config: RunConfig) -> Engine:
         raise AssertionError("the model was loaded")
 
 
@@ -61,7 +61,9 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_finished_filter_loads_no_model_and_changes_nothing(drawn: Path, finished: Path) -> None:
     before = contents(finished)
     config = overthinker.config()
-    assert filter_rollout(config, drawn, finished, lease=NoEngine(config)) == read_json(finished / "summary.json")
+    assert filter_rollout(config, drawn, finished, lease=NoEngine(Path("logs"), StopRequest())) == read_json(
+        finished / "summary.json"
+    )
     assert contents(finished) == before
 
 
@@ -70,7 +72,7 @@ def test_what_is_lost_of_the_selection_is_made_again_without_a_model(drawn: Path
     before = contents(finished)
     (finished / lost).unlink()
     config = overthinker.config()
-    filter_rollout(config, drawn, finished, lease=NoEngine(config))
+    filter_rollout(config, drawn, finished, lease=NoEngine(Path("logs"), StopRequest()))
     assert contents(finished) == before
 
 
@@ -129,7 +131,7 @@ def refused(drawn: Path, tmp_path: Path) -> Callable[..., UsageError]:
 
     def call(config: RunConfig, rollout: Path = drawn) -> UsageError:
         with pytest.raises(UsageError) as caught:
-            filter_rollout(config, rollout, tmp_path / "out", lease=NoEngine(config))
+            filter_rollout(config, rollout, tmp_path / "out", lease=NoEngine(Path("logs"), StopRequest()))
         assert not (tmp_path / "out").exists()
         return caught.value
 
@@ -220,7 +222,7 @@ def test_too_many_grader_errors_are_a_quality_gate(
     assert caught.value.exit_code == 3
     assert "this one is too hard" in caught.value.why, "the reason is not lost"
     config = overthinker.config(**options, grading__max_grade_errors=1.0)
-    summary = filter_rollout(config, drawn, tmp_path / "out", lease=NoEngine(config))
+    summary = filter_rollout(config, drawn, tmp_path / "out", lease=NoEngine(Path("logs"), StopRequest()))
     assert summary is not None, "what was measured counts when more errors are allowed"
     assert summary["counts"]["prior_not_graded"] > 0
     assert summary["counts"]["posterior_rejected_error"] > 0

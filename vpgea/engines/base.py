@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
 FinishReason = Literal["stop", "length"]
+LogprobsOf = Literal["sampler", "temperature"]  # after temperature and truncation, or before truncation
 OnTokens = Callable[[int], None]
 
 
@@ -20,8 +21,8 @@ def ignore_tokens(count: int) -> None:
 class Sampling:
     """How to sample.
 
-    Log-probabilities that come back are those of the sampler: after temperature and truncation. Temperature 0 is
-    greedy, with the log-probabilities of the untempered model.
+    Log-probabilities that come back are those after temperature; Engine.logprobs_of says whether truncation is in them.
+    Temperature 0 is greedy, with the log-probabilities of the untempered model.
     """
 
     max_new_tokens: int
@@ -41,11 +42,13 @@ class GenerateRequest:
     """One completion to draw.
 
     prompt_ids: token ids. seed: 64 bits; the same seed, prompt and weights give the same uniforms in any batch.
+    group: consecutive requests of one group share a prefix, which is computed once where they go together.
     """
 
     prompt_ids: Sequence[int]
     seed: int
     max_new_tokens: int | None = None  # below the sampling's cap, for this request alone
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,26 +70,41 @@ class ScoreRequest:
 
 @dataclass
 class EngineUsage:
-    """What the engine did so far; sampled counts completion tokens, scored counts positions asked for."""
+    """What the engine did so far.
+
+    sampled counts completion tokens, prompt those before them, scored the positions asked for; cached are the prompt
+    and scored sequences' tokens that were not computed again because they shared a prefix.
+    """
 
     sampled_tokens: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     scored_tokens: int = 0
     seconds: float = 0.0
+
+    @property
+    def prefix_cache_hit_rate(self) -> float | None:
+        """Share of the prompt tokens that came from a cache; None before the first prompt."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else None
 
 
 class Engine(Protocol):
     """Samples and scores with one set of weights."""
 
     name: str
+    logprobs_of: LogprobsOf
     usage: EngineUsage
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: Sampling, on_tokens: OnTokens = ignore_tokens
-    ) -> Iterator[tuple[int, Completion]]:
-        """Yield (index of the request, completion) as completions finish, each request once, in any order.
+        self,
+        batches: Iterable[Sequence[GenerateRequest]],
+        sampling: Sampling,
+        on_tokens: OnTokens = ignore_tokens,
+    ) -> Iterator[tuple[int, int, Completion]]:
+        """Yield (number of the batch, index in it, completion) as completions finish, each once, in any order.
 
-        on_tokens is told of every few sampled tokens; what it raises abandons the rest.
+        Batches are taken as there is room for them, so that a server does not run dry at the end of one.
+        on_tokens is told of every few sampled tokens, and at least every second; what it raises abandons the rest.
         """
         ...
 

@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from pathlib import Path
 from types import TracebackType
 
-from vpgea.config import RunConfig
+from vpgea.config import ModelConfig, RunConfig
 from vpgea.engines.base import Engine
+from vpgea.errors import UsageError
+from vpgea.stopping import StopRequest
+
+LOGS = "logs"  # folder beside a phase's parts: what servers of our own say
 
 
-def open_engine(config: RunConfig) -> Engine:
-    """Load the run's model into its engine. `auto` is the transformers engine: the one that runs everywhere."""
-    from vpgea.engines.transformers import TransformersEngine
-    from vpgea.modeling.load import load_model
+def engine_kind(config: RunConfig) -> str:
+    """`transformers` or `sglang`.
 
-    return TransformersEngine(load_model(config.model), batch_size=config.rollout.batch_size)
+    Auto takes SGLang where a server or its Python is named, and on a GPU where it is installed; on a CPU plain
+    transformers is the faster of the two (docs/performance.md).
+    """
+    if config.rollout.engine != "auto":
+        return config.rollout.engine
+    if config.sglang.server_url or config.sglang.python:
+        return "sglang"
+    from vpgea.engines.sglang.installation import find_python
+    from vpgea.modeling.load import torch_device
+
+    if torch_device(config.model).type == "cpu":
+        return "transformers"
+    try:
+        find_python(config.sglang)
+    except UsageError:
+        return "transformers"
+    return "sglang"
 
 
 class EngineLease:
-    """Opens the engine at its first use and closes it at the end of the `with` block.
+    """Opens an engine at its first use and closes it at the end of the `with` block.
 
-    Phases that follow each other with the same weights share one lease.
+    Phases that follow each other with the same weights share one lease, and with it one engine. logs: folder for what
+    servers say. replaceable: tells the fingerprints of weights that the run may replace on servers behind a URL.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, logs: Path, stop: StopRequest, replaceable: Callable[[], Collection[str]] = lambda: ()) -> None:
+        self._logs, self._stop, self._replaceable = logs, stop, replaceable
         self._engine: Engine | None = None
+        self._model: ModelConfig | None = None
 
-    def get(self) -> Engine:
-        if self._engine is None:
-            self._engine = open_engine(self.config)
+    def get(self, config: RunConfig) -> Engine:
+        """The engine with the configuration's model: the one that is open, or a new one in its place."""
+        if self._engine is None or self._model != config.model:
+            self.release()
+            self._engine, self._model = self._open(config), config.model
         return self._engine
+
+    def release(self) -> None:
+        """Close the engine, so that its memory is free for others; the next `get` opens one again."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = self._model = None
+
+    def _open(self, config: RunConfig) -> Engine:
+        if engine_kind(config) == "sglang":
+            from vpgea.engines.sglang.engine import SglangEngine
+
+            return SglangEngine(config, logs=self._logs, stop=self._stop, replaceable=self._replaceable())
+        from vpgea.engines.transformers import TransformersEngine
+        from vpgea.modeling.load import load_model
+
+        return TransformersEngine(load_model(config.model), batch_size=config.rollout.batch_size)
 
     def __enter__(self) -> EngineLease:
         return self
@@ -37,6 +77,4 @@ class EngineLease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        self.release()

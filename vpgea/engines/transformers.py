@@ -8,7 +8,7 @@ the same completion in any batch, up to the arithmetic of the model itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from vpgea.engines.base import (
     Completion,
     EngineUsage,
     GenerateRequest,
+    LogprobsOf,
     OnTokens,
     Sampling,
     ScoreRequest,
@@ -36,6 +37,7 @@ class TransformersEngine:
     """Samples and scores with a loaded causal language model."""
 
     name = "transformers"
+    logprobs_of: LogprobsOf = "sampler"
 
     def __init__(self, model: Any, *, batch_size: int) -> None:
         self.model = model.eval()
@@ -44,9 +46,20 @@ class TransformersEngine:
         self.usage = EngineUsage()
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: Sampling, on_tokens: OnTokens = ignore_tokens
+        self,
+        batches: Iterable[Sequence[GenerateRequest]],
+        sampling: Sampling,
+        on_tokens: OnTokens = ignore_tokens,
+    ) -> Iterator[tuple[int, int, Completion]]:
+        """See Engine.generate. One batch after the other, so that each is drawn the same way whenever it is drawn."""
+        for number, requests in enumerate(batches):
+            for index, completion in self._generate(requests, sampling, on_tokens):
+                yield number, index, completion
+
+    def _generate(
+        self, requests: Sequence[GenerateRequest], sampling: Sampling, on_tokens: OnTokens
     ) -> Iterator[tuple[int, Completion]]:
-        """See Engine.generate. Batches are consecutive requests, so requests that share a prompt belong together."""
+        """Consecutive requests advance together, so requests that share a prompt belong together."""
         for start in range(0, len(requests), self.batch_size):
             began = time.perf_counter()
             batch = _Batch(self.model, self.device, requests[start : start + self.batch_size], sampling)

@@ -122,6 +122,12 @@ def context_length(config: ModelConfig) -> int | None:
     return None if length is None else int(length)
 
 
+def vocabulary_size(config: ModelConfig) -> int:
+    """Rows of the model's embedding: every id below it can be fed, also those without a token."""
+    fields = read_json(model_folder(config) / "config.json")
+    return int(fields.get("text_config", fields)["vocab_size"])
+
+
 def load_views(config: RunConfig) -> Views:
     """The run's two views, with the model's tokenizer."""
     from vpgea.views import Views

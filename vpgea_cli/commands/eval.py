@@ -23,11 +23,15 @@ from vpgea_cli.options import (
     QuietOption,
     ResumeOption,
     SeedOption,
+    ServerOptionsArgument,
+    ServerPythonOption,
+    ServerUrlOption,
     SetOption,
     ShardOption,
     SkipBadRowsOption,
     VerboseOption,
     resolve_options,
+    server_options,
 )
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running, with_interval
@@ -57,16 +61,20 @@ def command(
     seed: SeedOption = None,
     shard: ShardOption = "0/1",
     skip_bad_rows: SkipBadRowsOption = None,
+    server_url: ServerUrlOption = None,
+    sglang_python: ServerPythonOption = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
+    options: ServerOptionsArgument = None,
 ) -> None:
     """Measure a model on questions: accuracy, tokens, and against a baseline the scores that join them."""
     resolved = resolve_options(
         {
+            **server_options(server_url, sglang_python, options),
             "model.path": model,
             "model.adapter": adapter,
             "data.dataset": dataset,

@@ -17,10 +17,14 @@ from vpgea_cli.options import (
     OverwriteOption,
     QuietOption,
     ResumeOption,
+    ServerOptionsArgument,
+    ServerPythonOption,
+    ServerUrlOption,
     SetOption,
     ShardOption,
     VerboseOption,
     resolve_options,
+    server_options,
 )
 from vpgea_cli.output import Output
 from vpgea_cli.phase import inherited_from, required, running, share
@@ -38,6 +42,8 @@ def command(
         typer.Option("--max-grade-errors", help="Exit 3 when a larger share of the samples cannot be graded."),
     ] = None,
     shard: ShardOption = "0/1",
+    server_url: ServerUrlOption = None,
+    sglang_python: ServerPythonOption = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
@@ -45,6 +51,7 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
+    options: ServerOptionsArgument = None,
 ) -> None:
     """Grade the samples, look at posterior paths from the prior's view, and select what to learn from.
 
@@ -53,7 +60,11 @@ def command(
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
         resolved = resolve_options(
-            {"model.path": model, "grading.max_grade_errors": max_grade_errors},
+            {
+                **server_options(server_url, sglang_python, options),
+                "model.path": model,
+                "grading.max_grade_errors": max_grade_errors,
+            },
             config=config,
             sets=sets,
             inherited=inherited_from(rollout_dir, "rollout"),

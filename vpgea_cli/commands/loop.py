@@ -23,9 +23,13 @@ from vpgea_cli.options import (
     QuietOption,
     ResumeOption,
     SeedOption,
+    ServerOptionsArgument,
+    ServerPythonOption,
+    ServerUrlOption,
     SetOption,
     VerboseOption,
     resolve_options,
+    server_options,
 )
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running
@@ -53,6 +57,8 @@ def command(
     keep_rounds: Annotated[
         int | None, typer.Option("--keep-rounds", help="Keep the weights of only so many rounds, and of the best.")
     ] = None,
+    server_url: ServerUrlOption = None,
+    sglang_python: ServerPythonOption = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
@@ -60,10 +66,12 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
+    options: ServerOptionsArgument = None,
 ) -> None:
     """Rounds of rollout, filter, distill and evaluation; run it again to continue where it stopped."""
     resolved = resolve_options(
         {
+            **server_options(server_url, sglang_python, options),
             "model.path": model,
             "data.dataset": dataset,
             "data.limit": limit,

@@ -20,11 +20,15 @@ from vpgea_cli.options import (
     QuietOption,
     ResumeOption,
     SeedOption,
+    ServerOptionsArgument,
+    ServerPythonOption,
+    ServerUrlOption,
     SetOption,
     ShardOption,
     SkipBadRowsOption,
     VerboseOption,
     resolve_options,
+    server_options,
 )
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running
@@ -48,6 +52,8 @@ def command(
     seed: SeedOption = None,
     shard: ShardOption = "0/1",
     skip_bad_rows: SkipBadRowsOption = None,
+    server_url: ServerUrlOption = None,
+    sglang_python: ServerPythonOption = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
@@ -55,10 +61,12 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
+    options: ServerOptionsArgument = None,
 ) -> None:
     """Sample every question from both views into Arrow shards."""
     resolved = resolve_options(
         {
+            **server_options(server_url, sglang_python, options),
             "model.path": model,
             "data.dataset": dataset,
             "data.limit": limit,

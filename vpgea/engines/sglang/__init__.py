@@ -1,0 +1,1 @@
+"""The engine `sglang`: a server process of our own, or servers behind URLs. SGLang itself is never imported here."""

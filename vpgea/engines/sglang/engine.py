@@ -1,0 +1,295 @@
+"""The engine that samples and scores through SGLang: the synchronous face of a fleet of servers.
+
+The fleet lives in an asyncio loop in a thread of its own; what the phases call runs in theirs and hands requests over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vpgea.config import RunConfig
+from vpgea.engines.base import (
+    Completion,
+    EngineUsage,
+    GenerateRequest,
+    LogprobsOf,
+    OnTokens,
+    Sampling,
+    ScoreRequest,
+    ignore_tokens,
+)
+from vpgea.engines.sglang import weights, wire
+from vpgea.engines.sglang.client import Refused, ServerClient, open_session
+from vpgea.engines.sglang.endpoints import Endpoint, EndpointList
+from vpgea.engines.sglang.fleet import Fleet, Work
+from vpgea.engines.sglang.process import ServerProcess
+from vpgea.errors import EngineError, UsageError
+from vpgea.modeling.load import vocabulary_size
+from vpgea.stopping import StopRequest
+
+_CALL_S = 60.0  # for calls that are no generation
+_HEARD_S = 0.2  # how long a stop may go unheard
+
+T = TypeVar("T")
+
+
+class SglangEngine:
+    """A server of our own, or those behind sglang.server_url.
+
+    logs: folder for the own server's log. replaceable: fingerprints of weights that this run may replace on servers
+    behind a URL. Raises UsageError, QualityGateError, EngineError and Stopped before it takes the first request.
+    """
+
+    logprobs_of: LogprobsOf = "temperature"  # SGLang's are taken before top-k and top-p
+
+    def __init__(self, config: RunConfig, *, logs: Path, stop: StopRequest, replaceable: Collection[str] = ()) -> None:
+        self.name = "sglang"  # with its version, once a server has told it
+        self.config, self.stop = config, stop
+        self.usage = EngineUsage()
+        self.vocabulary = vocabulary_size(config.model)
+        self._replaceable = replaceable
+        self._context: dict[str, int] = {}  # url → longest sequence
+        self._process: ServerProcess | None = None
+        endpoints = self._endpoints(logs)
+        self._resources = AsyncExitStack()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sglang-client", daemon=True)
+        self._thread.start()
+        try:
+            self._fleet = self._wait(self._open(endpoints))
+            self._wait(self._fleet.wait_ready())
+        except BaseException:
+            self.close()
+            raise
+
+    def generate(
+        self,
+        batches: Iterable[Sequence[GenerateRequest]],
+        sampling: Sampling,
+        on_tokens: OnTokens = ignore_tokens,
+    ) -> Iterator[tuple[int, int, Completion]]:
+        """See Engine.generate. A batch is taken whenever fewer requests wait than the servers could take at once."""
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        source = enumerate(batches)
+        underway: set[int] = set()  # ids of work objects, which `work` keeps alive
+        work: dict[int, Work] = {}
+        began = time.perf_counter()
+        try:
+            exhausted = False
+            while underway or not exhausted:
+                while not exhausted and self._fleet.queued < self._fleet.appetite:
+                    number, batch = next(source, (-1, ()))
+                    exhausted = number < 0
+                    fresh = [
+                        self._generation(number, index, request, sampling, results)
+                        for index, request in enumerate(batch)
+                    ]
+                    work |= {id(one): one for one in fresh}
+                    underway |= {id(one) for one in fresh}
+                    self._loop.call_soon_threadsafe(self._fleet.submit, fresh)
+                    if not fresh:
+                        break
+                    self._settle()
+                if not underway:
+                    continue
+                try:
+                    key, result = results.get(timeout=_HEARD_S)
+                except queue.Empty:
+                    on_tokens(0)
+                    continue
+                underway.discard(key)
+                del work[key]
+                if isinstance(result, BaseException):
+                    raise result
+                number, index, prompt, cached, completion = result
+                self.usage.prompt_tokens += prompt
+                self.usage.cached_tokens += cached
+                self.usage.sampled_tokens += len(completion.ids)
+                on_tokens(len(completion.ids))
+                yield number, index, completion
+        finally:
+            self._withdraw(list(work.values()))
+            self.usage.seconds += time.perf_counter() - began
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        """See Engine.score. Sent in the order of their ids, so that what shares a prefix comes together."""
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        scores: list[np.ndarray] = [np.empty(0, np.float32)] * len(requests)
+        order = sorted(
+            (index for index, request in enumerate(requests) if request.start < len(request.ids)),
+            key=lambda index: list(requests[index].ids),
+        )
+        work = [self._scoring(index, requests[index], results) for index in order]
+        began = time.perf_counter()
+        try:
+            self._loop.call_soon_threadsafe(self._fleet.submit, work)
+            for _ in order:
+                index, cached, value = self._next(results)
+                scores[index] = value
+                self.usage.cached_tokens += cached
+                self.usage.prompt_tokens += len(requests[index].ids)
+                self.usage.scored_tokens += len(value)
+        finally:
+            self._withdraw(work)
+            self.usage.seconds += time.perf_counter() - began
+        return scores
+
+    def close(self) -> None:
+        """Stop the client, then the server, if it is ours."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._resources.aclose(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+        if self._process is not None:
+            self._process.close()
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def _generation(
+        self,
+        number: int,
+        index: int,
+        request: GenerateRequest,
+        sampling: Sampling,
+        results: queue.SimpleQueue[Any],
+    ) -> Work:
+        cap = min(sampling.max_new_tokens, request.max_new_tokens or sampling.max_new_tokens)
+        self._require_fits(request.prompt_ids, cap)
+
+        def read(answer: dict[str, Any], served: wire.Served) -> Any:
+            completion = wire.read_completion(answer, cap, sampling, served)
+            return number, index, len(request.prompt_ids), wire.cached_tokens(answer), completion
+
+        work = Work(
+            payload=lambda served: wire.generate_payload(request, sampling, served),
+            read=read,
+            deliver=lambda value: results.put((id(work), value)),
+            fail=lambda error: results.put((id(work), error)),
+            group=request.group,
+        )
+        return work
+
+    def _scoring(self, index: int, request: ScoreRequest, results: queue.SimpleQueue[Any]) -> Work:
+        self._require_fits(request.ids, 0)
+
+        def read(answer: dict[str, Any], served: wire.Served) -> Any:
+            value = wire.read_scores(answer, request, served, self.vocabulary)
+            return index, wire.cached_tokens(answer), value
+
+        return Work(
+            payload=lambda served: wire.score_payload(request, served),
+            read=read,
+            deliver=results.put,
+            fail=results.put,
+            group=str(hash(tuple(request.ids[: request.start]))),
+        )
+
+    def _next(self, results: queue.SimpleQueue[Any]) -> Any:
+        """The next result; listens to a stop while it waits."""
+        while True:
+            try:
+                result = results.get(timeout=_HEARD_S)
+            except queue.Empty:
+                self.stop.check()
+                continue
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+    def _require_fits(self, ids: Sequence[int], new_tokens: int) -> None:
+        """An id beyond the vocabulary kills the server, and beyond its context it would cut without a word."""
+        array = np.asarray(ids)
+        if array.size == 0 or array.min() < 0 or array.max() >= self.vocabulary:
+            raise UsageError(
+                "token ids outside the model's vocabulary",
+                why=f"ids must be from 0 to {self.vocabulary - 1}, and there must be one",
+                mend="check that the tokenizer belongs to the model",
+            )
+        shortest = min(self._context.values())
+        if array.size + new_tokens > shortest:
+            raise UsageError(
+                f"a sequence of {array.size + new_tokens:,} tokens does not fit the server",
+                why=f"its context holds {shortest:,} tokens",
+                mend="lower max_new_tokens, or start the server with a larger --context-length",
+            )
+
+    def _settle(self) -> None:
+        """Wait until the loop has taken what was handed over, so that `queued` is true."""
+        asyncio.run_coroutine_threadsafe(_nothing(), self._loop).result()
+
+    def _withdraw(self, work: list[Work]) -> None:
+        if work and self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._fleet.withdraw, work)
+
+    # --- servers ----------------------------------------------------------------------------------------------
+
+    def _endpoints(self, logs: Path) -> Callable[[], list[Endpoint]]:
+        if self.config.sglang.server_url:
+            listed = EndpointList(self.config.sglang.server_url, os.environ)
+            listed.read()  # a list that cannot be read is the user's to mend, now
+            return listed.read
+        process = ServerProcess.start(self.config, logs, process_groups=self.stop.process_groups)
+        self._process = process
+        try:
+            process.wait_ready(self.stop.check)
+        except BaseException:
+            process.close()
+            raise
+        return lambda: [process.endpoint]
+
+    def _diagnose(self) -> None:
+        if self._process is not None:
+            self._process.require_alive()
+
+    async def _establish(self, client: ServerClient) -> wire.Served:
+        """Make sure of one server before its first request."""
+        try:
+            served, _ = await weights.establish(
+                client, self.config.model, replaceable=self._replaceable, timeout_s=self.config.sglang.request_timeout_s
+            )
+            models = await client.get("/v1/models", timeout_s=_CALL_S)
+            self._context[client.endpoint.url] = int(models["data"][0]["max_model_len"])
+            self.name = f"sglang {(await client.get('/server_info', timeout_s=_CALL_S))['version']}"
+        except Refused as error:
+            raise EngineError(
+                f"{client.endpoint.url} is no SGLang server that vpgea can use",
+                why=str(error),
+                mend="compare its version with the tested one (`vpgea doctor`), or let `vpgea serve` start it",
+            ) from error
+        return served
+
+    async def _open(self, endpoints: Callable[[], list[Endpoint]]) -> Fleet:
+        session = await self._resources.enter_async_context(open_session())
+        fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose)
+        self._resources.push_async_callback(fleet.close)
+        return fleet
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, computed in the loop; listens to a stop meanwhile."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        while True:
+            try:
+                return future.result(timeout=_HEARD_S)
+            except TimeoutError:
+                if future.done():
+                    raise
+                try:
+                    self.stop.check()
+                except BaseException:
+                    future.cancel()
+                    raise
+
+
+async def _nothing() -> None:
+    """Runs when everything handed to the loop before it has run."""

@@ -1,0 +1,143 @@
+"""What goes over the wire: requests as SGLang's `/generate` takes them, and its answers as completions and scores.
+
+Pure functions. Everything that an answer claims is compared with what was asked: a server that stops at another token,
+served other weights, or left out a position is never believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vpgea.engines.base import Completion, FinishReason, GenerateRequest, Sampling, ScoreRequest
+from vpgea.errors import EngineError
+
+_SIGN, _SPAN = 1 << 63, 1 << 64
+
+
+class Aborted(Exception):
+    """The server gave the request up; another try may do."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What every answer must come from: the version that the server has for its weights, and the adapter's name."""
+
+    weight_version: str
+    adapter: str | None = None
+
+
+def generate_payload(request: GenerateRequest, sampling: Sampling, served: Served) -> dict[str, Any]:
+    """One completion, with the log-probabilities of its tokens after temperature and before truncation."""
+    cap = sampling.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
+    return {
+        "input_ids": [int(token) for token in request.prompt_ids],
+        "sampling_params": {
+            "max_new_tokens": min(cap, sampling.max_new_tokens),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "stop_token_ids": list(sampling.stop_ids),
+            "sampling_seed": request.seed - _SPAN if request.seed >= _SIGN else request.seed,
+        },
+        "return_logprob": True,
+        **_adapter(served),
+    }
+
+
+def score_payload(request: ScoreRequest, served: Served) -> dict[str, Any]:
+    """Log-probabilities from just before `start`: all that stands before it may come from the server's cache."""
+    return {
+        "input_ids": [int(token) for token in request.ids],
+        "sampling_params": {"max_new_tokens": 0, "temperature": 0.0},
+        "return_logprob": True,
+        "logprob_start_len": request.start - 1,
+        **_adapter(served),
+    }
+
+
+def _adapter(served: Served) -> dict[str, Any]:
+    return {} if served.adapter is None else {"lora_path": served.adapter}
+
+
+def read_completion(answer: dict[str, Any], cap: int, sampling: Sampling, served: Served) -> Completion:
+    """cap: most tokens that were asked for. Raises Aborted, and EngineError for an answer that cannot be right."""
+    meta = _meta(answer, served)
+    entries = meta["output_token_logprobs"]
+    ids = np.array([entry[1] for entry in entries], dtype=np.int32)
+    logprobs = np.array([entry[0] for entry in entries], dtype=np.float32)
+    if answer.get("output_ids") != ids.tolist() or not ids.size:
+        raise _senseless(f"it has log-probabilities for {ids.size} tokens and names {len(answer['output_ids'])}")
+    if not np.isfinite(logprobs).all():
+        raise EngineError(
+            "the server's log-probabilities are not finite",
+            why="its weights are damaged, or its arithmetic overflows in this dtype",
+            mend="try model.dtype=bfloat16 or float32; else check the model",
+        )
+    return Completion(ids, logprobs, _finish_reason(meta["finish_reason"], ids, cap, sampling))
+
+
+def read_scores(answer: dict[str, Any], request: ScoreRequest, served: Served, vocabulary: int) -> np.ndarray:
+    """float32 (len(ids) - start,). Raises Aborted and EngineError.
+
+    Entry 0 of the answer belongs to position start - 1 and has no value. SGLang 0.5.23 reports the vocabulary's last
+    id as id 0, with the right value.
+    """
+    entries = _meta(answer, served)["input_token_logprobs"][1:]
+    wanted = [int(token) for token in request.ids[request.start :]]
+    names = [entry[1] for entry in entries]
+    if len(names) != len(wanted):
+        raise _senseless(f"{len(wanted)} positions were asked for and {len(names)} came back")
+    if any(name != token and (name, token) != (0, vocabulary - 1) for name, token in zip(names, wanted, strict=True)):
+        raise _senseless("its log-probabilities are those of other tokens")
+    values = [entry[0] for entry in entries]
+    if any(value is None for value in values):
+        raise _senseless("a position has no log-probability")
+    return np.array(values, dtype=np.float32)
+
+
+def cached_tokens(answer: dict[str, Any]) -> int:
+    return int(answer["meta_info"].get("cached_tokens") or 0)
+
+
+def _meta(answer: dict[str, Any], served: Served) -> dict[str, Any]:
+    meta: dict[str, Any] = answer["meta_info"]
+    reason = meta["finish_reason"]
+    if reason is not None and reason["type"] == "abort":
+        raise Aborted(str(reason.get("message", "aborted")))
+    versions = {span["version"] for span in meta.get("weight_versions") or [{"version": meta["weight_version"]}]}
+    if versions != {served.weight_version}:
+        raise EngineError(
+            "the server's weights were changed while it was in use",
+            why=f"it answered with weights {', '.join(sorted(map(str, versions)))}, not {served.weight_version}",
+            mend="let each run have its servers for itself; run the command again to continue",
+        )
+    return meta
+
+
+def _finish_reason(reason: dict[str, Any], ids: np.ndarray, cap: int, sampling: Sampling) -> FinishReason:
+    if reason["type"] == "length" and len(ids) == cap:
+        return "length"
+    if reason["type"] == "length":
+        raise EngineError(
+            f"the server cut a completion at {len(ids):,} of {cap:,} tokens",
+            why="prompt and completion outgrow its context or its memory for one sequence",
+            mend="lower max_new_tokens, or give the server more (--context-length, --max-total-tokens)",
+        )
+    if reason["type"] == "stop" and int(ids[-1]) in sampling.stop_ids:
+        return "stop"
+    raise EngineError(
+        f"the server ended a completion at token {int(ids[-1])}",
+        why="that token does not end a response of this model: the ids that do are in its generation_config.json",
+        mend="add the id to eos_token_id in generation_config.json, or take it out of the server's model",
+    )
+
+
+def _senseless(why: str) -> EngineError:
+    return EngineError(
+        "the server's answer does not fit the request",
+        why=why,
+        mend="compare the server's SGLang with the tested version (`vpgea doctor`)",
+    )
