@@ -2,17 +2,22 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SGLANG_VENV := .venv-sglang
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test kills lint types test-install install sglang clean
+.PHONY: demo test test-sglang kills lint types test-install install sglang clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang"
+
+# Against the real SGLang server, in its own environment.
+test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m sglang --timeout 600 tests/integration
 
 # The kill campaign behind docs/reliability.md; `make test` runs a small slice of it.
 KILLS ?= 20
@@ -47,7 +52,6 @@ $(VENV)/.installed: pyproject.toml constraints/tested.txt
 
 # The SGLang server for a machine without a GPU, in an environment of its own: exactly the listed versions, since most
 # of what SGLang asks for beside them is CUDA. README says how to install SGLang where there is a GPU.
-SGLANG_VENV ?= .venv-sglang
 sglang: $(SGLANG_VENV)/.installed
 
 $(SGLANG_VENV)/.installed: constraints/sglang-cpu.txt $(wildcard sglang_cpu/pyproject.toml sglang_cpu/*/*.py)

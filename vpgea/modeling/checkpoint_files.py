@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -178,9 +178,7 @@ def _architecture(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
             mend="compare config.json with the one that was published with the model",
         ) from error
     without_effect = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-    return {
-        key: value for key, value in loaded.items() if key not in without_effect and not key.endswith("_token_id")
-    }
+    return {key: value for key, value in loaded.items() if key not in without_effect and not key.endswith("_token_id")}
 
 
 def _other_model(folder: Path, other: Path, why: str) -> UsageError:
@@ -203,6 +201,11 @@ _ROWS = 64  # tables are filled up with rows of zeros to a multiple of it
 def is_plain(folder: Path) -> bool:
     """Whether every tensor is float32, float16 or bfloat16, and none quantised."""
     return {tensor.dtype for tensor in read_tensors(folder).values()} <= set(STORED_NAMES.values())
+
+
+def fused_names(folder: Path) -> set[str]:
+    """Names of a model's tensors as SGLang holds them."""
+    return {_place(name)[0] for name in read_tensors(folder)}
 
 
 def fused_checksums(folder: Path, dtype: str) -> dict[str, str]:
@@ -243,6 +246,11 @@ def _checksum(tensors: list[StoredTensor], dtype: str, *, padded: bool) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_zero(tensor: StoredTensor) -> bool:
+    """Whether every element is zero, of either sign."""
+    return not any((_as_dtype(block, tensor.dtype, "F32") != 0).any() for block in _blocks(tensor))
+
+
 def _blocks(tensor: StoredTensor) -> Iterator[np.ndarray]:
     """The tensor's elements, flat, in blocks; bfloat16 as the upper half of a float32 in uint16."""
     import numpy as np
@@ -270,54 +278,3 @@ def _as_dtype(block: np.ndarray, stored: str, wanted: str) -> np.ndarray:
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     with np.errstate(over="ignore"):  # beyond float16 it is infinity there too
         return single.astype(np.float16 if wanted == "F16" else np.float32)
-
-
-# --- adapters -------------------------------------------------------------------------------------------------------
-
-
-def adapter_fingerprint(folder: Path) -> str:
-    """Of the adapter's weights and configuration, all bytes."""
-    digest = hashlib.sha256()
-    for file in [folder / "adapter_config.json", *sorted(folder.glob("*.safetensors"))]:
-        digest.update(f"{file.name} {file_checksum(file)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def adapter_has_effect(folder: Path) -> bool:
-    """False when every B is zero: a new adapter, which changes nothing yet."""
-    return any(
-        (_as_dtype(block, tensor.dtype, "F32") != 0).any()
-        for name, tensor in read_tensors(folder).items()
-        if ".lora_B." in name
-        for block in _blocks(tensor)
-    )
-
-
-def require_adapter_fits(adapter: Path, base: Path) -> None:
-    """Raise UsageError unless every matrix of a LoRA adapter stands on one of the base's, with the right shapes."""
-    rank = int(read_json(adapter / "adapter_config.json")["r"])
-    tensors, weights = read_tensors(adapter), read_tensors(base)
-    for module, pair in adapter_modules(tensors).items():
-        weight = weights.get(f"{module}.weight")
-        if weight is None:
-            raise _other_base(adapter, base, f"it changes {module}, which the model does not have")
-        rows, columns = weight.shape[0], prod(weight.shape[1:])
-        shapes = {half: tensor.shape for half, tensor in pair.items()}
-        if shapes != {"lora_A": (rank, columns), "lora_B": (rows, rank)}:
-            found = " and ".join(f"{half} {list(shape)}" for half, shape in sorted(shapes.items()))
-            raise _other_base(adapter, base, f"{module} is {[rows, columns]}, and the adapter's parts are {found}")
-
-
-def adapter_modules(tensors: Mapping[str, StoredTensor]) -> dict[str, dict[str, StoredTensor]]:
-    """Module of the base → {"lora_A": …, "lora_B": …}; whatever is no such pair stands under its own name."""
-    modules: dict[str, dict[str, StoredTensor]] = {}
-    for name, tensor in tensors.items():
-        module, _, half = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
-        modules.setdefault(module, {})[half] = tensor
-    return modules
-
-
-def _other_base(adapter: Path, base: Path, why: str) -> UsageError:
-    return UsageError(
-        f"the adapter {adapter} is not of the model {base}", why=why, mend="give --model the base of the adapter"
-    )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vpgea
+from vpgea.config import SglangConfig
+from vpgea.engines.sglang.installation import doctor_rows
 from vpgea.errors import VpgeaError
 from vpgea_cli.options import JsonOption, QuietOption
 from vpgea_cli.output import Output
@@ -38,6 +40,7 @@ def command(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     output = Output(quiet=quiet, as_json=as_json)
     checks = [_python(), *_packages(), _cores(), _memory(), _disk(), _gpu(), _hugging_face()]
     rows = [(check.name, check.found, check.missing or check.remark) for check in checks]
+    rows += doctor_rows(SglangConfig())
     output.table(f"vpgea {vpgea.__version__}", ["what", "found", "remark"], rows)
     missing = [check for check in checks if check.missing]
     if as_json:

@@ -97,5 +97,6 @@ def _message(text: bytes) -> str:
     """What the server said, short."""
     fields = _json_object(text)
     error = fields.get("error")
-    said = fields.get("message") or (error.get("message") if isinstance(error, dict) else error)
+    said = fields.get("message") or fields.get("error_message")
+    said = said or (error.get("message") if isinstance(error, dict) else error)
     return " ".join((str(said) if said else text.decode(errors="replace")).split())[:300]

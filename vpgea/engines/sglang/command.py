@@ -42,6 +42,7 @@ _FIRST_PORT = 20000
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _POOL_SHARE, _POOL_BYTES = 4, 4 << 30  # the KV pool on a CPU: at most a quarter of the free memory, and 4 GiB
 _POOL_SEQUENCES = 256  # nor more than for so many of the longest: it is filled with zeros at the start
+_KEPT_POSITIONS = 8  # SGLang keeps up to seven of its context's for itself; the model's own shall all be usable
 _SEED_LIMIT = 1 << 32  # of numpy's generator
 
 
@@ -104,6 +105,8 @@ def model_options(config: RunConfig, *, on_gpu: bool) -> dict[str, Any]:
         "log-level": "info",
         "log-level-http": "warning",  # a line per request costs time
     }
+    if limit := context_length(model):
+        options["context-length"] = limit + _KEPT_POSITIONS
     if ranks := _lora_ranks(config):
         options |= {"enable-lora": True, "max-lora-rank": max(ranks)}
     if not on_gpu:
@@ -118,6 +121,7 @@ def server_environment(model: ModelConfig, *, on_gpu: bool) -> dict[str, str]:
     """This process's environment without what the server trips over or need not know."""
     kept = {name: value for name, value in isolated_environment().items() if not _FOREIGN_VARIABLES.fullmatch(name)}
     environment = {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    environment["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"  # by _KEPT_POSITIONS, which no sequence reaches
     if not on_gpu:
         cores = len(os.sched_getaffinity(0))
         threads = model.threads or kept.get("OMP_NUM_THREADS") or max(cores // 2, 1)  # the other half: all the rest
@@ -204,4 +208,5 @@ def _pool_tokens(config: RunConfig, dtype: str) -> int:
             why=f"its keys and values take {longest * per_token >> 20} MiB; {budget >> 20} MiB may be used for them",
             mend="lower max_new_tokens or views.max_prompt_tokens, or use a machine with more memory",
         )
+    longest += _KEPT_POSITIONS
     return int(min(budget // per_token, longest * min(config.sglang.max_concurrency, _POOL_SEQUENCES)))

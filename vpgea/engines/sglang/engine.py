@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,11 +35,12 @@ from vpgea.engines.sglang.endpoints import Endpoint, EndpointList
 from vpgea.engines.sglang.fleet import Fleet, Work
 from vpgea.engines.sglang.process import ServerProcess
 from vpgea.errors import EngineError, UsageError
-from vpgea.modeling.load import vocabulary_size
+from vpgea.modeling.load import context_length, vocabulary_size
 from vpgea.stopping import StopRequest
 
 _CALL_S = 60.0  # for calls that are no generation
 _HEARD_S = 0.2  # how long a stop may go unheard
+_BESIDE_ALL, _BESIDE_INPUT = 2, 7  # positions of its context that SGLang 0.5.23 leaves free beside a sequence, a prompt
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class SglangEngine:
         self.config, self.stop = config, stop
         self.usage = EngineUsage()
         self.vocabulary = vocabulary_size(config.model)
+        self._model_context = context_length(config.model) or sys.maxsize
         self._replaceable = replaceable
         self._context: dict[str, int] = {}  # url → longest sequence
         self._process: ServerProcess | None = None
@@ -217,11 +220,11 @@ class SglangEngine:
                 mend="check that the tokenizer belongs to the model",
             )
         shortest = min(self._context.values())
-        if array.size + new_tokens > shortest:
+        if array.size > shortest - _BESIDE_INPUT or array.size + new_tokens > shortest - _BESIDE_ALL:
             raise UsageError(
                 f"a sequence of {array.size + new_tokens:,} tokens does not fit the server",
-                why=f"its context holds {shortest:,} tokens",
-                mend="lower max_new_tokens, or start the server with a larger --context-length",
+                why=f"its context holds {shortest:,} tokens, of which SGLang keeps some for itself",
+                mend="lower max_new_tokens, or give the server more (--context-length, --max-total-tokens)",
             )
 
     def _settle(self) -> None:
@@ -258,15 +261,19 @@ class SglangEngine:
             served, _ = await weights.establish(
                 client, self.config.model, replaceable=self._replaceable, timeout_s=self.config.sglang.request_timeout_s
             )
-            models = await client.get("/v1/models", timeout_s=_CALL_S)
-            self._context[client.endpoint.url] = int(models["data"][0]["max_model_len"])
-            self.name = f"sglang {(await client.get('/server_info', timeout_s=_CALL_S))['version']}"
-        except Refused as error:
+            model = (await client.get("/v1/models", timeout_s=_CALL_S))["data"][0]
+        except (Refused, KeyError) as error:
             raise EngineError(
                 f"{client.endpoint.url} is no SGLang server that vpgea can use",
                 why=str(error),
                 mend="compare its version with the tested one (`vpgea doctor`), or let `vpgea serve` start it",
             ) from error
+        context = int(model.get("max_model_len") or self._model_context)
+        with suppress(Refused):  # a router does not tell about its servers
+            loads = await client.get("/v1/loads", timeout_s=_CALL_S)
+            context = min(context, *(int(rank["max_total_num_tokens"]) for rank in loads["loads"]))
+            self.name = f"sglang {loads['version']}"
+        self._context[client.endpoint.url] = context
         return served
 
     async def _open(self, endpoints: Callable[[], list[Endpoint]]) -> Fleet:

@@ -84,7 +84,7 @@ class Fleet:
         self._queue: deque[Work] = deque()
         self._ever_up = False
         self._dark_since = time.monotonic()
-        self._broken: VpgeaError | None = None
+        self._broken: Exception | None = None
         self._rereading = asyncio.create_task(self._reread())
 
     # --- for the engine ---------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class Fleet:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
                 continue
-            except VpgeaError as error:
+            except Exception as error:  # whatever it is, those who wait must hear of it
                 self._break(error)
                 return
             server.up, server.trouble, pause = True, "", _POLL_S
@@ -208,7 +208,7 @@ class Fleet:
         )
         return False
 
-    def _break(self, error: VpgeaError) -> None:
+    def _break(self, error: Exception) -> None:
         """End the run: everything that waits gets the error, and so does everything that comes."""
         self._broken = self._broken or error
         for server in self._servers.values():

@@ -161,7 +161,7 @@ class ServerProcess:
             killed = self._supervisor.wait(_CLOSE_S) < 0
         except subprocess.TimeoutExpired as error:
             raise self.failure(f"the SGLang server does not end, process group {self.pid}") from error
-        if killed:
+        if killed and self.pid:
             self._kill_group()
         self._supervisor.stdout.close()
         self._groups.discard(self.pid)
@@ -193,11 +193,13 @@ class ServerProcess:
             os.close(descriptor)
         self.pid = 0
         self._tell(json.dumps(setup))
-        self._read_reports(_CLOSE_S)
-        if not self.pid:
-            failure = self.failure("the SGLang server cannot be started")
+        try:
+            self._read_reports(_CLOSE_S)
+            if not self.pid:
+                raise self.failure("the SGLang server cannot be started")
+        except EngineError:
             self.close()
-            raise failure
+            raise
         self._groups.add(self.pid)
 
     def _tell(self, line: str) -> None:
@@ -253,6 +255,8 @@ class ServerProcess:
         return re.search(_PORT_TAKEN.pattern, self._tail(), re.IGNORECASE) is not None
 
     def _tail(self) -> str:
+        if not self.log.exists():  # somebody tidied up
+            return ""
         with self.log.open("rb") as stream:
             stream.seek(max(self.log.stat().st_size - _TAIL_BYTES, 0))
             return stream.read().decode(errors="replace")

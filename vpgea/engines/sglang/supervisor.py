@@ -191,7 +191,8 @@ class Supervisor:
     def _watch(self) -> None:
         """Until the server's first process has ended."""
         while self._status is None:
-            for key, _ in self._selector.select(_TICK_S):
+            left = _TICK_S if self._kill_at is None else self._kill_at - time.monotonic()
+            for key, _ in self._selector.select(min(max(left, 0.01), _TICK_S)):
                 if key.data == _OUTPUT:
                     self._copy(key.fd)
                 elif key.data == _CONTROL:
@@ -227,8 +228,6 @@ class Supervisor:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self._pid:
                     self._status = os.waitstatus_to_exitcode(ended[1])
-                    how = f"by signal {-self._status}" if self._status < 0 else f"with code {self._status}"
-                    self._log.note(f"the server ended {how}")
         except ChildProcessError:
             return False
         return True
@@ -242,11 +241,15 @@ class Supervisor:
             time.sleep(0.01)
 
     def _drain(self) -> None:
+        """What the server said last, and how it ended."""
         os.set_blocking(self._output, False)
         with suppress(BlockingIOError):  # some process outside holds the other end
             while data := os.read(self._output, 1 << 16):
                 self._log.feed(data)
         self._log.finish()
+        assert self._status is not None
+        how = f"by signal {-self._status}" if self._status < 0 else f"with code {self._status}"
+        self._log.note(f"the server ended {how}")
 
 
 def children_of(parent: int) -> list[int]:

@@ -40,6 +40,7 @@ def generate_payload(request: GenerateRequest, sampling: Sampling, served: Serve
             "top_p": sampling.top_p,
             "top_k": sampling.top_k or -1,
             "stop_token_ids": list(sampling.stop_ids),
+            "ignore_eos": not sampling.stop_ids,  # else the server adds the model's own
             "sampling_seed": request.seed - _SPAN if request.seed >= _SIGN else request.seed,
         },
         "return_logprob": True,
