@@ -81,19 +81,21 @@ def median_ratio(values: Sequence[float], others: Sequence[float], *, seed: int 
 def report(rounds: Rounds, comparisons: Sequence[Comparison], *, about: dict[str, Any], file: Path | None) -> None:
     """Print a table; write it with every single run to a JSON file where one is given."""
     entries = [_compare(rounds, comparison) for comparison in comparisons]
-    print(f"\n{'':<46}{'ratio':>7}{'95 % interval':>17}{'tokens/s':>10}{'other':>8}{'CPU s':>8}{'other':>8}")
+    with_cpu = any(run.cpu_seconds is not None for result in rounds for run in result.values())
+    heads = f"{'CPU s':>8}{'other':>8}" if with_cpu else ""
+    print(f"\n{'':<40}{'ratio':>7}{'95 % interval':>17}{'tokens/s':>10}{'other':>8}{heads}")
     for entry in entries:
         ratio = entry["ratio"]
         interval = f"{ratio['low']:.2f} to {ratio['high']:.2f}"
-        cells = "".join(
-            f"{'-' if value is None else f'{value:.3f}':>8}" for value in (entry["cpu"], entry["other_cpu"])
-        )
+        cells = "".join(f"{value:>8.3f}" for value in (entry["cpu"], entry["other_cpu"]) if value is not None)
         speeds = f"{entry['speed']:>10,.0f}{entry['other_speed']:>8,.0f}"
-        print(f"{entry['label']:<46}{ratio['value']:>7.2f}{interval:>17}{speeds}{cells}")
-    print(f"medians of {len(rounds)} rounds; CPU s: seconds of the client's CPU time per 1,000 tokens")
+        print(f"{entry['label']:<40}{ratio['value']:>7.2f}{interval:>17}{speeds}{cells}")
+    print(f"medians of {len(rounds)} rounds" + ("; CPU s: of the client, per 1,000 tokens" if with_cpu else ""))
     if file is not None:
         runs = [{name: asdict(run) for name, run in result.items()} for result in rounds]
-        file.write_text(json.dumps({**about, "comparisons": entries, "rounds": runs}, indent=2) + "\n", encoding="utf-8")
+        file.write_text(
+            json.dumps({**about, "comparisons": entries, "rounds": runs}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def machine() -> dict[str, Any]:

@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,11 @@ from vpgea.shards import iterate_rows, read_json, write_json
 from vpgea.stopping import StopRequest
 
 TESTBED = Path(__file__).parents[1] / "examples" / "overthinker"
-_CLIENT_S = 900.0
+PEERS = {  # name → options of SGLang's client; the last asks the server for the same as vpgea does
+    "streamed": [],
+    "whole": ["--disable-stream"],
+    "whole with log-probabilities": ["--disable-stream", "--return-logprob"],
+}
 _PEER = """
 import runpy, sys
 sys.path.append(sys.argv.pop(1))
@@ -71,7 +76,9 @@ def compare_clients(arguments: argparse.Namespace, folder: Path) -> None:
         }
     )
     with _serving(config, folder) as (config, endpoint):
-        prompts = _write_prompts(config, folder / "prompts.jsonl")
+        rows = _peer_rows(config)
+        prompts, prompt_lengths = folder / "prompts.jsonl", [len(row["input_ids"]) for row in rows]
+        prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         expected = arguments.requests * arguments.length
 
         def ours() -> dict[str, Run]:
@@ -82,22 +89,17 @@ def compare_clients(arguments: argparse.Namespace, folder: Path) -> None:
             assert run.tokens == expected
             return {"vpgea": run}
 
-        def theirs(name: str, options: Sequence[str]) -> dict[str, Run]:
+        def theirs(name: str) -> dict[str, Run]:
             _flush(endpoint)
-            command = _peer_command(config, endpoint, prompts, folder / "peer.jsonl", arguments)
-            run = _run_peer([*command, *options], endpoint, folder / "peer.jsonl")
+            command = [*_peer_command(config, endpoint, prompts, folder / "peer.jsonl", arguments), *PEERS[name]]
+            run = _run_peer(command, endpoint, folder / "peer.jsonl", prompt_lengths)
             assert run.tokens == expected
             return {name: run}
 
-        peers = {
-            "streamed": ("as it is by default: streamed, no log-probabilities", []),
-            "whole": ("--disable-stream", ["--disable-stream"]),
-            "logprobs": ("--disable-stream --return-logprob, as vpgea does", ["--disable-stream", "--return-logprob"]),
-        }
-        ways = {name: (lambda name=name, options=options: theirs(name, options)) for name, (_, options) in peers.items()}
         about = _about(config, arguments)
-        rounds = interleave({"vpgea": ours, **ways}, arguments.rounds)
-    comparisons = [Comparison(label, "vpgea", name) for name, (label, _) in peers.items()]
+        ways = {"vpgea": ours, **{name: partial(theirs, name) for name in PEERS}}
+        rounds = interleave(ways, arguments.rounds)
+    comparisons = [Comparison(f"vpgea / {name}", "vpgea", name) for name in PEERS]
     report(rounds, comparisons, about=about, file=arguments.json)
 
 
@@ -125,7 +127,7 @@ def _endless_plan(config: RunConfig) -> RolloutPlan:
     return plan
 
 
-def _write_prompts(config: RunConfig, file: Path) -> Path:
+def _peer_rows(config: RunConfig) -> list[dict[str, Any]]:
     """The rollout's requests in the form of the peer's `openai` data set, which adds a row's fields to the payload."""
     plan, rows = _endless_plan(config), []
     sampling = Sampling(config.rollout.max_new_tokens, ())
@@ -141,8 +143,7 @@ def _write_prompts(config: RunConfig, file: Path) -> Path:
                 "sampling_params": {**payload["sampling_params"], "ignore_eos": True},
             }
         )
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return file
+    return rows
 
 
 def _peer_command(
@@ -160,10 +161,18 @@ def _peer_command(
         "--output-file": results,
     }
     words = [str(word) for pair in options.items() for word in pair]
-    return [str(find_python(config.sglang)), "-c", _PEER, sysconfig.get_path("purelib"), "--disable-tqdm", *words]
+    return [
+        str(find_python(config.sglang)),
+        "-c",
+        _PEER,
+        sysconfig.get_path("purelib"),
+        "--disable-tqdm",
+        "--output-details",
+        *words,
+    ]
 
 
-def _run_peer(command: Sequence[str], endpoint: Endpoint, results: Path) -> Run:
+def _run_peer(command: Sequence[str], endpoint: Endpoint, results: Path, prompt_lengths: Sequence[int]) -> Run:
     """Its own tokens and duration, and its CPU time between the lines that it prints before and after."""
     results.unlink(missing_ok=True)
     environment = {**isolated_environment(), "OPENAI_API_KEY": endpoint.api_key or "", "PYTHONUNBUFFERED": "1"}
@@ -182,10 +191,11 @@ def _run_peer(command: Sequence[str], endpoint: Endpoint, results: Path) -> Run:
                 if mark in line:
                     used = psutil.Process(process.pid).cpu_times()
                     marks[mark] = used.user + used.system
-        process.wait(_CLIENT_S)
+        process.wait()
     if process.returncode or len(marks) < 2:
         raise SystemExit(f"the peer failed with code {process.returncode}:\n{''.join(said[-30:])}")
     result = read_json(results)
+    assert result["input_lens"] == prompt_lengths, "the peer sent other prompts"
     return Run(result["total_output_tokens"], result["duration"], marks[_ENDED] - marks[_STARTED])
 
 
@@ -240,13 +250,13 @@ def compare_engines(arguments: argparse.Namespace, folder: Path) -> None:
                 shutil.rmtree(folder / "drawn")
                 _flush(endpoint)
                 scored = timed(lambda: sum(map(len, engine.score(to_score))))
-                return {f"{kind} samples": sampled, f"{kind} scores": scored}
+                return {f"{kind} sampled": sampled, f"{kind} scored": scored}
 
             about = _about(config, arguments)
-            rounds = interleave({kind: (lambda kind=kind: run(kind)) for kind in leases}, arguments.rounds)
+            rounds = interleave({kind: partial(run, kind) for kind in leases}, arguments.rounds)
     comparisons = [
-        Comparison(f"{work[:-1]}d tokens: SGLang against transformers".replace("sample", "sample"), f"sglang {work}", f"transformers {work}")
-        for work in ("samples", "scores")
+        Comparison(f"{work} tokens: sglang / transformers", f"sglang {work}", f"transformers {work}")
+        for work in ("sampled", "scored")
     ]
     report(rounds, comparisons, about=about, file=arguments.json)
 

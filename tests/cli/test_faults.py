@@ -225,7 +225,7 @@ def test_a_file_in_the_place_of_the_folder(
 
 # Where a signal strikes in each phase: at which call of what, so that something is done and something is left.
 STRUCK = {
-    "rollout": ("vpgea.engines.transformers.TransformersEngine.generate", 2),
+    "rollout": ("vpgea.engines.transformers.TransformersEngine._generate", 2),  # once per chunk
     "filter": ("vpgea.crossview.CrossView.measure", 2),
     "distill": ("vpgea.distill.Trainer.train_step", 1),
     "eval": ("vpgea.engines.transformers.TransformersEngine.generate", 1),

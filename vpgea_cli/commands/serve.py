@@ -82,7 +82,7 @@ def command(
             server.wait_ready(lambda: _check(stop))
             endpoint = server.endpoint
             if host in ("0.0.0.0", "::"):  # noqa: S104 - the user's choice
-                endpoint = replace(endpoint, url=f"http://{socket.getfqdn()}:{endpoint.url.rpartition(':')[2]}")
+                endpoint = replace(endpoint, url=f"http://{_own_name()}:{endpoint.url.rpartition(':')[2]}")
             endpoint.write(keys_file)
             if not is_loopback(host):
                 output.info(f"other machines can reach it: it asks for its two keys, which are in {keys_file}")
@@ -92,6 +92,12 @@ def command(
                 _check(stop)
                 server.require_alive()
                 time.sleep(_LOOK_S)
+
+
+def _own_name() -> str:
+    """This machine's name for others; a hosts file may call every machine localhost."""
+    full = socket.getfqdn()
+    return socket.gethostname() if full.startswith("localhost") else full
 
 
 def _check(stop: StopRequest) -> None:
