@@ -27,4 +27,4 @@ def hooks() -> None:
         HookRegistry.register(lora.MANAGER + method, lora.unpinned, HookType.AROUND)
     HookRegistry.register(sampling.BATCH, sampling.add_streams, HookType.AFTER)
     HookRegistry.register(sampling.DRAW, sampling.draw, HookType.REPLACE)
-    HookRegistry.register(sampling.MIN_P, sampling.unseeded_min_p, HookType.AROUND)
+    HookRegistry.register(sampling.TRUNCATED, sampling.draw_truncated, HookType.AROUND)

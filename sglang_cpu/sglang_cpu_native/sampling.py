@@ -3,6 +3,9 @@
 Every request draws from a stream of uniforms of its own, the splitmix64 finaliser of (seed, step), by inversion of the
 cumulative distribution: the same construction as vpgea's transformers engine, so that both engines draw the same tokens
 from the same probabilities. A request without a seed gets a fresh one.
+
+A batch in which any request is greedy or truncated is sampled by another function of SGLang's for as long as it runs,
+which sorts first. Here tokens keep their places, so that the company of a request changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import torch
 
 BATCH = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo.from_schedule_batch"
 DRAW = "sglang.srt.layers.sampler.multinomial_with_seed"
-MIN_P = "sglang.srt.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch"
+TRUNCATED = "sglang.srt.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch"
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -48,11 +51,29 @@ def uniform_stream(streams: torch.Tensor, positions: torch.Tensor) -> torch.Tens
     return _shifted(z ^ _shifted(z, 31), 11).double() * 2.0**-53
 
 
-def unseeded_min_p(
-    original: Callable[..., Any], probs: Any, k: Any, p: Any, min_p: Any, used: bool, seed: Any, *rest: Any, **more: Any
+def draw_truncated(
+    original: Callable[..., Any],
+    probs: torch.Tensor,
+    top_ks: torch.Tensor,
+    top_ps: torch.Tensor,
+    min_ps: torch.Tensor,
+    uses_min_p: bool,
+    seed: torch.Tensor,
+    positions: torch.Tensor,
+    **more: Any,
 ) -> Any:
-    """SGLang's seeded path refuses min_p: a batch that uses it samples unseeded."""
-    return original(probs, k, p, min_p, used, None if used else seed, *rest, **more)
+    """Ids int32 (B,) from probs (B, V), by the same rules as the original's; top_ks, top_ps: (B,).
+
+    SGLang's seeded path refuses min_p: a batch that uses it samples unseeded.
+    """
+    if uses_min_p or more.get("return_filtered_probs"):
+        return original(probs, top_ks, top_ps, min_ps, uses_min_p, None if uses_min_p else seed, positions, **more)
+    ordered, ids = probs.sort(dim=-1, descending=True, stable=True)
+    ranks = torch.arange(probs.shape[-1], device=probs.device)
+    k, p = top_ks[:, None], top_ps[:, None]
+    outside = ((ranks >= k) | (ordered.cumsum(-1) - ordered > p)) & ((k < probs.shape[-1]) | (p < 1))
+    kept = probs.masked_fill(torch.zeros_like(outside).scatter(-1, ids, outside), 0.0)
+    return draw(kept.log(), seed, positions).view(-1).to(torch.int32)
 
 
 def _shifted(z: torch.Tensor, bits: int) -> torch.Tensor:

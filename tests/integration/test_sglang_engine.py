@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,25 @@ def test_a_seed_gives_the_same_completion_alone_and_in_company(engine: SglangEng
     together = draw(engine, requests, sampling)
     for request, completion in list(zip(requests, together, strict=True))[::4]:
         assert draw(engine, [request], sampling)[0].ids.tolist() == completion.ids.tolist()
+
+
+@pytest.mark.parametrize("other", [Sampling(400, (), temperature=0.0), Sampling(400, (), top_p=0.9, top_k=5)])
+def test_nor_does_the_company_of_greedy_and_truncated_requests_change_it(
+    engine: SglangEngine, config: RunConfig, server: ServerProcess, tmp_path: Path, other: Sampling
+) -> None:
+    requests, sampling = requests_for(64), Sampling(40, (2,))
+    alone = draw(engine, requests, sampling)
+    second = SglangEngine(config, logs=tmp_path, stop=StopRequest())
+    company = threading.Thread(target=draw, args=(second, requests_for(8), other))
+    company.start()
+    try:
+        servers.until(lambda: servers.load(server) >= 8, 30, "the others run")
+        together = draw(engine, requests, sampling)
+        assert company.is_alive(), "they were there all the time"
+    finally:
+        company.join()
+        second.close()
+    assert [one.ids.tolist() for one in together] == [one.ids.tolist() for one in alone]
 
 
 def test_a_request_has_its_own_cap(engine: SglangEngine) -> None:

@@ -26,7 +26,7 @@ SMALL = {
     "rollout.posterior_samples": 4,
     "rollout.questions_per_chunk": 16,
     "model.dtype": "float32",
-    "filter.plausibility.enabled": False,
+    "filter.plausibility.enabled": "false",
     "distill.learning_rate": 2e-4,
     "distill.questions_per_step": 8,
 }
@@ -34,7 +34,7 @@ SMALL = {
 
 def loop(folder: Path, *words: str | Path, rounds: int = 2, **dotted: Any) -> Command:
     chosen = {**SMALL, **{key.replace("__", "."): value for key, value in dotted.items()}}
-    options = [word for key, value in chosen.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    options = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
     return Command(
         "loop", *servers.testbed_options(), *options, "--rounds", str(rounds), "-o", folder, "--json", "-q", *words
     )

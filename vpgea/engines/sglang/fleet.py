@@ -11,6 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,6 +166,7 @@ class Fleet:
         pause = _POLL_S
         while True:
             try:
+                await self._require_answer(server.client)
                 server.served = await self._establish(server.client)
             except Unreachable as error:
                 server.trouble = str(error)
@@ -184,6 +186,11 @@ class Fleet:
             self._dark_since = time.monotonic()
             for task in list(server.in_flight):
                 task.cancel()  # each puts its work back into the queue
+
+    async def _require_answer(self, client: ServerClient) -> None:
+        """Raise Unreachable for a server that hangs: the calls that establish weights may take long, and wait for it."""
+        with suppress(Refused):  # a router does not tell about its servers
+            await client.get("/v1/loads", timeout_s=self._options.stall_timeout_s)
 
     def _still_patient(self) -> bool:
         """False once no server has answered for so long that the run ends."""
