@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vpgea.engines.base import Completion, Engine, GenerateRequest, OnTokens, Sampling, ScoreRequest, ignore_tokens
+from vpgea.engines.base import (
+    Completion,
+    Engine,
+    GenerateRequest,
+    OnTokens,
+    Sampling,
+    ScoreRequest,
+    TopLogprobs,
+    ignore_tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,10 @@ class Recording:
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         self.scored.extend(requests)
         return self.engine.score(requests)
+
+    def top_logprobs(self, requests: Sequence[ScoreRequest], k: int) -> list[TopLogprobs]:
+        self.scored.extend(requests)
+        return self.engine.top_logprobs(requests, k)
 
     def close(self) -> None:
         self.engine.close()

@@ -204,6 +204,9 @@ class FilterConfig(Section):
     leaks: LeaksConfig = Field(default_factory=LeaksConfig)
     early_exits: bool = identity(False, "diagnostic: answerability at 25, 50 and 75 % of each path")
     counterfactual: bool = identity(False, "diagnostic: the path's log-probability under another question's answer")
+    teacher_top_k: int = identity(
+        0, "store the posterior view's so many likeliest tokens along its paths, for distill.teacher=stored", ge=0
+    )
     utility: UtilityConfig = Field(default_factory=UtilityConfig)
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig)
     min_reference_tokens: int = identity(16, "floor of the reference length L_ref", ge=1)
@@ -228,8 +231,8 @@ class DistillConfig(Section):
     kl_form: Literal["sampled", "dense-cv", "dense"] = identity(
         "sampled", "gated forward KL on sampled tokens, its unbiased dense form, or the leaky ablation"
     )
-    teacher: Literal["round", "current", "frozen"] = identity(
-        "round", "weights behind the dense forms: at rollout, now, or the base model's"
+    teacher: Literal["round", "current", "frozen", "stored"] = identity(
+        "round", "weights behind the dense forms: at rollout, now, the base model's; or what the filter stored of it"
     )
     answer_from: Literal["none", "crossview"] = identity(
         "none", "crossview: cross-entropy on one correct prior-view continuation of each accepted path"
@@ -258,6 +261,20 @@ class DistillConfig(Section):
     seed: int = identity(0, "order of the data", ge=0)
     checkpoint_every: int = execution(50, "optimiser steps between checkpoints; 0: only at the end or a stop", ge=0)
     wandb_project: str | None = execution(None, "also log to this Weights & Biases project (needs vpgea[wandb])")
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a term takes the teacher from the filter's folder."""
+        return self._is_dense and self.teacher == "stored"
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether a term needs a forward pass of the teacher."""
+        return self._is_dense and self.teacher != "stored"
+
+    @property
+    def _is_dense(self) -> bool:
+        return self.kl_form != "sampled" and self.kl_weight > 0
 
 
 class EvalConfig(Section):

@@ -6,9 +6,10 @@ Every measurement is taken with the same weights that sampled the path, and with
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from vpgea.stopping import StopRequest
 from vpgea.views import Views
 
 EARLY_EXITS = (0.25, 0.5, 0.75)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -103,6 +106,29 @@ class CrossView:
                 **path.found,
             }
             for path in paths
+        ]
+
+    def teacher(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of TEACHER for the posterior paths among rows of SAMPLES, rejected ones too: `dense-cv` needs them.
+
+        Raises EngineError and Stopped.
+        """
+        count = self.config.filter.teacher_top_k
+        rows = [row for row in rows if row["view"] == POSTERIOR]
+        requests = []
+        for row in rows:
+            question = Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
+            prompt = self.views.posterior_prompt(question)
+            requests.append(ScoreRequest(prompt + list(row["completion_ids"][: row["thinking_tokens"]]), len(prompt)))
+        found = self._in_slices(partial(self.engine.top_logprobs, k=count), requests)
+        return [
+            {
+                **{name: row[name] for name in ("round", "question_id", "view", "sample_index")},
+                "top_k": count,
+                "top_ids": top.ids.ravel(),
+                "top_logprobs": top.logprobs.ravel(),
+            }
+            for row, top in zip(rows, found, strict=True)
         ]
 
     # --- grading ---------------------------------------------------------------------------------------------
@@ -258,11 +284,14 @@ class CrossView:
             _add(path, "score_tokens", len(logprobs))
 
     def _score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        return self._in_slices(self.engine.score, requests)
+
+    def _in_slices(self, score: Callable[[Sequence[ScoreRequest]], list[T]], requests: Sequence[ScoreRequest]) -> list[T]:
         """Score in slices, so that a stop is heard."""
-        results: list[np.ndarray] = []
+        results: list[T] = []
         for start in range(0, len(requests), 256):
             self.stop.check()
-            results += self.engine.score(requests[start : start + 256])
+            results += score(requests[start : start + 256])
         return results
 
     # --- texts ------------------------------------------------------------------------------------------------

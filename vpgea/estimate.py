@@ -25,6 +25,7 @@ Lengths = npt.NDArray[np.int64]
 ANSWER_TOKENS = 16  # the cue, the answer and its closing delimiter behind a scored path; a value to be derived
 _CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, write) to grow it by a token
 _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
+_TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
 _CHECKPOINT_BYTES = 12  # float32 weight and two moments
 
 # Bytes alive per token (or row) and vocabulary entry at the worst moment, seen with torch 2.13 on a CPU in float32 and
@@ -156,7 +157,14 @@ class Estimator:
         )
         return [
             self.rollout(prior, posterior, prior_tokens, posterior_tokens),
-            self.filter(prior, drawn, guided, guided, np.repeat(posterior, options.prior_samples)),
+            self.filter(
+                prior,
+                drawn,
+                guided,
+                guided,
+                np.repeat(posterior, options.prior_samples),
+                np.repeat(posterior, options.posterior_samples),
+            ),
             self.distill(drawn, guided, np.repeat(posterior, options.posterior_samples)),
         ]
 
@@ -167,14 +175,16 @@ class Estimator:
         posterior: Paths,
         candidates: Paths,
         prior_in_posterior: Lengths,
+        posterior_in_posterior: Lengths,
         answer_tokens: float | None = None,
     ) -> PhaseEstimate:
         """Phase 2 over a rollout's samples.
 
         prompts: prior prompt of each question. candidates: the paths (prior prompt, z) that the checks continue from.
-        posterior: all posterior paths as scored under the prior prompt. prior_in_posterior: the posterior prompt of
-        each prior path. Which paths are correct is not known before, so that every one of them is counted.
-        answer_tokens: mean length of an answer behind z; else every continuation runs to its cap.
+        posterior: all posterior paths as scored under the prior prompt. prior_in_posterior, posterior_in_posterior: the
+        posterior prompt of each prior and of each posterior path. Which paths are correct is not known before, so that
+        every one of them is counted. answer_tokens: mean length of an answer behind z; else every continuation runs to
+        its cap.
         """
         checks, batch = self.config.filter, self.config.rollout.batch_size
         work, sampled, processed = [], 0, 0
@@ -188,6 +198,8 @@ class Estimator:
         scored = [posterior.end + ANSWER_TOKENS]
         if checks.plausibility.enabled:
             scored.append(prior_in_posterior + prior.completion)
+        if checks.teacher_top_k:
+            scored.append(posterior_in_posterior + posterior.completion)
         if checks.counterfactual:
             scored.append(candidates.end)
         ends = np.concatenate(scored)
@@ -204,7 +216,9 @@ class Estimator:
             processed + int(ends.sum()),
             0,
             sum(part.flops for part in work),
-            tokens * (BYTES_PER_TOKEN + 4) + int(prior.prompt.sum() + posterior.prompt.sum()) * 8,
+            tokens * (BYTES_PER_TOKEN + 4)
+            + int(prior.prompt.sum() + posterior.prompt.sum()) * 8
+            + int(posterior.completion.sum()) * checks.teacher_top_k * _TOP_BYTES,
             max([self._scoring_memory(rows, _longest(ends)), *peaks], key=lambda memory: sum(memory.values())),
             sum(map(self._seconds, work)) / self.hardware.devices,
         )
@@ -221,10 +235,9 @@ class Estimator:
         ends = np.concatenate([prior.end, posterior.end])
         steps = -(-len(ends) // options.micro_batch_size)
         forward = self._read(ends, steps)
-        dense = options.kl_form != "sampled" and options.kl_weight > 0
         factor = (3.0 if is_full else 2.0) + (options.reference_weight > 0)
         work = forward.times(factor * options.epochs) + self._read(prior.end, len(prior.end) / options.micro_batch_size)
-        if dense:
+        if options.runs_teacher:
             teacher = posterior_prompts + posterior.completion
             work += self._read(teacher, len(teacher) / options.micro_batch_size).times(options.epochs)
         trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
@@ -232,11 +245,11 @@ class Estimator:
         return PhaseEstimate(
             "distill",
             0,
-            int(prior.end.sum()) + (int(posterior.completion.sum()) if dense else 0),
+            int(prior.end.sum()) + (int(posterior.completion.sum()) if options.runs_teacher else 0),
             int(prior.completion.sum() + posterior.completion.sum()) * options.epochs,
             work.flops,
             2 * _CHECKPOINT_BYTES * trained + published + 4 * int(prior.completion.sum()),
-            self._training_memory(trained, min(options.micro_batch_size, len(ends)), _longest(ends), dense),
+            self._training_memory(trained, min(options.micro_batch_size, len(ends)), _longest(ends)),
             self._seconds(work),
         )
 
@@ -311,7 +324,7 @@ class Estimator:
         """Without gradient one layer is alive: its hidden states in and out, and the two wide vectors of its MLP."""
         return (4 * self.shape.hidden + 2 * self.shape.intermediate) * self.dtype_bytes
 
-    def _training_memory(self, trained: int, rows: int, longest: int, dense: bool) -> dict[str, int]:
+    def _training_memory(self, trained: int, rows: int, longest: int) -> dict[str, int]:
         """Weights, optimiser, frozen copies in float32, and the activations and logits of one micro-batch.
 
         Full fine-tuning keeps its float32 weights with the optimiser, and autocast a copy of them in its own dtype.
@@ -319,9 +332,9 @@ class Estimator:
         options, tokens = self.config.distill, rows * longest
         is_full = options.train == "full"
         reference = options.reference_weight > 0
-        copies = (reference + (dense and options.teacher == "round")) if is_full else 0
+        copies = (reference + (options.runs_teacher and options.teacher == "round")) if is_full else 0
         autocast = self.weights if is_full and self.dtype_bytes < 4 else 0
-        loss = _LOSS_BYTES[options.reference_kl if reference else "none"] + _DENSE_BYTES * dense
+        loss = _LOSS_BYTES[options.reference_kl if reference else "none"] + _DENSE_BYTES * (options.runs_teacher or options.reads_teacher)
         return {
             "weights": (autocast if is_full else self.weights) + copies * 4 * self.shape.parameters,
             "gradients and optimiser": _ADAM_BYTES * trained,

@@ -17,10 +17,10 @@ from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.grading.base import Grade, Status
 from vpgea.grading.pool import GraderPool, check_error_share
-from vpgea.modeling.load import load_views, model_fingerprint
+from vpgea.modeling.load import load_views, model_fingerprint, vocabulary_size
 from vpgea.progress import NullProgress, Progress
 from vpgea.questions import part_of
-from vpgea.records import MEASUREMENTS
+from vpgea.records import MEASUREMENTS, TEACHER, TEACHER_SHARD
 from vpgea.rollout import tell_hit_rate
 from vpgea.runs import (
     Manifest,
@@ -59,6 +59,7 @@ def filter_rollout(
     views = load_views(config)
     _require_same_source(config, rollout, views, rollout_dir)
     _require_log_ratios(config)
+    _require_tail(config)
     manifest = Manifest(
         phase="filter",
         identity=identity_of(config, "grading", "filter"),
@@ -71,7 +72,8 @@ def filter_rollout(
     if _is_selected(output_dir, chunks):
         return _checked(config, read_json(output_dir / "summary.json"))
     own = part_of(range(len(chunks)), *shard)
-    missing = [index for index in own if not folder.has_chunk(index)]
+    kinds = ("chunk", TEACHER_SHARD) if config.filter.teacher_top_k else ("chunk",)
+    missing = [index for index in own if not all(folder.has_chunk(index, kind) for kind in kinds)]
     progress.advance(len(own) - len(missing))
     if missing:
         with (
@@ -82,8 +84,12 @@ def filter_rollout(
             measuring = CrossView(config, views, engine, graders, stop, progress)
             for index in missing:
                 stop.check()
-                rows = measuring.measure(read_table(chunks[index]).to_pylist())
-                write_table(folder.chunk(index), table_from_rows(rows, MEASUREMENTS))
+                rows = read_table(chunks[index]).to_pylist()
+                if config.filter.teacher_top_k:
+                    write_table(
+                        folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER)
+                    )
+                write_table(folder.chunk(index), table_from_rows(measuring.measure(rows), MEASUREMENTS))
                 tell_hit_rate(engine, progress)
                 progress.advance(1)
     require_few_errors(config, [folder.chunk(index) for index in own])
@@ -135,6 +141,16 @@ def _require_log_ratios(config: RunConfig) -> None:
             "filter.advantage.gate=plausible cannot be used with this rollout",
             why="its sampling was tempered or truncated, so the log-ratio of the views is not known",
             mend="use filter.advantage.gate=advantage, or draw the rollout at temperature 1 without top-p and top-k",
+        )
+
+
+def _require_tail(config: RunConfig) -> None:
+    count, vocabulary = config.filter.teacher_top_k, vocabulary_size(config.model)
+    if count >= vocabulary:
+        raise UsageError(
+            f"filter.teacher_top_k is {count:,}",
+            why=f"the model's vocabulary has {vocabulary:,} tokens, and some must be left for the tail",
+            mend="give a smaller number; 64 is usual",
         )
 
 

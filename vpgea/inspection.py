@@ -119,7 +119,7 @@ def chunks(root: Path) -> list[Path]:
 
 
 def _committed(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.arrow")) if sidecar_path(path).is_file()]
+    return [path for path in sorted(folder.glob("chunk-*.arrow")) if sidecar_path(path).is_file()]
 
 
 def overview(source: Source) -> dict[str, Any]:

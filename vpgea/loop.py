@@ -59,6 +59,7 @@ class Loop:
     ) -> Loop:
         """Read both question sets and open the run folder. Raises UsageError when it holds another run."""
         config = _with_absolute_paths(config)
+        _require_teacher(config)
         questions = load_questions(config.data, offline=offline).questions
         held_out = load_questions(held_out_data(config), offline=offline).questions
         _require_disjoint(questions, held_out)
@@ -280,6 +281,15 @@ def best_round(run_dir: Path, config: RunConfig) -> int | None:
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """What the run folder records must hold from any working directory."""
     return resolve(inherited=[("this run", flat_config(config))]).config
+
+
+def _require_teacher(config: RunConfig) -> None:
+    if config.distill.reads_teacher and not config.filter.teacher_top_k:
+        raise UsageError(
+            "no teacher would be stored",
+            why="distill.teacher is stored, and filter.teacher_top_k is 0",
+            mend="set filter.teacher_top_k=64, or use distill.teacher=round",
+        )
 
 
 def _write_if_new(path: Path, text: str) -> None:

@@ -90,6 +90,18 @@ MEASUREMENTS = _schema(
     ],
 )
 
+# Filter, optional: the posterior view along its own paths, so that the dense losses need no teacher of their own. Both
+# lists hold |z| times k values, position by position, likeliest first.
+TEACHER_SHARD = "teacher"  # teacher-00000.arrow beside chunk-00000.arrow
+TEACHER = _schema(
+    _IDENTITY_FIELDS,
+    [
+        pa.field("top_k", pa.int32(), nullable=False),
+        pa.field("top_ids", IDS, nullable=False),
+        pa.field("top_logprobs", LOGPROBS, nullable=False),
+    ],
+)
+
 # Filter, second half: the selected and the rejected set, ready to learn from without the rollout at hand.
 SELECTION = _schema(
     _IDENTITY_FIELDS,

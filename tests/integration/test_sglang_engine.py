@@ -164,6 +164,25 @@ def test_scores_are_those_of_the_trainers_model(
     assert 0 < (engine.usage.prefix_cache_hit_rate or 0) < 1
 
 
+def test_the_likeliest_tokens_are_those_of_the_trainers_model(
+    engine: SglangEngine, transformers: TransformersEngine, model: Any
+) -> None:
+    rng = np.random.default_rng(8)
+    requests = [
+        ScoreRequest(rng.integers(0, model.config.vocab_size, length).tolist(), start)
+        for length, start in ((2, 1), (9, 9), (40, 7), (40, 39), (120, 50))
+    ]
+    for k in (1, 16, model.config.vocab_size - 1):
+        ours, theirs = engine.top_logprobs(requests, k), transformers.top_logprobs(requests, k)
+        for request, one, other in zip(requests, ours, theirs, strict=True):
+            assert (one.ids.dtype, one.logprobs.dtype) == (np.int32, np.float32)
+            assert one.ids.shape == one.logprobs.shape == (len(request.ids) - request.start, k)
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=CLOSE)
+            apart = (np.diff(other.logprobs, axis=-1) < -1e-3).all(-1)  # no two tokens could change places
+            assert (one.ids[apart] == other.ids[apart]).all()
+            assert k > 16 or apart.any() or not len(apart)
+
+
 def test_what_would_kill_the_server_never_reaches_it(engine: SglangEngine, model: Any) -> None:
     for ids in ([model.config.vocab_size], [-1], []):
         with pytest.raises(UsageError, match="vocabulary"):

@@ -120,6 +120,22 @@ def test_greedy_takes_the_likeliest_token_and_says_its_own_log_probability(
             ids.append(token)
 
 
+def test_the_likeliest_tokens_are_those_of_the_model(model: Any) -> None:
+    rng = np.random.default_rng(1)
+    requests = [
+        ScoreRequest(rng.integers(0, model.config.vocab_size, length).tolist(), start)
+        for length, start in ((2, 1), (9, 9), (30, 4), (31, 30))
+    ]
+    found = TransformersEngine(model, batch_size=3).top_logprobs(requests, 5)
+    for request, top in zip(requests, found, strict=True):
+        assert (top.ids.dtype, top.logprobs.dtype) == (np.int32, np.float32)
+        assert top.ids.shape == top.logprobs.shape == (len(request.ids) - request.start, 5)
+        for place, ids, logprobs in zip(range(request.start, len(request.ids)), top.ids, top.logprobs, strict=True):
+            values, tokens = exact_logits(model, list(request.ids[:place])).log_softmax(-1).topk(5)
+            assert ids.tolist() == tokens.tolist()
+            np.testing.assert_allclose(logprobs, values, atol=CLOSE)
+
+
 def test_scores_do_not_depend_on_padding_or_order(model: Any, prompts: list[list[int]]) -> None:
     rng = np.random.default_rng(0)
     requests = []

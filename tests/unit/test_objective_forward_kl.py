@@ -76,6 +76,16 @@ def test_values_agree_with_the_formulas_written_out(batch: dict[str, Tensor]) ->
         expected.append(gate[t] * kl)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
+    found = forward_kl.dense_cv_top_k(batch["logits"], batch["targets"], values, ids, batch["gate"], batch["other"])
+    expected = []
+    for t, top in enumerate(ids.tolist()):
+        q_tail, pi_tail = 1 - sum(q[t][v] for v in top), 1 - sum(pi[t][v] for v in top)
+        mean = sum(q[t][v] * log(pi[t][v]) for v in top) + q_tail * log(pi_tail)
+        own = log(pi[t][targets[t]] if targets[t] in top else pi_tail)
+        expected.append(-gate[t] * log(pi[t][targets[t]]) + other[t] * (own - mean))
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert 0 < sum(target in top for target, top in zip(targets, ids.tolist(), strict=True)) < T
+
 
 def forms(batch: dict[str, Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
     """Every form as a function of the student's logits alone."""
@@ -86,10 +96,11 @@ def forms(batch: dict[str, Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
         "dense_cv": lambda x: forward_kl.dense_cv(x, targets, teacher, gate, other),
         "dense": lambda x: forward_kl.dense(x, teacher, gate),
         "dense_top_k": lambda x: forward_kl.dense_top_k(x, values, ids, gate),
+        "dense_cv_top_k": lambda x: forward_kl.dense_cv_top_k(x, targets, values, ids, gate, other),
     }
 
 
-FORMS = ["sampled", "dense_cv", "dense", "dense_top_k"]
+FORMS = ["sampled", "dense_cv", "dense", "dense_top_k", "dense_cv_top_k"]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -124,6 +135,7 @@ def test_the_teacher_is_never_trained(batch: dict[str, Tensor]) -> None:
         forward_kl.dense(logits, teacher, batch["gate"]),
         forward_kl.dense_cv(logits, batch["targets"], teacher, batch["gate"], batch["other"]),
         forward_kl.dense_top_k(logits, values, ids, batch["gate"]),
+        forward_kl.dense_cv_top_k(logits, batch["targets"], values, ids, batch["gate"], batch["other"]),
     ]
     for loss in losses:
         loss.sum().backward(retain_graph=True)
@@ -235,6 +247,27 @@ def test_dense_cv_has_the_mean_gradient_of_the_sampled_form(k: int) -> None:
         (mean[name],) = torch.autograd.grad(loss, student)
     torch.testing.assert_close(mean["dense_cv"], mean["sampled"], atol=1e-12, rtol=0)
     assert (mean["dense"] - mean["sampled"]).abs().max() > 0.01  # the ablation is another objective
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_dense_cv_of_the_likeliest_tokens_is_unbiased_too(batch: dict[str, Tensor], k: int) -> None:
+    """Over all pairs of one-token paths at each position; the tail holds from one to four of the five tokens."""
+    values, ids = top_k_of(batch["teacher"], k)
+    q = torch.softmax(batch["teacher"], -1)
+    gate_of = torch.tensor([0.0, 1.7, 0.4, 2.0, 0.0], dtype=torch.float64)
+    logits, mean = batch["logits"].requires_grad_(), {}
+    for name in ("sampled", "dense_cv_top_k"):
+        loss = torch.zeros((), dtype=torch.float64)
+        for one, two in itertools.product(range(V), repeat=2):
+            targets = torch.full((T,), one)
+            gate, other = (gate_of[token].expand(T) for token in (one, two))
+            if name == "sampled":
+                terms = forward_kl.sampled(logits, targets, gate)
+            else:
+                terms = forward_kl.dense_cv_top_k(logits, targets, values, ids, gate, other)
+            loss = loss + (q[:, one] * q[:, two] * terms).sum()
+        (mean[name],) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(mean["dense_cv_top_k"], mean["sampled"], atol=1e-12, rtol=0)
 
 
 def train_on_tree(name: str, steps: int = 500, k: int = 8, questions: int = 16) -> float:

@@ -68,6 +68,14 @@ class ScoreRequest:
     start: int
 
 
+@dataclass(frozen=True)
+class TopLogprobs:
+    """The k likeliest tokens at each of T positions, largest first: ids int32 (T, k), logprobs float32 (T, k), nats."""
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+
+
 @dataclass
 class EngineUsage:
     """What the engine did so far.
@@ -110,6 +118,10 @@ class Engine(Protocol):
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         """float32 log-probabilities (len(ids) - start,) per request, untempered, in the order of the requests."""
+        ...
+
+    def top_logprobs(self, requests: Sequence[ScoreRequest], k: int) -> list[TopLogprobs]:
+        """The k likeliest tokens at every position that `score` gives a value for, untempered; 1 <= k < vocabulary."""
         ...
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ the same completion in any batch, up to the arithmetic of the model itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ from vpgea.engines.base import (
     OnTokens,
     Sampling,
     ScoreRequest,
+    TopLogprobs,
     ignore_tokens,
 )
 from vpgea.errors import EngineError
-from vpgea.modeling.logprobs import next_token_logits, token_logprobs
+from vpgea.modeling.logprobs import next_token_logits, token_logprobs, upcast
 
 SCORE_LOGITS = 1 << 29  # most logits of one scoring pass over several rows: 2 GiB in float32, and its sums beside
 _COMPACT_SHARE = 0.125  # drop finished rows once they are this share of the batch: copying the cache is not free
@@ -74,10 +75,27 @@ class TransformersEngine:
                 for row, completion in finished:
                     yield start + row, completion
 
-    @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
-        """See Engine.score. Requests of similar length share a batch."""
-        results: list[np.ndarray] = [np.empty(0, np.float32)] * len(requests)
+        """See Engine.score."""
+        return self._read(requests, lambda logits, targets: token_logprobs(logits, targets).float().cpu().numpy())
+
+    def top_logprobs(self, requests: Sequence[ScoreRequest], k: int) -> list[TopLogprobs]:
+        """See Engine.top_logprobs."""
+
+        def largest(logits: Tensor, _: Tensor) -> np.ndarray:
+            """float64 (T, 2, k), which holds both log-probabilities and ids."""
+            values, ids = upcast(logits).log_softmax(-1).topk(k)
+            return torch.stack([values.double(), ids.double()], 1).cpu().numpy()
+
+        found = self._read(requests, largest)
+        return [TopLogprobs(one[:, 1].astype(np.int32), one[:, 0].astype(np.float32)) for one in found]
+
+    @torch.inference_mode()
+    def _read(
+        self, requests: Sequence[ScoreRequest], measure: Callable[[Tensor, Tensor], np.ndarray]
+    ) -> list[np.ndarray]:
+        """measure(logits (T, V), targets (T,)) gives (T, ...); that, cut by request. Those of similar length go together."""
+        results: list[np.ndarray] = [np.empty(0)] * len(requests)
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids), reverse=True)
         while order:
             rows = score_rows(
@@ -94,9 +112,9 @@ class TransformersEngine:
                 dtype=torch.long,
                 device=self.device,
             )
-            logprobs = token_logprobs(logits, targets).float().cpu().numpy()
+            measured = measure(logits, targets)
             sizes = [len(request.ids) - request.start for request in batch]
-            for index, part in zip(indices, np.split(logprobs, np.cumsum(sizes)[:-1]), strict=True):
+            for index, part in zip(indices, np.split(measured, np.cumsum(sizes)[:-1]), strict=True):
                 results[index] = part
             self.usage.scored_tokens += sum(sizes)
             self.usage.seconds += time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""The gated forward KL from the filtered posterior to the prior view, in four forms.
+"""The gated forward KL from the filtered posterior to the prior view, on sampled tokens or densely.
 
 All return per-token losses (T,) to be summed and multiplied by `Normalisers.kl_scale`. The teacher is the posterior
 view and is always detached: guidance goes one way only. Our own reconstruction; docs/method.md, "Gated forward KL".
@@ -68,12 +68,37 @@ def dense_top_k(logits: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Ten
     k < V; gate: (T,). Nothing is renormalised. The teacher's tail is floored at 1e-6, which can lift the bound by at
     most 1e-6 times the log-ratio of the tails.
     """
-    assert top_ids.shape[-1] < logits.shape[-1], "no token is left for the tail"
-    student = upcast(logits)
     log_q = upcast(top_logprobs.detach())
     q = log_q.exp()
     tail = (1 - q.sum(-1)).clamp(min=TAIL_FLOOR)
-    log_total = student.logsumexp(-1)
-    head = expectation(q, log_q - (student.gather(-1, top_ids) - log_total.unsqueeze(-1)))
-    log_tail = student.scatter(-1, top_ids, float("-inf")).logsumexp(-1) - log_total
+    log_head, log_tail = _buckets(logits, top_ids)
+    head = expectation(q, log_q - log_head)
     return torch.where(gate != 0, gate.detach() * (head + tail * (tail.log() - log_tail)), 0.0)
+
+
+def dense_cv_top_k(
+    logits: Tensor, targets: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor, other_gate: Tensor
+) -> Tensor:
+    """`dense_cv` from the teacher's k likeliest tokens: -[g log pi(z_t) - b log pi(B(z_t)) + b sum_B q_B log pi(B)].
+
+    The buckets B are those tokens, each by itself, and all others together. Unbiased like `dense_cv`, since
+    E_q[log pi(B(z_t))] = sum_B q_B log pi(B). logits: (T, V); targets: (T,) int64; top_logprobs, top_ids: (T, k) as for
+    `dense_top_k`; gate g, other_gate b: (T,).
+    """
+    q = upcast(top_logprobs.detach()).exp()
+    g, b = gate.detach(), other_gate.detach()
+    log_head, log_tail = _buckets(logits, top_ids)
+    mean = expectation(q, log_head) + (1 - q.sum(-1)) * log_tail
+    is_top = top_ids == targets.unsqueeze(-1)
+    own_bucket = torch.where(is_top.any(-1), torch.where(is_top, log_head, 0.0).sum(-1), log_tail)
+    loss = -(g * token_logprobs(logits, targets) + b * (mean - own_bucket))
+    return torch.where((g != 0) | (b != 0), loss, 0.0)
+
+
+def _buckets(logits: Tensor, top_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """log pi of the top tokens (T, k), and of all others together (T,)."""
+    assert top_ids.shape[-1] < logits.shape[-1], "no token is left for the tail"
+    student = upcast(logits)
+    log_total = student.logsumexp(-1)
+    log_head = student.gather(-1, top_ids) - log_total.unsqueeze(-1)
+    return log_head, student.scatter(-1, top_ids, float("-inf")).logsumexp(-1) - log_total

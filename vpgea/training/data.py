@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,20 @@ from vpgea.config import DistillConfig
 from vpgea.errors import UsageError
 from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
-from vpgea.records import POSTERIOR, PRIOR
-from vpgea.shards import iterate_rows, shard_files
+from vpgea.records import POSTERIOR, PRIOR, TEACHER_SHARD
+from vpgea.runs import chunk_paths
+from vpgea.shards import iterate_rows, read_table, shard_files
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """The posterior view's k likeliest tokens along z: ids int32 (|z|, k), logprobs float32 (|z|, k), memory-mapped."""
+
+    ids: IntArray
+    logprobs: FloatArray
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,8 @@ class TrainingPath:
 
     completion_ids: int32 (T,); of a posterior path z alone, with `answer_from: crossview` z and a continuation.
     sampler_logprobs: float32 (T,) under the view that sampled it; NaN where they are not the model's own (truncated
-    support, tokens of a continuation). gate, other_gate, posterior_prompt_ids: posterior only. advantage: prior only.
+    support, tokens of a continuation). gate, other_gate, posterior_prompt_ids, and where it is used the stored teacher:
+    posterior only. advantage: prior only.
     """
 
     index: int
@@ -40,6 +50,7 @@ class TrainingPath:
     sampler_logprobs: FloatArray
     thinking_tokens: int
     posterior_prompt_ids: IntArray | None = None
+    teacher: StoredTeacher | None = None
     gate: float = 0.0
     other_gate: float = 0.0
     advantage: float = 0.0
@@ -79,7 +90,7 @@ class TrainingSet:
         number = {question: index for index, question in enumerate(self.questions)}
         self.sizes = _sizes(rows, number, config)
         self.K = max((size.posterior_paths for size in self.sizes), default=0)
-        self.paths = _paths(rows, number, config)
+        self.paths = _paths(rows, number, config, _stored_teachers(filter_dir) if config.reads_teacher else None)
         self.by_question: list[list[TrainingPath]] = [[] for _ in self.questions]
         for path in self.paths:
             self.by_question[path.question].append(path)
@@ -111,6 +122,24 @@ class TrainingSet:
         )
 
 
+def _stored_teachers(filter_dir: Path) -> dict[tuple[str, int], StoredTeacher]:
+    """(question id, sample index) → what the filter stored. Raises UsageError when it stored nothing."""
+    found = {}
+    for shard in chunk_paths(filter_dir, TEACHER_SHARD):
+        for batch in read_table(shard).to_batches():
+            keys = zip(*(batch[name].to_pylist() for name in ("question_id", "sample_index", "top_k")), strict=True)
+            for row, (question, index, top_k) in enumerate(keys):
+                ids, logprobs = (batch[name][row].values.to_numpy() for name in ("top_ids", "top_logprobs"))
+                found[question, index] = StoredTeacher(ids.reshape(-1, top_k), logprobs.reshape(-1, top_k))
+    if not found:
+        raise UsageError(
+            f"{filter_dir} holds no teacher",
+            why="distill.teacher is stored, and filter.teacher_top_k was 0",
+            mend="filter the rollout again with --store-teacher-topk 64, or use distill.teacher=round",
+        )
+    return found
+
+
 def _load_rows(filter_dir: Path) -> list[dict[str, Any]]:
     files = [file for name in ("selected", "rejected") for file in shard_files(filter_dir / name)]
     rows = sorted(iterate_rows(files), key=lambda row: (row["question_id"], row["view"], row["sample_index"]))
@@ -139,7 +168,12 @@ def _sizes(rows: Sequence[dict[str, Any]], number: dict[str, int], config: Disti
     return [_QuestionSizes(int(z), int(paths), int(prior)) for z, paths, prior in totals]
 
 
-def _paths(rows: Sequence[dict[str, Any]], number: dict[str, int], config: DistillConfig) -> list[TrainingPath]:
+def _paths(
+    rows: Sequence[dict[str, Any]],
+    number: dict[str, int],
+    config: DistillConfig,
+    teachers: Mapping[tuple[str, int], StoredTeacher] | None,
+) -> list[TrainingPath]:
     """Paths with some gradient, in the order of the rows. Rejected paths count for the control variate alone."""
     other_gates = iter(_other_gates(rows, number))
     paths: list[TrainingPath] = []
@@ -171,6 +205,7 @@ def _paths(rows: Sequence[dict[str, Any]], number: dict[str, int], config: Disti
                 sampler_logprobs=logprobs,
                 thinking_tokens=row["thinking_tokens"],
                 posterior_prompt_ids=None if is_prior else np.array(row["posterior_prompt_ids"], np.int32),
+                teacher=None if is_prior or teachers is None else teachers[row["question_id"], row["sample_index"]],
                 gate=float(gate),
                 other_gate=float(other),
                 advantage=float(advantage),

@@ -95,6 +95,10 @@ def _kl_terms(
         return forward_kl.sampled(logits, targets, gate)
     thinking = torch.cat([torch.arange(n) < path.thinking_tokens for path, n in zip(paths, lengths, strict=True)])
     in_thinking = thinking.to(logits.device)
+    if config.reads_teacher:
+        other = _per_token([path.other_gate for path in paths], lengths, logits.device)
+        stored = _stored_terms(paths, *(one[in_thinking] for one in (logits, targets, gate, other)), config)
+        return forward_kl.sampled(logits, targets, gate).masked_scatter(in_thinking, stored)
     teacher = frozen.teacher(paths)
     if config.kl_form == "dense":
         terms = forward_kl.dense(logits, teacher, gate)
@@ -102,6 +106,24 @@ def _kl_terms(
         other = _per_token([path.other_gate for path in paths], lengths, logits.device)
         terms = forward_kl.dense_cv(logits, targets, teacher, gate, other)
     return torch.where(in_thinking, terms, forward_kl.sampled(logits, targets, gate))
+
+
+def _stored_terms(
+    paths: Sequence[TrainingPath],
+    logits: Tensor,
+    targets: Tensor,
+    gate: Tensor,
+    other_gate: Tensor,
+    config: DistillConfig,
+) -> Tensor:
+    """The dense forms (T,) on the tokens of z alone, from what the filter stored of the teacher."""
+    stored = [path.teacher for path in paths if path.teacher is not None]
+    assert len(stored) == len(paths)
+    ids = _concatenate([torch.tensor(one.ids, dtype=torch.long) for one in stored], logits.device)
+    logprobs = _concatenate([torch.tensor(one.logprobs) for one in stored], logits.device)
+    if config.kl_form == "dense":
+        return forward_kl.dense_top_k(logits, logprobs, ids, gate)
+    return forward_kl.dense_cv_top_k(logits, targets, logprobs, ids, gate, other_gate)
 
 
 def _pg_terms(

@@ -35,8 +35,7 @@ class Roles:
         self.compute_dtype = torch_dtype(config.model)
         torch.manual_seed(distill.seed)
         self.student = _lora_student(config) if self.is_lora else _full_student(config)
-        needs_teacher = distill.kl_form != "sampled" and distill.kl_weight > 0
-        self._teacher_kind = distill.teacher if needs_teacher else "none"
+        self._teacher_kind = distill.teacher if distill.runs_teacher else "none"
         self._needs_reference = distill.reference_weight > 0 or self._teacher_kind == "frozen"
         self._reference = self._make_reference(config)
         self._teacher = self._make_teacher(config)

@@ -41,6 +41,14 @@ def command(
         float | None,
         typer.Option("--max-grade-errors", help="Exit 3 when a larger share of the samples cannot be graded."),
     ] = None,
+    store_teacher_topk: Annotated[
+        int | None,
+        typer.Option(
+            "--store-teacher-topk",
+            min=1,
+            help="Store the posterior view's so many likeliest tokens along its paths, for distill.teacher=stored.",
+        ),
+    ] = None,
     shard: ShardOption = "0/1",
     server_url: ServerUrlOption = None,
     sglang_python: ServerPythonOption = None,
@@ -64,6 +72,7 @@ def command(
                 **server_options(server_url, sglang_python, options),
                 "model.path": model,
                 "grading.max_grade_errors": max_grade_errors,
+                "filter.teacher_top_k": store_teacher_topk,
             },
             config=config,
             sets=sets,

@@ -27,6 +27,7 @@ from vpgea.engines.base import (
     OnTokens,
     Sampling,
     ScoreRequest,
+    TopLogprobs,
     ignore_tokens,
 )
 from vpgea.engines.sglang import weights, wire
@@ -125,27 +126,53 @@ class SglangEngine:
             self.usage.seconds += time.perf_counter() - began
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
-        """See Engine.score. Sent in the order of their ids, so that what shares a prefix comes together."""
-        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        """See Engine.score."""
         scores: list[np.ndarray] = [np.empty(0, np.float32)] * len(requests)
+
+        def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> np.ndarray:
+            return wire.read_scores(answer, request, served, self.vocabulary)
+
+        return self._read(requests, 0, read, scores)
+
+    def top_logprobs(self, requests: Sequence[ScoreRequest], k: int) -> list[TopLogprobs]:
+        """See Engine.top_logprobs."""
+        empty = TopLogprobs(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+
+        def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> TopLogprobs:
+            return wire.read_top_logprobs(answer, request, served, k)
+
+        return self._read(requests, k, read, [empty] * len(requests))
+
+    def _read(
+        self,
+        requests: Sequence[ScoreRequest],
+        top: int,
+        read: Callable[[dict[str, Any], ScoreRequest, wire.Served], T],
+        values: list[T],
+    ) -> list[T]:
+        """`values` with what `read` makes of each answer; requests without a position to score are not sent.
+
+        Sent in the order of their ids, so that what shares a prefix comes together.
+        """
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         order = sorted(
             (index for index, request in enumerate(requests) if request.start < len(request.ids)),
             key=lambda index: list(requests[index].ids),
         )
-        work = [self._scoring(index, requests[index], results) for index in order]
+        work = [self._scoring(index, requests[index], top, read, results) for index in order]
         began = time.perf_counter()
         try:
             self._loop.call_soon_threadsafe(self._fleet.submit, work)
             for _ in order:
                 index, cached, value = self._next(results)
-                scores[index] = value
+                values[index] = value
                 self.usage.cached_tokens += cached
                 self.usage.prompt_tokens += len(requests[index].ids)
-                self.usage.scored_tokens += len(value)
+                self.usage.scored_tokens += len(requests[index].ids) - requests[index].start
         finally:
             self._withdraw(work)
             self.usage.seconds += time.perf_counter() - began
-        return scores
+        return values
 
     def close(self) -> None:
         """Stop the client, then the server, if it is ours."""
@@ -183,16 +210,18 @@ class SglangEngine:
         )
         return work
 
-    def _scoring(self, index: int, request: ScoreRequest, results: queue.SimpleQueue[Any]) -> Work:
+    def _scoring(
+        self,
+        index: int,
+        request: ScoreRequest,
+        top: int,
+        read: Callable[[dict[str, Any], ScoreRequest, wire.Served], Any],
+        results: queue.SimpleQueue[Any],
+    ) -> Work:
         self._require_fits(request.ids, 0)
-
-        def read(answer: dict[str, Any], served: wire.Served) -> Any:
-            value = wire.read_scores(answer, request, served, self.vocabulary)
-            return index, wire.cached_tokens(answer), value
-
         return Work(
-            payload=lambda served: wire.score_payload(request, served),
-            read=read,
+            payload=lambda served: wire.score_payload(request, served, top),
+            read=lambda answer, served: (index, wire.cached_tokens(answer), read(answer, request, served)),
             deliver=results.put,
             fail=results.put,
             group=str(hash(tuple(request.ids[: request.start]))),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vpgea.engines.base import Completion, FinishReason, GenerateRequest, Sampling, ScoreRequest
+from vpgea.engines.base import Completion, FinishReason, GenerateRequest, Sampling, ScoreRequest, TopLogprobs
 from vpgea.errors import EngineError
 
 _SIGN, _SPAN = 1 << 63, 1 << 64
@@ -48,13 +48,17 @@ def generate_payload(request: GenerateRequest, sampling: Sampling, served: Serve
     }
 
 
-def score_payload(request: ScoreRequest, served: Served) -> dict[str, Any]:
-    """Log-probabilities from just before `start`: all that stands before it may come from the server's cache."""
+def score_payload(request: ScoreRequest, served: Served, top: int = 0) -> dict[str, Any]:
+    """Log-probabilities from just before `start`: all that stands before it may come from the server's cache.
+
+    top: also ask for so many of the likeliest tokens at every position.
+    """
     return {
         "input_ids": [int(token) for token in request.ids],
         "sampling_params": {"max_new_tokens": 0, "temperature": 0.0},
         "return_logprob": True,
         "logprob_start_len": request.start - 1,
+        **({"top_logprobs_num": top} if top else {}),
         **_adapter(served),
     }
 
@@ -97,6 +101,17 @@ def read_scores(answer: dict[str, Any], request: ScoreRequest, served: Served, v
     if any(value is None for value in values):
         raise _senseless("a position has no log-probability")
     return np.array(values, dtype=np.float32)
+
+
+def read_top_logprobs(answer: dict[str, Any], request: ScoreRequest, served: Served, k: int) -> TopLogprobs:
+    """The k likeliest tokens at each position of ids[start:]. Raises Aborted and EngineError."""
+    positions = _meta(answer, served)["input_top_logprobs"][1:]
+    wanted = len(request.ids) - request.start
+    if [len(entries or ()) for entries in positions] != [k] * wanted:
+        raise _senseless(f"the {k} likeliest tokens of {wanted} positions were asked for, and others came back")
+    values = np.array([[entry[0] for entry in entries] for entries in positions], dtype=np.float32)
+    ids = np.array([[entry[1] for entry in entries] for entries in positions], dtype=np.int32)
+    return TopLogprobs(ids, values)
 
 
 def cached_tokens(answer: dict[str, Any]) -> int:
