@@ -19,7 +19,7 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -97,7 +97,10 @@ def compare_clients(arguments: argparse.Namespace, folder: Path) -> None:
             return {name: run}
 
         about = _about(config, arguments)
-        ways = {"vpgea": ours, **{name: partial(theirs, name) for name in PEERS}}
+        ways: dict[str, Callable[[], dict[str, Run]]] = {
+            "vpgea": ours,
+            **{name: partial(theirs, name) for name in PEERS},
+        }
         rounds = interleave(ways, arguments.rounds)
     comparisons = [Comparison(f"vpgea / {name}", "vpgea", name) for name in PEERS]
     report(rounds, comparisons, about=about, file=arguments.json)

@@ -286,7 +286,9 @@ class CrossView:
     def _score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         return self._in_slices(self.engine.score, requests)
 
-    def _in_slices(self, score: Callable[[Sequence[ScoreRequest]], list[T]], requests: Sequence[ScoreRequest]) -> list[T]:
+    def _in_slices(
+        self, score: Callable[[Sequence[ScoreRequest]], list[T]], requests: Sequence[ScoreRequest]
+    ) -> list[T]:
         """Score in slices, so that a stop is heard."""
         results: list[T] = []
         for start in range(0, len(requests), 256):

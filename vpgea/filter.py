@@ -86,9 +86,7 @@ def filter_rollout(
                 stop.check()
                 rows = read_table(chunks[index]).to_pylist()
                 if config.filter.teacher_top_k:
-                    write_table(
-                        folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER)
-                    )
+                    write_table(folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER))
                 write_table(folder.chunk(index), table_from_rows(measuring.measure(rows), MEASUREMENTS))
                 tell_hit_rate(engine, progress)
                 progress.advance(1)

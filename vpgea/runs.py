@@ -208,7 +208,7 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
     for key in PATH_KEYS:
         is_name = key == "views.template" and not Path(str(values[key])).suffix  # a built-in one, whatever lies here
         if values[key] and not is_name and Path(values[key]).exists():
-            values[key] = str(Path(values[key]).resolve())
+            values[key] = str(Path(values[key]).absolute())  # links stay: a venv's python is one, and is known by it
     return values
 
 

@@ -75,10 +75,8 @@ def show_filter(config: RunConfig, rollout_dir: Path, output: Output) -> None:
         paths["prior"],
         paths["posterior"],
         paths["candidates"],
-        *(
-            _array(prompts[POSTERIOR][row["question_id"]] for row in rows if row["view"] == view)
-            for view in (PRIOR, POSTERIOR)
-        ),
+        _array(prompts[POSTERIOR][row["question_id"]] for row in rows if row["view"] == PRIOR),
+        _array(prompts[POSTERIOR][row["question_id"]] for row in rows if row["view"] == POSTERIOR),
     )
     upper = estimator.filter(*lengths)
     answers = [len(row["completion_ids"]) - row["thinking_tokens"] for row in rows if not row["cut_off"]]

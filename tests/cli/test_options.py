@@ -73,7 +73,8 @@ STORY: list[tuple[str, str]] = [
         '"rounds"',
     ),
     (
-        f"loop -c CFG -o l --rounds 1 --questions-per-round 8 -n 2 --limit 16 {SMALL} --set loop.eval_limit=8 {SERVER} -q",
+        f"loop -c CFG -o l --rounds 1 --questions-per-round 8 -n 2 --limit 16 {SMALL} --set loop.eval_limit=8 "
+        f"{SERVER} -q",
         "l",
     ),
     ("inspect f --head 2", "filter"),

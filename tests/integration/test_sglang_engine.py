@@ -180,7 +180,7 @@ def test_the_likeliest_tokens_are_those_of_the_trainers_model(
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=CLOSE)
             apart = (np.diff(other.logprobs, axis=-1) < -1e-3).all(-1)  # no two tokens could change places
             assert (one.ids[apart] == other.ids[apart]).all()
-            assert k > 16 or apart.any() or not len(apart)
+            assert k > 16 or apart.any() or not apart.size
 
 
 def test_what_would_kill_the_server_never_reaches_it(engine: SglangEngine, model: Any) -> None:

@@ -243,7 +243,9 @@ def test_every_check_of_the_filter_is_counted() -> None:
 
     def sampled(answer_tokens: float | None = None, **dotted: Any) -> int:
         estimator = Estimator(config_of(**dotted), shape, MACHINE)
-        estimate = estimator.filter(lengths(10), prior, posterior, posterior, lengths(30, 30), lengths(30, 30), answer_tokens)
+        estimate = estimator.filter(
+            lengths(10), prior, posterior, posterior, lengths(30, 30), lengths(30, 30), answer_tokens
+        )
         return estimate.sampled_tokens
 
     off: dict[str, Any] = {"filter__answerability__enabled": False, "filter__derivation__enabled": False}

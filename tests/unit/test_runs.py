@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -253,6 +254,16 @@ def test_a_manifest_survives_its_file(tmp_path: Path, run_config: Callable[..., 
     read = Manifest.read(tmp_path / "parts" / "1-of-3" / "manifest.json")
     assert read == manifest
     assert read.fingerprint == manifest.fingerprint
+
+
+def test_recorded_paths_are_absolute_and_links_stay(
+    tmp_path: Path, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The python of a virtual environment is a link: what it points at knows nothing of the environment."""
+    (tmp_path / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    config = run_config(sglang__python="python")
+    assert flat_config(config)["sglang.python"] == str(tmp_path / "python")
 
 
 @pytest.mark.parametrize("change", [{"schema_version": 0}, {"shard": [0]}, {"identity": None, "shard": None}])

@@ -94,7 +94,7 @@ class TransformersEngine:
     def _read(
         self, requests: Sequence[ScoreRequest], measure: Callable[[Tensor, Tensor], np.ndarray]
     ) -> list[np.ndarray]:
-        """measure(logits (T, V), targets (T,)) gives (T, ...); that, cut by request. Those of similar length go together."""
+        """What measure(logits (T, V), targets (T,)) gives, (T, ...), cut by request. Similar lengths share a batch."""
         results: list[np.ndarray] = [np.empty(0)] * len(requests)
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids), reverse=True)
         while order:

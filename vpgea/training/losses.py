@@ -97,7 +97,8 @@ def _kl_terms(
     in_thinking = thinking.to(logits.device)
     if config.reads_teacher:
         other = _per_token([path.other_gate for path in paths], lengths, logits.device)
-        stored = _stored_terms(paths, *(one[in_thinking] for one in (logits, targets, gate, other)), config)
+        z_logits, z_targets, z_gate, z_other = (one[in_thinking] for one in (logits, targets, gate, other))
+        stored = _stored_terms(paths, z_logits, z_targets, z_gate, z_other, config)
         return forward_kl.sampled(logits, targets, gate).masked_scatter(in_thinking, stored)
     teacher = frozen.teacher(paths)
     if config.kl_form == "dense":

@@ -188,7 +188,7 @@ class Fleet:
                 task.cancel()  # each puts its work back into the queue
 
     async def _require_answer(self, client: ServerClient) -> None:
-        """Raise Unreachable for a server that hangs: the calls that establish weights may take long, and wait for it."""
+        """Raise Unreachable for a server that hangs: calls that establish weights may take long, and wait for it."""
         with suppress(Refused):  # a router does not tell about its servers
             await client.get("/v1/loads", timeout_s=self._options.stall_timeout_s)
 
