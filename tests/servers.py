@@ -99,10 +99,10 @@ def testbed_options(**dotted: Any) -> list[str]:
     return [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
 
 
-def until(condition: Callable[[], T], timeout_s: float, what: str) -> T:
+def until(condition: Callable[[], T], timeout_s: float, what: str, pause_s: float = 0.05) -> T:
     """What the condition gives once it is true; `what` is said when it never is."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(pause_s)
     return value

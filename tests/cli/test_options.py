@@ -46,11 +46,15 @@ STORY: list[tuple[str, str]] = [
     (f"rollout -c CFG --dataset DEV -o r --prior-samples 2 --posterior-samples 4 --limit 8 {SMALL} {SERVER} -q", "r"),
     ("filter r -o f --dry-run --json", "tokens"),
     (f"filter r --output-dir f -c CFG --model MODEL {SMALL} --max-grade-errors 0.5 --shard 0/1 --resume -q", "f"),
-    (f"filter r -o f -c CFG {SMALL} --overwrite --offline --json --verbose", '"posterior_sampled": 32'),
-    (f"filter r -o f -c CFG {SMALL} {SERVER} --quiet", "f"),
+    (
+        f"filter r -o f -c CFG {SMALL} --store-teacher-topk 16 --overwrite --offline --json --verbose",
+        '"posterior_sampled": 32',
+    ),
+    (f"filter r -o f -c CFG {SMALL} --store-teacher-topk 16 {SERVER} --quiet", "f"),
     ("distill f -o d --dry-run --json", "steps"),
     ("distill f --output-dir d -c CFG --model MODEL --set distill.learning_rate=1e-4 --seed 5 --lora -q", "d/adapter"),
     ("distill f -o d --full --overwrite --resume --offline --json --verbose", '"output": "model"'),
+    ("distill f -o t --set distill.kl_form=dense-cv --set distill.teacher=stored --quiet", "t/adapter"),
     ("distill f -o a --lora --quiet", "a/adapter"),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} --quiet", "e0"),
     (

@@ -94,7 +94,8 @@ def test_an_update_cut_off_by_a_kill_is_made_again(server: ServerProcess, tmp_pa
     folder = tmp_path / "run"
     impatient = ("--set", "sglang.stall_timeout_s=3", "--set", "sglang.patience_s=5")
     command = loop(folder, "--server-url", keys_file(server), *impatient, distill__train="full")
-    until((folder / "round-000/distill/model").is_dir, 240, "the first round is trained")
+    begun = b"Update engine weights online from disk begin"
+    until(lambda: begun in server.log.read_bytes(), 240, "new weights are read", pause_s=0.001)
     for pid in _processes(server):
         os.kill(pid, signal.SIGKILL)
     code, _, told = command.end()

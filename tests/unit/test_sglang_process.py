@@ -22,7 +22,7 @@ import pytest
 import vpgea
 from vpgea.config import ModelConfig, RunConfig, SglangConfig
 from vpgea.engines.sglang import command
-from vpgea.engines.sglang.installation import doctor_rows, find_python, installed_versions
+from vpgea.engines.sglang.installation import CPU_RECIPE, GPU_RECIPE, doctor_rows, find_python, installed_versions
 from vpgea.errors import UsageError
 
 SUPERVISOR = Path(vpgea.__file__).parent / "engines" / "sglang" / "supervisor.py"
@@ -384,6 +384,7 @@ def test_an_environment_without_sglang_is_refused(run_config: Callable[..., RunC
 
 @pytest.mark.parametrize("path", ["/no/such/python", "/bin/false", sys.executable])
 def test_the_doctor_is_told_what_is_missing(path: str) -> None:
-    ((name, found, remark),) = doctor_rows(SglangConfig(python=path))
+    (name, found, remark), *recipes = doctor_rows(SglangConfig(python=path))
+    assert [how for _, _, how in recipes] == [GPU_RECIPE, CPU_RECIPE]
     assert (name, found) == ("sglang", "-")
     assert "tested with 0.5.23" in remark

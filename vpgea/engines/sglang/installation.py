@@ -116,6 +116,11 @@ def isolated_environment() -> dict[str, str]:
 
 def doctor_rows(config: SglangConfig) -> list[tuple[str, str, str]]:
     """(name, found, remark) about SGLang for `vpgea doctor`; SGLang is optional, so nothing here is an error."""
+    recipes = [("install on a GPU", TESTED, GPU_RECIPE), ("install on a CPU", TESTED, CPU_RECIPE)]
+    return [*_found(config), *((f"sglang, {name}", version, how) for name, version, how in recipes)]
+
+
+def _found(config: SglangConfig) -> list[tuple[str, str, str]]:
     try:
         python = find_python(config)
         versions = installed_versions(python)
