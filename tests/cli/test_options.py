@@ -54,7 +54,7 @@ STORY: list[tuple[str, str]] = [
     ("distill f -o d --dry-run --json", "steps"),
     ("distill f --output-dir d -c CFG --model MODEL --set distill.learning_rate=1e-4 --seed 5 --lora -q", "d/adapter"),
     ("distill f -o d --full --overwrite --resume --offline --json --verbose", '"output": "model"'),
-    ("distill f -o t --set distill.kl_form=dense-cv --set distill.teacher=stored --quiet", "t/adapter"),
+    ("distill f -o t --set distill.kl_form=dense-cv --set distill.teacher=stored --lora --quiet", "t/adapter"),
     ("distill f -o a --lora --quiet", "a/adapter"),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} --quiet", "e0"),
     (
