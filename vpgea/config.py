@@ -107,7 +107,7 @@ class SglangConfig(Section):
     start_timeout_s: float = execution(900.0, "seconds that the own server may take until it generates", gt=0)
     request_timeout_s: float = execution(3600.0, "deadline of one generation or scoring call", gt=0)
     stall_timeout_s: float = execution(
-        60.0, "a server that does not tell its load for so long is left, and its requests go elsewhere", gt=0
+        60.0, "a server that does nothing with its requests for so long is left, and they go elsewhere", gt=0
     )
     patience_s: float = execution(120.0, "seconds without any server that answers before the run gives up", gt=0)
     max_concurrency: int = execution(1024, "most requests under way at one server; fewer where it has no room", ge=1)

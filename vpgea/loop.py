@@ -90,7 +90,9 @@ class Loop:
 
         Raises what the phases raise; everything finished stays.
         """
-        with EngineLease(self.run_dir / LOGS, self.stop, self._replaceable) as lease:
+        with EngineLease(
+            self.run_dir / LOGS, self.stop, publishes=self.run_dir, replaceable=self._replaceable
+        ) as lease:
             lines = [self._base(lease), *(read_json(self._marker(index)) for index in range(self.finished))]
             for line in lines:
                 on_round(line)

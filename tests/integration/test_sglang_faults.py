@@ -71,6 +71,7 @@ def test_a_server_that_hangs_is_given_up_and_stopped(undisturbed: Path, tmp_path
     code, _, told = command.end()
     assert code == 4
     assert "no SGLang server answers" in told
+    assert str(tmp_path / "out/logs/sglang-1.log") in told
     assert committed(tmp_path / "out") >= 1
 
 

@@ -9,22 +9,23 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import peft
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from tests import overthinker, servers, tiny
-from vpgea.config import ModelConfig
+from vpgea.config import DistillConfig, LoraConfig, ModelConfig
 from vpgea.engines.sglang.adapters import loaded_adapters
 from vpgea.engines.sglang.client import Refused, ServerClient, Unreachable, open_session
 from vpgea.engines.sglang.command import free_port
 from vpgea.engines.sglang.endpoints import Endpoint
 from vpgea.engines.sglang.process import ServerProcess
-from vpgea.engines.sglang.weights import Evidence, canary_difference, establish
+from vpgea.engines.sglang.weights import Evidence, canary_difference, establish, require_follows
 from vpgea.engines.sglang.wire import Served
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.checkpoint_files import write_checksums
@@ -126,7 +127,7 @@ def make_adapter(folder: Path, base: Path = BASE, *, std: float = 0.05, seed: in
     """A LoRA adapter with random B, and its canary."""
     torch.manual_seed(seed)
     chosen = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}
-    model = get_peft_model(load_model(at(base)), LoraConfig(task_type="CAUSAL_LM", **chosen))
+    model = peft.get_peft_model(load_model(at(base)), peft.LoraConfig(task_type="CAUSAL_LM", **chosen))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=std)
@@ -272,6 +273,27 @@ def test_weights_that_only_this_process_can_see_are_named(endpoint: Endpoint, tr
     assert ensure(endpoint, at(BASE))[1].checksums_compared == TENSORS
 
 
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_whether_weights_of_later_rounds_can_reach_the_server_is_known_before_the_first_sample(
+    endpoint: Endpoint, tmp_path: Path, train: Literal["lora", "full"]
+) -> None:
+    def follows(folder: Path, **options: Any) -> None:
+        config = DistillConfig(train=train, **options)
+        call(endpoint, partial(require_follows, config=config, folder=folder))
+
+    follows(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert ensure(endpoint, at(BASE))[1].checksums_compared == TENSORS
+    assert call(endpoint, loaded_adapters) == []
+    os.dup2(os.open(tmp_path, os.O_RDONLY), 900)
+    with pytest.raises(UsageError, match="cannot see /proc/self/fd/900"):
+        follows(Path("/proc/self/fd/900"))
+    os.close(900)
+    if train == "lora":
+        with pytest.raises(UsageError, match="does not take this adapter"):
+            follows(tmp_path, lora=LoraConfig(rank=32))
+
+
 # --- a router in front ----------------------------------------------------------------------------------------------
 
 
@@ -310,6 +332,9 @@ def test_behind_a_router_weights_are_verified_by_version_and_never_changed(
     assert evidence.canary_difference < 1e-4
     with pytest.raises(UsageError, match="is a router: its weights cannot be replaced"):
         ensure(router, at(trained), {BASE_FINGERPRINT})
+    for config, said in ((DistillConfig(train="full"), "weights"), (DistillConfig(train="lora"), "no adapter")):
+        with pytest.raises(UsageError, match=f"is a router: .*{said}"):
+            call(router, partial(require_follows, config=config, folder=tmp_path))
     with pytest.raises(UsageError, match="is a router: no adapter can be loaded"):
         ensure(router, at(BASE, adapter=str(make_adapter(tmp_path / "adapter"))))
     load(endpoint, BASE, "default")

@@ -40,11 +40,19 @@ class EngineLease:
     """Opens an engine at its first use and closes it at the end of the `with` block.
 
     Phases that follow each other with the same weights share one lease, and with it one engine. logs: folder for what
-    servers say. replaceable: tells the fingerprints of weights that the run may replace on servers behind a URL.
+    servers say. publishes: folder below which the run will publish weights that servers are to load. replaceable:
+    tells the fingerprints of weights that the run may replace on servers behind a URL.
     """
 
-    def __init__(self, logs: Path, stop: StopRequest, replaceable: Callable[[], Collection[str]] = lambda: ()) -> None:
-        self._logs, self._stop, self._replaceable = logs, stop, replaceable
+    def __init__(
+        self,
+        logs: Path,
+        stop: StopRequest,
+        *,
+        publishes: Path | None = None,
+        replaceable: Callable[[], Collection[str]] = lambda: (),
+    ) -> None:
+        self._logs, self._stop, self._publishes, self._replaceable = logs, stop, publishes, replaceable
         self._engine: Engine | None = None
         self._model: ModelConfig | None = None
 
@@ -65,7 +73,13 @@ class EngineLease:
         if engine_kind(config) == "sglang":
             from vpgea.engines.sglang.engine import SglangEngine
 
-            return SglangEngine(config, logs=self._logs, stop=self._stop, replaceable=self._replaceable())
+            return SglangEngine(
+                config,
+                logs=self._logs,
+                stop=self._stop,
+                publishes=self._publishes,
+                replaceable=self._replaceable(),
+            )
         from vpgea.engines.transformers import TransformersEngine
         from vpgea.modeling.load import load_model
 

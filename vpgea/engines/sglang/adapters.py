@@ -41,11 +41,14 @@ def require_servable(adapter: Path, base: Path) -> None:
     require_adapter_fits(adapter, base)
 
 
-def require_room(adapter: Path, facts: Facts) -> None:
+def adapter_rank(adapter: Path) -> int:
+    return int(read_json(adapter / "adapter_config.json")["r"])
+
+
+def require_room(rank: int, facts: Facts) -> None:
     """Raise UsageError where the server takes no adapters, or none of this rank."""
     if facts.is_router:
         raise router_cannot(facts.url, "no adapter can be loaded")
-    rank = read_json(adapter / "adapter_config.json")["r"]
     how = "start it with `vpgea serve --model ... --adapter ...`"
     if not facts.options.get("enable_lora"):
         raise UsageError(

@@ -49,19 +49,28 @@ T = TypeVar("T")
 class SglangEngine:
     """A server of our own, or those behind sglang.server_url.
 
-    logs: folder for the own server's log. replaceable: fingerprints of weights that this run may replace on servers
-    behind a URL. Raises UsageError, QualityGateError, EngineError and Stopped before it takes the first request.
+    logs: folder for the own server's log. publishes: folder below which this run will publish weights that servers are
+    to load. replaceable: fingerprints of weights that it may replace on servers behind a URL. Raises UsageError,
+    QualityGateError, EngineError and Stopped before it takes the first request.
     """
 
     logprobs_of: LogprobsOf = "temperature"  # SGLang's are taken before top-k and top-p
 
-    def __init__(self, config: RunConfig, *, logs: Path, stop: StopRequest, replaceable: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        logs: Path,
+        stop: StopRequest,
+        publishes: Path | None = None,
+        replaceable: Collection[str] = (),
+    ) -> None:
         self.name = "sglang"  # with its version, once a server has told it
         self.config, self.stop = config, stop
         self.usage = EngineUsage()
         self.vocabulary = vocabulary_size(config.model)
         self._model_context = context_length(config.model) or sys.maxsize
-        self._replaceable = replaceable
+        self._publishes, self._replaceable = publishes, replaceable
         self._context: dict[str, int] = {}  # url → longest sequence
         self._process: ServerProcess | None = None
         endpoints = self._endpoints(logs)
@@ -287,6 +296,8 @@ class SglangEngine:
     async def _establish(self, client: ServerClient) -> wire.Served:
         """Make sure of one server before its first request."""
         try:
+            if self._publishes is not None and self._process is None:
+                await weights.require_follows(client, self.config.distill, self._publishes)
             served, _ = await weights.establish(
                 client, self.config.model, replaceable=self._replaceable, timeout_s=self.config.sglang.request_timeout_s
             )
@@ -307,7 +318,10 @@ class SglangEngine:
 
     async def _open(self, endpoints: Callable[[], list[Endpoint]]) -> Fleet:
         session = await self._resources.enter_async_context(open_session())
-        fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose)
+        remedy = "start the server (`vpgea serve`) or check --server-url"
+        if self._process is not None:
+            remedy = f"look at the server's log, {self._process.log}"
+        fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose, remedy)
         self._resources.push_async_callback(fleet.close)
         return fleet
 

@@ -111,6 +111,6 @@ def router_cannot(url: str, what: str) -> UsageError:
 def cannot_see(url: str, folder: Path, error: Refused) -> UsageError:
     return UsageError(
         f"{url} cannot see {folder}",
-        why=f"its weights must lie on a file system that both machines share; it said: {error.message}",
+        why=f"weights reach it through a file system that both machines share; it said: {error.message}",
         mend="put the output folder on a shared file system, under the same path on both machines",
     )

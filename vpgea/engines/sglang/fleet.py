@@ -67,7 +67,7 @@ class Fleet:
 
     endpoints: gives the servers named now. establish: makes sure of a server's weights before its first request and
     whenever it comes back; raises Unreachable to be tried again, VpgeaError to end the run. diagnose: raises
-    EngineError when a server of our own has died.
+    EngineError when a server of our own has died. remedy: what to do when none answers.
     """
 
     def __init__(
@@ -77,9 +77,10 @@ class Fleet:
         session: aiohttp.ClientSession,
         establish: Callable[[ServerClient], Awaitable[Served]],
         diagnose: Callable[[], None],
+        remedy: str,
     ) -> None:
         self._endpoints, self._options, self._session = endpoints, options, session
-        self._establish, self._diagnose = establish, diagnose
+        self._establish, self._diagnose, self._remedy = establish, diagnose, remedy
         self._servers: dict[str, Server] = {}
         self._attending: dict[str, asyncio.Task[None]] = {}
         self._queue: deque[Work] = deque()
@@ -188,9 +189,9 @@ class Fleet:
                 task.cancel()  # each puts its work back into the queue
 
     async def _require_answer(self, client: ServerClient) -> None:
-        """Raise Unreachable for a server that hangs: calls that establish weights may take long, and wait for it."""
-        with suppress(Refused):  # a router does not tell about its servers
-            await client.get("/v1/loads", timeout_s=self._options.stall_timeout_s)
+        """Raise Unreachable for a server that generates nothing: calls that establish weights would wait for it."""
+        with suppress(Refused):  # a router may not know the call
+            await client.get("/health_generate", timeout_s=self._options.stall_timeout_s)
 
     def _still_patient(self) -> bool:
         """False once no server has answered for so long that the run ends."""
@@ -210,7 +211,7 @@ class Fleet:
             EngineError(
                 "no SGLang server answers",
                 why=f"for {patience:g} s: {troubles}",
-                mend="start the server (`vpgea serve`) or check --server-url, then run the command again: it continues",
+                mend=f"{self._remedy}, then run the command again: it continues",
             )
         )
         return False
@@ -228,13 +229,26 @@ class Fleet:
     # --- load -------------------------------------------------------------------------------------------------
 
     async def _watch(self, server: Server) -> None:
-        """Fit the window to the server's load; return when it no longer answers."""
+        """Fit the window to the server's load; return when it no longer answers, or no longer works.
+
+        Its HTTP process tells what the scheduler last wrote down, also of a scheduler that hangs or is gone: then the
+        time that stands beside it does not move.
+        """
+        stall_s = self._options.stall_timeout_s
+        written: list[Any] = []
+        moved = time.monotonic()
         while True:
             try:
-                loads = await server.client.get("/v1/loads", timeout_s=self._options.stall_timeout_s)
+                loads = (await server.client.get("/v1/loads", timeout_s=stall_s))["loads"]
                 server.window = adapted_window(
-                    server.window, len(server.in_flight), loads["loads"], self._options.max_concurrency
+                    server.window, len(server.in_flight), loads, self._options.max_concurrency
                 )
+                before, written = written, [rank["timestamp"] for rank in loads]
+                if written != before or not server.in_flight:
+                    moved = time.monotonic()
+                elif time.monotonic() - moved > stall_s:
+                    server.trouble = f"it has requests and did nothing for {stall_s:g} s"
+                    return
             except (Unreachable, VpgeaError, KeyError) as error:
                 server.trouble = str(error)
                 return

@@ -7,6 +7,7 @@ short kills it. So everything is compared before a call, and what is served is c
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from vpgea.config import ModelConfig
+from vpgea.config import DistillConfig, ModelConfig
 from vpgea.engines.base import ScoreRequest
-from vpgea.engines.sglang.adapters import bring_adapter, require_room, require_servable
+from vpgea.engines.sglang.adapters import adapter_rank, bring_adapter, require_room, require_servable
 from vpgea.engines.sglang.base_weights import bring_base, require_same_checksums
-from vpgea.engines.sglang.client import ServerClient, Unreachable
-from vpgea.engines.sglang.facts import CALL_S, Facts, Wanted, read_facts
+from vpgea.engines.sglang.client import Refused, ServerClient, Unreachable
+from vpgea.engines.sglang.facts import CALL_S, Facts, Wanted, cannot_see, read_facts, router_cannot
 from vpgea.engines.sglang.wire import Aborted, Served, read_scores, score_payload
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.adapter_files import adapter_has_effect
@@ -65,7 +66,7 @@ async def establish(
     facts = await read_facts(client)
     _require_dtype(wanted, facts)
     if wanted.adapter is not None:
-        require_room(wanted.adapter, facts)
+        require_room(adapter_rank(wanted.adapter), facts)
     facts = await bring_base(client, wanted, facts, replaceable, timeout_s)
     compared = await require_same_checksums(client, wanted, facts, timeout_s)
     base = Served(facts.version)
@@ -77,6 +78,33 @@ async def establish(
         differences.append(await _check_canary(client, wanted, facts, served, wanted.adapter, timeout_s))
     largest = max((one for one in differences if one is not None), default=None)
     return served, Evidence(served.weight_version, compared, largest)
+
+
+async def require_follows(client: ServerClient, config: DistillConfig, folder: Path) -> None:
+    """Raise UsageError for a server that could not take the weights that this run will publish below `folder`.
+
+    Said before the first sample, not after the first training step. That the server sees the folder shows in how it
+    refuses to load from one without weights: an unknown path it takes for the id of a hub.
+    """
+    facts = await read_facts(client)
+    is_lora = config.train == "lora"
+    if is_lora:
+        require_room(config.lora.rank, facts)
+    elif facts.is_router:
+        raise router_cannot(facts.url, "its weights cannot be replaced")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".seen-") as name:
+        probe = Path(name).absolute()
+        (probe / "adapter_config.json").write_text("{}", encoding="utf-8")
+        call, body = (
+            ("/load_lora_adapter", {"lora_name": probe.name, "lora_path": str(probe)})
+            if is_lora
+            else ("/update_weights_from_disk", {"model_path": str(probe), "flush_cache": False})
+        )
+        try:
+            await client.post(call, body, timeout_s=CALL_S, admin=True)
+        except Refused as error:
+            if "Repo id" in error.message:
+                raise cannot_see(facts.url, folder, error) from error
 
 
 async def canary_difference(
