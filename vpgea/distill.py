@@ -304,7 +304,7 @@ def _training_set(config: RunConfig, filter_dir: Path, manifest: Manifest) -> Tr
         raise UsageError(
             f"{filter_dir} holds samples of other weights",
             why=f"they were drawn from {data.model_fingerprint}, the configured model is {manifest.inputs['model']}",
-            mend="give --model and --adapter that the rollout was drawn from",
+            mend="give the model (--model) and adapter (--set model.adapter=...) that the rollout was drawn from",
         )
     if not data.paths:
         raise QualityGateError(

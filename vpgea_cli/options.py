@@ -34,6 +34,7 @@ ServerUrlOption = Annotated[
     str | None,
     typer.Option("--server-url", help="URLs of SGLang servers with commas between them, or a file that lists them."),
 ]
+AdapterOption = Annotated[str | None, typer.Option("--adapter", help="peft adapter folder on top of the model.")]
 ServerPythonOption = Annotated[
     str | None, typer.Option("--sglang-python", help="Python of the environment that holds SGLang.")
 ]

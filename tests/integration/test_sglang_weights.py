@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests import overthinker, servers, tiny
+from tests import overthinker, rollouts, servers, tiny
 from vpgea.config import DistillConfig, LoraConfig, ModelConfig
 from vpgea.engines.sglang.adapters import loaded_adapters
 from vpgea.engines.sglang.client import Refused, ServerClient, Unreachable, open_session
@@ -326,7 +326,7 @@ def test_behind_a_router_weights_are_verified_by_version_and_never_changed(
 ) -> None:
     write_canary(at(BASE), copied := Path(shutil.copytree(BASE, tmp_path / "with-canary")))
     served, evidence = ensure(router, at(copied))
-    assert served == Served(BASE_FINGERPRINT)
+    assert served == Served(BASE_FINGERPRINT, routed=True)
     assert evidence.checksums_compared == 0
     assert evidence.canary_difference is not None
     assert evidence.canary_difference < 1e-4
@@ -338,7 +338,19 @@ def test_behind_a_router_weights_are_verified_by_version_and_never_changed(
     with pytest.raises(UsageError, match="is a router: no adapter can be loaded"):
         ensure(router, at(BASE, adapter=str(make_adapter(tmp_path / "adapter"))))
     load(endpoint, BASE, "default")
-    assert ensure(router, at(copied))[0] == Served("default")  # its folder lies here, and is the model
+    assert ensure(router, at(copied))[0] == Served("default", routed=True)  # its folder lies here, and is the model
+
+
+def test_a_rollout_goes_through_a_router(router: Endpoint, tmp_path: Path) -> None:
+    router.write(tmp_path / "router.json")
+    rollouts.run(servers.config(sglang__server_url=str(tmp_path / "router.json")), tmp_path / "routed")
+    rollouts.run(overthinker.config(), tmp_path / "plain")
+    ours, theirs = (rollouts.rows_of(tmp_path / name) for name in ("routed", "plain"))
+    whole = [row["seed"] < 1 << 63 for row in theirs]  # a router leaves out the top bit of the others
+    assert [row["prompt_ids"] for row in ours] == [row["prompt_ids"] for row in theirs]
+    same = [one["completion_ids"] == other["completion_ids"] for one, other in zip(ours, theirs, strict=True)]
+    assert all(equal for equal, kept in zip(same, whole, strict=True) if kept)
+    assert 0 < sum(whole) < len(ours) == 40
 
 
 # --- adapters -------------------------------------------------------------------------------------------------------

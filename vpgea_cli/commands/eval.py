@@ -11,6 +11,7 @@ from vpgea.config import DataConfig
 from vpgea.evalsets import find_evalset, load_evalset
 from vpgea.questions import LoadedQuestions
 from vpgea_cli.options import (
+    AdapterOption,
     ConfigOption,
     DatasetOption,
     JsonOption,
@@ -40,7 +41,7 @@ from vpgea_cli.phase import required, running, with_interval
 def command(
     *,
     model: ModelOption = None,
-    adapter: Annotated[str | None, typer.Option("--adapter", help="peft adapter folder on top of the model.")] = None,
+    adapter: AdapterOption = None,
     dataset: DatasetOption = None,
     evalset: Annotated[
         str | None,

@@ -17,6 +17,7 @@ import typer
 from vpgea.errors import Stopped, UsageError
 from vpgea.stopping import StopRequest
 from vpgea_cli.options import (
+    AdapterOption,
     ConfigOption,
     JsonOption,
     ModelOption,
@@ -40,6 +41,7 @@ _LOOK_S = 0.5
 def command(
     *,
     model: ModelOption = None,
+    adapter: AdapterOption = None,
     output_dir: OutputDirOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -59,6 +61,7 @@ def command(
     resolved = resolve_options(
         {
             "model.path": model,
+            "model.adapter": adapter,
             "rollout.seed": seed,
             **server_options(None, sglang_python, options),
         },

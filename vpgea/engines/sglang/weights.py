@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ async def establish(
         require_room(adapter_rank(wanted.adapter), facts)
     facts = await bring_base(client, wanted, facts, replaceable, timeout_s)
     compared = await require_same_checksums(client, wanted, facts, timeout_s)
-    base = Served(facts.version)
-    served = Served(facts.version, await bring_adapter(client, wanted, timeout_s))
+    base = Served(facts.version, routed=facts.is_router)
+    served = replace(base, adapter=await bring_adapter(client, wanted, timeout_s))
     if wanted.adapter is not None:
         await _require_applied(client, wanted, base, served, timeout_s)
     differences = [await _check_canary(client, wanted, facts, base, wanted.folder, timeout_s)]

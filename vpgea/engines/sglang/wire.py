@@ -23,10 +23,14 @@ class Aborted(Exception):
 
 @dataclass(frozen=True)
 class Served:
-    """What every answer must come from: the version that the server has for its weights, and the adapter's name."""
+    """What every answer must come from: the version that the server has for its weights, and the adapter's name.
+
+    routed: behind a router, which takes no negative seeds.
+    """
 
     weight_version: str
     adapter: str | None = None
+    routed: bool = False
 
 
 def generate_payload(request: GenerateRequest, sampling: Sampling, served: Served) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def generate_payload(request: GenerateRequest, sampling: Sampling, served: Serve
             "top_k": sampling.top_k or -1,
             "stop_token_ids": list(sampling.stop_ids),
             "ignore_eos": not sampling.stop_ids,  # else the server adds the model's own
-            "sampling_seed": request.seed - _SPAN if request.seed >= _SIGN else request.seed,
+            "sampling_seed": _seed(request.seed, served),
         },
         "return_logprob": True,
         **_adapter(served),
@@ -61,6 +65,13 @@ def score_payload(request: ScoreRequest, served: Served, top: int = 0) -> dict[s
         **({"top_logprobs_num": top} if top else {}),
         **_adapter(served),
     }
+
+
+def _seed(seed: int, served: Served) -> int:
+    """A server keeps seeds in 64 signed bits; a router refuses the negative ones, and there the top bit is left out."""
+    if seed < _SIGN:
+        return seed
+    return seed - (_SIGN if served.routed else _SPAN)
 
 
 def _adapter(served: Served) -> dict[str, Any]:
