@@ -320,6 +320,7 @@ class CrossView:
 
     def _on_tokens(self, count: int) -> None:
         self.stop.check()
+        self.progress.note(self.engine.usage.remark)
         self.progress.advance(0, tokens=count)
 
 

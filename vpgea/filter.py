@@ -21,7 +21,6 @@ from vpgea.modeling.load import load_views, model_fingerprint, vocabulary_size
 from vpgea.progress import NullProgress, Progress
 from vpgea.questions import part_of
 from vpgea.records import MEASUREMENTS, TEACHER, TEACHER_SHARD
-from vpgea.rollout import tell_hit_rate
 from vpgea.runs import (
     Manifest,
     PhaseFolder,
@@ -88,7 +87,6 @@ def filter_rollout(
                 if config.filter.teacher_top_k:
                     write_table(folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER))
                 write_table(folder.chunk(index), table_from_rows(measuring.measure(rows), MEASUREMENTS))
-                tell_hit_rate(engine, progress)
                 progress.advance(1)
     require_few_errors(config, [folder.chunk(index) for index in own])
     if not folder.complete({"chunks": len(own)}):

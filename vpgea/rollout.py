@@ -191,7 +191,6 @@ def rollout(
             engine = engines.get(plan.config)
             for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
                 write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
-                tell_hit_rate(engine, progress)
                 stop.check()
     summary = {
         "questions": sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks),
@@ -221,6 +220,7 @@ def draw_chunks(
 
     def on_tokens(count: int) -> None:
         stop.check()
+        progress.note(engine.usage.remark)
         progress.advance(0, tokens=count)
 
     for number, index, completion in engine.generate(batches(), sampling, on_tokens):
@@ -229,12 +229,6 @@ def draw_chunks(
             progress.advance(1)
         if not drawing.left:
             yield chunks[number], drawing.take_rows()
-
-
-def tell_hit_rate(engine: Engine, progress: Progress) -> None:
-    """Say what a serving engine's cache saves; plain transformers has none that lasts."""
-    if rate := engine.usage.prefix_cache_hit_rate:
-        progress.note(f"prefix cache {rate:.0%}")
 
 
 class _Drawing:

@@ -81,7 +81,8 @@ class EngineUsage:
     """What the engine did so far.
 
     sampled counts completion tokens, prompt those before them, scored the positions asked for; cached are the prompt
-    and scored sequences' tokens that were not computed again because they shared a prefix.
+    and scored sequences' tokens that were not computed again because they shared a prefix. trouble: why nothing comes
+    at present.
     """
 
     sampled_tokens: int = 0
@@ -89,11 +90,18 @@ class EngineUsage:
     cached_tokens: int = 0
     scored_tokens: int = 0
     seconds: float = 0.0
+    trouble: str = ""
 
     @property
     def prefix_cache_hit_rate(self) -> float | None:
         """Share of the prompt tokens that came from a cache; None before the first prompt."""
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else None
+
+    @property
+    def remark(self) -> str:
+        """For people who watch: what is wrong, else what the cache saves; plain transformers has none that lasts."""
+        rate = self.prefix_cache_hit_rate
+        return self.trouble or (f"prefix cache {rate:.0%}" if rate else "")
 
 
 class Engine(Protocol):

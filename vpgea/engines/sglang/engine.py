@@ -118,8 +118,10 @@ class SglangEngine:
                 try:
                     key, result = results.get(timeout=_HEARD_S)
                 except queue.Empty:
+                    self.usage.trouble = self._fleet.trouble
                     on_tokens(0)
                     continue
+                self.usage.trouble = ""
                 underway.discard(key)
                 del work[key]
                 if isinstance(result, BaseException):

@@ -97,6 +97,13 @@ class Fleet:
         return len(self._queue)
 
     @property
+    def trouble(self) -> str:
+        """Why no server works at present; empty while one does."""
+        if any(server.up for server in list(self._servers.values())):  # asked for from another thread
+            return ""
+        return f"no server answers: {self._troubles()}"
+
+    @property
     def appetite(self) -> int:
         """Requests that should be waiting so that no server runs dry: a window of each."""
         return max(sum(server.window for server in self._servers.values() if server.up), _FIRST_WINDOW)
@@ -206,15 +213,18 @@ class Fleet:
         patience = self._options.patience_s if self._ever_up else min(self._options.patience_s, FIRST_CONTACT_S)
         if time.monotonic() - self._dark_since < patience:
             return True
-        troubles = "; ".join(f"{server.client.endpoint.url}: {server.trouble}" for server in self._servers.values())
         self._break(
             EngineError(
                 "no SGLang server answers",
-                why=f"for {patience:g} s: {troubles}",
+                why=f"for {patience:g} s: {self._troubles()}",
                 mend=f"{self._remedy}, then run the command again: it continues",
             )
         )
         return False
+
+    def _troubles(self) -> str:
+        servers = list(self._servers.values())
+        return "; ".join(f"{server.client.endpoint.url}: {server.trouble}" for server in servers)
 
     def _break(self, error: Exception) -> None:
         """End the run: everything that waits gets the error, and so does everything that comes."""
