@@ -21,7 +21,7 @@ from vpgea.config import SglangConfig
 from vpgea.engines.sglang.client import Refused, ServerClient, Unreachable
 from vpgea.engines.sglang.endpoints import Endpoint
 from vpgea.engines.sglang.wire import Aborted, Served
-from vpgea.errors import EngineError, VpgeaError
+from vpgea.errors import EngineError, UsageError, VpgeaError
 
 MAX_TRIES = 8
 FIRST_CONTACT_S = 15.0  # a URL at which nothing ever answered is more likely wrong than late
@@ -176,24 +176,29 @@ class Fleet:
             try:
                 await self._require_answer(server.client)
                 server.served = await self._establish(server.client)
+                self._take_up(server)
+                await self._watch(server)
+                self._leave(server)
+                pause = _POLL_S
             except Unreachable as error:
                 server.trouble = str(error)
                 if not self._still_patient():
                     return
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
-                continue
             except Exception as error:  # whatever it is, those who wait must hear of it
                 self._break(error)
                 return
-            server.up, server.trouble, pause = True, "", _POLL_S
-            self._ever_up = True
-            self._dispatch()
-            await self._watch(server)
-            server.up = False
-            self._dark_since = time.monotonic()
-            for task in list(server.in_flight):
-                task.cancel()  # each puts its work back into the queue
+
+    def _take_up(self, server: Server) -> None:
+        server.up, server.trouble, self._ever_up = True, "", True
+        self._dispatch()
+
+    def _leave(self, server: Server) -> None:
+        server.up = False
+        self._dark_since = time.monotonic()
+        for task in list(server.in_flight):
+            task.cancel()  # each puts its work back into the queue
 
     async def _require_answer(self, client: ServerClient) -> None:
         """Raise Unreachable for a server that generates nothing: calls that establish weights would wait for it."""
@@ -241,8 +246,9 @@ class Fleet:
     async def _watch(self, server: Server) -> None:
         """Fit the window to the server's load; return when it no longer answers, or no longer works.
 
-        Its HTTP process tells what the scheduler last wrote down, also of a scheduler that hangs or is gone: then the
-        time that stands beside it does not move.
+        Its HTTP process tells what the scheduler last wrote down, also of a scheduler that hangs or is gone: then
+        nothing of it changes, not even the time that stands beside it. Raises EngineError for a load without the
+        usual figures.
         """
         stall_s = self._options.stall_timeout_s
         written: list[Any] = []
@@ -253,15 +259,20 @@ class Fleet:
                 server.window = adapted_window(
                     server.window, len(server.in_flight), loads, self._options.max_concurrency
                 )
-                before, written = written, [rank["timestamp"] for rank in loads]
-                if written != before or not server.in_flight:
-                    moved = time.monotonic()
+                if loads != written or not server.in_flight:
+                    written, moved = loads, time.monotonic()
                 elif time.monotonic() - moved > stall_s:
                     server.trouble = f"it has requests and did nothing for {stall_s:g} s"
                     return
-            except (Unreachable, VpgeaError, KeyError) as error:
+            except (Unreachable, UsageError) as error:
                 server.trouble = str(error)
                 return
+            except KeyError as error:
+                raise EngineError(
+                    f"{server.client.endpoint.url} does not tell its load as the tested SGLang does",
+                    why=f"there is no {error} in its answer",
+                    mend="compare its version with the tested one (`vpgea doctor`)",
+                ) from error
             except Refused:
                 server.window = min(_ROUTER_WINDOW, self._options.max_concurrency)
                 if server.suspect.is_set():
