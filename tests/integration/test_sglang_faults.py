@@ -146,15 +146,16 @@ def folder_of(pair: list[ServerProcess]) -> Path:
 def test_a_server_that_hangs_leaves_its_work_to_the_other_and_is_used_again(
     pair: list[ServerProcess], undisturbed: Path, tmp_path: Path
 ) -> None:
+    slow = ("--set", "sglang.max_concurrency=8")  # so that enough is left when it comes back
     command = Command(
-        "rollout", *long_run("--server-url", folder_of(pair), *IMPATIENT, "-o", tmp_path / "out", "--quiet")
+        "rollout", *long_run("--server-url", folder_of(pair), *IMPATIENT, *slow, "-o", tmp_path / "out", "--quiet")
     )
     until(lambda: committed(tmp_path / "out") >= 1, 150, "a chunk is drawn")
     os.killpg(pair[0].pid, signal.SIGSTOP)
     for pid in _sessions_of(pair[0].pid):
         os.kill(pid, signal.SIGSTOP)
     before = committed(tmp_path / "out")
-    until(lambda: committed(tmp_path / "out") >= before + 4, 150, "the other server goes on")
+    until(lambda: committed(tmp_path / "out") >= before + 2, 150, "the other server goes on")
     for pid in _sessions_of(pair[0].pid):
         os.kill(pid, signal.SIGCONT)
     used = until(lambda: servers.load(pair[0]) > 0 or command.process.poll() is not None, 60, "it is used again")
