@@ -24,10 +24,15 @@ def required(path: Path | None, option: str = "--output-dir") -> Path:
 
 
 def inherited_from(folder: Path, phase: str) -> Inherited:
-    """The configuration that a complete phase folder was made with, as the lowest layer above the defaults."""
+    """The configuration that a complete phase folder was made with, as the lowest layer above the defaults.
+
+    Without the section about servers: those of the phase before may be gone, or out of reach from this machine.
+    """
     from vpgea.runs import open_complete
 
-    return [(f"{phase} folder {folder}", open_complete(folder, phase).config)]
+    recorded = open_complete(folder, phase).config
+    kept = {key: value for key, value in recorded.items() if not key.startswith("sglang.")}
+    return [(f"{phase} folder {folder}", kept)]
 
 
 @contextmanager

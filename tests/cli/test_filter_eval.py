@@ -17,6 +17,7 @@ import yaml
 from tests import overthinker, rollouts
 from tests.measured_rows import selection
 from vpgea.filter import filter_rollout
+from vpgea_cli.phase import inherited_from
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -105,6 +106,17 @@ def test_filter_leaves_with_75_on_a_signal(
     assert process.returncode == 75, told
     assert "continues where it stopped" in told
     assert 1 <= rollouts.committed(tmp_path / "out") < 4
+
+
+def test_filter_looks_for_servers_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    """Those of the rollout may be gone; everything else is as the rollout had it."""
+    gone = {"sglang__server_url": "http://127.0.0.1:9", "rollout__engine": "transformers", "data__limit": 2}
+    rollouts.run(overthinker.config(**gone), tmp_path / "rollout")
+    ((_, kept),) = inherited_from(tmp_path / "rollout", "rollout")
+    assert kept["rollout.engine"] == "transformers"
+    assert not [key for key in kept if key.startswith("sglang.")]
+    done = cli("filter", tmp_path / "rollout", "-o", tmp_path / "f", "--set", "rollout.engine=auto", "-q")
+    assert done.returncode == 0, done.stderr
 
 
 def test_filter_exit_codes(cli: Cli, drawn: Path, tmp_path: Path) -> None:
