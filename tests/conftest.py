@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import rollouts, tiny
+from tests import overthinker, rollouts, tiny
 from vpgea.config import RunConfig
 from vpgea.resolve import resolve
 
@@ -19,6 +19,14 @@ TRAIN_STEPS = 100
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An R1-like model (its prompt opens `<think>`) that has learned to think, end, and sometimes be right."""
     return tiny.make_model(tmp_path_factory.mktemp("tiny-model"), train_steps=TRAIN_STEPS)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rollout of eight testbed questions in four chunks; tests that change it copy it."""
+    folder = tmp_path_factory.mktemp("drawn") / "rollout"
+    rollouts.run(overthinker.config(), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

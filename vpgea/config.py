@@ -265,15 +265,16 @@ class DistillConfig(Section):
     @property
     def reads_teacher(self) -> bool:
         """Whether a term takes the teacher from the filter's folder."""
-        return self._is_dense and self.teacher == "stored"
+        return self.is_dense and self.teacher == "stored"
 
     @property
     def runs_teacher(self) -> bool:
         """Whether a term needs a forward pass of the teacher."""
-        return self._is_dense and self.teacher != "stored"
+        return self.is_dense and self.teacher != "stored"
 
     @property
-    def _is_dense(self) -> bool:
+    def is_dense(self) -> bool:
+        """Whether the forward KL runs over the vocabulary, and so needs a teacher."""
         return self.kl_form != "sampled" and self.kl_weight > 0
 
 

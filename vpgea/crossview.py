@@ -20,7 +20,7 @@ from vpgea.grading.pool import GraderPool
 from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
 from vpgea.progress import Progress
 from vpgea.questions import Question
-from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR, sample_seed
+from vpgea.records import IDENTITY, MEASUREMENTS, POSTERIOR, PRIOR, sample_seed
 from vpgea.stopping import StopRequest
 from vpgea.views import Views
 
@@ -99,7 +99,7 @@ class CrossView:
                 **blank,
                 "check_tokens": 0,
                 "score_tokens": 0,
-                **{name: path.row[name] for name in ("round", "question_id", "view", "sample_index")},
+                **{name: path.row[name] for name in IDENTITY},
                 "status": path.grade.status.value,
                 "extracted": path.grade.extracted,
                 "detail": path.grade.detail,
@@ -115,15 +115,17 @@ class CrossView:
         """
         count = self.config.filter.teacher_top_k
         rows = [row for row in rows if row["view"] == POSTERIOR]
-        requests = []
+        requests, prompts = [], dict[str, list[int]]()
         for row in rows:
-            question = Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
-            prompt = self.views.posterior_prompt(question)
+            question = Question.from_row(row)
+            if question.id not in prompts:
+                prompts[question.id] = self.views.posterior_prompt(question)
+            prompt = prompts[question.id]
             requests.append(ScoreRequest(prompt + list(row["completion_ids"][: row["thinking_tokens"]]), len(prompt)))
         found = self._in_slices(partial(self.engine.top_logprobs, k=count), requests)
         return [
             {
-                **{name: row[name] for name in ("round", "question_id", "view", "sample_index")},
+                **{name: row[name] for name in IDENTITY},
                 "top_k": count,
                 "top_ids": top.ids.ravel(),
                 "top_logprobs": top.logprobs.ravel(),
@@ -138,7 +140,7 @@ class CrossView:
         prompts: dict[str, list[int]] = {}
         paths = []
         for row, grade in zip(rows, grades, strict=True):
-            question = Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
+            question = Question.from_row(row)
             prompt = prompts.setdefault(question.id, self.views.prior_prompt(question))
             z = list(row["completion_ids"][: row["thinking_tokens"]])
             paths.append(Path(row, question, prompt, z, self.views.decode(z), grade))

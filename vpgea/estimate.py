@@ -334,9 +334,7 @@ class Estimator:
         reference = options.reference_weight > 0
         copies = (reference + (options.runs_teacher and options.teacher == "round")) if is_full else 0
         autocast = self.weights if is_full and self.dtype_bytes < 4 else 0
-        loss = _LOSS_BYTES[options.reference_kl if reference else "none"] + _DENSE_BYTES * (
-            options.runs_teacher or options.reads_teacher
-        )
+        loss = _LOSS_BYTES[options.reference_kl if reference else "none"] + _DENSE_BYTES * options.is_dense
         return {
             "weights": (autocast if is_full else self.weights) + copies * 4 * self.shape.parameters,
             "gradients and optimiser": _ADAM_BYTES * trained,

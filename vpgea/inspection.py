@@ -18,12 +18,11 @@ import pyarrow.compute as pc
 from vpgea.config import RunConfig, value_of
 from vpgea.errors import UsageError
 from vpgea.problems import FIELDS
-from vpgea.records import POSTERIOR, PRIOR
+from vpgea.records import IDENTITY, POSTERIOR, PRIOR
 from vpgea.resolve import load
 from vpgea.runs import Manifest, chunk_paths, part_folders
 from vpgea.shards import damaged, iterate_rows, read_json, read_table, shard_files, sidecar_path
 
-IDENTITY = ("round", "question_id", "view", "sample_index")
 _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 # What a shard holds is told by a column that only its schema has.
 _SHARD_KINDS = {

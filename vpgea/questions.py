@@ -12,7 +12,7 @@ import json
 import math
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -52,6 +52,11 @@ class Question:
     text: str
     answer: str
     options: tuple[str, ...] = ()
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Question:
+        """The question that a row of SAMPLES was drawn for."""
+        return cls(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
 
 
 @dataclass(frozen=True)

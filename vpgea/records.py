@@ -28,6 +28,8 @@ _IDENTITY_FIELDS = [
     pa.field("sample_index", pa.int32(), nullable=False),
 ]
 
+IDENTITY = tuple(field.name for field in _IDENTITY_FIELDS)
+
 _PROVENANCE_FIELDS = [
     pa.field("model_fingerprint", TEXT, nullable=False),
     pa.field("template_fingerprint", TEXT, nullable=False),

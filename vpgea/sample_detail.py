@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from vpgea.config import ModelConfig
 from vpgea.errors import UsageError
-from vpgea.inspection import IDENTITY, Source, chunks, require_rows
+from vpgea.inspection import Source, chunks, require_rows
 from vpgea.modeling.load import load_tokenizer, model_folder
-from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR
+from vpgea.records import IDENTITY, MEASUREMENTS, POSTERIOR, PRIOR
 from vpgea.shards import read_json, read_table
 
 # Measured columns that are numbers or words for people to read; ids and log-probabilities stand with the tokens.

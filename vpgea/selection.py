@@ -296,7 +296,7 @@ def _write_sets(
     prompts: dict[str, tuple[list[int], list[int]]] = {}
     for row in read_table(rollout_path).to_pylist():
         sample = by_key[row["round"], row["question_id"], row["view"], row["sample_index"]]
-        question = Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
+        question = Question.from_row(row)
         if question.id not in prompts:
             prompts[question.id] = views.prior_prompt(question), views.posterior_prompt(question)
         prior_prompt, posterior_prompt = prompts[question.id]

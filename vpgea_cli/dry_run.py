@@ -53,7 +53,7 @@ def show_rollout(plan: RolloutPlan, output: Output) -> None:
 def show_filter(config: RunConfig, rollout_dir: Path, output: Output) -> None:
     """The checks of a rollout's samples. Their lengths are known, and which of them are correct is not."""
     rows = [row for path in chunk_paths(rollout_dir) for row in read_table(path, columns=_COLUMNS).to_pylist()]
-    questions = {row["question_id"]: _question(row) for row in rows}
+    questions = {row["question_id"]: Question.from_row(row) for row in rows}
     views, estimator = load_views(config), _estimator(config)
     prompts = {
         view: dict(zip(questions, _prompts(views, list(questions.values()), view).tolist(), strict=True))
@@ -264,10 +264,6 @@ def _preview(views: Views, question: str, view: View, ids: list[int]) -> PromptP
     tokenizer = views.tokenizer
     text = tokenizer.decode(ids, skip_special_tokens=False)
     return PromptPreview(view, question, text, ids, tokenizer.convert_ids_to_tokens(ids))
-
-
-def _question(row: Mapping[str, Any]) -> Question:
-    return Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
 
 
 def _key_rows(config: RunConfig) -> list[list[str]]:

@@ -23,14 +23,6 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rollout of eight questions in four chunks, long enough to be killed in the midst of its filter."""
-    folder = tmp_path_factory.mktemp("cli-filter") / "rollout"
-    rollouts.run(overthinker.config(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The testbed's configuration as a file."""
     sections: dict[str, Any] = {}

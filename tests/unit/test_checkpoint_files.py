@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tests import tiny
-from vpgea.engines.sglang.adapters import adapter_rank, require_room, require_servable
+from vpgea.engines.sglang.adapters import require_room, require_servable
 from vpgea.engines.sglang.base_weights import wrongly_moved
 from vpgea.engines.sglang.facts import Facts
 from vpgea.errors import UsageError
-from vpgea.modeling.adapter_files import adapter_fingerprint, adapter_has_effect, require_adapter_fits
+from vpgea.modeling.adapter_files import adapter_fingerprint, adapter_has_effect, adapter_rank, require_adapter_fits
 from vpgea.modeling.checkpoint_files import (
     fused_checksums,
     fused_names,

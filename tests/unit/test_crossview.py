@@ -70,7 +70,7 @@ def thinking(row: Row) -> list[int]:
 
 
 def question_of(row: Row) -> Question:
-    return Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
+    return Question.from_row(row)
 
 
 def measure(config: RunConfig, views: Views, engine: Any, rows: Sequence[Row], **options: Any) -> list[Row]:

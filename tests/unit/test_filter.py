@@ -32,14 +32,6 @@ class NoEngine(EngineLease):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rollout of eight testbed questions in four chunks; tests that change it copy it."""
-    folder = tmp_path_factory.mktemp("filter") / "rollout"
-    rollouts.run(overthinker.config(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def undisturbed(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("filter") / "undisturbed"
     filter_rollout(overthinker.config(), drawn, folder)

@@ -27,15 +27,9 @@ K = vocabulary_size(overthinker.config().model) - 1  # the tail is one token: no
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stored") / "rollout"
-    rollouts.run(overthinker.config(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stored(drawn: Path) -> Path:
-    filter_rollout(overthinker.config(filter__teacher_top_k=K), drawn, folder := drawn.parent / "filter")
+def stored(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stored") / "filter"
+    filter_rollout(overthinker.config(filter__teacher_top_k=K), drawn, folder)
     return folder
 
 

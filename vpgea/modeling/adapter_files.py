@@ -19,6 +19,10 @@ def adapter_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def adapter_rank(folder: Path) -> int:
+    return int(read_json(folder / "adapter_config.json")["r"])
+
+
 def adapter_has_effect(folder: Path) -> bool:
     """False when every B is zero: a new adapter, which changes nothing yet."""
     return any(not is_zero(tensor) for name, tensor in read_tensors(folder).items() if ".lora_B." in name)
@@ -35,7 +39,7 @@ def adapter_modules(folder: Path) -> dict[str, dict[str, StoredTensor]]:
 
 def require_adapter_fits(adapter: Path, base: Path) -> None:
     """Raise UsageError unless every matrix of the adapter stands on one of the base's, with the right shapes."""
-    rank = int(read_json(adapter / "adapter_config.json")["r"])
+    rank = adapter_rank(adapter)
     weights = read_tensors(base)
     for module, pair in adapter_modules(adapter).items():
         weight = weights.get(f"{module}.weight")

@@ -41,10 +41,6 @@ def require_servable(adapter: Path, base: Path) -> None:
     require_adapter_fits(adapter, base)
 
 
-def adapter_rank(adapter: Path) -> int:
-    return int(read_json(adapter / "adapter_config.json")["r"])
-
-
 def require_room(rank: int, facts: Facts) -> None:
     """Raise UsageError where the server takes no adapters, or none of this rank."""
     if facts.is_router:

@@ -19,8 +19,8 @@ from vpgea.config import ModelConfig, RunConfig
 from vpgea.engines.sglang.endpoints import Endpoint
 from vpgea.engines.sglang.installation import CPU_RECIPE, find_python, installed_versions, isolated_environment, recipe
 from vpgea.errors import UsageError
+from vpgea.modeling.adapter_files import adapter_rank
 from vpgea.modeling.load import adapter_folder, context_length, model_fingerprint, model_folder
-from vpgea.shards import read_json
 
 _OWN_OPTIONS = {  # what the server's user relies on, and the way to set it
     "--host": "--host of `vpgea serve`",
@@ -188,7 +188,7 @@ def _on_gpu(model: ModelConfig, python: Path) -> bool:
 def _lora_ranks(config: RunConfig) -> list[int]:
     """Ranks of the adapters that the run can bring: the one given, and those to be trained."""
     folder = adapter_folder(config.model)
-    given = [int(read_json(folder / "adapter_config.json")["r"])] if folder else []
+    given = [adapter_rank(folder)] if folder else []
     return given + ([config.distill.lora.rank] if config.distill.train == "lora" else [])
 
 

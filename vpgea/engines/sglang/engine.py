@@ -138,12 +138,11 @@ class SglangEngine:
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         """See Engine.score."""
-        scores: list[np.ndarray] = [np.empty(0, np.float32)] * len(requests)
 
         def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> np.ndarray:
             return wire.read_scores(answer, request, served, self.vocabulary)
 
-        return self._read(requests, 0, read, scores)
+        return self._read(requests, 0, read, np.empty(0, np.float32))
 
     def top_logprobs(self, requests: Sequence[ScoreRequest], k: int) -> list[TopLogprobs]:
         """See Engine.top_logprobs."""
@@ -152,20 +151,21 @@ class SglangEngine:
         def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> TopLogprobs:
             return wire.read_top_logprobs(answer, request, served, k)
 
-        return self._read(requests, k, read, [empty] * len(requests))
+        return self._read(requests, k, read, empty)
 
     def _read(
         self,
         requests: Sequence[ScoreRequest],
         top: int,
         read: Callable[[dict[str, Any], ScoreRequest, wire.Served], T],
-        values: list[T],
+        empty: T,
     ) -> list[T]:
-        """`values` with what `read` makes of each answer; requests without a position to score are not sent.
+        """What `read` makes of each answer; `empty` for requests without a position to score, which are not sent.
 
         Sent in the order of their ids, so that what shares a prefix comes together.
         """
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        values = [empty] * len(requests)
         order = sorted(
             (index for index, request in enumerate(requests) if request.start < len(request.ids)),
             key=lambda index: list(requests[index].ids),

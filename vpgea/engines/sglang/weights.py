@@ -17,13 +17,13 @@ import numpy as np
 
 from vpgea.config import DistillConfig, ModelConfig
 from vpgea.engines.base import ScoreRequest
-from vpgea.engines.sglang.adapters import adapter_rank, bring_adapter, require_room, require_servable
+from vpgea.engines.sglang.adapters import bring_adapter, require_room, require_servable
 from vpgea.engines.sglang.base_weights import bring_base, require_same_checksums
 from vpgea.engines.sglang.client import Refused, ServerClient, Unreachable
 from vpgea.engines.sglang.facts import CALL_S, Facts, Wanted, cannot_see, read_facts, router_cannot
 from vpgea.engines.sglang.wire import Aborted, Served, read_scores, score_payload
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.adapter_files import adapter_has_effect
+from vpgea.modeling.adapter_files import adapter_has_effect, adapter_rank
 from vpgea.modeling.load import vocabulary_size
 from vpgea.shards import read_json
 
