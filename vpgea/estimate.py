@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vpgea.config import RunConfig
-from vpgea.engines.transformers import score_rows
+from vpgea.engines.transformers import SCORE_TOKENS
 from vpgea.evaluate import as_rollout
 from vpgea.hardware import Hardware
+from vpgea.modeling.head import CHUNK_LOGITS
 from vpgea.modeling.load import torch_dtype
 from vpgea.modeling.shape import ModelShape
 from vpgea.rollout import BYTES_PER_TOKEN
@@ -28,12 +29,9 @@ _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained pa
 _TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
 _CHECKPOINT_BYTES = 12  # float32 weight and two moments
 
-# Bytes alive per token (or row) and vocabulary entry at the worst moment, seen with torch 2.13 on a CPU in float32 and
-# bfloat16: sampling, what top-k or top-p add to it, scoring, the loss with its gradient by the form of the reference
-# KL, and what the dense forms add to it.
-_SAMPLING_BYTES, _TRUNCATION_BYTES, _SCORING_BYTES = 26, 8, 9
-_LOSS_BYTES = {"none": 17, "k2": 21, "exact": 38}
-_DENSE_BYTES = 9
+# Bytes alive per row and vocabulary entry at the worst moment of sampling, seen with torch 2.13 on a CPU in float32 and
+# bfloat16, and what top-k or top-p add to it.
+_SAMPLING_BYTES, _TRUNCATION_BYTES = 26, 8
 
 
 @dataclass(frozen=True)
@@ -203,8 +201,8 @@ class Estimator:
         if checks.counterfactual:
             scored.append(candidates.end)
         ends = np.concatenate(scored)
-        rows = min(len(ends), score_rows(batch, _longest(ends), self.shape.vocabulary))
-        work.append(self._read(ends, len(ends) / max(rows, 1)))
+        together = max(_longest(ends), min(SCORE_TOKENS, batch * _longest(ends), int(ends.sum())))
+        work.append(self._read(ends, ends.sum() / max(together, 1)))
         tokens = int(prior.completion.sum() + posterior.completion.sum())
         peaks = [
             self._sampling_memory(_longest(starts), _longest(starts) + cap, len(starts) * n, n)
@@ -219,12 +217,16 @@ class Estimator:
             tokens * (BYTES_PER_TOKEN + 4)
             + int(prior.prompt.sum() + posterior.prompt.sum()) * 8
             + int(posterior.completion.sum()) * checks.teacher_top_k * _TOP_BYTES,
-            max([self._scoring_memory(rows, _longest(ends)), *peaks], key=lambda memory: sum(memory.values())),
+            max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
             sum(map(self._seconds, work)) / self.hardware.devices,
         )
 
-    def distill(self, prior: Paths, posterior: Paths, posterior_prompts: Lengths) -> PhaseEstimate:
+    def distill(
+        self, prior: Paths, posterior: Paths, posterior_prompts: Lengths, batch_tokens: int | None = None
+    ) -> PhaseEstimate:
         """Phase 3 over the paths that carry a gradient, on one device. posterior_prompts: for the dense teacher.
+
+        batch_tokens: of the largest micro-batch, padding included, where it is known.
 
         A pass forward costs F; backward 2 F, or F where only an adapter's gradients are wanted (weights stay as they
         are, activations are differentiated). The reference and the dense forms' teacher cost F each, and so do the
@@ -233,13 +235,13 @@ class Estimator:
         options = self.config.distill
         is_full = options.train == "full"
         ends = np.concatenate([prior.end, posterior.end])
-        steps = -(-len(ends) // options.micro_batch_size)
-        forward = self._read(ends, steps)
-        factor = (3.0 if is_full else 2.0) + (options.reference_weight > 0)
-        work = forward.times(factor * options.epochs) + self._read(prior.end, len(prior.end) / options.micro_batch_size)
+        batch = max(_longest(ends), min(options.max_tokens_per_batch, int(ends.sum())))
+        forward = self._read(ends, ends.sum() / max(batch, 1))
+        factor = (3.0 if is_full else 2.0) + (options.reference_weight > 0) + options.gradient_checkpointing
+        work = forward.times(factor * options.epochs) + self._read(prior.end, prior.end.sum() / max(batch, 1))
         if options.runs_teacher:
             teacher = posterior_prompts + posterior.completion
-            work += self._read(teacher, len(teacher) / options.micro_batch_size).times(options.epochs)
+            work += self._read(teacher, teacher.sum() / max(batch, 1)).times(options.epochs)
         trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
         published = self.weights if is_full else 4 * trained
         return PhaseEstimate(
@@ -249,7 +251,7 @@ class Estimator:
             int(prior.completion.sum() + posterior.completion.sum()) * options.epochs,
             work.flops,
             2 * _CHECKPOINT_BYTES * trained + published + 4 * int(prior.completion.sum()),
-            self._training_memory(trained, min(options.micro_batch_size, len(ends)), _longest(ends)),
+            self._training_memory(trained, batch if batch_tokens is None else batch_tokens),
             self._seconds(work),
         )
 
@@ -312,34 +314,44 @@ class Estimator:
             "activations": -(-rows // samples) * prompt * self._forward_bytes_per_token(),
         }
 
-    def _scoring_memory(self, rows: int, longest: int) -> dict[str, int]:
+    def _scoring_memory(self, tokens: int) -> dict[str, int]:
         """Peak of one scoring pass, which has no cache."""
         return {
             "weights": self.weights,
-            "logits": rows * longest * self.shape.vocabulary * _SCORING_BYTES,
-            "activations": rows * longest * self._forward_bytes_per_token(),
+            "logits": self._chunk_logits(tokens) * (self.dtype_bytes + 2),
+            "activations": tokens * self._forward_bytes_per_token(),
         }
+
+    def _chunk_logits(self, tokens: int) -> int:
+        """Logits that exist at a time."""
+        return min(max(CHUNK_LOGITS, self.shape.vocabulary), tokens * self.shape.vocabulary)
 
     def _forward_bytes_per_token(self) -> int:
         """Without gradient one layer is alive: its hidden states in and out, and the two wide vectors of its MLP."""
         return (4 * self.shape.hidden + 2 * self.shape.intermediate) * self.dtype_bytes
 
-    def _training_memory(self, trained: int, rows: int, longest: int) -> dict[str, int]:
-        """Weights, optimiser, frozen copies in float32, and the activations and logits of one micro-batch.
+    def _training_memory(self, trained: int, tokens: int) -> dict[str, int]:
+        """Weights, optimiser, frozen copies in float32, and what one micro-batch of `tokens` keeps.
 
-        Full fine-tuning keeps its float32 weights with the optimiser, and autocast a copy of them in its own dtype.
+        Full fine-tuning keeps its float32 weights with the optimiser, and autocast a copy of them in its own dtype. The
+        head works chunk by chunk: logits and their gradient, the logits of each frozen role, and, where the head is
+        trained, the sum of its gradient and one chunk's. With gradient checkpointing one layer at a time keeps what all
+        would; of the others there is their input.
         """
-        options, tokens = self.config.distill, rows * longest
+        options, shape = self.config.distill, self.shape
         is_full = options.train == "full"
         reference = options.reference_weight > 0
-        copies = (reference + (options.runs_teacher and options.teacher == "round")) if is_full else 0
+        copies = (reference + (options.runs_teacher and options.teacher in ("round", "ema"))) if is_full else 0
         autocast = self.weights if is_full and self.dtype_bytes < 4 else 0
-        loss = _LOSS_BYTES[options.reference_kl if reference else "none"] + _DENSE_BYTES * options.is_dense
+        logits = self._chunk_logits(tokens) * self.dtype_bytes * (2 + reference + options.runs_teacher)
+        head = 8 * shape.vocabulary * shape.hidden if is_full else 0
+        layers = 1 if options.gradient_checkpointing else shape.layers
+        inputs = shape.layers * shape.hidden * self.dtype_bytes if options.gradient_checkpointing else 0
         return {
-            "weights": (autocast if is_full else self.weights) + copies * 4 * self.shape.parameters,
+            "weights": (autocast if is_full else self.weights) + copies * 4 * shape.parameters,
             "gradients and optimiser": _ADAM_BYTES * trained,
-            "activations": tokens * self.shape.layers * self.saved_bytes_per_token(),
-            "logits": tokens * self.shape.vocabulary * loss,
+            "activations": tokens * (layers * self.saved_bytes_per_token() + inputs),
+            "logits": logits + head,
         }
 
     def saved_bytes_per_token(self) -> int:

@@ -13,16 +13,17 @@ from torch import Tensor
 
 from vpgea import __version__
 from vpgea.config import ModelConfig, RunConfig
-from vpgea.distill import RELOAD_TOLERANCE, trained, trained_model
+from vpgea.distill import trained, trained_model
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.inspection import read_manifest
 from vpgea.loop import best_round, round_dir
 from vpgea.modeling.load import load_model, model_fingerprint, model_folder
-from vpgea.modeling.logprobs import next_token_logits, token_logprobs
+from vpgea.modeling.policy import completion_logprobs
 from vpgea.resolve import load, resolve
 from vpgea.runs import content_fingerprint, open_complete
 from vpgea.shards import file_checksum, read_json, write_json
 from vpgea.training.checkpoint import publish_folder
+from vpgea.training.publish import RELOAD_TOLERANCE
 
 RECORD = "vpgea_export.json"
 CANARY = "vpgea_canary.json"
@@ -269,10 +270,7 @@ def _plain_transformers(folder: Path, config: ModelConfig) -> Any:
 def _canary_logprobs(model: Any, canary: dict[str, Any]) -> Tensor:
     """float32 (T,): log-probabilities of the canary's completions, paths in order."""
     sequences, starts = [path["ids"] for path in canary["paths"]], [path["start"] for path in canary["paths"]]
-    targets = torch.cat([torch.tensor(ids[start:]) for ids, start in zip(sequences, starts, strict=True)])
-    with torch.inference_mode():
-        logits = next_token_logits(model, sequences, starts, model.device)
-        return token_logprobs(logits, targets.to(logits.device)).float().cpu()
+    return completion_logprobs(model, sequences, starts).float().cpu()
 
 
 def _require_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:

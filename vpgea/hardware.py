@@ -63,7 +63,6 @@ NAMED: dict[str, Hardware] = {
 
 def measure(device: torch.device, dtype: torch.dtype) -> Hardware:
     """Rates of a device of this machine, from about 0.3 s of multiplying and copying; rough by nature."""
-    import psutil
     import torch
 
     on_gpu = device.type == "cuda"
@@ -79,8 +78,18 @@ def measure(device: torch.device, dtype: torch.dtype) -> Hardware:
         flops=multiplications * 2 * side**3,
         bandwidth=copies * 2 * block,  # read and written
         overhead_s=GPU_OVERHEAD_S if on_gpu else CPU_OVERHEAD_S,
-        memory_bytes=torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available,
+        memory_bytes=free_memory(device),
     )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process could still take on a device of this machine."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def _per_second(work: Callable[[], object], wait: Callable[[], None] | None) -> float:

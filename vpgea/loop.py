@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vpgea.config import RunConfig, identity_of
-from vpgea.distill import distill, trained_model
+from vpgea.distill import distill, trained_model, warnings_of
 from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.evaluate import evaluate
@@ -98,6 +98,9 @@ class Loop:
                 on_round(line)
             self._settle(lines)
             for index in range(len(lines) - 1, self.config.loop.rounds):
+                if reason := ended_early(self.config, lines):
+                    self.reporter.warn(f"the loop ends after round {index - 1}: {reason}")
+                    break
                 lines.append(self._round(index, lines, lease))
                 on_round(lines[-1])
                 self._settle(lines)
@@ -173,6 +176,8 @@ class Loop:
         steps = -(-drawn["questions"] // config.distill.questions_per_step) * config.distill.epochs
         with self.reporter.progress(steps, f"{label} distill: steps") as progress:
             training = distill(config, folder / "filter", folder / "distill", stop=self.stop, progress=progress)
+        for warning in warnings_of(training):
+            self.reporter.warn(f"{label} distill: {warning}")
         tuned = config.model_copy(update={"model": trained_model(config, folder / "distill")})
         results = self._evaluate(tuned, folder / "eval", label, lease)
         return {
@@ -270,6 +275,15 @@ def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:
     too_low = last["accuracy"] < base["accuracy"] - config.loop.accuracy_margin
     reached = target is not None and last["tokens"] <= target
     return 0.0 if too_low or reached else config.filter.utility.length_price
+
+
+def ended_early(config: RunConfig, lines: Sequence[dict[str, Any]]) -> str | None:
+    """Why no further round is to follow, if so: held-out accuracy has left its band."""
+    band = config.loop.max_accuracy_drop
+    base, last = lines[0]["accuracy"], lines[-1]["accuracy"]
+    if band is None or last >= base - band:
+        return None
+    return f"held-out accuracy is {last:.3f}, the base's {base:.3f}, and loop.max_accuracy_drop {band:g}"
 
 
 def best_round(run_dir: Path, config: RunConfig) -> int | None:

@@ -22,6 +22,7 @@ from vpgea.rollout import RolloutPlan, samples_per_question
 from vpgea.runs import chunk_paths
 from vpgea.shards import read_table
 from vpgea.strict_yaml import scalar
+from vpgea.training.batching import micro_batches
 from vpgea.training.data import TrainingPath, TrainingSet
 from vpgea.views import PromptPreview, Views
 from vpgea_cli.output import Output, aligned, duration
@@ -114,16 +115,26 @@ def show_distill(config: RunConfig, data: TrainingSet, output: Output) -> None:
             "steps": data.total_steps,
         },
         [shown[key] for key in sorted(shown, key=lambda key: (key[0], key[1] != PRIOR)) if key[0] in first],
-        [
-            estimator.distill(
-                _training_paths(prior),
-                _training_paths(posterior),
-                _array(
-                    0 if path.posterior_prompt_ids is None else len(path.posterior_prompt_ids) for path in posterior
-                ),
-            )
-        ],
+        [_training(estimator, data)],
         "the selected paths' own lengths",
+    )
+
+
+def training_memory_warning(config: RunConfig, data: TrainingSet) -> str | None:
+    """What to say before a training that will not fit: on a CPU the system would end it without a word."""
+    device = torch_device(config.model)
+    machine = hardware.Hardware("this device", 1.0, 1.0, 0.0, hardware.free_memory(device))
+    return _too_large(_training(Estimator(config, read_shape(config.model), machine), data), machine)
+
+
+def _training(estimator: Estimator, data: TrainingSet) -> PhaseEstimate:
+    """The training step over the paths that carry a gradient."""
+    posterior = [path for path in data.paths if not path.is_prior]
+    return estimator.distill(
+        _training_paths([path for path in data.paths if path.is_prior]),
+        _training_paths(posterior),
+        _array(0 if path.posterior_prompt_ids is None else len(path.posterior_prompt_ids) for path in posterior),
+        _largest_batch(estimator.config, data, estimator.shape.hidden),
     )
 
 
@@ -175,11 +186,8 @@ def _show(
     """The one result: an object with --json, else a page of text."""
     config, machine = estimator.config, estimator.hardware
     for estimate in estimates:
-        if estimate.peak_memory > machine.memory_bytes:
-            output.warn(
-                f"{estimate.phase} would need {_bytes(estimate.peak_memory)} of memory, and {machine.name} has "
-                f"{_bytes(machine.memory_bytes)}: lower rollout.batch_size, distill.micro_batch_size or the caps"
-            )
+        if too_large := _too_large(estimate, machine):
+            output.warn(too_large)
     if output.as_json:
         output.result(
             {
@@ -203,6 +211,18 @@ def _show(
         "nothing was written",
     ]
     output.result("\n\n".join(parts))
+
+
+def _too_large(estimate: PhaseEstimate, machine: hardware.Hardware) -> str | None:
+    if estimate.peak_memory <= machine.memory_bytes:
+        return None
+    ways = {
+        "distill": "lower distill.max_tokens_per_batch, use --gradient-checkpointing, --dtype bfloat16 or an adapter",
+    }
+    return (
+        f"{estimate.phase} would need {_bytes(estimate.peak_memory)} of memory, and {machine.name} has "
+        f"{_bytes(machine.memory_bytes)} free: {ways.get(estimate.phase, 'lower rollout.batch_size or the caps')}"
+    )
 
 
 def estimate_table(estimates: Sequence[PhaseEstimate]) -> list[str]:
@@ -245,6 +265,18 @@ def _prompts(views: Views, questions: Sequence[Question], view: View) -> Lengths
     """Tokens of each question's prompt, (N,)."""
     render = views.prior_prompt if view == PRIOR else views.posterior_prompt
     return _array(len(render(question)) for question in questions)
+
+
+def _largest_batch(config: RunConfig, data: TrainingSet, hidden: int) -> int:
+    """Tokens of the largest micro-batch, padding included."""
+    options = config.distill
+    largest = 0
+    for index in range(data.steps_per_epoch):
+        paths = data.step(index).paths
+        for (batch,) in micro_batches(paths, options.max_tokens_per_batch, packing=options.packing, hidden=hidden):
+            lengths = [path.length for path in batch]
+            largest = max(largest, sum(lengths) if options.packing else len(lengths) * max(lengths))
+    return largest
 
 
 def _training_paths(paths: Sequence[TrainingPath]) -> Paths:

@@ -115,7 +115,10 @@ def _as_told(error: Exception) -> VpgeaError:
         mend = "free some space or choose another --output-dir, then run the same command again: it continues"
         return VpgeaError(what, why=refused, mend=mend)
     if _is_out_of_memory(error):
-        mend = "lower rollout.batch_size, distill.micro_batch_size or max_new_tokens, then run the command again"
+        mend = (
+            "lower rollout.batch_size, max_new_tokens or distill.max_tokens_per_batch, or use --gradient-checkpointing "
+            "and --dtype bfloat16 for distill; `--dry-run` says how much memory a phase needs; then run it again"
+        )
         return VpgeaError(what, why="the memory of the device or machine does not suffice", mend=mend)
     mend = "VPGEA_DEBUG=1 shows where it happened; `vpgea doctor` checks the environment"
     return VpgeaError(what, why="a bug in vpgea or something in the environment that it did not expect", mend=mend)

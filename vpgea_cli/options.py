@@ -34,6 +34,9 @@ ServerUrlOption = Annotated[
     str | None,
     typer.Option("--server-url", help="URLs of SGLang servers with commas between them, or a file that lists them."),
 ]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", help="float32, bfloat16, float16; auto: bfloat16 on a GPU, else float32.")
+]
 AdapterOption = Annotated[str | None, typer.Option("--adapter", help="peft adapter folder on top of the model.")]
 ServerPythonOption = Annotated[
     str | None, typer.Option("--sglang-python", help="Python of the environment that holds SGLang.")

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from vpgea.errors import UsageError
 from vpgea.stopping import StopRequest
 from vpgea_cli.options import go_offline
 from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
+
+if TYPE_CHECKING:
+    from vpgea.training.ranks import Ranks
 
 Inherited = list[tuple[str, dict[str, Any]]]
 
@@ -33,6 +38,22 @@ def inherited_from(folder: Path, phase: str) -> Inherited:
     recorded = open_complete(folder, phase).config
     kept = {key: value for key, value in recorded.items() if not key.startswith("sglang.")}
     return [(f"{phase} folder {folder}", kept)]
+
+
+@contextmanager
+def with_ranks(output: Output) -> Iterator[Ranks]:
+    """The processes that were started to train together. Only rank 0 speaks, where not another one alone failed."""
+    from vpgea.errors import Stopped
+    from vpgea.training.ranks import OtherRankFailed, joined_ranks
+
+    with joined_ranks() as ranks:
+        output.quiet = output.quiet or not ranks.is_first
+        try:
+            yield ranks
+        except (OtherRankFailed, Stopped) as error:
+            if ranks.is_first:
+                raise
+            raise typer.Exit(error.exit_code) from error
 
 
 @contextmanager

@@ -149,8 +149,8 @@ _THREE = {"why": "because", "mend": "so"}
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "BrokenPipeError"),  # stdout is fine: it was another pipe
         (OSError(errno.ENOSPC, "No space left on device"), 1, "the disk is full"),
         (MemoryError(), 1, "memory"),
-        (OutOfMemoryError("CUDA out of memory"), 1, "distill.micro_batch_size"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, "distill.micro_batch_size"),
+        (OutOfMemoryError("CUDA out of memory"), 1, "distill.max_tokens_per_batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, "distill.max_tokens_per_batch"),
         (typer.Exit(7), 7, ""),
     ],
 )

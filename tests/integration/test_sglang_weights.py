@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import overthinker, rollouts, servers, tiny
+from tests.whole_logits import next_token_logits
 from vpgea.config import DistillConfig, LoraConfig, ModelConfig
 from vpgea.engines.sglang.adapters import loaded_adapters
 from vpgea.engines.sglang.client import Refused, ServerClient, Unreachable, open_session
@@ -30,7 +31,7 @@ from vpgea.engines.sglang.wire import Served
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.checkpoint_files import write_checksums
 from vpgea.modeling.load import load_model, model_fingerprint
-from vpgea.modeling.logprobs import next_token_logits, token_logprobs
+from vpgea.modeling.logprobs import token_logprobs
 
 pytestmark = pytest.mark.sglang
 BASE = overthinker.ROOT / "base-global"

@@ -14,18 +14,21 @@ from torch import Tensor
 
 from tests import tiny
 from tests.selection_rows import Row, distill_config, sample_rows, write_selection
+from tests.whole_logits import next_token_logits
 from vpgea.config import ModelConfig, RunConfig
-from vpgea.distill import Trainer, distill, learning_rate, trained, trained_model
+from vpgea.distill import distill, trained, trained_model
 from vpgea.errors import QualityGateError, UsageError, VpgeaError
 from vpgea.modeling.load import load_model, model_fingerprint
-from vpgea.modeling.logprobs import next_token_logits, token_logprobs
+from vpgea.modeling.logprobs import token_logprobs
 from vpgea.records import POSTERIOR
 from vpgea.runs import Manifest, PhaseFolder
 from vpgea.shards import read_json
 from vpgea.stopping import StopRequest
 from vpgea.training.checkpoint import load_checkpoint
 from vpgea.training.data import TrainingSet
+from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles
+from vpgea.training.trainer import Trainer, learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_the_adapter_loads_with_plain_peft(model: Path, tmp_path: Path) -> None:
     assert torch.equal(canary_logprobs(loaded, canary), stored)
     assert not torch.allclose(canary_logprobs(load_model(config.model), canary), stored, atol=1e-3)
     assert AutoTokenizer.from_pretrained(folder).eos_token_id is not None
-    assert summary["reload_difference"] == 0
+    assert summary["reload_difference"] < 1e-5  # packed in memory, padded after reloading
     assert summary["model_fingerprint"] == model_fingerprint(trained_model(config, tmp_path / "out"))
     assert not list(tmp_path.glob("out/.*.tmp"))
     assert not (tmp_path / "out" / "parts" / "0-of-1" / "checkpoints").exists()
@@ -106,11 +109,11 @@ def test_weights_that_differ_after_reloading_are_not_published(
 ) -> None:
     save = Roles.save
 
-    def forgetful(self: Roles, folder: Path) -> None:
+    def forgetful(self: Roles, folder: Path, weights: dict[str, Tensor] | None) -> None:
         with torch.no_grad():
             for parameter in self.trainable.values():
                 parameter.add_(0.3)
-        save(self, folder)
+        save(self, folder, weights)
 
     monkeypatch.setattr(Roles, "save", forgetful)
     config = distill_config(model)
@@ -192,14 +195,8 @@ def test_a_step_without_signal_changes_nothing(model: Path, tmp_path: Path, trai
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(model: Path, tmp_path: Path) -> None:
-    config = distill_config(model, distill__questions_per_step=1, distill__checkpoint_every=1)
-    rows = sample_rows(config)
-    write_selection(tmp_path / "finite", config, rows)
-    data = TrainingSet(tmp_path / "finite", config.distill)
-    last = data.questions[data.step(2).paths[0].question]
-    for row in rows:
-        if row["question_id"] == last and row["view"] == POSTERIOR and row["gate"]:
-            row["gate"] = math.inf
+    config = distill_config(model, distill__questions_per_step=1, distill__checkpoint_every=1, distill__max_bad_steps=1)
+    rows = with_infinite_gates(config, tmp_path, [2])
     for _ in range(2):  # it stays so on a second run, which starts from the checkpoint
         with pytest.raises(VpgeaError, match="gradient of step 2 is not finite") as error:
             run(config, tmp_path, rows)
@@ -207,10 +204,51 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(mode
         assert [line["step"] for line in lines_of(tmp_path / "out")] == [0, 1]
     roles = Roles(config)
     optimizer = torch.optim.AdamW(roles.trainable.values())
-    state = load_checkpoint(tmp_path / "out/parts/0-of-1/checkpoints", roles.trainable, optimizer)
+    state = load_checkpoint(tmp_path / "out/parts/0-of-1/checkpoints", roles.trainable, optimizer, Ranks())
     assert state is not None
     assert state["step"] == 2
     assert all(parameter.isfinite().all() for parameter in roles.trainable.values())
+
+
+def with_infinite_gates(config: RunConfig, folder: Path, steps: list[int]) -> list[Row]:
+    """Rows whose gates are infinite in the given optimiser steps."""
+    rows = sample_rows(config)
+    data = TrainingSet(write_selection(folder / "finite", config, rows), config.distill)
+    bad = {data.questions[path.question] for step in steps for path in data.step(step).paths}
+    for row in rows:
+        if row["question_id"] in bad and row["view"] == POSTERIOR and row["gate"]:
+            row["gate"] = math.inf
+    return rows
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model, distill__questions_per_step=1, distill__learning_rate=0.01)
+    rows = with_infinite_gates(config, tmp_path, [1])
+    trainer = trainer_of(config, tmp_path, rows)
+    moved = []
+    for index in range(3):
+        before = {name: parameter.detach().clone() for name, parameter in trainer.trainable.items()}
+        line = trainer.train_step(trainer.data.step(index))
+        trainer.next_step += 1
+        moved.append(any(not torch.equal(parameter, before[name]) for name, parameter in trainer.trainable.items()))
+        assert line["skipped"] == (index == 1)
+    assert moved == [True, False, True]
+    assert all(parameter.isfinite().all() for parameter in trainer.trainable.values())
+    summary = run(config, tmp_path / "whole", rows)
+    assert summary["skipped_steps"] == 1
+    assert sum(line["skipped"] for line in lines_of(tmp_path / "whole" / "out")) == 1
+
+
+@pytest.mark.parametrize(("bad", "fatal"), [([0, 2], False), ([1, 2], True)])
+def test_only_steps_in_a_row_are_fatal(model: Path, tmp_path: Path, bad: list[int], fatal: bool) -> None:
+    config = distill_config(model, distill__questions_per_step=1, distill__max_bad_steps=2)
+    rows = with_infinite_gates(config, tmp_path, bad)
+    if not fatal:
+        assert run(config, tmp_path, rows)["skipped_steps"] == 2
+        return
+    with pytest.raises(VpgeaError, match="step 2 is not finite") as error:
+        run(config, tmp_path, rows)
+    assert "2 steps in a row" in error.value.why
 
 
 def test_schedules() -> None:
@@ -269,9 +307,9 @@ def test_an_adapter_on_a_bfloat16_model_trains_in_float32(model: Path, tmp_path:
     config = distill_config(model, model__dtype="bfloat16", distill__learning_rate=0.01)
     roles = Roles(config)
     assert {parameter.dtype for parameter in roles.trainable.values()} == {torch.float32}
-    assert roles.student.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert roles.student.model.get_input_embeddings().weight.dtype == torch.bfloat16
     summary = run(config, tmp_path)
-    assert summary["reload_difference"] == 0
+    assert summary["reload_difference"] < 1e-5  # packed in memory, padded after reloading
     assert lines_of(tmp_path / "out")[0]["gradient_norm"] > 0
 
 

@@ -11,12 +11,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpgea.modeling.logprobs import token_logprobs
+from vpgea.modeling.logprobs import log_softmax, token_logprobs
 from vpgea.objective import forward_kl
 from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
+from vpgea.objective.vocabulary import vocabulary_sums
 
 T, V = 7, 5
+
+
+# The forms as functions of logits, as a model gives them.
+
+
+def sampled(logits: Tensor, targets: Tensor, gate: Tensor) -> Tensor:
+    return forward_kl.sampled(vocabulary_sums(logits, targets).logprobs, gate)
+
+
+def dense(logits: Tensor, teacher: Tensor, gate: Tensor) -> Tensor:
+    sums = vocabulary_sums(logits, torch.zeros(len(logits), dtype=torch.long), teacher)
+    return forward_kl.dense(sums.guided, sums.teacher, gate)
+
+
+def dense_cv(logits: Tensor, targets: Tensor, teacher: Tensor, gate: Tensor, other: Tensor) -> Tensor:
+    sums = vocabulary_sums(logits, targets, teacher)
+    return forward_kl.dense_cv(sums.logprobs, sums.guided, gate, other)
+
+
+def dense_top_k(logits: Tensor, values: Tensor, ids: Tensor, gate: Tensor) -> Tensor:
+    return forward_kl.dense_top_k(log_softmax(logits), values, ids, gate)
+
+
+def dense_cv_top_k(logits: Tensor, targets: Tensor, values: Tensor, ids: Tensor, gate: Tensor, other: Tensor) -> Tensor:
+    return forward_kl.dense_cv_top_k(log_softmax(logits), targets, values, ids, gate, other)
 
 
 @pytest.fixture
@@ -52,15 +78,15 @@ def top_k_of(teacher: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def test_values_agree_with_the_formulas_written_out(batch: dict[str, Tensor]) -> None:
     pi, q = probabilities(batch["logits"]), probabilities(batch["teacher"])
     targets, gate, other = batch["targets"].tolist(), batch["gate"].tolist(), batch["other"].tolist()
-    found = forward_kl.sampled(batch["logits"], batch["targets"], batch["gate"])
+    found = sampled(batch["logits"], batch["targets"], batch["gate"])
     expected = [-gate[t] * log(pi[t][targets[t]]) for t in range(T)]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
-    found = forward_kl.dense(batch["logits"], batch["teacher"], batch["gate"])
+    found = dense(batch["logits"], batch["teacher"], batch["gate"])
     expected = [gate[t] * sum(q[t][v] * log(q[t][v] / pi[t][v]) for v in range(V)) for t in range(T)]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
-    found = forward_kl.dense_cv(batch["logits"], batch["targets"], batch["teacher"], batch["gate"], batch["other"])
+    found = dense_cv(batch["logits"], batch["targets"], batch["teacher"], batch["gate"], batch["other"])
     expected = [
         -(gate[t] - other[t]) * log(pi[t][targets[t]]) - other[t] * sum(q[t][v] * log(pi[t][v]) for v in range(V))
         for t in range(T)
@@ -68,7 +94,7 @@ def test_values_agree_with_the_formulas_written_out(batch: dict[str, Tensor]) ->
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
     values, ids = top_k_of(batch["teacher"], 2)
-    found = forward_kl.dense_top_k(batch["logits"], values, ids, batch["gate"])
+    found = dense_top_k(batch["logits"], values, ids, batch["gate"])
     expected = []
     for t, top in enumerate(ids.tolist()):
         q_tail, pi_tail = 1 - sum(q[t][v] for v in top), 1 - sum(pi[t][v] for v in top)
@@ -76,7 +102,7 @@ def test_values_agree_with_the_formulas_written_out(batch: dict[str, Tensor]) ->
         expected.append(gate[t] * kl)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
-    found = forward_kl.dense_cv_top_k(batch["logits"], batch["targets"], values, ids, batch["gate"], batch["other"])
+    found = dense_cv_top_k(batch["logits"], batch["targets"], values, ids, batch["gate"], batch["other"])
     expected = []
     for t, top in enumerate(ids.tolist()):
         q_tail, pi_tail = 1 - sum(q[t][v] for v in top), 1 - sum(pi[t][v] for v in top)
@@ -92,11 +118,11 @@ def forms(batch: dict[str, Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
     values, ids = top_k_of(batch["teacher"], 2)
     targets, teacher, gate, other = (batch[key] for key in ("targets", "teacher", "gate", "other"))
     return {
-        "sampled": lambda x: forward_kl.sampled(x, targets, gate),
-        "dense_cv": lambda x: forward_kl.dense_cv(x, targets, teacher, gate, other),
-        "dense": lambda x: forward_kl.dense(x, teacher, gate),
-        "dense_top_k": lambda x: forward_kl.dense_top_k(x, values, ids, gate),
-        "dense_cv_top_k": lambda x: forward_kl.dense_cv_top_k(x, targets, values, ids, gate, other),
+        "sampled": lambda x: sampled(x, targets, gate),
+        "dense_cv": lambda x: dense_cv(x, targets, teacher, gate, other),
+        "dense": lambda x: dense(x, teacher, gate),
+        "dense_top_k": lambda x: dense_top_k(x, values, ids, gate),
+        "dense_cv_top_k": lambda x: dense_cv_top_k(x, targets, values, ids, gate, other),
     }
 
 
@@ -132,10 +158,10 @@ def test_the_teacher_is_never_trained(batch: dict[str, Tensor]) -> None:
     logits, teacher = batch["logits"].requires_grad_(), batch["teacher"].requires_grad_()
     values, ids = top_k_of(teacher, 2)
     losses = [
-        forward_kl.dense(logits, teacher, batch["gate"]),
-        forward_kl.dense_cv(logits, batch["targets"], teacher, batch["gate"], batch["other"]),
-        forward_kl.dense_top_k(logits, values, ids, batch["gate"]),
-        forward_kl.dense_cv_top_k(logits, batch["targets"], values, ids, batch["gate"], batch["other"]),
+        dense(logits, teacher, batch["gate"]),
+        dense_cv(logits, batch["targets"], teacher, batch["gate"], batch["other"]),
+        dense_top_k(logits, values, ids, batch["gate"]),
+        dense_cv_top_k(logits, batch["targets"], values, ids, batch["gate"], batch["other"]),
     ]
     for loss in losses:
         loss.sum().backward(retain_graph=True)
@@ -158,8 +184,8 @@ def test_nothing_accepted_is_exactly_zero(batch: dict[str, Tensor], name: str) -
 
 def test_top_k_is_a_lower_bound_that_tightens(batch: dict[str, Tensor]) -> None:
     gate = torch.ones(T)
-    full = forward_kl.dense(batch["logits"], batch["teacher"], gate)
-    bounds = [forward_kl.dense_top_k(batch["logits"], *top_k_of(batch["teacher"], k), gate) for k in range(1, V)]
+    full = dense(batch["logits"], batch["teacher"], gate)
+    bounds = [dense_top_k(batch["logits"], *top_k_of(batch["teacher"], k), gate) for k in range(1, V)]
     for looser, tighter in itertools.pairwise(bounds):
         assert (looser <= tighter + 1e-12).all()
     assert (bounds[0] < full).all()
@@ -169,11 +195,11 @@ def test_top_k_is_a_lower_bound_that_tightens(batch: dict[str, Tensor]) -> None:
 def test_top_k_floors_the_teachers_tail_and_renormalises_nothing() -> None:
     student = torch.zeros(1, 4, dtype=torch.float64)
     top = torch.tensor([[0.75, 0.25]], dtype=torch.float64).log()  # no mass is left
-    found = forward_kl.dense_top_k(student, top, torch.tensor([[2, 0]]), torch.ones(1, dtype=torch.float64))
+    found = dense_top_k(student, top, torch.tensor([[2, 0]]), torch.ones(1, dtype=torch.float64))
     expected = 0.75 * log(0.75 / 0.25) + 0.25 * log(0.25 / 0.25) + 1e-6 * log(1e-6 / 0.5)
     assert found.item() == pytest.approx(expected, abs=1e-15)
     with pytest.raises(AssertionError, match="tail"):
-        forward_kl.dense_top_k(student[:, :2], top, torch.tensor([[1, 0]]), torch.ones(1))
+        dense_top_k(student[:, :2], top, torch.tensor([[1, 0]]), torch.ones(1))
 
 
 def test_vocabulary_entries_masked_in_both_views_do_no_harm(batch: dict[str, Tensor]) -> None:
@@ -228,10 +254,10 @@ def tree_loss(student: Tensor, paths: list[tuple[int, int]], gates: list[float],
 
 def tree_form(one: dict[str, Tensor], name: str) -> Tensor:
     if name == "dense":
-        return forward_kl.dense(one["logits"], one["teacher"], one["gate"])
+        return dense(one["logits"], one["teacher"], one["gate"])
     if name == "dense_cv":
-        return forward_kl.dense_cv(one["logits"], one["targets"], one["teacher"], one["gate"], one["other"])
-    return forward_kl.sampled(one["logits"], one["targets"], one["gate"])
+        return dense_cv(one["logits"], one["targets"], one["teacher"], one["gate"], one["other"])
+    return sampled(one["logits"], one["targets"], one["gate"])
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -262,9 +288,9 @@ def test_dense_cv_of_the_likeliest_tokens_is_unbiased_too(batch: dict[str, Tenso
             targets = torch.full((T,), one)
             gate, other = (gate_of[token].expand(T) for token in (one, two))
             if name == "sampled":
-                terms = forward_kl.sampled(logits, targets, gate)
+                terms = sampled(logits, targets, gate)
             else:
-                terms = forward_kl.dense_cv_top_k(logits, targets, values, ids, gate, other)
+                terms = dense_cv_top_k(logits, targets, values, ids, gate, other)
             loss = loss + (q[:, one] * q[:, two] * terms).sum()
         (mean[name],) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(mean["dense_cv_top_k"], mean["sampled"], atol=1e-12, rtol=0)

@@ -11,7 +11,6 @@ import torch
 
 from tests import overthinker, rollouts
 from vpgea.config import RunConfig
-from vpgea.distill import Trainer
 from vpgea.errors import UsageError
 from vpgea.filter import filter_rollout
 from vpgea.loop import Loop
@@ -20,8 +19,8 @@ from vpgea.records import POSTERIOR, TEACHER_SHARD
 from vpgea.runs import Manifest, PhaseFolder, chunk_paths
 from vpgea.shards import iterate_rows, sidecar_path
 from vpgea.training.data import TrainingSet
-from vpgea.training.losses import LossTerms
 from vpgea.training.roles import Roles
+from vpgea.training.trainer import Trainer
 
 K = vocabulary_size(overthinker.config().model) - 1  # the tail is one token: nothing is lumped together
 
@@ -46,8 +45,7 @@ def gradient(filter_dir: Path, folder: Path, **dotted: Any) -> tuple[float, dict
     with torch.no_grad():
         for parameter in trainer.trainable.values():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
-    terms = LossTerms()
-    trainer.accumulate(trainer.data.step(0), terms)
+    terms = trainer.accumulate(trainer.data.step(0))
     return terms.kl, {name: p.grad for name, p in trainer.trainable.items() if p.grad is not None}
 
 

@@ -13,7 +13,7 @@ from tests.selection_rows import Row, distill_config, sample_rows, write_selecti
 from vpgea.config import AdvantageConfig
 from vpgea.errors import UsageError
 from vpgea.records import POSTERIOR, PRIOR
-from vpgea.training.data import TrainingPath, TrainingSet, micro_batches
+from vpgea.training.data import TrainingSet
 from vpgea.utility import advantages_and_gates
 
 
@@ -132,15 +132,6 @@ def test_log_probabilities_of_another_distribution_are_not_used(
     data, _ = training_set(model, tmp_path, lambda rows: [{**row, **change} for row in rows])
     assert data.truncated_support
     assert all(np.isnan(path.sampler_logprobs).all() for path in data.paths)
-
-
-def test_micro_batches_hold_every_path_once(model: Path, tmp_path: Path) -> None:
-    paths: list[TrainingPath] = training_set(model, tmp_path)[0].paths
-    batches = micro_batches(paths, 4)
-    assert sorted(path.index for batch in batches for path in batch) == list(range(len(paths)))
-    assert [len(batch) for batch in batches] == [4, 4, 4, 3]
-    lengths = [path.length for batch in batches for path in batch]
-    assert lengths == sorted(lengths)
 
 
 def test_a_configuration_without_any_term_has_no_paths(model: Path, tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from tests.selection_rows import VOCABULARY, Row, distill_config, sample_rows, write_selection
 from vpgea.config import RunConfig
-from vpgea.distill import Trainer
 from vpgea.modeling.load import load_model
+from vpgea.modeling.packing import ATTENTION
 from vpgea.records import POSTERIOR, PRIOR
 from vpgea.runs import Manifest, PhaseFolder
 from vpgea.training.data import TrainingSet
 from vpgea.training.losses import LossTerms
 from vpgea.training.roles import Roles
+from vpgea.training.trainer import Trainer
 
 FORMS = ["sampled", "dense-cv", "dense"]
 
@@ -76,10 +77,13 @@ def float64_trainer(config: RunConfig, rows: Sequence[Row], folder: Path) -> Tra
     """A trainer whose models compute in float64, all questions in one step."""
     data = TrainingSet(write_selection(folder / "filter", config, rows), config.distill)
     roles = Roles(config)
-    for model in (roles.student, roles._reference, roles._teacher):
-        if model is not None:
-            model.double()
-    return Trainer(config, data, roles, PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
+    for policy in {roles.student, *(role.policy for role in (roles.reference, roles.teacher) if role is not None)}:
+        policy.double()
+    trainer = Trainer(config, data, roles, PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
+    for path in data.paths:  # the only step is the first, which would say itself what pi_old is
+        if path.is_prior:
+            trainer.old_logprobs[path.index] = roles.student_logprobs([path])
+    return trainer
 
 
 def move_away(trainer: Trainer, scale: float = 0.15) -> None:
@@ -91,9 +95,8 @@ def move_away(trainer: Trainer, scale: float = 0.15) -> None:
 
 
 def loss_and_gradient(trainer: Trainer) -> tuple[LossTerms, dict[str, Tensor]]:
-    terms = LossTerms()
     trainer.optimizer.zero_grad()
-    trainer.accumulate(trainer.data.step(0), terms)
+    terms = trainer.accumulate(trainer.data.step(0))
     return terms, {name: p.grad.clone() for name, p in trainer.trainable.items() if p.grad is not None}
 
 
@@ -234,12 +237,14 @@ def test_value_and_gradient_are_those_of_the_formulas(
     case: str, temperature: float, train: str, config_of: Any, tmp_path: Path
 ) -> None:
     weights = {"kl_weight": 0.7, "pg_weight": 1.3, "reference_weight": 0.2, **CASES[case]}
-    config = config_of(train, distill__micro_batch_size=5, **{f"distill__{k}": v for k, v in weights.items()})
+    config = config_of(train, distill__max_tokens_per_batch=60, **{f"distill__{k}": v for k, v in weights.items()})
     rows = quantised([{**row, "temperature": temperature} for row in sample_rows(config, questions=2)])
     trainer = float64_trainer(config, rows, tmp_path)
     move_away(trainer)
     trainer.roles.student.eval()
-    naive = Naive(config, rows, trainer.roles.student)
+    student = trainer.roles.student
+    student.causal.set_attn_implementation("sdpa")  # the formulas' sequences go through alone
+    naive = Naive(config, rows, student.model)
     expected = {
         "kl": naive.kl() if weights["kl_weight"] else torch.tensor(0.0),
         "policy_gradient": naive.policy_gradient() if weights["pg_weight"] else torch.tensor(0.0),
@@ -251,6 +256,7 @@ def test_value_and_gradient_are_those_of_the_formulas(
         + weights["reference_weight"] * expected["reference_kl"]
     )
     gradient = torch.autograd.grad(loss, list(trainer.trainable.values()), allow_unused=True)
+    student.causal.set_attn_implementation(ATTENTION)
     terms, found = loss_and_gradient(trainer)
     for name, value in expected.items():
         assert getattr(terms, name) == pytest.approx(float(value.detach()), abs=1e-9), name
@@ -272,9 +278,9 @@ def test_value_and_gradient_are_those_of_the_formulas(
 def test_loss_does_not_depend_on_how_the_batch_is_cut(form: str, train: str, config_of: Any, tmp_path: Path) -> None:
     """The same eight paths as 1 x 8, 2 x 4 and 4 x 2 micro-batches."""
     found = {}
-    for size in (8, 4, 2):
+    for size in (8, 4, 2):  # paths, of at most 16 tokens each
         config = config_of(
-            train, distill__kl_form=form, distill__micro_batch_size=size, distill__answer_from="crossview"
+            train, distill__kl_form=form, distill__max_tokens_per_batch=16 * size, distill__answer_from="crossview"
         )
         rows = [row for row in sample_rows(config, questions=2) if row["sample_index"] < 2]
         trainer = float64_trainer(config, rows, tmp_path / str(size))
@@ -318,5 +324,7 @@ def test_the_teacher_and_the_reference_get_no_gradient(config_of: Any, tmp_path:
     config = config_of("full", distill__kl_form="dense-cv")
     trainer = float64_trainer(config, sample_rows(config), tmp_path)
     loss_and_gradient(trainer)
-    assert trainer.roles._teacher is trainer.roles._reference  # the model at the start is both: one copy
-    assert all(p.grad is None and not p.requires_grad for p in trainer.roles._teacher.parameters())
+    assert trainer.roles.teacher is not None
+    assert trainer.roles.reference is not None
+    assert trainer.roles.teacher.policy is trainer.roles.reference.policy  # the model at the start is both: one copy
+    assert all(p.grad is None and not p.requires_grad for p in trainer.roles.teacher.policy.parameters())

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,13 @@ from vpgea.engines.base import (
     TopLogprobs,
     ignore_tokens,
 )
-from vpgea.errors import EngineError
-from vpgea.modeling.logprobs import next_token_logits, token_logprobs, upcast
+from vpgea.errors import EngineError, UsageError
+from vpgea.modeling.head import logit_pieces
+from vpgea.modeling.logprobs import log_softmax, token_logprobs
+from vpgea.modeling.packing import packed_attention
+from vpgea.modeling.policy import Policy, checked_policy
 
-SCORE_LOGITS = 1 << 29  # most logits of one scoring pass over several rows: 2 GiB in float32, and its sums beside
+SCORE_TOKENS = 1 << 15  # of one scoring pass over several sequences: no layer keeps anything of them
 _COMPACT_SHARE = 0.125  # drop finished rows once they are this share of the batch: copying the cache is not free
 
 
@@ -84,7 +89,7 @@ class TransformersEngine:
 
         def largest(logits: Tensor, _: Tensor) -> np.ndarray:
             """float64 (T, 2, k), which holds both log-probabilities and ids."""
-            values, ids = upcast(logits).log_softmax(-1).topk(k)
+            values, ids = log_softmax(logits).topk(k)
             return torch.stack([values.double(), ids.double()], 1).cpu().numpy()
 
         found = self._read(requests, largest)
@@ -97,37 +102,55 @@ class TransformersEngine:
         """What measure(logits (T, V), targets (T,)) gives, (T, ...), cut by request. Similar lengths share a batch."""
         results: list[np.ndarray] = [np.empty(0)] * len(requests)
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids), reverse=True)
-        while order:
-            rows = score_rows(
-                self.batch_size, len(requests[order[0]].ids), self.model.config.get_text_config().vocab_size
-            )
-            indices, order = order[:rows], order[rows:]
-            batch = [requests[index] for index in indices]
+        policy = self._policy
+        for indices in score_batches([len(requests[index].ids) for index in order], self.batch_size, policy.packing):
+            batch = [requests[order[index]] for index in indices]
             began = time.perf_counter()
-            logits = next_token_logits(
-                self.model, [request.ids for request in batch], [request.start for request in batch], self.device
-            )
             targets = torch.tensor(
                 [token for request in batch for token in request.ids[request.start :]],
                 dtype=torch.long,
                 device=self.device,
             )
-            measured = measure(logits, targets)
+            with packed_attention(self.model) if policy.packing else nullcontext():
+                hidden = policy([request.ids for request in batch], [request.start for request in batch], _same)
+            pieces = logit_pieces(policy.logits, hidden)
+            measured = np.concatenate([measure(logits, targets[rows]) for rows, logits in pieces])
             sizes = [len(request.ids) - request.start for request in batch]
             for index, part in zip(indices, np.split(measured, np.cumsum(sizes)[:-1]), strict=True):
-                results[index] = part
+                results[order[index]] = part
             self.usage.scored_tokens += sum(sizes)
             self.usage.seconds += time.perf_counter() - began
         return results
+
+    @cached_property
+    def _policy(self) -> Policy:
+        """For scoring; packed where the model can be."""
+        try:
+            return checked_policy(self.model, packing=True)
+        except UsageError:
+            return checked_policy(self.model, packing=False)
 
     def close(self) -> None:
         """Drop the weights."""
         del self.model
 
 
-def score_rows(batch_size: int, longest: int, vocabulary: int) -> int:
-    """Sequences that are scored together: the batch, or as many as keep their logits within SCORE_LOGITS."""
-    return max(1, min(batch_size, SCORE_LOGITS // (max(longest, 1) * vocabulary)))
+def score_batches(lengths: Sequence[int], batch_size: int, packing: bool) -> list[range]:
+    """Neighbours that are scored together: up to batch_size of them, within SCORE_TOKENS tokens, or one by itself.
+
+    lengths: in falling order. Without packing every sequence counts as long as the longest of its batch.
+    """
+    batches, start, tokens = [], 0, 0
+    for index, length in enumerate(lengths):
+        tokens += length if packing else lengths[start]
+        if index > start and (tokens > SCORE_TOKENS or index - start == batch_size):
+            batches.append(range(start, index))
+            start, tokens = index, length
+    return [*batches, range(start, len(lengths))] if lengths else []
+
+
+def _same(hidden: Tensor) -> Tensor:
+    return hidden
 
 
 class _Batch:

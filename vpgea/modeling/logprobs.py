@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,26 +19,6 @@ def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple
     return ids.to(device), mask.to(device)
 
 
-def next_token_logits(
-    model: Any, sequences: Sequence[Sequence[int]], starts: Sequence[int], device: torch.device
-) -> Tensor:
-    """Logits (T, V), in the model's dtype, of every position of sequences[i][starts[i]:], rows in order.
-
-    The row for position t holds the logits given ids before t, so that starts must be at least 1.
-    """
-    assert all(1 <= start <= len(sequence) for start, sequence in zip(starts, sequences, strict=True))
-    ids, mask = pad_right(sequences, device)
-    keep = ids.shape[1] - min(starts) + 1  # positions from the earliest start on, one before it included
-    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
-    offset = ids.shape[1] - keep
-    return torch.cat(
-        [
-            logits[row, start - 1 - offset : len(sequence) - 1 - offset]
-            for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True))
-        ]
-    )
-
-
 def upcast(values: Tensor) -> Tensor:
     """float64 stays, everything else becomes float32: sums over a vocabulary need it."""
     return values if values.dtype == torch.float64 else values.float()
@@ -48,4 +27,14 @@ def upcast(values: Tensor) -> Tensor:
 def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     """log pi(target) in nats, (T,), float32 at least. logits: (T, V), targets: (T,) int64."""
     logits = upcast(logits)
-    return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return pick(logits, targets) - logits.logsumexp(-1)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """log pi (T, V) over the vocabulary in nats, float32 at least. logits: (T, V)."""
+    return torch.log_softmax(upcast(logits), -1)
+
+
+def pick(values: Tensor, targets: Tensor) -> Tensor:
+    """The entry of each row (T, V) at its target, (T,); targets: (T,) int64."""
+    return values.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

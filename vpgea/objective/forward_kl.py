@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vpgea.modeling.logprobs import token_logprobs, upcast
+from vpgea.modeling.logprobs import pick, upcast
 from vpgea.objective.tokens import expectation
 
 TAIL_FLOOR = 1e-6
@@ -28,77 +28,69 @@ def other_gates_mean(gates: Tensor, question: Tensor) -> Tensor:
     return torch.where(others > 0, (total[question] - values) / others.clamp(min=1), 0.0)
 
 
-def sampled(logits: Tensor, targets: Tensor, gate: Tensor) -> Tensor:
+def sampled(logprobs: Tensor, gate: Tensor) -> Tensor:
     """-g log pi_theta(z_t): KL(q_g || pi_theta) up to a constant, q_g proportional to q g, on sampled tokens.
 
-    logits: (T, V) prior view, targets: (T,) int64, gate: (T,), 0 on tokens that are masked. With gate 1 it is plain
-    cross-entropy.
+    logprobs: (T,) of the sampled tokens in the prior view, gate: (T,), 0 on tokens that are masked. With gate 1 it is
+    plain cross-entropy.
     """
-    return torch.where(gate != 0, -gate.detach() * token_logprobs(logits, targets), 0.0)
+    return torch.where(gate != 0, -gate.detach() * logprobs, 0.0)
 
 
-def dense_cv(logits: Tensor, targets: Tensor, teacher_logits: Tensor, gate: Tensor, other_gate: Tensor) -> Tensor:
+def dense_cv(logprobs: Tensor, guided: Tensor, gate: Tensor, other_gate: Tensor) -> Tensor:
     """-[(g - b) log pi(z_t) + b sum_v q_v log pi(v)]: same mean gradient as `sampled`, over the full vocabulary.
 
-    logits, teacher_logits: (T, V) under the prior and the posterior view; targets: (T,) int64. gate g, other_gate b:
-    (T,), `other_gates_mean` on every token of its path. Needs every posterior path of the step, rejected ones too: it
-    is their tokens that cancel the mean of the control variate.
+    logprobs: log pi(z_t); guided: sum_v q_v log pi(v), q the posterior view's distribution; gate g, other_gate b:
+    `other_gates_mean` on every token of its path; (T,) each. Needs every posterior path of the step, rejected ones too:
+    it is their tokens that cancel the mean of the control variate.
     """
-    q = torch.softmax(upcast(teacher_logits.detach()), -1)
     g, b = gate.detach(), other_gate.detach()
-    dense_term = expectation(q, torch.log_softmax(upcast(logits), -1))
-    loss = -((g - b) * token_logprobs(logits, targets) + b * dense_term)
-    return torch.where((g != 0) | (b != 0), loss, 0.0)
+    return torch.where((g != 0) | (b != 0), -((g - b) * logprobs + b * guided), 0.0)
 
 
-def dense(logits: Tensor, teacher_logits: Tensor, gate: Tensor) -> Tensor:
+def dense(guided: Tensor, teacher: Tensor, gate: Tensor) -> Tensor:
     """g KL(q(.|z_<t) || pi_theta), an ablation: its optimum is the *unfiltered* posterior at every visited prefix.
 
-    logits, teacher_logits: (T, V); gate: (T,).
+    guided: sum_v q_v log pi(v); teacher: sum_v q_v log q_v; (T,) each, like the gate.
     """
-    log_q = torch.log_softmax(upcast(teacher_logits.detach()), -1)
-    kl = expectation(log_q.exp(), log_q - torch.log_softmax(upcast(logits), -1))
-    return torch.where(gate != 0, gate.detach() * kl, 0.0)
+    return torch.where(gate != 0, gate.detach() * (teacher.detach() - guided), 0.0)
 
 
-def dense_top_k(logits: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor) -> Tensor:
+def dense_top_k(log_pi: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor) -> Tensor:
     """`dense` over the teacher's k likeliest tokens plus one bucket for all others: a lower bound of it.
 
-    logits: (T, V); top_logprobs: (T, k) the teacher's untempered log-probabilities; top_ids: (T, k) int64, distinct,
-    k < V; gate: (T,). Nothing is renormalised. The teacher's tail is floored at 1e-6, which can lift the bound by at
-    most 1e-6 times the log-ratio of the tails.
+    log_pi: (T, V) log-probabilities; top_logprobs: (T, k) the teacher's untempered ones; top_ids: (T, k) int64,
+    distinct, k < V; gate: (T,). Nothing is renormalised. The teacher's tail is floored at 1e-6, which can lift the
+    bound by at most 1e-6 times the log-ratio of the tails.
     """
     log_q = upcast(top_logprobs.detach())
     q = log_q.exp()
     tail = (1 - q.sum(-1)).clamp(min=TAIL_FLOOR)
-    log_head, log_tail = _buckets(logits, top_ids)
+    log_head, log_tail = _buckets(log_pi, top_ids)
     head = expectation(q, log_q - log_head)
     return torch.where(gate != 0, gate.detach() * (head + tail * (tail.log() - log_tail)), 0.0)
 
 
 def dense_cv_top_k(
-    logits: Tensor, targets: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor, other_gate: Tensor
+    log_pi: Tensor, targets: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor, other_gate: Tensor
 ) -> Tensor:
     """`dense_cv` from the teacher's k likeliest tokens: -[g log pi(z_t) - b log pi(B(z_t)) + b sum_B q_B log pi(B)].
 
     The buckets B are those tokens, each by itself, and all others together. Unbiased like `dense_cv`, since
-    E_q[log pi(B(z_t))] = sum_B q_B log pi(B). logits: (T, V); targets: (T,) int64; top_logprobs, top_ids: (T, k) as for
-    `dense_top_k`; gate g, other_gate b: (T,).
+    E_q[log pi(B(z_t))] = sum_B q_B log pi(B). log_pi: (T, V) log-probabilities; targets: (T,) int64; top_logprobs,
+    top_ids: (T, k) as for `dense_top_k`; gate g, other_gate b: (T,).
     """
     q = upcast(top_logprobs.detach()).exp()
     g, b = gate.detach(), other_gate.detach()
-    log_head, log_tail = _buckets(logits, top_ids)
+    log_head, log_tail = _buckets(log_pi, top_ids)
     mean = expectation(q, log_head) + (1 - q.sum(-1)) * log_tail
     is_top = top_ids == targets.unsqueeze(-1)
     own_bucket = torch.where(is_top.any(-1), torch.where(is_top, log_head, 0.0).sum(-1), log_tail)
-    loss = -(g * token_logprobs(logits, targets) + b * (mean - own_bucket))
+    loss = -(g * pick(log_pi, targets) + b * (mean - own_bucket))
     return torch.where((g != 0) | (b != 0), loss, 0.0)
 
 
-def _buckets(logits: Tensor, top_ids: Tensor) -> tuple[Tensor, Tensor]:
+def _buckets(log_pi: Tensor, top_ids: Tensor) -> tuple[Tensor, Tensor]:
     """log pi of the top tokens (T, k), and of all others together (T,)."""
-    assert top_ids.shape[-1] < logits.shape[-1], "no token is left for the tail"
-    student = upcast(logits)
-    log_total = student.logsumexp(-1)
-    log_head = student.gather(-1, top_ids) - log_total.unsqueeze(-1)
-    return log_head, student.scatter(-1, top_ids, float("-inf")).logsumexp(-1) - log_total
+    assert top_ids.shape[-1] < log_pi.shape[-1], "no token is left for the tail"
+    return log_pi.gather(-1, top_ids), log_pi.scatter(-1, top_ids, float("-inf")).logsumexp(-1)

@@ -1,24 +1,12 @@
-"""KL from the trained policy to the reference model, per token."""
+"""KL from the trained policy to the reference model, from sampled tokens; `vocabulary_sums` has the exact one."""
 
 from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from vpgea.modeling.logprobs import upcast
-from vpgea.objective.tokens import expectation
-
-
-def exact(logits: Tensor, reference_logits: Tensor) -> Tensor:
-    """KL(pi_theta || pi_ref) at each position, (T,), over the whole vocabulary; the reference is detached.
-
-    logits, reference_logits: (T, V).
-    """
-    log_pi = torch.log_softmax(upcast(logits), -1)
-    log_ref = torch.log_softmax(upcast(reference_logits.detach()), -1)
-    return expectation(log_pi.exp(), log_pi - log_ref)
 
 
 def k2(logprobs: Tensor, reference_logprobs: Tensor, sampler_logprobs: Tensor, *, cap: float) -> Tensor:

@@ -1,79 +1,120 @@
-"""Checkpoints that resume exactly: weights, optimiser, schedule position and RNG, as safetensors and JSON."""
+"""Checkpoints that resume exactly, also on another number of ranks: safetensors and JSON, nothing unpickled.
+
+Each rank writes one file with the rows it holds of sharded tensors; what all ranks hold alike is in rank 0's. An entry
+is called what/row/name: `weight` or `optimizer.KEY`, where in the whole tensor its rows begin, and the parameter; or
+`rng`, the rank and the device.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
 from vpgea.shards import file_checksum, read_json, write_json
+from vpgea.training.ranks import OtherRankFailed, Ranks
 
 _KEEP = 2
+_STATE, _CHECKSUMS = "state.json", "checksums.json"
+
+Pieces = list[tuple[int, Any]]  # (first row in the whole tensor, the rows as a slice of safetensors), in order
+Result = TypeVar("Result")
 
 
 def save_checkpoint(
-    folder: Path, step: int, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    folder: Path,
+    step: int,
+    trainable: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    ranks: Ranks,
 ) -> None:
     """Write folder/step-NNNNNN and drop all but the newest two; the name appears only when everything is on disk.
 
-    state: JSON values to get back on resume.
+    trainable: name → parameter, which is a DTensor sharded over all ranks by rows, or the same on all of them; further
+    tensors may go along. state: JSON values to get back on resume. Collective; when a rank fails all do, it with its
+    own error, the others with OtherRankFailed.
     """
     final = folder / f"step-{step:06d}"
-    temporary = folder / f".step-{step:06d}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().contiguous() for name, tensor in trainable.items()}, temporary / "weights.safetensors"
-    )
-    save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
-    save_file(_rng_state(), temporary / "rng.safetensors")
-    write_json(temporary / "state.json", {"step": step, **state})
-    checksums = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
-    write_json(temporary / "checksums.json", checksums)
-    publish_folder(temporary, final)
-    for old in sorted(folder.glob("step-*"))[:-_KEEP]:
-        shutil.rmtree(old)
+    temporary = folder / f".step-{step:06d}.tmp"  # the same on all ranks
+
+    def prepare() -> None:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+
+    def write() -> None:
+        path = temporary / _part_name(ranks.rank)
+        save_file(_entries(trainable, optimizer, ranks), path)
+        _fsync(path)  # here, because rank 0 cannot flush what another host still holds back
+
+    def publish() -> None:
+        write_json(temporary / _STATE, {"step": step, **state})
+        names = [*map(_part_name, range(ranks.world)), _STATE]
+        write_json(temporary / _CHECKSUMS, {name: file_checksum(temporary / name) for name in names})
+        publish_folder(temporary, final)
+        for old in sorted(folder.glob("step-*"))[:-_KEEP]:
+            shutil.rmtree(old)
+
+    ranks.on_first(prepare)
+    _on_all(ranks, write)
+    ranks.on_first(publish)
 
 
 def load_checkpoint(
-    folder: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer
+    folder: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> dict[str, Any] | None:
     """Restore the newest checkpoint in place and return its state; None when there is none.
 
-    Raises UsageError when the newest one is damaged or of another set of parameters.
+    The number of ranks and what is sharded may differ from when it was saved. Random generators are restored only for
+    the same number of ranks and otherwise stay as they were seeded. A sharded module must not be unsharded meanwhile:
+    it would go on with the old weights.
+
+    Collective. Raises UsageError when the newest checkpoint is damaged or of another set of parameters; where only
+    another rank finds something amiss, OtherRankFailed.
     """
-    for leftover in folder.glob(".step-*.tmp"):
-        shutil.rmtree(leftover)
-    found = sorted(folder.glob("step-*"))
-    if not found:
+
+    def sweep() -> None:
+        for leftover in folder.glob(".step-*.tmp"):
+            shutil.rmtree(leftover)
+
+    ranks.on_first(sweep)
+    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("step-*")]
+    newest = ranks.largest(max(steps, default=-1))  # all must read the same
+    if newest < 0:
         return None
-    newest = found[-1]
-    _require_whole(newest)
-    state = read_json(newest / "state.json")
-    weights = load_file(newest / "weights.safetensors")
-    if weights.keys() != trainable.keys():
-        raise UsageError(
-            f"the checkpoint {newest} is of other parameters",
-            why=f"{len(weights.keys() ^ trainable.keys())} names differ",
-            mend="start anew with --overwrite",
-        )
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(weights[name])
-    _restore_optimizer(optimizer, load_file(newest / "optimizer.safetensors"))
-    _restore_rng(load_file(newest / "rng.safetensors"))
-    return state
+    checkpoint = folder / f"step-{newest:06d}"
+    ranks.on_first(lambda: _require_whole(checkpoint))
+    return _on_all(ranks, lambda: _restore(checkpoint, trainable, optimizer, ranks))
+
+
+def full_state(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Name → copy of the whole tensor on rank 0's CPU; nothing on the other ranks.
+
+    Collective: one tensor after the other is put together on every rank, and dropped again on all but the first.
+    """
+    whole = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach()
+        if isinstance(value, DTensor):
+            value = value.full_tensor()
+        if ranks.is_first:
+            whole[name] = value.to("cpu", copy=True)
+    return whole
 
 
 def publish_folder(temporary: Path, final: Path) -> None:
     """Make a finished folder appear under its name, replacing an older one."""
-    for path in temporary.rglob("*"):
+    for path in (*temporary.rglob("*"), temporary):
         _fsync(path)
     if final.exists():
         shutil.rmtree(final)
@@ -89,14 +130,49 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _require_whole(checkpoint: Path) -> None:
-    for name, checksum in read_json(checkpoint / "checksums.json").items():
-        if not (checkpoint / name).is_file() or file_checksum(checkpoint / name) != checksum:
-            raise UsageError(
-                f"damaged checkpoint: {checkpoint / name}",
-                why="its checksum is not the recorded one",
-                mend=f"delete {checkpoint}: the run then continues from the checkpoint before it",
-            )
+def _on_all(ranks: Ranks, action: Callable[[], Result]) -> Result:
+    """Every rank acts, without a collective. Where one fails all fail: it with its error, they with its exit code."""
+    error: Exception | None = None
+    try:
+        result = action()
+    except Exception as raised:
+        error = raised
+    code = ranks.largest(0 if error is None else getattr(error, "exit_code", 1))
+    if error is not None:
+        raise error
+    if code:
+        raise OtherRankFailed(code)
+    return result
+
+
+# --- what a rank writes ---------------------------------------------------------------------------------------------
+
+
+def _part_name(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
+
+
+def _entries(trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict[str, Tensor]:
+    """This rank's part. A parameter that never had a gradient has no state in the optimizer, and none here."""
+    entries = {f"rng/{ranks.rank}/{device}": state for device, state in _rng_state().items()}
+    for name, tensor in trainable.items():
+        values = {"weight": tensor}
+        values |= {f"optimizer.{key}": value for key, value in optimizer.state.get(tensor, {}).items()}
+        for what, value in values.items():
+            first, held = _held(value)
+            if ranks.is_first or (isinstance(value, DTensor) and len(held)):
+                entries[f"{what}/{first}/{name}"] = held.contiguous()
+    return entries
+
+
+def _held(tensor: Tensor) -> tuple[int, Tensor]:
+    """What this rank holds of a tensor, and with which row of it that begins."""
+    if not isinstance(tensor, DTensor):
+        return 0, tensor.detach()
+    assert tensor.placements == (Shard(0),), tensor.placements
+    rows, mesh = len(tensor), tensor.device_mesh
+    each = -(-rows // mesh.size())  # the last ranks have fewer rows or none
+    return min(each * mesh.get_local_rank(), rows), tensor.to_local().detach()
 
 
 def _rng_state() -> dict[str, Tensor]:
@@ -105,25 +181,96 @@ def _rng_state() -> dict[str, Tensor]:
     return {"cpu": torch.get_rng_state(), **{f"cuda:{i}": torch.cuda.get_rng_state(i) for i in devices}}
 
 
-def _restore_rng(states: dict[str, Tensor]) -> None:
+# --- what a rank reads ----------------------------------------------------------------------------------------------
+
+
+def _require_whole(checkpoint: Path) -> None:
+    for name, checksum in read_json(checkpoint / _CHECKSUMS).items():
+        if not (checkpoint / name).is_file() or file_checksum(checkpoint / name) != checksum:
+            raise UsageError(
+                f"damaged checkpoint: {checkpoint / name}",
+                why="its checksum is not the recorded one",
+                mend=f"delete {checkpoint}: the run then continues from the checkpoint before it",
+            )
+
+
+@torch.no_grad()
+def _restore(
+    checkpoint: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> dict[str, Any]:
+    """Fill the weights, the optimizer and the random generators; the state of the checkpoint."""
+    parts = sorted(checkpoint / name for name in read_json(checkpoint / _CHECKSUMS) if name != _STATE)
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in parts]
+        stored = _stored(files)
+        weights = stored.pop("weight")
+        _require_same(checkpoint, weights, trainable)
+        for name, tensor in trainable.items():
+            tensor.copy_(_read(weights[name], tensor))
+        if len(files) == ranks.world:
+            _restore_rng(stored["rng"], ranks)
+        _restore_optimizer(optimizer, trainable, stored)
+    return read_json(checkpoint / _STATE)
+
+
+def _stored(files: list[Any]) -> dict[str, dict[str, Pieces]]:
+    """What → name → its pieces, whose rows ascend with the ranks that wrote them."""
+    stored: dict[str, dict[str, Pieces]] = {}
+    for file in files:
+        for entry in file.keys():  # noqa: SIM118  # it is no mapping
+            what, first, name = entry.split("/", 2)
+            stored.setdefault(what, {}).setdefault(name, []).append((int(first), file.get_slice(entry)))
+    return stored
+
+
+def _require_same(checkpoint: Path, weights: dict[str, Pieces], trainable: dict[str, Tensor]) -> None:
+    theirs = {name: _shape(pieces) for name, pieces in weights.items()}
+    ours = {name: tuple(tensor.shape) for name, tensor in trainable.items()}
+    if theirs != ours:
+        raise UsageError(
+            f"the checkpoint {checkpoint} is of other parameters",
+            why=f"{len({name for name, _ in theirs.items() ^ ours.items()})} names or shapes differ",
+            mend="start anew with --overwrite",
+        )
+
+
+def _shape(pieces: Pieces) -> tuple[int, ...]:
+    """Of the whole tensor."""
+    shapes = [piece.get_shape() for _, piece in pieces]
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes[0] else ()
+
+
+def _read(pieces: Pieces, like: Tensor) -> Tensor:
+    """A stored tensor, sharded as `like` is where it has its shape, else whole; in memory of its own."""
+    if not (isinstance(like, DTensor) and _shape(pieces) == like.shape):
+        whole = [piece[...] for _, piece in pieces]
+        return torch.cat(whole) if whole[0].dim() else whole[0].clone()
+    first, held = _held(like)
+    end = first + len(held)
+    rows = torch.cat([piece[max(first - at, 0) : max(end - at, 0)] for at, piece in pieces])
+    value = torch.empty_like(like, dtype=rows.dtype)
+    _held(value)[1].copy_(rows)
+    return value
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, trainable: dict[str, Tensor], stored: dict[str, dict[str, Pieces]]
+) -> None:
+    """The state of each parameter that had one; the optimizer numbers its parameters."""
+    names = {id(tensor): name for name, tensor in trainable.items()}
+    states: dict[int, dict[str, Tensor]] = {}
+    for number, parameter in enumerate(one for group in optimizer.param_groups for one in group["params"]):
+        for what, by_name in stored.items():
+            pieces = by_name.get(names[id(parameter)])
+            if what.startswith("optimizer.") and pieces is not None:
+                states.setdefault(number, {})[what.removeprefix("optimizer.")] = _read(pieces, parameter)
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _restore_rng(stored: dict[str, Pieces], ranks: Ranks) -> None:
+    """What this rank had."""
+    states = {device: piece[...] for device, pieces in stored.items() for rank, piece in pieces if rank == ranks.rank}
     torch.set_rng_state(states["cpu"])
     for index in range(torch.cuda.device_count()):
         if f"cuda:{index}" in states:  # a run may move to a machine with more devices
             torch.cuda.set_rng_state(states[f"cuda:{index}"], index)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of every parameter under `index/key`; parameters without a state yet have none."""
-    return {
-        f"{index}/{key}": torch.as_tensor(value).detach().contiguous()
-        for index, values in optimizer.state_dict()["state"].items()
-        for key, value in values.items()
-    }
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split("/", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -226,9 +226,3 @@ def _other_gates(rows: Sequence[dict[str, Any]], number: dict[str, int]) -> list
 def _truncated(row: dict[str, Any]) -> bool:
     """True when the stored log-probabilities are those of a tempered or truncated sampler."""
     return bool(row["temperature"] != 1 or row["top_p"] != 1 or row["top_k"] != 0)
-
-
-def micro_batches(paths: Sequence[TrainingPath], size: int) -> list[list[TrainingPath]]:
-    """Paths of similar length together, `size` at a time: what is padded away is small, the loss is the same."""
-    ordered = sorted(paths, key=lambda path: (path.length, path.index))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

@@ -2,42 +2,89 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vpgea.config import RunConfig
 from vpgea.errors import UsageError
 from vpgea.runs import flat_config
+from vpgea.training.ranks import Ranks
 
 Log = Callable[[dict[str, Any]], None]
 
 
 @contextmanager
-def step_log(config: RunConfig, output_dir: Path) -> Iterator[Log]:
-    """A function that takes each optimiser step's line; with distill.wandb_project it goes to Weights & Biases.
+def step_log(config: RunConfig, output_dir: Path, ranks: Ranks | None = None) -> Iterator[Log]:
+    """A function that takes each optimiser step's line and hands it to everything in distill.log_to, on rank 0.
 
-    Raises UsageError when wandb is asked for and not installed.
+    One run per output folder: a resumed training continues its own curves. Raises UsageError when a package that is
+    asked for is not installed.
     """
-    project = config.distill.wandb_project
-    if project is None:
-        yield lambda line: None
-        return
-    try:
-        import wandb
-    except ImportError as error:
-        raise UsageError(
-            "Weights & Biases is not installed",
-            why=f"distill.wandb_project is {project!r}",
-            mend="pip install 'vpgea[wandb]', or leave distill.wandb_project out",
-        ) from error
-    # One run per output folder: a resumed training continues its own curves.
+    kinds = list(dict.fromkeys(config.distill.log_to)) if ranks is None or ranks.is_first else []
+    makers = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+    with ExitStack() as stack:
+        logs = [stack.enter_context(makers[kind](config, output_dir)) for kind in kinds]
+
+        def log(line: dict[str, Any]) -> None:
+            for one in logs:
+                one(line)
+
+        yield log
+
+
+@contextmanager
+def _tensorboard(config: RunConfig, output_dir: Path) -> Iterator[Log]:
+    _require("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(output_dir / "tensorboard")) as writer:
+
+        def log(line: dict[str, Any]) -> None:
+            for name, value in numbers_of(line).items():
+                writer.add_scalar(f"distill/{name}", value, line["step"])
+
+        yield log
+
+
+@contextmanager
+def _wandb(config: RunConfig, output_dir: Path) -> Iterator[Log]:
+    wandb = _require("wandb")
     with wandb.init(
-        project=project,
+        project=config.distill.log_project,
         name=output_dir.resolve().name,
         dir=str(output_dir),
         config=flat_config(config),
         settings=wandb.Settings(silent=True),
     ) as run:
         yield lambda line: run.log(line, step=line["step"])
+
+
+@contextmanager
+def _trackio(config: RunConfig, output_dir: Path) -> Iterator[Log]:
+    trackio = _require("trackio")
+    # By its whole path: rounds of different runs have folders of the same name.
+    name = str(output_dir.resolve()).strip("/").replace("/", "-")
+    trackio.init(project=config.distill.log_project, name=name, config=flat_config(config), resume="allow", embed=False)
+    try:
+        yield lambda line: trackio.log(numbers_of(line), step=line["step"])
+    finally:
+        trackio.finish()
+
+
+def numbers_of(line: dict[str, Any]) -> dict[str, float]:
+    """The entries of a line that can be drawn as curves."""
+    return {name: value for name, value in line.items() if isinstance(value, int | float) and name != "step"}
+
+
+def _require(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UsageError(
+            f"{package} is not installed",
+            why="distill.log_to names it",
+            mend=f"pip install {package}, or leave it out of distill.log_to",
+        ) from error

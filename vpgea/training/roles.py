@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,123 +14,181 @@ from torch import Tensor
 from vpgea.config import ModelConfig, RunConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model, torch_device, torch_dtype
-from vpgea.modeling.logprobs import next_token_logits
+from vpgea.modeling.packing import ATTENTION
+from vpgea.modeling.policy import BASE, Policy, checked_policy
 from vpgea.training.data import TrainingPath
+from vpgea.training.ranks import Ranks
 
-_TEACHER = "round_teacher"
+_STUDENT, _TEACHER = "default", "round_teacher"
 
 
 class Roles:
-    """Holds the student and gives the logits of each role.
+    """Holds the student and gives the frozen roles.
 
     With LoRA the reference is the adapter switched off and the round's teacher a second, frozen adapter; with full
     fine-tuning both are frozen copies, made only when a term needs them. Full fine-tuning keeps float32 weights and
     computes in the model's dtype: bfloat16 weights would round small updates away.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, ranks: Ranks | None = None) -> None:
         distill = config.distill
+        self.is_sharded = ranks is not None and ranks.world > 1 and distill.is_sharded
         self.device = torch_device(config.model)
         self.is_lora = distill.train == "lora"
         self.compute_dtype = torch_dtype(config.model)
+        self._packing = distill.packing
+        if self.is_lora and distill.reference is not None:
+            raise UsageError(
+                "distill.reference cannot be combined with LoRA",
+                why="the reference of an adapter is its own base model, with the adapter off",
+                mend="leave distill.reference out, or use distill.train=full",
+            )
         torch.manual_seed(distill.seed)
-        self.student = _lora_student(config) if self.is_lora else _full_student(config)
-        self._teacher_kind = distill.teacher if distill.runs_teacher else "none"
-        self._needs_reference = distill.reference_weight > 0 or self._teacher_kind == "frozen"
-        self._reference = self._make_reference(config)
-        self._teacher = self._make_teacher(config)
+        self.student = self._policy(_lora_student(config) if self.is_lora else _full_student(config))
+        kind = distill.teacher if distill.runs_teacher else None
+        needs_reference = distill.reference_weight > 0
+        base = self._base(config) if needs_reference or kind == "frozen" else None
+        self.reference = _Frozen(self, base, BASE, posterior=False) if base and needs_reference else None
+        self.teacher = self._make_teacher(config, kind, base)
+        if distill.gradient_checkpointing:
+            self.student.causal.gradient_checkpointing_enable({"use_reentrant": False})
+        if distill.compile:
+            for layer in self.student.decoder.layers:
+                layer.compile(dynamic=True)
         self.student.train()
 
     @property
     def trainable(self) -> dict[str, Tensor]:
         """Name → parameter, in the model's order."""
-        return {name: parameter for name, parameter in self.student.named_parameters() if parameter.requires_grad}
+        named = self.student.model.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
 
-    def student_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
-        """Logits (T, V) of all completion tokens in the prior view, with gradient."""
-        return self._logits(self.student, [path.prompt_ids for path in paths], paths)
-
-    @torch.no_grad()
-    def frozen_student_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
-        """The same without gradient, in eval mode."""
-        with _eval_mode(self.student):
-            return self.student_logits(paths)
+    def student_forward(self, paths: Sequence[TrainingPath], use: Callable[[Tensor], Tensor]) -> Tensor:
+        """use(hidden) of the student's hidden states (T, H) before all completion tokens, in the prior view."""
+        with self.autocast():
+            return self.student(*sequences_of(paths), use)
 
     @torch.no_grad()
-    def reference_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
-        """Logits (T, V) of the base model in the prior view."""
-        return self._base_logits([path.prompt_ids for path in paths], paths)
+    def student_logprobs(self, paths: Sequence[TrainingPath]) -> Tensor:
+        """log pi (T,) of all completion tokens in the prior view, in eval mode."""
+        with eval_mode(self.student), self.autocast():
+            return self.student.logprobs(*sequences_of(paths))
 
-    @torch.no_grad()
-    def teacher_logits(self, paths: Sequence[TrainingPath]) -> Tensor:
-        """Logits (T, V) of the teacher in the posterior view; posterior paths only."""
-        prompts = [path.posterior_prompt_ids for path in paths]
-        if self._teacher_kind == "frozen":
-            return self._base_logits(prompts, paths)
-        if self._teacher_kind == "current":
-            with _eval_mode(self.student):
-                return self._logits(self.student, prompts, paths)
-        if self.is_lora:
-            with _adapter(self.student, _TEACHER):
-                return self._logits(self.student, prompts, paths)
-        return self._logits(self._teacher, prompts, paths)
-
-    def _base_logits(self, prompts: Sequence[Any], paths: Sequence[TrainingPath]) -> Tensor:
-        if self.is_lora:
-            with _eval_mode(self.student), self.student.disable_adapter():
-                return self._logits(self.student, prompts, paths)
-        return self._logits(self._reference, prompts, paths)
-
-    def _logits(self, model: Any, prompts: Sequence[Any], paths: Sequence[TrainingPath]) -> Tensor:
-        sequences = [[*prompt, *path.completion_ids] for prompt, path in zip(prompts, paths, strict=True)]
-        with self._autocast():
-            return next_token_logits(model, sequences, [len(prompt) for prompt in prompts], self.device)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Full fine-tuning's float32 weights compute in the model's dtype."""
         if self.is_lora or self.compute_dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 
-    def _make_reference(self, config: RunConfig) -> Any:
-        if self.is_lora:
-            if config.distill.reference is not None:
-                raise UsageError(
-                    "distill.reference cannot be combined with LoRA",
-                    why="the reference of an adapter is its own base model, with the adapter off",
-                    mend="leave distill.reference out, or use distill.train=full",
-                )
-            return None
-        if not self._needs_reference:
-            return None
-        if config.distill.reference is None:
-            return _frozen_copy(self.student)
-        path = ModelConfig(**{**config.model.model_dump(), "path": config.distill.reference, "adapter": None})
-        return load_model(path).requires_grad_(False)
+    @property
+    def hidden_size(self) -> int:
+        """Width of the model."""
+        return int(self.student.causal.config.get_text_config().hidden_size)
 
-    def _make_teacher(self, config: RunConfig) -> Any:
-        if self._teacher_kind != "round":
+    def whole_weights(self, ranks: Ranks) -> dict[str, Tensor] | None:
+        """Name → whole tensor of what is published, on rank 0's CPU, where weights are sharded; else None."""
+        return None
+
+    def last_backward(self, is_last: bool) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def idle_backward(self) -> None: ...
+    def idle_forward(self) -> None: ...
+
+    def _policy(self, model: Any) -> Policy:
+        policy = checked_policy(model, packing=self._packing)
+        if self._packing:
+            policy.causal.set_attn_implementation(ATTENTION)
+        return policy
+
+    def _base(self, config: RunConfig) -> Policy:
+        """The policy that is the base model: the student's without its adapter, or one of its own."""
+        reference = config.distill.reference
+        if self.is_lora:
+            return self.student
+        if reference is None:
+            return self._copy(self.student)
+        path = ModelConfig(**{**config.model.model_dump(), "path": reference, "adapter": None})
+        return self._policy(load_model(path).requires_grad_(False))
+
+    def _copy(self, policy: Policy) -> Policy:
+        return Policy(copy.deepcopy(policy.model).requires_grad_(False).eval(), packing=self._packing)
+
+    def _make_teacher(self, config: RunConfig, kind: str | None, base: Policy | None) -> _Frozen | None:
+        if kind is None:
             return None
+        if kind == "frozen":
+            assert base is not None
+            return _Frozen(self, base, BASE, posterior=True)
+        if kind == "current":
+            return _Frozen(self, self.student, _STUDENT, posterior=True)
         if not self.is_lora:
-            reference_is_start = self._reference is not None and config.distill.reference is None
-            return self._reference if reference_is_start else _frozen_copy(self.student)
-        self.student.add_adapter(_TEACHER, self.student.peft_config["default"])
-        weights = {name: parameter.detach() for name, parameter in self.student.named_parameters()}
+            is_start = base is not None and config.distill.reference is None and kind == "round"
+            return _Frozen(self, base if is_start and base else self._copy(self.student), BASE, posterior=True)
+        model = self.student.model
+        model.add_adapter(_TEACHER, model.peft_config[_STUDENT])
+        weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
         with torch.no_grad():
             for name, parameter in weights.items():
                 if f".{_TEACHER}." in name:
-                    parameter.copy_(weights[name.replace(f".{_TEACHER}.", ".default.")])
-        self.student.set_adapter("default")
-        return None
+                    parameter.copy_(weights[name.replace(f".{_TEACHER}.", f".{_STUDENT}.")])
+        model.set_adapter(_STUDENT)
+        return _Frozen(self, self.student, _TEACHER, posterior=True)
 
-    def save(self, folder: Path) -> None:
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the `ema` teacher after a step: teacher <- decay x teacher + (1 - decay) x student."""
+        for teacher, student in self.ema_pairs():
+            teacher.lerp_(student.to(teacher.dtype), 1 - decay)
+
+    def ema_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """(teacher's, student's) tensor of every weight that is trained."""
+        assert self.teacher is not None
+        named = dict(self.teacher.policy.model.named_parameters())
+        return [
+            (named[name.replace(f".{_STUDENT}.", f".{_TEACHER}.") if self.is_lora else name], parameter)
+            for name, parameter in self.trainable.items()
+        ]
+
+    def save(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write the student as a peft adapter or a Hugging Face folder that plain transformers loads.
 
-        Full weights are rounded to the model's dtype in place, so nothing can be trained afterwards.
+        weights: of `whole_weights`. Full weights are rounded to the model's dtype in place, so nothing can be trained
+        afterwards.
         """
         if self.is_lora:
-            self.student.save_pretrained(str(folder), selected_adapters=["default"])
+            self.student.model.save_pretrained(str(folder), selected_adapters=[_STUDENT])
             return
-        self.student.to(self.compute_dtype).save_pretrained(str(folder))
+        self.student.model.to(self.compute_dtype).save_pretrained(str(folder))
+
+
+class _Frozen:
+    """A role that is not trained: some policy with some adapter or none, in one of the views, in eval mode."""
+
+    def __init__(self, roles: Roles, policy: Policy, adapter: str | None, *, posterior: bool) -> None:
+        self._roles, self.policy, self._adapter, self._posterior = roles, policy, adapter, posterior
+
+    @torch.no_grad()
+    def hidden(self, paths: Sequence[TrainingPath]) -> Tensor:
+        """See FrozenRole.hidden."""
+        with eval_mode(self.policy), self.policy.adapter(self._adapter), self._roles.autocast():
+            hidden: Tensor = self.policy(*sequences_of(paths, posterior=self._posterior), lambda hidden: hidden)
+            return hidden
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See FrozenRole.logits."""
+        with eval_mode(self.policy.head):
+            return self.policy.logits(hidden, adapter=self._adapter)
+
+
+def sequences_of(paths: Sequence[TrainingPath], *, posterior: bool = False) -> tuple[list[list[int]], list[int]]:
+    """Ids of prompt and completion, and where each completion starts."""
+    prompts = [(path.posterior_prompt_ids if posterior else path.prompt_ids) for path in paths]
+    assert all(prompt is not None for prompt in prompts), "a prior path has no posterior view"
+    listed = [prompt.tolist() for prompt in prompts if prompt is not None]
+    sequences = [prompt + path.completion_ids.tolist() for prompt, path in zip(listed, paths, strict=True)]
+    return sequences, [len(prompt) for prompt in listed]
 
 
 def _lora_student(config: RunConfig) -> Any:
@@ -195,26 +253,12 @@ def _full_student(config: RunConfig) -> Any:
     return load_model(ModelConfig(**{**config.model.model_dump(), "dtype": "float32"})).requires_grad_(True)
 
 
-def _frozen_copy(model: Any) -> Any:
-    return copy.deepcopy(model).requires_grad_(False).eval()
-
-
 @contextmanager
-def _eval_mode(model: Any) -> Iterator[None]:
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Without dropout while the block runs."""
     was_training = model.training
     model.eval()
     try:
         yield
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def _adapter(model: Any, name: str) -> Iterator[None]:
-    """Another adapter in eval mode, then the trained one again."""
-    with _eval_mode(model):
-        model.set_adapter(name, inference_mode=True)
-        try:
-            yield
-        finally:
-            model.set_adapter("default")

@@ -10,6 +10,7 @@ import typer
 from vpgea_cli.options import (
     ConfigOption,
     DryRunOption,
+    DtypeOption,
     JsonOption,
     ModelOption,
     OfflineOption,
@@ -23,7 +24,7 @@ from vpgea_cli.options import (
     resolve_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import inherited_from, required, running
+from vpgea_cli.phase import inherited_from, required, running, with_ranks
 
 
 def command(
@@ -31,11 +32,35 @@ def command(
     *,
     output_dir: OutputDirOption = None,
     model: ModelOption = None,
+    dtype: DtypeOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     seed: SeedOption = None,
     full: Annotated[
         bool | None, typer.Option("--full/--lora", help="Train all weights, or an adapter (the default).")
+    ] = None,
+    lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Rank of the adapter.")] = None,
+    lora_alpha: Annotated[float | None, typer.Option("--lora-alpha", help="Scale of the adapter.")] = None,
+    lora_target: Annotated[
+        list[str] | None,
+        typer.Option("--lora-target", help="Name of the layers with an adapter, or all-linear; repeatable."),
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="adamw or adafactor.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")] = None,
+    schedule: Annotated[str | None, typer.Option("--schedule", help="constant, linear or cosine.")] = None,
+    max_tokens_per_batch: Annotated[
+        int | None, typer.Option("--max-tokens-per-batch", help="Tokens of a forward pass: memory, never the loss.")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option("--gradient-checkpointing/--no-gradient-checkpointing", help="Less memory, a third more work."),
+    ] = None,
+    compile_layers: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the decoder's layers.")
+    ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option("--log-to", help="tensorboard, wandb or trackio, besides metrics.jsonl; repeatable."),
     ] = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,
@@ -47,32 +72,57 @@ def command(
 ) -> None:
     """Train the prior view on the selected paths; publish an adapter or a model.
 
-    The model is that of the rollout: the samples of other weights are refused.
+    The model is that of the rollout: the samples of other weights are refused. Several processes train together when
+    they are started as `torchrun --nproc-per-node N -m vpgea_cli distill ...`.
     """
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
         resolved = resolve_options(
             {
                 "model.path": model,
+                "model.dtype": dtype,
                 "distill.seed": seed,
                 "distill.train": None if full is None else ("full" if full else "lora"),
+                "distill.lora.rank": lora_rank,
+                "distill.lora.alpha": lora_alpha,
+                "distill.lora.targets": lora_target or None,
+                "distill.optimizer": optimizer,
+                "distill.learning_rate": learning_rate,
+                "distill.schedule": schedule,
+                "distill.max_tokens_per_batch": max_tokens_per_batch,
+                "distill.gradient_checkpointing": gradient_checkpointing,
+                "distill.compile": compile_layers,
+                "distill.log_to": log_to or None,
             },
             config=config,
             sets=sets,
             inherited=inherited_from(filter_dir, "filter"),
         )
-        from vpgea.distill import distill
         from vpgea.training.data import TrainingSet
+        from vpgea_cli.dry_run import show_distill, training_memory_warning
 
         data = TrainingSet(filter_dir, resolved.config.distill)
         if dry_run:
-            from vpgea_cli.dry_run import show_distill
-
             show_distill(resolved.config, data, output)
             return
         target = required(output_dir)
-        with output.progress(data.total_steps, "distill: steps") as progress:
-            summary = distill(
-                resolved.config, filter_dir, target, resume=resume, overwrite=overwrite, stop=stop, progress=progress
-            )
-        output.result({"path": str(target / summary["output"]), **summary})
+        from vpgea.distill import distill, warnings_of
+
+        with with_ranks(output) as ranks:
+            if too_large := training_memory_warning(resolved.config, data):
+                output.warn(too_large)
+            with output.progress(data.total_steps, "distill: steps") as progress:
+                summary = distill(
+                    resolved.config,
+                    filter_dir,
+                    target,
+                    resume=resume,
+                    overwrite=overwrite,
+                    stop=stop,
+                    progress=progress,
+                    ranks=ranks,
+                )
+            if ranks.is_first:
+                for warning in warnings_of(summary):
+                    output.warn(warning)
+                output.result({"path": str(target / summary["output"]), **summary})

@@ -1,0 +1,346 @@
+"""How fast and how lean `vpgea distill` trains: against TRL's trainers, against its own padded batches, over ranks.
+
+    python -m benchmarks.training speed --json speed.json
+    python -m benchmarks.training memory --json memory.json
+    python -m benchmarks.training packing --json packing.json
+    python -m benchmarks.training ranks --json ranks.json
+
+Every run is a fresh process on the same model of random weights and the same samples. Tokens are completion tokens that
+were trained on; seconds are those of optimiser steps, without the first. `make trl` installs the peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ratios import Comparison, Run, interleave, machine, report
+from vpgea.config import RunConfig, identity_of
+from vpgea.modeling.load import model_fingerprint
+from vpgea.records import POSTERIOR, SELECTION
+from vpgea.resolve import resolve
+from vpgea.runs import Manifest, PhaseFolder, flat_config
+from vpgea.shards import read_json, table_from_rows, write_json, write_table
+
+ROOT = Path(__file__).parents[1]
+PEER = Path(__file__).parent / "peers" / "trl_training.py"
+_PROMPT, _NOTE = 60, 100  # tokens of the question, and of the question with its note
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Token ids of one posterior path under both prompts."""
+
+    prompt_ids: list[int]
+    teacher_prompt_ids: list[int]
+    completion_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process did. peak_bytes: its largest resident set."""
+
+    run: Run
+    peak_bytes: int
+
+
+def make_model(folder: Path, arguments: argparse.Namespace) -> Path:
+    """A Llama of random weights; by default with the width and vocabulary of Qwen2.5-0.5B, and fewer layers."""
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    hidden = arguments.hidden
+    config = LlamaConfig(
+        vocab_size=arguments.vocabulary,
+        hidden_size=hidden,
+        intermediate_size=round(hidden * 4864 / 896),
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=max(1, hidden // 448),
+        max_position_embeddings=32768,
+        tie_word_embeddings=True,
+        dtype=arguments.dtype,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).to(getattr(torch, arguments.dtype)).save_pretrained(folder)
+    words = {f"t{index}": index for index in range(arguments.vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="t3"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="t0", eos_token="t1", pad_token="t2", unk_token="t3"
+    ).save_pretrained(folder)
+    return folder
+
+
+def draw_samples(lengths: Sequence[int], vocabulary: int) -> list[Sample]:
+    """Random ids; the note stands between question and completion."""
+    rng = np.random.default_rng(0)
+
+    def ids(count: int) -> list[int]:
+        return [int(one) for one in rng.integers(10, vocabulary, count)]
+
+    samples = []
+    for length in lengths:
+        prompt = ids(_PROMPT)
+        samples.append(Sample(prompt, prompt + ids(_NOTE - _PROMPT), [*ids(length - 1), 1]))
+    return samples
+
+
+def skewed_lengths(count: int, median: int, longest: int) -> list[int]:
+    """Log-normal, as the lengths of reasoning are; sigma 0.8."""
+    draws = np.random.default_rng(1).lognormal(np.log(median), 0.8, count)
+    return [int(length) for length in draws.clip(16, longest)]
+
+
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+def run_vpgea(
+    folder: Path, model: Path, samples: Sequence[Sample], steps: int, ranks: int = 1, **options: Any
+) -> Measured:
+    """`vpgea distill` over `samples`, `steps` times; options: keys of `distill`."""
+    config = resolve(
+        options={
+            "model.path": str(model),
+            "model.dtype": options.pop("dtype"),
+            **{f"distill.{name}": value for name, value in options.items()},
+            "distill.pg_weight": 0.0,
+            "distill.reference_weight": 0.0,
+            "distill.epochs": steps,
+            "distill.questions_per_step": len(samples),
+            "distill.checkpoint_every": 0,
+        }
+    ).config
+    selection = _write_selection(folder / "filter", config, samples)
+    (folder / "config.yaml").write_text(json.dumps(config.model_dump()), encoding="utf-8")  # JSON is YAML
+    words = [
+        "-m",
+        "vpgea_cli",
+        "distill",
+        str(selection),
+        "-c",
+        str(folder / "config.yaml"),
+        "-o",
+        str(folder / "out"),
+        "-q",
+    ]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    peak = _measure([sys.executable, *launcher, *words], folder / "log.txt")
+    lines = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()][1:]
+    return Measured(Run(sum(line["tokens"] for line in lines), sum(line["seconds"] for line in lines)), peak)
+
+
+def run_trl(
+    folder: Path,
+    model: Path,
+    samples: Sequence[Sample],
+    steps: int,
+    trainer: str,
+    arguments: argparse.Namespace,
+    **options: Any,
+) -> Measured:
+    """One of TRL's trainers on the same; options: keys of the peer script's specification."""
+    folder.mkdir(parents=True)
+    lines = [json.dumps(asdict(sample)) for sample in samples]
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    spec = {
+        "trainer": trainer,
+        "model": str(model),
+        "samples": str(folder / "samples.jsonl"),
+        "dtype": arguments.dtype,
+        "micro_batch_size": arguments.micro_batch,
+        "accumulation": -(-len(samples) // arguments.micro_batch),
+        "steps": steps,
+        "lora": {"rank": 16, "alpha": 32.0, "targets": "all-linear"},
+        "learning_rate": 2e-5,
+        "gradient_checkpointing": False,
+        "threads": len(os.sched_getaffinity(0)),
+        **options,
+    }
+    write_json(folder / "spec.json", spec)
+    peak = _measure(
+        [str(arguments.trl_python), str(PEER), str(folder / "spec.json"), str(folder / "result.json")],
+        folder / "log.txt",
+    )
+    result = read_json(folder / "result.json")
+    if result["failed"]:
+        raise SystemExit(f"the peer failed: {result['failed']}")
+    counted = result["steps"][1:]
+    return Measured(Run(sum(one["tokens"] for one in counted), sum(one["seconds"] for one in counted)), peak)
+
+
+def _measure(command: Sequence[str], log: Path) -> int:
+    """Run a process to its end; its largest resident set in bytes (with ranks: of the largest among them)."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, cwd=log.parent)
+        _, status, usage = os.wait4(process.pid, 0)
+    if code := os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {code}:\n{log.read_text()[-2000:]}")
+    return usage.ru_maxrss * 1024
+
+
+def _write_selection(folder: Path, config: RunConfig, samples: Sequence[Sample]) -> Path:
+    """A complete filter folder in which every sample is an accepted posterior path of its own question."""
+    common: dict[str, Any] = {
+        "round": 0,
+        "view": POSTERIOR,
+        "sample_index": 0,
+        "cut_off": False,
+        "crossview_answer_ids": None,
+    }
+    common |= {"status": "correct", "reasons": [], "utility": 0.5, "advantage": None, "gate": 1.0, "completion": ""}
+    common |= {"template_fingerprint": "t", "engine": "none", "logprobs_of": "sampler", "temperature": 1.0}
+    common |= {"top_p": 1.0, "top_k": 0, "max_new_tokens": 1, "model_fingerprint": model_fingerprint(config.model)}
+    rows = [
+        {
+            **common,
+            "question_id": f"q{number:04d}",
+            "prompt_ids": sample.prompt_ids,
+            "posterior_prompt_ids": sample.teacher_prompt_ids,
+            "completion_ids": sample.completion_ids,
+            "logprobs": [-1.0] * len(sample.completion_ids),
+            "thinking_tokens": len(sample.completion_ids),
+        }
+        for number, sample in enumerate(samples)
+    ]
+    manifest = Manifest("filter", identity_of(config, "filter"), {"rows": str(len(rows))}, flat_config(config))
+    phase = PhaseFolder.open(folder, manifest)
+    for name, kept in (("selected", rows), ("rejected", [])):
+        (folder / name).mkdir()
+        write_table(folder / name / "chunk-00000.arrow", table_from_rows(kept, SELECTION))
+    phase.complete({})
+    write_json(folder / "summary.json", {})
+    return folder
+
+
+# --- comparisons --------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """Fresh folders for every run."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        self.arguments, self._folder, self._count = arguments, folder, 0
+        self.model = make_model(folder / "model", arguments)
+        self.samples = draw_samples(
+            skewed_lengths(arguments.samples, arguments.median, arguments.longest), arguments.vocabulary
+        )
+
+    def ours(self, samples: Sequence[Sample] | None = None, **options: Any) -> Measured:
+        options = {"dtype": self.arguments.dtype, "max_tokens_per_batch": self.arguments.tokens, **options}
+        return run_vpgea(self._next(), self.model, samples or self.samples, self.arguments.steps + 1, **options)
+
+    def trl(self, trainer: str, samples: Sequence[Sample] | None = None, **options: Any) -> Measured:
+        steps = self.arguments.steps + 1
+        return run_trl(self._next(), self.model, samples or self.samples, steps, trainer, self.arguments, **options)
+
+    def _next(self) -> Path:
+        self._count += 1
+        return self._folder / f"run-{self._count:03d}"
+
+
+def compare_speed(bench: Bench) -> None:
+    """Tokens per second against TRL: the dense form with SDFT, the sampled form with SFT."""
+    ways: dict[str, Callable[[], Mapping[str, Run]]] = {}
+    for form, trainer in (("dense", "sdft"), ("sampled", "sft")):
+        ways[f"vpgea {form}"] = lambda form=form: {f"vpgea {form}": bench.ours(kl_form=form).run}  # type: ignore[misc]
+        ways[f"trl {trainer}"] = lambda trainer=trainer: {f"trl {trainer}": bench.trl(trainer).run}  # type: ignore[misc]
+    comparisons = [
+        Comparison("gated forward KL, whole vocabulary", "vpgea dense", "trl sdft"),
+        Comparison("sampled tokens", "vpgea sampled", "trl sft"),
+    ]
+    _compare(bench, ways, comparisons)
+
+
+def compare_packing(bench: Bench) -> None:
+    """Packed against padded batches of the same token budget, both ours."""
+    ways: dict[str, Callable[[], Mapping[str, Run]]] = {
+        "packed": lambda: {"packed": bench.ours().run},
+        "padded": lambda: {"padded": bench.ours(packing=False).run},
+    }
+    _compare(bench, ways, [Comparison("packed against padded", "packed", "padded")])
+
+
+def compare_ranks(bench: Bench) -> None:
+    """Processes with one thread each, side by side."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    counts = (1, 2, 4) if len(os.sched_getaffinity(0)) >= 4 else (1, 2)
+    ways: dict[str, Callable[[], Mapping[str, Run]]] = {
+        f"{ranks} ranks": lambda ranks=ranks: {f"{ranks} ranks": bench.ours(ranks=ranks).run}  # type: ignore[misc]
+        for ranks in counts
+    }
+    _compare(bench, ways, [Comparison(f"{ranks} ranks", f"{ranks} ranks", "1 ranks") for ranks in counts[1:]])
+
+
+def _compare(bench: Bench, ways: Mapping[str, Callable[[], Mapping[str, Run]]], comparisons: list[Comparison]) -> None:
+    rounds = interleave(ways, bench.arguments.rounds)
+    about = {**machine(), "arguments": {name: str(value) for name, value in vars(bench.arguments).items()}}
+    report(rounds, comparisons, about=about, file=bench.arguments.json)
+
+
+def compare_memory(bench: Bench) -> None:
+    """Largest resident set over the length of one sequence, and the slope per token."""
+    rows = []
+    for length in bench.arguments.lengths:
+        samples = draw_samples([length], bench.arguments.vocabulary)
+        row: dict[str, Any] = {"length": length}
+        for form, trainer in (("sampled", "sft"), ("dense", "sdft")):
+            row[f"vpgea {form}"] = bench.ours(samples, kl_form=form).peak_bytes
+            try:
+                row[f"trl {trainer}"] = bench.trl(trainer, samples).peak_bytes
+            except SystemExit as error:  # killed for want of memory, as a rule
+                row[f"trl {trainer}"] = None
+                print(str(error)[:300], flush=True)
+        rows.append(row)
+        print("  ".join(f"{name} {_cell(name, value)}" for name, value in row.items()), flush=True)
+    if bench.arguments.json is not None:
+        bench.arguments.json.write_text(json.dumps({**machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+def _cell(name: str, value: int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if name == "length" else f"{value / 1e9:.2f} GB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = {"speed": compare_speed, "memory": compare_memory, "packing": compare_packing, "ranks": compare_ranks}
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="counted optimiser steps of each run")
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--median", type=int, default=300, help="of the completions' lengths")
+    parser.add_argument("--longest", type=int, default=2048)
+    parser.add_argument(
+        "--lengths", type=lambda text: [int(one) for one in text.split(",")], default=[1024, 2048, 4096, 8192]
+    )
+    parser.add_argument("--hidden", type=int, default=896)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, default=151_936)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--micro-batch", type=int, default=4, help="sequences of the peer's forward pass")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of ours")
+    parser.add_argument("--trl-python", type=Path, default=ROOT / ".venv-trl" / "bin" / "python")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        commands[arguments.command](Bench(arguments, Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The trained weights become an adapter or a model folder, which appears only once it was reloaded and compared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vpgea.config import ModelConfig, RunConfig
+from vpgea.errors import QualityGateError
+from vpgea.modeling.checkpoint_files import write_checksums
+from vpgea.modeling.load import load_model, model_folder
+from vpgea.modeling.policy import completion_logprobs
+from vpgea.shards import write_json
+from vpgea.training.checkpoint import publish_folder
+from vpgea.training.data import TrainingPath
+from vpgea.training.ranks import Ranks
+from vpgea.training.roles import Roles, sequences_of
+
+# Largest difference between a log-probability in memory and after reloading, by the dtype that was stored. bfloat16
+# and float16 round the weights themselves when they are stored, so that only a gross error can be seen there.
+RELOAD_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.5}
+_CANARY_PATHS = 4
+_TOKENIZER_FILES = (
+    *("tokenizer*", "chat_template*", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab*", "merges.txt", "generation_config.json"),
+)
+
+
+def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], output: Path, ranks: Ranks) -> float:
+    """Write output/adapter or output/model; return the largest log-probability difference seen after reloading.
+
+    paths: some of them are canaries, published beside the weights with their log-probabilities. Collective: every rank
+    calls it, rank 0 writes. Raises QualityGateError, on every rank, when the difference is too large.
+    """
+    canaries = list(paths[:_CANARY_PATHS])
+    in_memory = roles.student_logprobs(canaries).cpu()  # before saving, which rounds full weights
+    weights = roles.whole_weights(ranks)
+    found: list[float] = []
+
+    def write() -> None:
+        name = published_name(config)
+        temporary = output / f".{name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        roles.save(temporary, weights)
+        _copy_tokenizer(config.model, temporary)
+        change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
+        reloaded = config.model.model_copy(update=change)
+        found.append(_compare(reloaded, canaries, in_memory, roles.compute_dtype, temporary))
+        write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
+        publish_folder(temporary, output / name)
+
+    ranks.on_first(write)
+    return found[0] if found else 0.0
+
+
+def published_name(config: RunConfig) -> str:
+    """Name of the folder inside the distill folder."""
+    return "adapter" if config.distill.train == "lora" else "model"
+
+
+def _compare(
+    reloaded: ModelConfig, paths: Sequence[TrainingPath], in_memory: Tensor, dtype: torch.dtype, folder: Path
+) -> float:
+    """Largest difference from in_memory (T,) as trained; writes the canary file into the folder."""
+    sequences, starts = sequences_of(paths)
+    stored = completion_logprobs(load_model(reloaded), sequences, starts).cpu()
+    difference = float((in_memory - stored).abs().max())
+    tolerance = RELOAD_TOLERANCE[dtype]
+    if not difference <= tolerance:
+        raise QualityGateError(
+            f"the weights written to {folder} differ from those that were trained",
+            why=f"log-probabilities differ by {difference:.2g} after reloading, {tolerance:g} is allowed",
+            mend="run the command again; if it stays, please report the model's architecture",
+        )
+    values = torch.split(stored, [len(path.completion_ids) for path in paths])
+    canary = [
+        {"ids": ids, "start": start, "logprobs": part.tolist()}
+        for ids, start, part in zip(sequences, starts, values, strict=True)
+    ]
+    write_json(folder / "vpgea_canary.json", {"dtype": str(dtype), "paths": canary})
+    return difference
+
+
+def _copy_tokenizer(model: ModelConfig, folder: Path) -> None:
+    """The base's tokenizer and generation files, byte for byte: what was published must render the same prompts."""
+    source = model_folder(model)
+    for pattern in _TOKENIZER_FILES:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
