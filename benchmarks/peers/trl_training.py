@@ -2,7 +2,7 @@
 
     .venv-trl/bin/python benchmarks/peers/trl_training.py SPEC.json RESULT.json
 
-`Spec` has the fields of SPEC.json. Each line of its `samples` is {"prompt_ids", "teacher_prompt_ids", "completion_ids"};
+`Spec` has the fields of SPEC.json. A line of its `samples` is {"prompt_ids", "teacher_prompt_ids", "completion_ids"};
 the file is gone through in its order, again from the start where the steps take more, and every step takes the same
 number. That each micro-batch holds just the ids of its samples is asserted. RESULT.json has seconds, trained completion
 tokens and the loss of every optimiser step (without collating the micro-batches, which Trainer does before the step
@@ -15,8 +15,8 @@ logits, adapters in float32.
 
 `sft`: cross entropy over the completion, summed and divided by the tokens of the whole optimiser step. The head is
 applied in tiles of the vocabulary, recomputed in the backward pass, so the logits never exist in whole; entropy and
-accuracy are computed with it, always. Without Triton, so on a CPU, it is applied to prompts and padding too. `sft_options`
-that work on a CPU:
+accuracy are computed with it, always. Without Triton, so on a CPU, it is applied to prompts and padding too. Of
+`sft_options` these work on a CPU:
 
     padding_free                    one row per micro-batch; attention keeps the samples apart, the loss is the same
     packing, with max_length        samples put together in rows of at most that length (`bfd`, `bfd_split`; `wrapped`
@@ -27,16 +27,16 @@ that work on a CPU:
 
 and that do not: use_liger_kernel and use_kernels (packages for GPUs), activation_offloading.
 
-`sdft`: KL(teacher ‖ student) over the full vocabulary, mean over a sample's completion, then over samples. All logits of
-both sides along the completions exist at once, and their softmaxes. Only generation is replaced, which costs nothing
-else: `sdft_options` may say `teacher_model_kind`:
+`sdft`: KL(teacher ‖ student) over the full vocabulary, mean over a sample's completion, then over samples. All logits
+of both sides along the completions exist at once, and their softmaxes. Only generation is replaced, and the teacher
+takes one forward pass more; `sdft_options` may say which it is, `teacher_model_kind`:
 
     base    (default) the initial weights: with LoRA the model without its adapter, otherwise a second model in memory
     live    the student as it is
     ema     an average of the student: a second adapter with LoRA, otherwise a second model
 
-each with one more forward pass. `steps_per_generation` is the accumulation by default: completions are then padded to the
-longest of the optimiser step. With 1 they are padded to the longest of the micro-batch, like SFT's.
+Completions are padded to the longest of the optimiser step; with `steps_per_generation` 1, which is the accumulation by
+default, to the longest of the micro-batch, like SFT's.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor
 from transformers import AutoTokenizer, Trainer, TrainerCallback
-from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found]
-from trl.experimental.sdft import SDFTConfig, SDFTTrainer  # type: ignore[import-not-found]
-from trl.experimental.sdft.sdft_trainer import (  # type: ignore[import-not-found]
+from trl import SFTConfig, SFTTrainer
+from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+from trl.experimental.sdft.sdft_trainer import (
     DemonstrationTeacherContextBuilder,
 )
 

@@ -130,7 +130,7 @@ def test_a_finished_run_loads_and_writes_nothing_and_says_so(
     def refuse(*_: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    for module in ("vpgea.modeling.load", "vpgea.distill", "vpgea.training.roles"):
+    for module in ("vpgea.modeling.load", "vpgea.training.publish", "vpgea.training.roles"):
         monkeypatch.setattr(f"{module}.load_model", refuse)
     before = stamps(finished)
     assert loop(config, finished) == 0

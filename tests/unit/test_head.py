@@ -104,8 +104,8 @@ def test_tied_embeddings_and_an_adapter_on_the_head(tie: bool) -> None:
             if chunked:
                 return chunked_sum(terms_of(targets, weights), policy.logits, hidden, policy.head_weights, frozen)
             with torch.no_grad():
-                others = [logits(states) for logits, states in frozen]
-            return plain(policy.logits(hidden), *others, targets, weights)
+                base = policy.logits(hidden, adapter=BASE)
+            return plain(policy.logits(hidden), base, base, targets, weights)
 
         return policy(ids, starts, use)
 

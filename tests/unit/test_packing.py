@@ -142,8 +142,9 @@ def test_attention_and_its_gradient_in_float64(groups: tuple[tuple[int, ...], ..
     for size in (size for group in groups for size in group):
         mask[start : start + size, start : start + size] = torch.ones(size, size, dtype=torch.bool).tril()
         start += size
-    repeated = (one.repeat_interleave(2, 1) for one in (key, value))
-    expected = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask).transpose(1, 2)
+    wide_key, wide_value = (one.repeat_interleave(2, 1) for one in (key, value))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=mask)
+    expected = expected.transpose(1, 2)
     found = attend(Layer(), query, key, value, None, packed=groups)[0]
     torch.testing.assert_close(found, expected)
     weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)

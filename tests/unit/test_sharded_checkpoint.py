@@ -22,8 +22,6 @@ from vpgea.training import checkpoint
 from vpgea.training.checkpoint import full_state, load_checkpoint, save_checkpoint
 from vpgea.training.ranks import OtherRankFailed, Ranks
 
-pytestmark = pytest.mark.slow
-
 STEPS = 3  # before the checkpoint
 
 
@@ -136,24 +134,26 @@ def fail_and_go_on(ranks: Ranks, folder: Path) -> None:
     """Rank 1's disk is full for a while; later its file is damaged, which rank 0 finds."""
     run = Run(ranks, seed=0, sharded=True)
     run.step(0)
-    arguments = (run.trainable, run.optimizer, {}, ranks)
-    save_checkpoint(folder, 1, *arguments)
-    whole_disk = checkpoint.save_file
+
+    def save(step: int) -> None:
+        save_checkpoint(folder, step, run.trainable, run.optimizer, {}, ranks)
 
     def full_disk(*_: object) -> None:
         raise OSError("No space left on device")
 
-    checkpoint.save_file = full_disk if ranks.rank == 1 else whole_disk
+    save(1)
+    if ranks.rank == 1:
+        checkpoint.save_file = full_disk
     with pytest.raises(OSError if ranks.rank == 1 else OtherRankFailed):
-        save_checkpoint(folder, 2, *arguments)
+        save(2)
     assert [path.name for path in folder.glob("step-*")] == ["step-000001"]
     assert (folder / ".step-000002.tmp").exists()
     ranks.barrier()
-    checkpoint.save_file = whole_disk
+    checkpoint.save_file = save_file
     assert load_checkpoint(folder, run.trainable, run.optimizer, ranks) == {"step": 1}
     assert not (folder / ".step-000002.tmp").exists()
     ranks.barrier()
-    save_checkpoint(folder, 2, *arguments)
+    save(2)
     ranks.barrier()
     if ranks.is_first:
         flip(folder / "step-000002" / "rank-00001.safetensors")
@@ -198,7 +198,8 @@ def _process(
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=60))
     action(Ranks(rank, world), *arguments, **options)
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # FSDP keeps Gloo's threads alive: one that still holds a tensor when Python ends aborts the process
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -214,6 +215,15 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     in_processes(2, train_and_save, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Saved by one rank, loaded, compared and saved again by four."""
+    one, four = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("four")
+    train_and_save(Ranks(), one, sharded=False)
+    in_processes(4, load_and_save_again, one, four)
+    return four
 
 
 # --- tests ----------------------------------------------------------------------------------------------------------
@@ -244,10 +254,14 @@ def _again(ranks: Ranks, folder: Path) -> None:
     )
 
 
-def test_saved_by_one_loaded_by_four_saved_by_four_loaded_by_two(tmp_path: Path) -> None:
-    train_and_save(Ranks(), tmp_path, sharded=False)
-    in_processes(4, load_and_save_again, tmp_path, tmp_path / "four")
-    in_processes(2, load_and_compare, tmp_path / "four")
+def test_saved_by_one_loaded_by_four_whose_last_rank_has_no_row_of_some_tensor(of_four: Path) -> None:
+    part = load_file(of_four / "checkpoints" / "step-000003" / "rank-00003.safetensors")
+    assert part["weight/9/words.weight"].shape == (2, 6)
+    assert not [name for name in part if name.endswith("/out.weight")]
+
+
+def test_saved_by_four_loaded_by_two(of_four: Path) -> None:
+    in_processes(2, load_and_compare, of_four)
 
 
 def test_replicated_weights_are_written_once(tmp_path: Path) -> None:

@@ -91,4 +91,4 @@ class _ChunkedSum(torch.autograd.Function):
 
 def _pieces(logits: Tensor) -> Iterator[slice]:
     """Parts of a chunk whose terms are computed together."""
-    return chunks(*logits.shape, None if logits.is_cuda else SLICE_LOGITS)
+    return chunks(len(logits), logits.shape[-1], None if logits.is_cuda else SLICE_LOGITS)

@@ -62,6 +62,11 @@ class Policy(nn.Module):
         return int(self.causal.config.get_text_config().vocab_size)
 
     @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers, in order."""
+        return next(module for module in self.decoder.children() if isinstance(module, nn.ModuleList))
+
+    @property
     def head_weights(self) -> list[Tensor]:
         """The head's parameters that are trained: its own, its adapter's, or none."""
         return [parameter for parameter in self.head.parameters() if parameter.requires_grad]

@@ -199,11 +199,11 @@ def _restore(
     checkpoint: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> dict[str, Any]:
     """Fill the weights, the optimizer and the random generators; the state of the checkpoint."""
-    parts = sorted(checkpoint / name for name in read_json(checkpoint / _CHECKSUMS) if name != _STATE)
+    parts = sorted(name for name in read_json(checkpoint / _CHECKSUMS) if name.startswith("rank-"))
     with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(path, framework="pt")) for path in parts]
+        files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in parts]
         stored = _stored(files)
-        weights = stored.pop("weight")
+        weights = stored.get("weight", {})
         _require_same(checkpoint, weights, trainable)
         for name, tensor in trainable.items():
             tensor.copy_(_read(weights[name], tensor))

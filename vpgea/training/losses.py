@@ -151,7 +151,9 @@ class MicroBatch:
         """The same with the hidden states of the frozen roles, one forward pass each."""
         teacher_hidden = None
         posterior = [path for path in self.paths if not path.is_prior]
-        if teacher is not None and len(self.guided):
+        if teacher is not None and not posterior:
+            teacher.hidden([])  # sharded ranks compute together
+        elif teacher is not None:
             places = torch.cat([self.guided, self.plain]).sort().values  # all tokens of posterior paths
             hidden = teacher.hidden(posterior)
             teacher_hidden = hidden.new_zeros((len(self.tokens.targets), hidden.shape[-1])).index_copy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,14 @@ from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model, torch_device, torch_dtype
 from vpgea.modeling.packing import ATTENTION
 from vpgea.modeling.policy import BASE, Policy, checked_policy
+from vpgea.shards import read_json, write_json
+from vpgea.training.checkpoint import full_state
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks
+from vpgea.training.sharding import shard, whole_head
 
 _STUDENT, _TEACHER = "default", "round_teacher"
+_NO_PATH = ([[1, 1]], [1])  # the shortest sequence there is, for a rank without work
 
 
 class Roles:
@@ -53,9 +57,11 @@ class Roles:
         if distill.gradient_checkpointing:
             self.student.causal.gradient_checkpointing_enable({"use_reentrant": False})
         if distill.compile:
-            for layer in self.student.decoder.layers:
+            for layer in self.student.layers:
                 layer.compile(dynamic=True)
         self.student.train()
+        if ranks is not None and self.is_sharded:
+            self._shard(ranks)
 
     @property
     def trainable(self) -> dict[str, Tensor]:
@@ -75,8 +81,8 @@ class Roles:
             return self.student.logprobs(*sequences_of(paths))
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Full fine-tuning's float32 weights compute in the model's dtype."""
-        if self.is_lora or self.compute_dtype == torch.float32:
+        """Full fine-tuning's float32 weights compute in the model's dtype; sharded ones are cast when gathered."""
+        if self.is_lora or self.is_sharded or self.compute_dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 
@@ -86,14 +92,34 @@ class Roles:
         return int(self.student.causal.config.get_text_config().hidden_size)
 
     def whole_weights(self, ranks: Ranks) -> dict[str, Tensor] | None:
-        """Name → whole tensor of what is published, on rank 0's CPU, where weights are sharded; else None."""
-        return None
+        """Collective. Name → whole tensor of what is published, on rank 0's CPU; None where nothing is sharded."""
+        return full_state(self.trainable, ranks) if self.is_sharded else None
 
-    def last_backward(self, is_last: bool) -> AbstractContextManager[Any]:
-        return nullcontext()
+    @property
+    def frozen(self) -> list[_Frozen]:
+        """The roles beside the student, in the order in which they compute."""
+        return [role for role in (self.teacher, self.reference) if role is not None]
 
-    def idle_backward(self) -> None: ...
-    def idle_forward(self) -> None: ...
+    def idle_backward(self) -> None:
+        """Take part in the collective calls of a micro-batch that only other ranks have."""
+        for role in self.frozen:
+            role.hidden([])
+        with ExitStack() as whole:
+            for role in self.frozen:
+                whole.enter_context(role.whole_head())
+            nothing = self.student(*_NO_PATH, lambda hidden: self.student.logits(hidden).sum() * 0.0)
+        nothing.backward()
+
+    @torch.no_grad()
+    def idle_forward(self) -> None:
+        """Take part in a scoring pass that only other ranks have."""
+        self.student(*_NO_PATH, self.student.logits)
+
+    def _shard(self, ranks: Ranks) -> None:
+        """Share out every policy there is, each once."""
+        dtype = None if self.is_lora or self.compute_dtype == torch.float32 else self.compute_dtype
+        for policy in dict.fromkeys([self.student, *(role.policy for role in self.frozen)]):
+            shard(policy, ranks, dtype)
 
     def _policy(self, model: Any) -> Policy:
         policy = checked_policy(model, packing=self._packing)
@@ -157,9 +183,14 @@ class Roles:
         afterwards.
         """
         if self.is_lora:
-            self.student.model.save_pretrained(str(folder), selected_adapters=[_STUDENT])
-            return
-        self.student.model.to(self.compute_dtype).save_pretrained(str(folder))
+            self.student.model.save_pretrained(str(folder), selected_adapters=[_STUDENT], state_dict=weights)
+        elif weights is None:
+            self.student.model.to(self.compute_dtype).save_pretrained(str(folder))
+        else:
+            rounded = {name: tensor.to(self.compute_dtype) for name, tensor in weights.items()}
+            self.student.model.save_pretrained(str(folder), state_dict=rounded)
+            described = read_json(folder / "config.json")  # of the float32 shards
+            write_json(folder / "config.json", {**described, "dtype": str(self.compute_dtype).removeprefix("torch.")})
 
 
 class _Frozen:
@@ -170,10 +201,16 @@ class _Frozen:
 
     @torch.no_grad()
     def hidden(self, paths: Sequence[TrainingPath]) -> Tensor:
-        """See FrozenRole.hidden."""
+        """See FrozenRole.hidden. Where weights are sharded every rank must call it, with or without paths."""
+        if not paths:
+            return self.policy(*_NO_PATH, lambda hidden: hidden[:0]) if self._roles.is_sharded else torch.empty(0)
         with eval_mode(self.policy), self.policy.adapter(self._adapter), self._roles.autocast():
             hidden: Tensor = self.policy(*sequences_of(paths, posterior=self._posterior), lambda hidden: hidden)
             return hidden
+
+    def whole_head(self) -> AbstractContextManager[None]:
+        """Around calls of `logits` where the weights are sharded and no forward pass of this policy runs."""
+        return nullcontext() if self.policy is self._roles.student else whole_head(self.policy)
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from vpgea.training.loggers import Log
 from vpgea.training.losses import Loss, LossTerms, MicroBatch, Tally
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles
+from vpgea.training.sharding import only_last_reduces
 
 
 class Trainer:
@@ -136,7 +138,7 @@ class Trainer:
         batches = self._batches(step.paths)
         seen: dict[int, Tensor] = {}
         for number, paths in enumerate(batches):
-            with self.roles.last_backward(number == len(batches) - 1):
+            with only_last_reduces(self.roles.student, is_last=number == len(batches) - 1):
                 if paths:
                     seen |= self._backward(loss, paths)
                 elif self.roles.is_sharded:
@@ -151,7 +153,11 @@ class Trainer:
         """One micro-batch, forward and backward; returns log pi (T,) of its prior paths by index."""
         batch = MicroBatch.of(paths, self.old_logprobs, self.distill, self.roles.device)
         batch = batch.with_frozen(loss.teacher, loss.reference)
-        self.roles.student_forward(paths, lambda hidden: loss(self.roles.student, hidden, batch)).backward()
+        with ExitStack() as whole:
+            for role in self.roles.frozen:
+                whole.enter_context(role.whole_head())
+            share = self.roles.student_forward(paths, lambda hidden: loss(self.roles.student, hidden, batch))
+        share.backward()
         parts = torch.split(batch.seen, [len(path.completion_ids) for path in paths])
         return {path.index: part for path, part in zip(paths, parts, strict=True) if path.is_prior}
 

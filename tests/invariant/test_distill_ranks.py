@@ -1,0 +1,134 @@
+"""Several ranks give what one process gives: losses, weights, after a stop, with another number of ranks too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import tiny
+from tests.ranks import run_ranks, start_ranks
+from tests.selection_rows import distill_config, sample_rows, write_selection
+from vpgea.config import RunConfig
+from vpgea.resolve import dump_yaml
+
+# name → configuration of distill. Together they hold every term, both kinds of training and both ways of many ranks.
+CASES: dict[str, dict[str, Any]] = {
+    "ddp-lora": {"parallel": "ddp", "kl_form": "dense-cv", "lora__dropout": 0.0},
+    "fsdp-lora": {"parallel": "fsdp", "kl_form": "dense-cv", "gradient_checkpointing": True},
+    "fsdp-full": {"parallel": "fsdp", "train": "full", "kl_form": "dense", "teacher": "frozen"},
+    "fsdp-full-ema": {"parallel": "fsdp", "train": "full", "kl_form": "dense-cv", "teacher": "ema"},
+    "ddp-full": {"parallel": "ddp", "train": "full", "answer_from": "crossview", "optimizer": "adafactor"},
+}
+FIGURES = ("loss", "kl", "policy_gradient", "reference_kl", "reference_k3", "entropy", "gradient_norm")
+COUNTS = ("tokens", "pg_tokens", "clipped_tokens", "paths", "questions")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_model(tmp_path_factory.mktemp("model"))
+
+
+def prepared(folder: Path, model: Path, **options: Any) -> list[str | Path]:
+    """The command line over a selection of its own, without the output folder."""
+    keys = {
+        "max_tokens_per_batch": 40,  # several micro-batches for each rank
+        "questions_per_step": 2,
+        "epochs": 2,
+        "learning_rate": 0.01,
+        "checkpoint_every": 1,
+        **options,
+    }
+    config: RunConfig = distill_config(model, **{f"distill__{name}": value for name, value in keys.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    selection = write_selection(folder / "filter", config, sample_rows(config, questions=5))
+    (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+    return ["distill", selection, "-c", folder / "config.yaml", "--quiet"]
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = [*folder.glob("adapter/adapter_model.safetensors"), *folder.glob("model/model.safetensors")]
+    return load_file(file)
+
+
+def require_same(found: Path, expected: Path) -> None:
+    for mine, theirs in zip(lines_of(found), lines_of(expected), strict=True):
+        for name in FIGURES:
+            assert mine[name] == pytest.approx(theirs[name], rel=2e-3, abs=2e-5), (mine["step"], name)
+        for name in COUNTS:
+            assert mine[name] == theirs[name], (mine["step"], name)
+    theirs = weights_of(expected)
+    mine = weights_of(found)
+    assert mine.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        # AdamW divides by the root of the second moment: where that is next to nothing, rounding shows
+        assert (mine[name] - tensor).abs().max() < 2e-3, name
+        assert (mine[name] - tensor).abs().mean() < 1e-5, name
+
+
+def ran(codes: list[int], folder: Path) -> None:
+    assert codes == [0] * len(codes), "\n".join(path.read_text() for path in sorted(folder.glob("rank-*.err")))
+
+
+@pytest.mark.parametrize(("case", "world"), [*((case, 2) for case in CASES), ("fsdp-full", 4), ("ddp-lora", 4)])
+def test_ranks_train_what_one_process_trains(case: str, world: int, model: Path, tmp_path: Path) -> None:
+    command = prepared(tmp_path, model, **CASES[case])
+    ran(run_ranks([*command, "-o", tmp_path / "one"], 1, tmp_path), tmp_path)
+    ran(run_ranks([*command, "-o", tmp_path / "many"], world, tmp_path), tmp_path)
+    require_same(tmp_path / "many", tmp_path / "one")
+    summary = json.loads((tmp_path / "many" / "summary.json").read_text())
+    assert summary["reload_difference"] < 1e-5
+    assert not list(tmp_path.glob("many/parts/*/checkpoints"))
+    said = [(tmp_path / f"rank-{rank}.out").read_text() for rank in range(world)]
+    assert said[0]
+    assert not any(said[1:]), "only rank 0 has a result"
+
+
+@pytest.mark.parametrize(("case", "first", "then"), [("fsdp-full-ema", 2, 1), ("fsdp-lora", 1, 2), ("ddp-lora", 2, 4)])
+def test_a_stopped_training_goes_on_with_another_number_of_ranks(
+    case: str, first: int, then: int, model: Path, tmp_path: Path
+) -> None:
+    command = prepared(tmp_path, model, **CASES[case], epochs=8)
+    ran(run_ranks([*command, "-o", tmp_path / "straight"], 1, tmp_path), tmp_path)
+    processes = start_ranks([*command, "-o", tmp_path / "stopped"], first, tmp_path)
+    metrics = tmp_path / "stopped" / "metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 3):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes), (tmp_path / "rank-0.err").read_text()
+        time.sleep(0.01)
+    os.kill(processes[-1].pid, signal.SIGUSR1)  # one rank's signal stops all of them, at the same step
+    assert [process.wait(100) for process in processes] == [75] * first
+    done = len(lines_of(tmp_path / "stopped"))
+    assert 3 <= done < 24
+    assert list(tmp_path.glob(f"stopped/parts/*/checkpoints/step-{done:06d}"))
+    ran(run_ranks([*command, "-o", tmp_path / "stopped"], then, tmp_path), tmp_path)
+    require_same(tmp_path / "stopped", tmp_path / "straight")
+
+
+def test_where_all_ranks_refuse_rank_0_alone_says_why(model: Path, tmp_path: Path) -> None:
+    command = prepared(tmp_path, model)
+    command += ["--set", "distill.lora.targets=['nonsense']"]
+    assert run_ranks([*command, "-o", tmp_path / "out"], 2, tmp_path) == [2, 2]
+    assert "no adapter can be put on nonsense" in (tmp_path / "rank-0.err").read_text()
+    assert (tmp_path / "rank-1.err").read_text() == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_use_is_refused_by_all(model: Path, tmp_path: Path) -> None:
+    command = prepared(tmp_path, model)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    assert run_ranks([*command, "-o", tmp_path / "out"], 2, tmp_path) == [2, 2]
+    assert "error:" in (tmp_path / "rank-0.err").read_text()
