@@ -56,6 +56,12 @@ STORY: list[tuple[str, str]] = [
     ("distill f -o d --full --overwrite --resume --offline --json --verbose", '"output": "model"'),
     ("distill f -o t --set distill.kl_form=dense-cv --set distill.teacher=stored --lora --quiet", "t/adapter"),
     ("distill f -o a --lora --quiet", "a/adapter"),
+    (
+        "distill f -o o --lora --dtype float32 --lora-rank 4 --lora-alpha 8 --lora-target q_proj --optimizer adafactor "
+        "--learning-rate 1e-4 --schedule cosine --max-tokens-per-batch 2048 --gradient-checkpointing --no-compile "
+        "--log-to tensorboard -q",
+        "o/adapter",
+    ),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} --quiet", "e0"),
     (
         f"eval --config CFG --model MODEL --adapter a/adapter --dataset DEV --output-dir e1 --num-samples 1 --limit 8 "

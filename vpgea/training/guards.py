@@ -79,8 +79,9 @@ class Guards:
 
 def epistemic_ids(tokenizer: Any) -> npt.NDArray[np.int64]:
     """Ids of the single tokens that are one of EPISTEMIC_WORDS, whatever their case and the space before them."""
-    texts = ((index, tokenizer.decode([index])) for index in range(len(tokenizer)))
-    return np.array([index for index, text in texts if text.strip().lower() in EPISTEMIC_WORDS], np.int64)
+    spaces = "Ġ▁ "  # what stands for a space before a word in byte-level and in SentencePiece vocabularies
+    vocabulary = tokenizer.get_vocab().items()
+    return np.array([index for text, index in vocabulary if text.lstrip(spaces).lower() in EPISTEMIC_WORDS], np.int64)
 
 
 def per_1000_tokens(paths: Iterable[TrainingPath], ids: npt.NDArray[np.int64]) -> float | None:
