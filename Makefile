@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 SGLANG_VENV := .venv-sglang
+TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang kills lint types test-install install sglang clean
+.PHONY: demo test test-sglang kills lint types test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -60,5 +61,14 @@ $(SGLANG_VENV)/.installed: constraints/sglang-cpu.txt $(wildcard sglang_cpu/pypr
 	$(SGLANG_VENV)/bin/python -m pip install --quiet --disable-pip-version-check ./sglang_cpu --no-deps
 	touch $@
 
+# The peer of benchmarks/training.py, in an environment of its own.
+trl: $(TRL_VENV)/.installed
+
+$(TRL_VENV)/.installed: constraints/trl.txt
+	$(PYTHON) -m venv $(TRL_VENV)
+	$(TRL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/trl.txt torch
+	$(TRL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/trl.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(SGLANG_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) $(TRL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,6 +4,8 @@
     python -m benchmarks.training memory --json memory.json
     python -m benchmarks.training packing --json packing.json
     python -m benchmarks.training ranks --json ranks.json
+    python -m benchmarks.training prefixes
+    python -m benchmarks.training floor
 
 Every run is a fresh process on the same model of random weights and the same samples. Tokens are completion tokens that
 were trained on; seconds are those of optimiser steps, without the first. `make trl` installs the peer.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,10 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-from benchmarks.ratios import Comparison, Run, interleave, machine, report
-from vpgea.config import RunConfig, identity_of
+from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
+from vpgea.config import ModelConfig, RunConfig, identity_of
 from vpgea.modeling.load import model_fingerprint
+from vpgea.modeling.shape import ModelShape, read_shape
 from vpgea.records import POSTERIOR, SELECTION
 from vpgea.resolve import resolve
 from vpgea.runs import Manifest, PhaseFolder, flat_config
@@ -36,6 +41,7 @@ from vpgea.shards import read_json, table_from_rows, write_json, write_table
 
 ROOT = Path(__file__).parents[1]
 PEER = Path(__file__).parent / "peers" / "trl_training.py"
+_ADDRESS_SPACE = int(0.9 * psutil.virtual_memory().total)  # a process that wants more fails, and not the machine
 _PROMPT, _NOTE = 60, 100  # tokens of the question, and of the question with its note
 
 
@@ -189,6 +195,7 @@ def _measure(command: Sequence[str], log: Path) -> int:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, cwd=log.parent)
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
         _, status, usage = os.wait4(process.pid, 0)
     if code := os.waitstatus_to_exitcode(status):
         raise SystemExit(f"{' '.join(map(str, command))} ended with {code}:\n{log.read_text()[-2000:]}")
@@ -290,6 +297,22 @@ def compare_packing(bench: Bench) -> None:
     _compare(bench, ways, [Comparison("packed against padded", "packed", "padded")])
 
 
+def compare_prefixes(bench: Bench) -> None:
+    """What computing a shared prompt once could save at most: all but one of a question's paths begin without it."""
+    group, prompt = 8, bench.arguments.prompt
+    whole, once = [], []
+    for number, sample in enumerate(bench.samples):
+        ids = (sample.prompt_ids * (prompt // len(sample.prompt_ids) + 1))[:prompt]
+        short = ids if number % group == 0 else ids[:1]
+        whole.append(Sample(ids, ids, sample.completion_ids))
+        once.append(Sample(short, short, sample.completion_ids))
+    ways: dict[str, Callable[[], Mapping[str, Run]]] = {
+        "once": lambda: {"once": bench.ours(once).run},
+        "each": lambda: {"each": bench.ours(whole).run},
+    }
+    _compare(bench, ways, [Comparison("prompts for nothing against prompts", "once", "each")])
+
+
 def compare_ranks(bench: Bench) -> None:
     """Processes with one thread each, side by side."""
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -308,22 +331,52 @@ def _compare(bench: Bench, ways: Mapping[str, Callable[[], Mapping[str, Run]]], 
 
 
 def compare_memory(bench: Bench) -> None:
-    """Largest resident set over the length of one sequence, and the slope per token."""
+    """Largest resident set over the length of one sequence, for one step. Layers are recomputed, TRL's default."""
     rows = []
+    bench.arguments.steps = 0
     for length in bench.arguments.lengths:
         samples = draw_samples([length], bench.arguments.vocabulary)
         row: dict[str, Any] = {"length": length}
         for form, trainer in (("sampled", "sft"), ("dense", "sdft")):
-            row[f"vpgea {form}"] = bench.ours(samples, kl_form=form).peak_bytes
+            row[f"vpgea {form}"] = bench.ours(samples, kl_form=form, gradient_checkpointing=True).peak_bytes
             try:
-                row[f"trl {trainer}"] = bench.trl(trainer, samples).peak_bytes
-            except SystemExit as error:  # killed for want of memory, as a rule
-                row[f"trl {trainer}"] = None
-                print(str(error)[:300], flush=True)
+                row[f"trl {trainer}"] = bench.trl(trainer, samples, gradient_checkpointing=True).peak_bytes
+            except SystemExit as error:
+                row[f"trl {trainer}"] = None  # out of memory
+                print(str(error)[-300:], flush=True)
         rows.append(row)
         print("  ".join(f"{name} {_cell(name, value)}" for name, value in row.items()), flush=True)
     if bench.arguments.json is not None:
         bench.arguments.json.write_text(json.dumps({**machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+def compare_floor(bench: Bench) -> None:
+    """Seconds of a step against those of its matrix products at the rate that this machine reaches with them."""
+    shape, arguments = read_shape(ModelConfig(path=str(bench.model))), bench.arguments
+    ends = np.array([len(sample.prompt_ids) + len(sample.completion_ids) for sample in bench.samples], np.float64)
+    completion = sum(len(sample.completion_ids) for sample in bench.samples)
+    head = shape.vocabulary * shape.hidden
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * float((ends**2).sum()) / 2
+    # forward, and the gradient of activations; of weights an adapter's own count for next to nothing
+    flops = 2 * (2 * (shape.matmul_parameters - head) * float(ends.sum()) + 2 * head * completion + attention)
+    rate = _matmul_rate(shape, arguments.dtype)
+    seconds = [bench.ours(kl_form="sampled").run.seconds / arguments.steps for _ in range(arguments.rounds)]
+    typical = float(np.median(seconds))
+    print(f"{flops / 1e12:.2f} TFLOP a step at {rate / 1e9:.0f} GFLOP/s: {flops / rate:.2f} s at least")
+    print(f"a step takes {typical:.2f} s of {sorted(round(one, 2) for one in seconds)}: {flops / rate / typical:.0%}")
+
+
+def _matmul_rate(shape: ModelShape, dtype: str) -> float:
+    """The best FLOP per second of the products that a step consists of: in the decoder, and with the head."""
+    import torch
+
+    best = 0.0
+    for rows, columns in ((2048, shape.intermediate), (220, shape.vocabulary)):
+        left, right = (torch.ones(size, shape.hidden, dtype=getattr(torch, dtype)) for size in (rows, columns))
+        for _ in range(6):
+            run = timed(lambda left=left, right=right: len(torch.nn.functional.linear(left, right)))  # type: ignore[misc]
+            best = max(best, 2 * rows * columns * shape.hidden / run.seconds)
+    return best
 
 
 def _cell(name: str, value: int | None) -> str:
@@ -334,13 +387,21 @@ def _cell(name: str, value: int | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = {"speed": compare_speed, "memory": compare_memory, "packing": compare_packing, "ranks": compare_ranks}
+    commands = {
+        "speed": compare_speed,
+        "memory": compare_memory,
+        "packing": compare_packing,
+        "prefixes": compare_prefixes,
+        "ranks": compare_ranks,
+        "floor": compare_floor,
+    }
     parser.add_argument("command", choices=commands)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1, help="counted optimiser steps of each run")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--median", type=int, default=300, help="of the completions' lengths")
     parser.add_argument("--longest", type=int, default=1024)
+    parser.add_argument("--prompt", type=int, default=120, help="tokens of the shared prompt, for prefixes")
     parser.add_argument(
         "--lengths", type=lambda text: [int(one) for one in text.split(",")], default=[1024, 2048, 4096, 8192]
     )

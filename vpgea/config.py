@@ -295,6 +295,8 @@ class DistillConfig(Section):
     def _guards_fit(self) -> DistillConfig:
         if self.kl_clip is not None and self.kl_form == "dense-cv":
             raise ValueError("kl_clip cannot be combined with kl_form dense-cv: clipped terms no longer cancel")
+        if self.optimizer == "adafactor" and self.parallel == "fsdp":
+            raise ValueError("adafactor cannot be combined with parallel fsdp: it works on whole matrices; use ddp")
         if self.max_reference_kl is not None and self.reference_weight == 0:
             raise ValueError("max_reference_kl needs the reference's forward pass: set reference_weight above 0")
         return self
@@ -302,7 +304,8 @@ class DistillConfig(Section):
     @property
     def is_sharded(self) -> bool:
         """Whether several ranks share the weights out among them."""
-        return self.parallel == "fsdp" or (self.parallel == "auto" and self.train == "full")
+        by_default = self.train == "full" and self.optimizer != "adafactor"  # which works on whole matrices
+        return self.parallel == "fsdp" or (self.parallel == "auto" and by_default)
 
     @property
     def reads_teacher(self) -> bool:

@@ -64,6 +64,7 @@ def distill(
     trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(load_tokenizer(config.model)))
     with step_log(config, output_dir, ranks) as logger:
         trainer.run(stop, progress, [logger, log] if log else [logger])
+    trainer.release()
     difference = publish(config, roles, data.paths, output_dir, ranks)
     ranks.on_first(lambda: _complete(config, trainer, folder, difference))
     return trained(output_dir)

@@ -28,6 +28,7 @@ _CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, wri
 _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
 _TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
 _CHECKPOINT_BYTES = 12  # float32 weight and two moments
+_PROGRAM_BYTES = 500 * 10**6  # Python with torch, transformers and peft; about what a CUDA context takes, too
 
 # Bytes alive per row and vocabulary entry at the worst moment of sampling, seen with torch 2.13 on a CPU in float32 and
 # bfloat16, and what top-k or top-p add to it.
@@ -308,6 +309,7 @@ class Estimator:
         truncated = options.top_p < 1 or options.top_k > 0
         cache = rows * end * self.kv
         return {
+            "program": _PROGRAM_BYTES,
             "weights": self.weights,
             "KV cache": cache + cache // self.shape.layers,
             "logits": rows * self.shape.vocabulary * (_SAMPLING_BYTES + _TRUNCATION_BYTES * truncated),
@@ -317,6 +319,7 @@ class Estimator:
     def _scoring_memory(self, tokens: int) -> dict[str, int]:
         """Peak of one scoring pass, which has no cache."""
         return {
+            "program": _PROGRAM_BYTES,
             "weights": self.weights,
             "logits": self._chunk_logits(tokens) * (self.dtype_bytes + 2),
             "activations": tokens * self._forward_bytes_per_token(),
@@ -348,6 +351,7 @@ class Estimator:
         layers = 1 if options.gradient_checkpointing else shape.layers
         inputs = shape.layers * shape.hidden * self.dtype_bytes if options.gradient_checkpointing else 0
         return {
+            "program": _PROGRAM_BYTES,
             "weights": (autocast if is_full else self.weights) + copies * 4 * shape.parameters,
             "gradients and optimiser": _ADAM_BYTES * trained,
             "activations": tokens * (layers * self.saved_bytes_per_token() + inputs),

@@ -121,6 +121,19 @@ def test_an_adapter_goes_on_from_round_to_round(lora: Path) -> None:
         assert Manifest.read(lora / f"round-{index:03d}" / "distill" / "manifest.json").inputs["model"] == before
 
 
+def test_a_round_that_costs_too_much_accuracy_is_the_last(
+    config: Path, copy_of: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marker = copy_of / "round-001" / "round.json"
+    marker.write_text(json.dumps({**read_json(marker), "accuracy": -0.5}), encoding="utf-8")
+    band = ("--set", "loop.max_accuracy_drop=0.4")
+    assert loop(config, copy_of, "--rounds", "3", *band) == 0
+    assert "the loop ends after round 1: held-out accuracy is -0.500" in capsys.readouterr().err
+    assert not (copy_of / "round-002").exists()
+    assert loop(config, copy_of, "--rounds", "2", *band) == 0  # nothing was to follow anyway
+    assert "the loop ends" not in capsys.readouterr().err
+
+
 # --- run again -----------------------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,8 @@ from tests import tiny
 from tests.selection_rows import Row, distill_config, sample_rows, write_selection
 from tests.whole_logits import next_token_logits
 from vpgea.config import ModelConfig, RunConfig
-from vpgea.distill import distill, trained, trained_model
-from vpgea.errors import QualityGateError, UsageError, VpgeaError
+from vpgea.distill import distill, trained, trained_model, warnings_of
+from vpgea.errors import QualityGateError, Stopped, UsageError, VpgeaError
 from vpgea.modeling.load import load_model, model_fingerprint
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.records import POSTERIOR
@@ -251,6 +251,95 @@ def test_only_steps_in_a_row_are_fatal(model: Path, tmp_path: Path, bad: list[in
     assert "2 steps in a row" in error.value.why
 
 
+def test_training_ends_early_where_the_distance_to_the_base_leaves_its_band(model: Path, tmp_path: Path) -> None:
+    common = {"distill__questions_per_step": 1, "distill__learning_rate": 0.05, "distill__epochs": 4}
+    straight = run(distill_config(model, **common), tmp_path / "straight")
+    lines = lines_of(tmp_path / "straight" / "out")
+    limit = lines[5]["reference_kl"] * 0.99
+    end = next(line["step"] for line in lines if line["reference_kl"] > limit) + 1
+    summary = run(distill_config(model, **common, distill__max_reference_kl=limit), tmp_path / "ended")
+    assert (straight["steps"], summary["steps"]) == (12, end)
+    assert end <= 6
+    assert "the KL to the base model is" in summary["ended_early"]
+    assert len(lines_of(tmp_path / "ended" / "out")) == end
+    assert (tmp_path / "ended" / "out" / "adapter").is_dir()
+    assert warnings_of(summary) == [f"training ended early: {summary['ended_early']}"]
+    assert warnings_of(straight) == []
+
+
+def test_an_ema_teacher_is_the_average_of_the_steps(model: Path, tmp_path: Path) -> None:
+    for train in ("lora", "full"):
+        options = {"kl_form": "dense", "teacher": "ema", "ema_decay": 0.75, "train": train, "learning_rate": 0.01}
+        config = distill_config(
+            model, distill__questions_per_step=1, **{f"distill__{name}": value for name, value in options.items()}
+        )
+        trainer = trainer_of(config, tmp_path / train)
+        average = {name: tensor.detach().clone() for name, tensor in trainer.trainable.items()}
+        for index in range(3):
+            trainer.train_step(trainer.data.step(index))
+            trainer.next_step += 1
+            for name, tensor in trainer.trainable.items():
+                average[name] = 0.75 * average[name] + 0.25 * tensor.detach()
+        for (teacher, student), expected in zip(trainer.roles.ema_pairs(), average.values(), strict=True):
+            torch.testing.assert_close(teacher, expected)
+            assert not teacher.requires_grad
+            assert student.requires_grad
+
+
+def test_a_stopped_ema_training_continues_its_average(model: Path, tmp_path: Path) -> None:
+    options = {"kl_form": "dense", "teacher": "ema", "ema_decay": 0.5, "learning_rate": 0.01, "questions_per_step": 1}
+    config = distill_config(model, **{f"distill__{name}": value for name, value in options.items()})
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run(config, straight)
+    stop = StopRequest()
+    with pytest.raises(Stopped):
+        run(config, stopped, stop=stop, log=lambda line: stop.request("test") if line["step"] == 1 else None)
+    distill(config, stopped / "filter", stopped / "out")
+    first, second = (load_file(folder / "out/adapter/adapter_model.safetensors") for folder in (straight, stopped))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_recomputed_and_compiled_layers_train_the_same(model: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in ("plain", "gradient_checkpointing", "compile", "packing"):
+        option = {} if name == "plain" else {f"distill__{name}": name != "packing"}
+        trainer = trainer_of(distill_config(model, distill__kl_form="dense-cv", **option), tmp_path / name)
+        found[name] = trainer.train_step(trainer.data.step(0))
+    for name, line in found.items():
+        for key in ("loss", "kl", "policy_gradient", "reference_kl", "gradient_norm", "entropy"):
+            assert line[key] == pytest.approx(found["plain"][key], rel=1e-4, abs=1e-6), (name, key)
+
+
+def test_clipped_tokens_are_counted_and_give_no_gradient(model: Path, tmp_path: Path) -> None:
+    alone = {"distill__pg_weight": 0.0, "distill__reference_weight": 0.0}
+    lines = {
+        clip: trainer_of(distill_config(model, **alone, distill__kl_clip=clip), tmp_path / str(clip))
+        for clip in (1e-6, 100)
+    }
+    all_clipped, none_clipped = (one.train_step(one.data.step(0)) for one in lines.values())
+    assert all_clipped["clipped_kl_tokens"] == all_clipped["tokens"] > 0
+    assert all_clipped["gradient_norm"] == 0
+    assert none_clipped["clipped_kl_tokens"] == 0
+    assert none_clipped["gradient_norm"] > 0
+
+
+def test_the_first_steps_own_forward_pass_gives_pi_old(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All questions in one step: no path is scored for it, and the ratio is 1 on every token."""
+    trainer = trainer_of(distill_config(model), tmp_path)
+    prior = [path for path in trainer.data.paths if path.is_prior]
+    assert trainer.old_logprobs == {}
+    expected = {path.index: trainer.roles.student_logprobs([path]) for path in prior}
+    line = trainer.train_step(trainer.data.step(0))
+    assert line["clipped_tokens"] == 0
+    assert trainer.old_logprobs.keys() == expected.keys()
+    for index, logprobs in expected.items():
+        torch.testing.assert_close(trainer.old_logprobs[index], logprobs, atol=1e-5, rtol=1e-5)
+    with_dropout = trainer_of(distill_config(model, distill__lora__dropout=0.1), tmp_path / "dropout")
+    assert with_dropout.old_logprobs.keys() == expected.keys()  # dropout would change them: scored apart
+
+
 def test_schedules() -> None:
     def rates(schedule: str, warmup: int, total: int) -> list[float]:
         config = RunConfig(
@@ -261,6 +350,8 @@ def test_schedules() -> None:
     assert rates("constant", 2, 5) == [1.0, 2.0, 2.0, 2.0, 2.0]
     assert rates("linear", 1, 5) == [2.0, 2.0, 1.5, 1.0, 0.5]
     assert rates("cosine", 0, 4) == pytest.approx([2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5)])
+    ended = RunConfig(distill={"schedule": "linear", "final_learning_rate": 0.1, "learning_rate": 1.0})  # type: ignore[arg-type]
+    assert [learning_rate(ended.distill, step, 2) for step in (0, 1, 2)] == pytest.approx([1.0, 0.55, 0.1])
     assert rates("cosine", 9, 3) == pytest.approx([2 / 9, 4 / 9, 6 / 9])  # the run ends within the warm-up
     assert rates("linear", 3, 3) == pytest.approx([2 / 3, 4 / 3, 2.0])
 

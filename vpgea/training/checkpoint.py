@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
 from vpgea.shards import file_checksum, read_json, write_json
-from vpgea.training.ranks import OtherRankFailed, Ranks
+from vpgea.training.ranks import Ranks
 
 _KEEP = 2
 _STATE, _CHECKSUMS = "state.json", "checksums.json"
@@ -66,7 +65,8 @@ def save_checkpoint(
             shutil.rmtree(old)
 
     ranks.on_first(prepare)
-    _on_all(ranks, write)
+    with ranks.together():
+        write()
     ranks.on_first(publish)
 
 
@@ -94,7 +94,8 @@ def load_checkpoint(
         return None
     checkpoint = folder / f"step-{newest:06d}"
     ranks.on_first(lambda: _require_whole(checkpoint))
-    return _on_all(ranks, lambda: _restore(checkpoint, trainable, optimizer, ranks))
+    with ranks.together():
+        return _restore(checkpoint, trainable, optimizer, ranks)
 
 
 def full_state(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
@@ -128,21 +129,6 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _on_all(ranks: Ranks, action: Callable[[], Result]) -> Result:
-    """Every rank acts, without a collective. Where one fails all fail: it with its error, they with its exit code."""
-    error: Exception | None = None
-    try:
-        result = action()
-    except Exception as raised:
-        error = raised
-    code = ranks.largest(0 if error is None else getattr(error, "exit_code", 1))
-    if error is not None:
-        raise error
-    if code:
-        raise OtherRankFailed(code)
-    return result
 
 
 # --- what a rank writes ---------------------------------------------------------------------------------------------

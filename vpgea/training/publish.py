@@ -33,6 +33,7 @@ _TOKENIZER_FILES = (
 def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], output: Path, ranks: Ranks) -> float:
     """Write output/adapter or output/model; return the largest log-probability difference seen after reloading.
 
+    The roles have no weights afterwards.
     paths: some of them are canaries, published beside the weights with their log-probabilities. Collective: every rank
     calls it, rank 0 writes. Raises QualityGateError, on every rank, when the difference is too large.
     """
@@ -46,6 +47,7 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
         temporary = output / f".{name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         roles.save(temporary, weights)
+        roles.release()
         _copy_tokenizer(config.model, temporary)
         change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
         reloaded = config.model.model_copy(update=change)

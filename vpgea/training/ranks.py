@@ -148,6 +148,7 @@ def joined_ranks(timeout: timedelta = timedelta(minutes=30)) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     try:
         yield Ranks(rank, world)
+        dist.barrier()  # without it Gloo's threads can still be busy when Python ends, which aborts the process
     finally:
         dist.destroy_process_group()
 

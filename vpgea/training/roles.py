@@ -176,6 +176,11 @@ class Roles:
             for name, parameter in self.trainable.items()
         ]
 
+    def release(self) -> None:
+        """Let go of all weights, once they are saved: reloading them to compare is not to need twice the memory."""
+        del self.student
+        self.reference = self.teacher = None
+
     def save(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write the student as a peft adapter or a Hugging Face folder that plain transformers loads.
 

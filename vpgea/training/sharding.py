@@ -20,10 +20,13 @@ def shard(policy: Policy, ranks: Ranks, dtype: torch.dtype | None) -> None:
     plain sums over ranks: the loss is divided by constants of the whole step.
     """
     mesh = init_device_mesh(policy.device.type, (ranks.world,))
-    precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=None if dtype is None else torch.float32)
+    precision = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=None if dtype is None else torch.float32, cast_forward_inputs=False
+    )
     for layer in policy.layers:
         fully_shard(layer, mesh=mesh, mp_policy=precision)
-    fully_shard(policy, mesh=mesh, mp_policy=precision)
+    # What is left, embedding and head, too: kept whole after a pass without gradient, it would miss the next update.
+    fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
     for module in _sharded(policy):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

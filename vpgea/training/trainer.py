@@ -197,6 +197,13 @@ class Trainer:
         state = {"trained_tokens": self.trained_tokens, "guards": self.guards.state()}
         save_checkpoint(self.checkpoints, self.next_step, self._saved_tensors(), self.optimizer, state, self.ranks)
 
+    def release(self) -> None:
+        """Let go of gradients and the optimiser's state, once nothing is left to train."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+        self.optimizer.param_groups.clear()
+        self.trainable = {}
+
     # --- log pi_old -------------------------------------------------------------------------------------------
 
     def _old_logprobs(self) -> dict[int, Tensor]:
