@@ -28,6 +28,9 @@ _CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, wri
 _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
 _TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
 _CHECKPOINT_BYTES = 12  # float32 weight and two moments
+# What the backward pass of a layer has beside what was kept for it, as a multiple of that; and where it was computed again
+# just before. Seen on a CPU.
+_LAYER_BACKWARD, _RECOMPUTED_LAYER = 1.0, 2.5
 _PROGRAM_BYTES = 500 * 10**6  # Python with torch, transformers and peft; about what a CUDA context takes, too
 
 # Bytes alive per row and vocabulary entry at the worst moment of sampling, seen with torch 2.13 on a CPU in float32 and
@@ -348,13 +351,14 @@ class Estimator:
         autocast = self.weights if is_full and self.dtype_bytes < 4 else 0
         logits = self._chunk_logits(tokens) * self.dtype_bytes * (2 + reference + options.runs_teacher)
         head = 8 * shape.vocabulary * shape.hidden if is_full else 0
-        layers = 1 if options.gradient_checkpointing else shape.layers
-        inputs = shape.layers * shape.hidden * self.dtype_bytes if options.gradient_checkpointing else 0
+        recomputed = options.gradient_checkpointing
+        layers = 1 + _RECOMPUTED_LAYER if recomputed else shape.layers + _LAYER_BACKWARD
+        inputs = shape.layers * shape.hidden * self.dtype_bytes if recomputed else 0
         return {
             "program": _PROGRAM_BYTES,
             "weights": (autocast if is_full else self.weights) + copies * 4 * shape.parameters,
             "gradients and optimiser": _ADAM_BYTES * trained,
-            "activations": tokens * (layers * self.saved_bytes_per_token() + inputs),
+            "activations": round(tokens * (layers * self.saved_bytes_per_token() + inputs)),
             "logits": logits + head,
         }
 

@@ -59,24 +59,11 @@ class _ChunkedSum(torch.autograd.Function):
         sums = [upcast(torch.zeros_like(weight)) for weight in weights]
         vocabulary = head(hidden[:1]).shape[-1]
         for part in chunks(len(hidden), vocabulary):
-            rows = hidden[part].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = head(rows)
-            others = [other(states[part]) for other, states in frozen]
-            gradient = torch.empty_like(logits)
-            for piece in _pieces(logits):
-                leaf = upcast(logits[piece].detach()).requires_grad_()
-                place = slice(part.start + piece.start, part.start + piece.stop)
-                with torch.enable_grad():
-                    value = terms([leaf, *(one[piece] for one in others)], place)
-                if value.requires_grad:
-                    gradient[piece] = torch.autograd.grad(value, leaf)[0]
-                    total += value.detach()
-                else:  # every weight is zero there
-                    gradient[piece] = 0
-            found = torch.autograd.grad(logits, (rows, *weights), gradient)
+            value, found = _one_chunk(terms, head, frozen, hidden, weights, part)
+            total += value
             for target_sum, one in zip((hidden_gradient[part], *sums), found, strict=True):
                 target_sum.add_(one)
+            del found
         ctx.gradients = (hidden_gradient, *sums)
         ctx.dtypes = [tensor.dtype for tensor in (hidden, *weights)]
         return total
@@ -87,6 +74,35 @@ class _ChunkedSum(torch.autograd.Function):
         scaled = [value.mul_(scale).to(dtype) for value, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)]
         del ctx.gradients  # large, and of no further use
         return None, None, None, *scaled
+
+
+def _one_chunk(
+    terms: Terms,
+    head: Head,
+    frozen: Sequence[tuple[Head, Tensor]],
+    hidden: Tensor,
+    weights: Sequence[Tensor],
+    part: slice,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The terms' sum over one chunk, and its gradient by the chunk's hidden states and the weights.
+
+    A function of its own, so that nothing of a chunk is left when the next one begins.
+    """
+    rows = hidden[part].detach().requires_grad_()
+    with torch.enable_grad():
+        logits = head(rows)
+    others = [other(states[part]) for other, states in frozen]
+    gradient, total = torch.zeros_like(logits), upcast(hidden.new_zeros(()))
+    for piece in _pieces(logits):
+        leaf = upcast(logits[piece].detach()).requires_grad_()
+        place = slice(part.start + piece.start, part.start + piece.stop)
+        with torch.enable_grad():
+            value = terms([leaf, *(one[piece] for one in others)], place)
+        if value.requires_grad:  # else every weight is zero there
+            gradient[piece] = torch.autograd.grad(value, leaf)[0]
+            total += value.detach()
+    del others
+    return total, torch.autograd.grad(logits, (rows, *weights), gradient)
 
 
 def _pieces(logits: Tensor) -> Iterator[slice]:
