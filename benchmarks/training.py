@@ -132,7 +132,7 @@ def run_vpgea(
             "distill.checkpoint_every": 0,
         }
     ).config
-    selection = _write_selection(folder / "filter", config, samples)
+    selection = write_selection(folder / "filter", config, samples)
     (folder / "config.yaml").write_text(json.dumps(config.model_dump()), encoding="utf-8")  # JSON is YAML
     words = [
         "-m",
@@ -202,7 +202,7 @@ def _measure(command: Sequence[str], log: Path) -> int:
     return usage.ru_maxrss * 1024
 
 
-def _write_selection(folder: Path, config: RunConfig, samples: Sequence[Sample]) -> Path:
+def write_selection(folder: Path, config: RunConfig, samples: Sequence[Sample]) -> Path:
     """A complete filter folder in which every sample is an accepted posterior path of its own question."""
     common: dict[str, Any] = {
         "round": 0,

@@ -28,10 +28,10 @@ _CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, wri
 _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
 _TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
 _CHECKPOINT_BYTES = 12  # float32 weight and two moments
-# What the backward pass of a layer has beside what was kept for it, as a multiple of that; and where it was computed again
-# just before. Seen on a CPU.
-_LAYER_BACKWARD, _RECOMPUTED_LAYER = 1.0, 2.5
-_PROGRAM_BYTES = 500 * 10**6  # Python with torch, transformers and peft; about what a CUDA context takes, too
+# What the backward pass of a layer has beside what was kept for it, as a multiple of that; and where it was computed
+# again just before, in float32 and in shorter dtypes, whose adapters cast. Seen on a CPU.
+_LAYER_BACKWARD, _RECOMPUTED_LAYER, _RECOMPUTED_SHORT = 1.0, 1.2, 2.5
+_PROGRAM_BYTES = 500 * 10**6  # Python with torch, transformers and peft; a CUDA context takes about the same
 
 # Bytes alive per row and vocabulary entry at the worst moment of sampling, seen with torch 2.13 on a CPU in float32 and
 # bfloat16, and what top-k or top-p add to it.
@@ -352,7 +352,8 @@ class Estimator:
         logits = self._chunk_logits(tokens) * self.dtype_bytes * (2 + reference + options.runs_teacher)
         head = 8 * shape.vocabulary * shape.hidden if is_full else 0
         recomputed = options.gradient_checkpointing
-        layers = 1 + _RECOMPUTED_LAYER if recomputed else shape.layers + _LAYER_BACKWARD
+        again = _RECOMPUTED_LAYER if self.dtype_bytes == 4 else _RECOMPUTED_SHORT
+        layers = 1 + again if recomputed else shape.layers + _LAYER_BACKWARD
         inputs = shape.layers * shape.hidden * self.dtype_bytes if recomputed else 0
         return {
             "program": _PROGRAM_BYTES,

@@ -1,0 +1,56 @@
+"""What `--dry-run` says that a training needs is within 20 % of what the process then uses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.training import draw_samples, make_model, write_selection
+from vpgea.resolve import dump_yaml, resolve
+
+_RUN = """
+import sys
+from vpgea_cli.main import run
+code = run(sys.argv[1:])
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024, file=sys.stderr)
+sys.exit(code)
+"""  # of the process itself: what a parent is told of its child begins with the parent's own size
+CASES: dict[str, dict[str, Any]] = {
+    "lora": {"lengths": [3000, 2000], "reference_weight": 0.01},
+    "lora-recomputed": {"lengths": [9000], "gradient_checkpointing": True},
+    "full": {"lengths": [2000, 1000], "train": "full"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_estimate_is_within_a_fifth_of_the_real_peak(case: str, tmp_path: Path) -> None:
+    options = dict(CASES[case])
+    lengths = options.pop("lengths")
+    shape = argparse.Namespace(hidden=256, layers=4, vocabulary=30_000, dtype="float32")
+    model = make_model(tmp_path / "model", shape)
+    (model / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }} {% endfor %}")
+    keys = {"pg_weight": 0.0, "reference_weight": 0.0, "epochs": 2, **options}
+    config = resolve(
+        options={"model.path": str(model), "model.device": "cpu", **{f"distill.{k}": v for k, v in keys.items()}}
+    ).config
+    selection = write_selection(tmp_path / "filter", config, draw_samples(lengths, shape.vocabulary))
+    (tmp_path / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
+    command = [sys.executable, "-c", _RUN, "distill", str(selection), "-c", str(tmp_path / "config.yaml"), "--json"]
+
+    def run(*more: str) -> tuple[dict[str, Any], int]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+        done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=True)
+        return json.loads(done.stdout), int(done.stderr.splitlines()[-1])
+
+    (estimate,) = run("--dry-run")[0]["estimates"]
+    _, peak = run("-q", "-o", str(tmp_path / "out"))
+    assert peak > 1e9, "too small to say anything: most of it is the program itself"
+    assert estimate["peak_memory"] == pytest.approx(peak, rel=0.2)
