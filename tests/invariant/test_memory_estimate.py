@@ -24,9 +24,9 @@ print(int(peak.split()[1]) * 1024, file=sys.stderr)
 sys.exit(code)
 """  # of the process itself: what a parent is told of its child begins with the parent's own size
 CASES: dict[str, dict[str, Any]] = {
-    "lora": {"lengths": [3000, 2000], "reference_weight": 0.01},
-    "lora-recomputed": {"lengths": [9000], "gradient_checkpointing": True},
-    "full": {"lengths": [2000, 1000], "train": "full"},
+    "lora": {"lengths": [2000, 1500], "reference_weight": 0.01, "epochs": 1},
+    "lora-recomputed": {"lengths": [6000], "gradient_checkpointing": True, "epochs": 1},
+    "full": {"lengths": [1500, 1000], "train": "full", "epochs": 2},
 }
 
 
@@ -37,7 +37,7 @@ def test_the_estimate_is_within_a_fifth_of_the_real_peak(case: str, tmp_path: Pa
     shape = argparse.Namespace(hidden=256, layers=4, vocabulary=30_000, dtype="float32")
     model = make_model(tmp_path / "model", shape)
     (model / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }} {% endfor %}")
-    keys = {"pg_weight": 0.0, "reference_weight": 0.0, "epochs": 2, **options}
+    keys = {"pg_weight": 0.0, "reference_weight": 0.0, **options}
     config = resolve(
         options={"model.path": str(model), "model.device": "cpu", **{f"distill.{k}": v for k, v in keys.items()}}
     ).config
@@ -52,5 +52,6 @@ def test_the_estimate_is_within_a_fifth_of_the_real_peak(case: str, tmp_path: Pa
 
     (estimate,) = run("--dry-run")[0]["estimates"]
     _, peak = run("-q", "-o", str(tmp_path / "out"))
+    print(f"estimated {estimate['peak_memory'] / 1e9:.2f} GB, used {peak / 1e9:.2f} GB")
     assert peak > 1e9, "too small to say anything: most of it is the program itself"
     assert estimate["peak_memory"] == pytest.approx(peak, rel=0.2)
