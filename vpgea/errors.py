@@ -46,3 +46,9 @@ class Stopped(VpgeaError):
     def __init__(self, what: str, *, why: str, mend: str, exit_code: int = 75) -> None:
         super().__init__(what, why=why, mend=mend)
         self.exit_code = exit_code
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """By name, since torch is not to be imported for this; its CPU allocator raises a bare RuntimeError."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)

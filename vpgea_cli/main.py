@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import vpgea
-from vpgea.errors import UsageError, VpgeaError
+from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
 from vpgea.stopping import INTERRUPTED
 from vpgea_cli.output import Output, visible
 
@@ -114,10 +114,10 @@ def _as_told(error: Exception) -> VpgeaError:
     if refused := _refused_write(error):
         mend = "free some space or choose another --output-dir, then run the same command again: it continues"
         return VpgeaError(what, why=refused, mend=mend)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         mend = (
-            "lower rollout.batch_size, max_new_tokens or distill.max_tokens_per_batch, or use --gradient-checkpointing "
-            "and --dtype bfloat16 for distill; `--dry-run` says how much memory a phase needs; then run it again"
+            "lower rollout.batch_size, max_new_tokens or distill.max_tokens_per_batch; `--dry-run` says how much memory "
+            "a phase needs; then run the command again"
         )
         return VpgeaError(what, why="the memory of the device or machine does not suffice", mend=mend)
     mend = "VPGEA_DEBUG=1 shows where it happened; `vpgea doctor` checks the environment"
@@ -133,12 +133,6 @@ def _refused_write(error: Exception) -> str | None:
     }
     number = error.errno if isinstance(error, OSError) else None
     return next((why for code, why in reasons.items() if code == number or os.strerror(code) in str(error)), None)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """By name, since torch is not to be imported for this; its CPU allocator raises a bare RuntimeError."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
 def _usage_error(error: Any) -> UsageError:

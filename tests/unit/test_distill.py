@@ -340,6 +340,28 @@ def test_the_first_steps_own_forward_pass_gives_pi_old(
     assert with_dropout.old_logprobs.keys() == expected.keys()  # dropout would change them: scored apart
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_out_of_memory_says_what_did_not_fit_and_what_would(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    trainer = trainer_of(distill_config(model), tmp_path)
+    tokens = sum(path.length for path in trainer.data.paths)
+    monkeypatch.setattr(Roles, "student_forward", full)
+    with pytest.raises(VpgeaError, match="out of memory in step 0") as told:
+        trainer.train_step(trainer.data.step(0))
+    assert f"{len(trainer.data.paths)} paths and {tokens:,} tokens" in told.value.why
+    assert f"--max-tokens-per-batch to {tokens // 2:,}" in told.value.mend
+    assert "--gradient-checkpointing" in told.value.mend
+    monkeypatch.setattr(Roles, "student_forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # anything else stays what it is
+        trainer.train_step(trainer.data.step(0))
+
+
 def test_schedules() -> None:
     def rates(schedule: str, warmup: int, total: int) -> list[float]:
         config = RunConfig(

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vpgea.config import DistillConfig, RunConfig
+from vpgea.errors import VpgeaError, is_out_of_memory
 from vpgea.progress import Progress
 from vpgea.runs import PhaseFolder
 from vpgea.shards import write_bytes
@@ -140,7 +141,12 @@ class Trainer:
         for number, paths in enumerate(batches):
             with only_last_reduces(self.roles.student, is_last=number == len(batches) - 1):
                 if paths:
-                    seen |= self._backward(loss, paths)
+                    try:
+                        seen |= self._backward(loss, paths)
+                    except Exception as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        raise self._out_of_memory(paths) from error
                 elif self.roles.is_sharded:
                     self.roles.idle_backward()
         if not self.roles.is_sharded:
@@ -160,6 +166,20 @@ class Trainer:
         share.backward()
         parts = torch.split(batch.seen, [len(path.completion_ids) for path in paths])
         return {path.index: part for path, part in zip(paths, parts, strict=True) if path.is_prior}
+
+    def _out_of_memory(self, paths: Sequence[TrainingPath]) -> VpgeaError:
+        tokens, longest = sum(path.length for path in paths), max(path.length for path in paths)
+        ways = [] if self.distill.gradient_checkpointing else ["use --gradient-checkpointing"]
+        if len(paths) > 1:
+            ways.insert(0, f"lower --max-tokens-per-batch to {max(longest, tokens // 2):,} or less")
+        if self.roles.compute_dtype == torch.float32:
+            ways.append("use --dtype bfloat16")
+        ways.append("train fewer layers (--lora-target)" if self.roles.is_lora else "train an adapter (--lora)")
+        return VpgeaError(
+            f"out of memory in step {self.next_step}",
+            why=f"a micro-batch of {len(paths)} paths and {tokens:,} tokens, the longest of {longest:,}, does not fit",
+            mend=f"{' or '.join(ways)}; what is saved so far is kept",
+        )
 
     def _batches(self, paths: Sequence[TrainingPath]) -> list[list[TrainingPath]]:
         """This rank's micro-batches, as many as every other rank's."""
