@@ -116,8 +116,8 @@ def _as_told(error: Exception) -> VpgeaError:
         return VpgeaError(what, why=refused, mend=mend)
     if is_out_of_memory(error):
         mend = (
-            "lower rollout.batch_size, max_new_tokens or distill.max_tokens_per_batch; `--dry-run` says how much memory "
-            "a phase needs; then run the command again"
+            "lower rollout.batch_size, max_new_tokens or distill.max_tokens_per_batch, then run the command again; "
+            "`--dry-run` says how much memory a phase needs"
         )
         return VpgeaError(what, why="the memory of the device or machine does not suffice", mend=mend)
     mend = "VPGEA_DEBUG=1 shows where it happened; `vpgea doctor` checks the environment"
