@@ -95,6 +95,19 @@ def test_ranks_train_what_one_process_trains(case: str, world: int, model: Path,
     assert not any(said[1:]), "only rank 0 has a result"
 
 
+def test_sharded_float32_weights_compute_in_bfloat16(model: Path, tmp_path: Path) -> None:
+    """Against autocast in one process: the same losses up to that dtype's rounding, and published in it."""
+    command = [*prepared(tmp_path, model, **CASES["fsdp-full"], pg_weight=0.0), "--dtype", "bfloat16"]
+    ran(run_ranks([*command, "-o", tmp_path / "one"], 1, tmp_path), tmp_path)
+    ran(run_ranks([*command, "-o", tmp_path / "many"], 2, tmp_path), tmp_path)
+    for mine, theirs in zip(lines_of(tmp_path / "many"), lines_of(tmp_path / "one"), strict=True):
+        for name in ("loss", "kl", "gradient_norm"):
+            assert mine[name] == pytest.approx(theirs[name], rel=0.1, abs=0.01), (mine["step"], name)
+    weights = weights_of(tmp_path / "many")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "many" / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
 @pytest.mark.parametrize(("case", "first", "then"), [("fsdp-full-ema", 2, 1), ("fsdp-lora", 1, 2), ("ddp-lora", 2, 4)])
 def test_a_stopped_training_goes_on_with_another_number_of_ranks(
     case: str, first: int, then: int, model: Path, tmp_path: Path
