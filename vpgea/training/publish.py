@@ -34,10 +34,10 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
     """Write output/adapter or output/model; return the largest log-probability difference seen after reloading.
 
     The roles have no weights afterwards.
-    paths: some of them are canaries, published beside the weights with their log-probabilities. Collective: every rank
-    calls it, rank 0 writes. Raises QualityGateError, on every rank, when the difference is too large.
+    paths: the shortest of them are canaries, published beside the weights with their log-probabilities. Collective:
+    every rank calls it, rank 0 writes. Raises QualityGateError, on every rank, when the difference is too large.
     """
-    canaries = list(paths[:_CANARY_PATHS])
+    canaries = sorted(paths, key=lambda path: path.length)[:_CANARY_PATHS]
     in_memory = roles.student_logprobs(canaries).cpu()  # before saving, which rounds full weights
     weights = roles.whole_weights(ranks)
     found: list[float] = []
