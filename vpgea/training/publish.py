@@ -38,7 +38,8 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
     every rank calls it, rank 0 writes. Raises QualityGateError, on every rank, when the difference is too large.
     """
     canaries = sorted(paths, key=lambda path: path.length)[:_CANARY_PATHS]
-    in_memory = roles.student_logprobs(canaries).cpu()  # before saving, which rounds full weights
+    # one path at a time: no more memory than a training step; and before saving, which rounds full weights
+    in_memory = torch.cat([roles.student_logprobs([path]).cpu() for path in canaries])
     weights = roles.whole_weights(ranks)
     found: list[float] = []
 
@@ -69,7 +70,8 @@ def _compare(
 ) -> float:
     """Largest difference from in_memory (T,) as trained; writes the canary file into the folder."""
     sequences, starts = sequences_of(paths)
-    stored = completion_logprobs(load_model(reloaded), sequences, starts).cpu()
+    model, pairs = load_model(reloaded), zip(sequences, starts, strict=True)
+    stored = torch.cat([completion_logprobs(model, [ids], [start]).cpu() for ids, start in pairs])
     difference = float((in_memory - stored).abs().max())
     tolerance = RELOAD_TOLERANCE[dtype]
     if not difference <= tolerance:
