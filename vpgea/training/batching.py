@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from vpgea.training.data import TrainingPath
-
-Item = TypeVar("Item")
 
 
 def micro_batches(
@@ -22,7 +19,7 @@ def micro_batches(
         return []
     ordered = sorted(paths, key=lambda path: (-path.length, path.index))
     if packing:
-        bins = _even_bins(ordered, lambda path: path.length, max_tokens, ranks)
+        bins = _even_bins(ordered, max_tokens, ranks)
     else:
         bins = _padded_bins(ordered, max_tokens)
         bins += [[] for _ in range(-len(bins) % ranks)]
@@ -39,19 +36,19 @@ def cost(length: int, hidden: int) -> float:
     return length * (1 + length / (12 * hidden))
 
 
-def _even_bins(ordered: Sequence[Item], size: Callable[[Item], int], capacity: int, multiple: int) -> list[list[Item]]:
-    """Items, the largest first, each into the emptiest bin; as few bins as hold them, but a multiple of `multiple`."""
-    total = sum(map(size, ordered))
+def _even_bins(ordered: Sequence[TrainingPath], capacity: int, multiple: int) -> list[list[TrainingPath]]:
+    """Paths, the longest first, each into the emptiest bin; as few bins as hold them, but a multiple of `multiple`."""
+    total = sum(path.length for path in ordered)
     count = -(-total // (capacity * multiple)) * multiple
     while True:
-        bins: list[list[Item]] = [[] for _ in range(count)]
+        bins: list[list[TrainingPath]] = [[] for _ in range(count)]
         filled = [0] * count
-        for item in ordered:
+        for path in ordered:
             emptiest = filled.index(min(filled))
-            if bins[emptiest] and filled[emptiest] + size(item) > capacity:
+            if bins[emptiest] and filled[emptiest] + path.length > capacity:
                 break
-            bins[emptiest].append(item)
-            filled[emptiest] += size(item)
+            bins[emptiest].append(path)
+            filled[emptiest] += path.length
         else:
             return bins
         count += multiple

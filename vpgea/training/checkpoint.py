@@ -11,7 +11,7 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -27,7 +27,6 @@ _KEEP = 2
 _STATE, _CHECKSUMS = "state.json", "checksums.json"
 
 Pieces = list[tuple[int, Any]]  # (first row in the whole tensor, the rows as a slice of safetensors), in order
-Result = TypeVar("Result")
 
 
 def save_checkpoint(

@@ -48,7 +48,7 @@ class Trainer:
         epistemic: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """epistemic: ids of the tokens that are counted as words of reflection."""
-        self.config, self.distill, self.data, self.roles = config, config.distill, data, roles
+        self.distill, self.data, self.roles = config.distill, data, roles
         self.ranks = ranks or Ranks()
         self.checkpoints = folder.part / "checkpoints"
         self.metrics = folder.root / "metrics.jsonl"

@@ -109,7 +109,7 @@ def command(
         from vpgea.distill import distill, warnings_of
 
         with with_ranks(output) as ranks:
-            if too_large := training_memory_warning(resolved.config, data):
+            if ranks.is_first and (too_large := training_memory_warning(resolved.config, data)):
                 output.warn(too_large)
             with output.progress(data.total_steps, "distill: steps") as progress:
                 summary = distill(
