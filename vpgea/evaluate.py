@@ -79,11 +79,14 @@ def evaluate(
             grader_pool(config) as graders,
         ):
             stop.check()
-            for chunk, rows in draw_chunks(plan, missing, engines.get(sampling), stop, progress):
+            engine = engines.get(sampling)
+            stop.begin()
+            for done, (chunk, rows) in enumerate(draw_chunks(plan, missing, engine, stop, progress), start=1):
                 for row, grade in zip(rows, grade_rows(plan.views, graders, rows, stop), strict=True):
                     row |= {"status": grade.status.value, "extracted": grade.extracted, "detail": grade.detail}
                     row["first_correct_tokens"] = _first_correct(plan, row)
                 write_table(folder.chunk(chunk), table_from_rows(rows, GRADED))
+                stop.unit_done(more=done < len(missing))
                 stop.check()
     require_few_errors(config, [folder.chunk(chunk) for chunk in plan.own_chunks])
     if not folder.complete({"questions": len(questions), **plan.rejection_counts}):

@@ -16,10 +16,10 @@ from vpgea.config import ModelConfig, RunConfig
 from vpgea.distill import trained, trained_model
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.inspection import read_manifest
-from vpgea.loop import best_round, round_dir
 from vpgea.modeling.load import load_model, model_fingerprint, model_folder
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.resolve import load, resolve
+from vpgea.rounds import best_round, round_dir
 from vpgea.runs import content_fingerprint, open_complete
 from vpgea.shards import file_checksum, read_json, write_json
 from vpgea.training.checkpoint import publish_folder

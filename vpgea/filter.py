@@ -81,12 +81,14 @@ def filter_rollout(
         ):
             engine = engines.get(config)
             measuring = CrossView(config, views, engine, graders, stop, progress)
-            for index in missing:
+            stop.begin()
+            for done, index in enumerate(missing, start=1):
                 stop.check()
                 rows = read_table(chunks[index]).to_pylist()
                 if config.filter.teacher_top_k:
                     write_table(folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER))
                 write_table(folder.chunk(index), table_from_rows(measuring.measure(rows), MEASUREMENTS))
+                stop.unit_done(more=done < len(missing))
                 progress.advance(1)
     require_few_errors(config, [folder.chunk(index) for index in own])
     if not folder.complete({"chunks": len(own)}):

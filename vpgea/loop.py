@@ -1,6 +1,7 @@
 """Rounds of rollout, filter, distill and a quick evaluation, as a state machine that lives in the run folder.
 
-What is done is read from the phases' own markers: a step that is complete is skipped, one that is not continues.
+What is done is read from the phases' own markers: a step that is complete is skipped, one that is not continues. One
+process takes all steps (`run`), or each is a job of its own on a cluster (`step`).
 """
 
 from __future__ import annotations
@@ -14,24 +15,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vpgea.config import RunConfig, identity_of
-from vpgea.distill import distill, trained_model, warnings_of
+from vpgea.distill import distill, trained, trained_model, warnings_of
 from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.evaluate import evaluate
 from vpgea.filter import filter_rollout
 from vpgea.modeling.load import load_views, model_fingerprint
 from vpgea.progress import NullReporter, Reporter
-from vpgea.questions import Question, fingerprint_questions, load_questions
+from vpgea.questions import Question, chunk_questions, fingerprint_questions, load_questions, part_of
 from vpgea.resolve import dump_yaml, resolve
 from vpgea.rollout import RolloutPlan, rollout
-from vpgea.runs import Manifest, PhaseFolder, flat_config
+from vpgea.rounds import (
+    PHASES,
+    Phase,
+    Step,
+    best_round,
+    ended_early,
+    figures,
+    held_out_data,
+    last_reference_kl,
+    length_price,
+    marker_of,
+    round_dir,
+    round_questions,
+    selection_figures,
+)
+from vpgea.runs import (
+    Manifest,
+    PhaseFolder,
+    Shard,
+    chunk_paths,
+    complete_phase,
+    flat_config,
+    part_folders,
+    require_same,
+)
 from vpgea.shards import read_json, write_bytes, write_json
 from vpgea.stopping import StopRequest
+from vpgea.training.ranks import Ranks
 
 OnRound = Callable[[dict[str, Any]], None]
+_WHOLE: Shard = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,7 @@ class Loop:
     run_dir: Path
     questions: list[Question]
     held_out: list[Question]
+    manifest: Manifest
     reporter: Reporter
     stop: StopRequest
 
@@ -58,6 +84,44 @@ class Loop:
         stop: StopRequest | None = None,
     ) -> Loop:
         """Read both question sets and open the run folder. Raises UsageError when it holds another run."""
+        loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop)
+        PhaseFolder.open(run_dir, loop.manifest, resume=resume, overwrite=overwrite)
+        _write_if_new(run_dir / "config.yaml", dump_yaml(loop.config))
+        return loop
+
+    @classmethod
+    def join(
+        cls,
+        config: RunConfig,
+        run_dir: Path,
+        *,
+        offline: bool = False,
+        reporter: Reporter | None = None,
+        stop: StopRequest | None = None,
+    ) -> Loop:
+        """A run that was opened before, perhaps by a process on another machine. Raises UsageError when it was not."""
+        loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop)
+        manifest = run_dir / "parts" / "0-of-1" / "manifest.json"
+        if not manifest.is_file():
+            raise UsageError(
+                f"not the folder of a loop: {run_dir}",
+                why=f"{manifest} is not there",
+                mend="start the run with `vpgea loop` or `vpgea slurm submit` before single steps of it",
+            )
+        require_same(run_dir, Manifest.read(manifest), loop.manifest)
+        return loop
+
+    @classmethod
+    def read(
+        cls,
+        config: RunConfig,
+        run_dir: Path,
+        *,
+        offline: bool = False,
+        reporter: Reporter | None = None,
+        stop: StopRequest | None = None,
+    ) -> Loop:
+        """Read both question sets; touch no folder. Raises UsageError."""
         config = _with_absolute_paths(config)
         _require_teacher(config)
         questions = load_questions(config.data, offline=offline).questions
@@ -76,35 +140,64 @@ class Loop:
             },
             config=flat_config(config),
         )
-        PhaseFolder.open(run_dir, manifest, resume=resume, overwrite=overwrite)
-        _write_if_new(run_dir / "config.yaml", dump_yaml(config))
-        return cls(config, run_dir, questions, held_out, reporter or NullReporter(), stop or StopRequest())
+        return cls(config, run_dir, questions, held_out, manifest, reporter or NullReporter(), stop or StopRequest())
 
     @property
     def finished(self) -> int:
         """Rounds that are complete, without a gap from the first on."""
-        return next(index for index in itertools.count() if not self._marker(index).is_file())
+        return next(index for index in itertools.count() if not marker_of(self.run_dir, index).is_file())
 
     def run(self, on_round: OnRound = lambda line: None) -> list[dict[str, Any]]:
         """All rounds that are missing; returns one line per finished round, the base model's first.
 
         Raises what the phases raise; everything finished stays.
         """
-        with EngineLease(
-            self.run_dir / LOGS, self.stop, publishes=self.run_dir, replaceable=self._replaceable
-        ) as lease:
-            lines = [self._base(lease), *(read_json(self._marker(index)) for index in range(self.finished))]
+        with self._lease(self.run_dir / LOGS) as lease:
+            lines = self._lines()
             for line in lines:
                 on_round(line)
-            self._settle(lines)
+            if lines:
+                self._record(lines)
             for index in range(len(lines) - 1, self.config.loop.rounds):
-                if reason := ended_early(self.config, lines):
+                if lines and (reason := ended_early(self.config, lines)):
                     self.reporter.warn(f"the loop ends after round {index - 1}: {reason}")
                     break
-                lines.append(self._round(index, lines, lease))
+                lines.append(self._round(index if lines else None, lines, lease))
                 on_round(lines[-1])
-                self._settle(lines)
+                self._record(lines)
         return lines
+
+    def step(self, step: Step, *, shard: Shard = _WHOLE, ranks: Ranks | None = None) -> bool:
+        """One part of one step, as a job of a cluster takes it; True once the whole step is done.
+
+        What comes before must be complete, and is settled here where the last of its parts could not: two parts that
+        end together may each miss the other's marker on a slow shared file system. A step that is done, or comes after
+        the loop has ended early, is nothing to do. Several ranks may train together: each calls this. Raises what the
+        phases raise.
+        """
+        ranks = ranks or Ranks()
+        if marker_of(self.run_dir, step.round).is_file():
+            return True
+        ranks.on_first(lambda: self._settle_before(step))
+        lines = self._lines()
+        if step.round is not None and (reason := ended_early(self.config, lines)):
+            self.reporter.warn(f"{step} is not needed: {reason}")
+            return True
+        return self.take(step, lines, shard=shard, ranks=ranks)
+
+    def take(
+        self, step: Step, lines: Sequence[dict[str, Any]], *, shard: Shard = _WHOLE, ranks: Ranks | None = None
+    ) -> bool:
+        """Do a part of a step, also where its round is finished, without a look at others. lines: of earlier rounds."""
+        with self._lease(self.run_dir / LOGS) as lease:
+            is_done = self._take(step, lines, lease, shard, ranks or Ranks())
+        if step.phase == "eval" and is_done and not marker_of(self.run_dir, step.round).is_file():
+            self._finish(step.round, lines)
+            self._record(self._lines())
+        return is_done
+
+    def _lease(self, logs: Path) -> EngineLease:
+        return EngineLease(logs, self.stop, publishes=self.run_dir, replaceable=self._replaceable)
 
     def _replaceable(self) -> set[str]:
         """Fingerprints of the weights that a server behind a URL may have when this run comes to it: only its own."""
@@ -114,93 +207,150 @@ class Loop:
         summaries = self.run_dir.glob("round-*/distill/summary.json")
         return base | {read_json(path)["model_fingerprint"] for path in summaries}
 
-    def _settle(self, lines: Sequence[dict[str, Any]]) -> None:
+    def _lines(self) -> list[dict[str, Any]]:
+        """Of the base model and every finished round, as far as there is no gap."""
+        base = marker_of(self.run_dir, None)
+        if not base.is_file():
+            return []
+        return [read_json(base), *(read_json(marker_of(self.run_dir, index)) for index in range(self.finished))]
+
+    def _record(self, lines: Sequence[dict[str, Any]]) -> None:
         """What follows from the finished rounds: the run's metrics, and which weights are kept."""
         _write_if_new(self.run_dir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self._prune(len(lines) - 2)
 
-    def _marker(self, index: int) -> Path:
-        return round_dir(self.run_dir, index) / "round.json"
+    def _settle_before(self, step: Step) -> None:
+        """Everything that a step reads is complete, or becomes so from complete parts. Raises UsageError otherwise."""
+        if step.round is None:
+            return
+        for index in [None, *range(step.round)][len(self._lines()) :]:
+            self._settle(Step(index, "eval"))
+        for phase in PHASES[: PHASES.index(step.phase)]:
+            self._settle(Step(step.round, phase))
 
-    def _base(self, lease: EngineLease) -> dict[str, Any]:
-        """The base model's quick evaluation: what every round is compared with."""
-        marker = self.run_dir / "base" / "round.json"
-        if marker.is_file():
-            return read_json(marker)
-        began = time.perf_counter()
-        results = self._evaluate(self.config, self.run_dir / "base" / "eval", "base", lease)
-        line = {"round": None, **_figures(results), "seconds": round(time.perf_counter() - began, 1)}
-        write_json(marker, line)
-        return line
+    def _settle(self, step: Step) -> None:
+        folder = self._folder(step)
+        parts = part_folders(folder)
+        if not parts or any(not (part / "COMPLETE").is_file() for part in parts):
+            raise UsageError(
+                f"{step} is not complete",
+                why="the step that was asked for comes after it",
+                mend="run what is missing first; `vpgea slurm status RUN` lists it",
+            )
+        complete_phase(folder)
+        last = {"filter": folder / "summary.json", "eval": marker_of(self.run_dir, step.round)}.get(step.phase)
+        if last is not None and not last.is_file():
+            self.take(step, self._lines(), shard=(0, len(parts)))
 
-    def _round(self, index: int, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
-        """One round, its figures written last. Raises QualityGateError with the way out of a loop."""
-        try:
-            line = self._phases(index, lines, lease)
-        except QualityGateError as error:
-            folder = round_dir(self.run_dir, index)
-            raise QualityGateError(
-                f"round {index}: {error.what}",
-                why=error.why,
-                mend=f"{error.mend}. Settings that change results need another --output-dir; to make only one step of "
-                f"this round again, delete its folder in {folder}",
-            ) from error
-        write_json(self._marker(index), line)
-        return line
-
-    def _phases(self, index: int, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
-        """Draw, look from the other view, train, measure.
+    def _round(self, index: int | None, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
+        """All steps of one round (None: the base model's evaluation), its figures written last.
 
         The evaluation and the next round's rollout have the same weights, and so one engine; none is open while
         training has the machine.
         """
         began = time.perf_counter()
-        folder = round_dir(self.run_dir, index)
-        config = self._round_config(index, lines)
-        questions = round_questions(self.questions, index, self.config.loop.questions_per_round, config.rollout.seed)
-        label = f"round {index}"
-        plan = RolloutPlan.make(config, questions, round_index=index)
-        with self.reporter.progress(len(questions), f"{label} rollout: questions") as progress:
-            drawn = rollout(plan, folder / "rollout", lease=lease, stop=self.stop, progress=progress)
-        with self.reporter.progress(len(plan.chunks), f"{label} filter: chunks") as progress:
-            selection = filter_rollout(
+        phases: Sequence[Phase] = ("eval",) if index is None else PHASES
+        for phase in phases:
+            self._take(Step(index, phase), lines, lease, _WHOLE, Ranks())
+        return self._finish(index, lines, round(time.perf_counter() - began, 1))
+
+    def _take(
+        self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard, ranks: Ranks
+    ) -> bool:
+        """Whether the whole step is done now. Raises QualityGateError with the way out of a loop."""
+        do = {
+            "rollout": lambda: self._rollout(step, lines, lease, shard),
+            "filter": lambda: self._filter(step, lines, lease, shard),
+            "distill": lambda: self._distill(step, lines, lease, ranks),
+            "eval": lambda: self._evaluate(step, lines, lease, shard),
+        }[step.phase]
+        try:
+            do()
+        except QualityGateError as error:
+            raise QualityGateError(
+                f"{step}: {error.what}",
+                why=error.why,
+                mend=f"{error.mend}. Settings that change results need another --output-dir; to make only this step "
+                f"again, delete its folder {self._folder(step)}",
+            ) from error
+        return (self._folder(step) / "COMPLETE").is_file()
+
+    def _rollout(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard) -> None:
+        assert step.round is not None
+        config = self._round_config(step.round, lines)
+        questions = round_questions(
+            self.questions, step.round, self.config.loop.questions_per_round, config.rollout.seed
+        )
+        plan = RolloutPlan.make(config, questions, shard=shard, round_index=step.round)
+        own = sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks)
+        with self.reporter.progress(own, f"{_label(step)}: questions") as progress:
+            rollout(plan, self._folder(step), lease=lease, stop=self.stop, progress=progress)
+
+    def _filter(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard) -> None:
+        assert step.round is not None
+        config, source = self._round_config(step.round, lines), round_dir(self.run_dir, step.round) / "rollout"
+        own = len(part_of(chunk_paths(source), *shard))
+        with self.reporter.progress(own, f"{_label(step)}: chunks") as progress:
+            filter_rollout(
+                config, source, self._folder(step), shard=shard, lease=lease, stop=self.stop, progress=progress
+            )
+
+    def _distill(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, ranks: Ranks) -> None:
+        assert step.round is not None
+        lease.release()
+        config, folder = self._round_config(step.round, lines), round_dir(self.run_dir, step.round)
+        drawn = sum(read_json(part / "COMPLETE")["summary"]["questions"] for part in part_folders(folder / "rollout"))
+        steps = -(-drawn // config.distill.questions_per_step) * config.distill.epochs
+        with self.reporter.progress(steps, f"{_label(step)}: steps") as progress:
+            training = distill(
+                config, folder / "filter", folder / "distill", stop=self.stop, progress=progress, ranks=ranks
+            )
+        if ranks.is_first:
+            for warning in warnings_of(training):
+                self.reporter.warn(f"{_label(step)}: {warning}")
+
+    def _evaluate(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard) -> None:
+        """Every evaluation is paired with the base model's, its own with itself excepted."""
+        config, baseline = self.config, None
+        if step.round is not None:
+            config = self._round_config(step.round, lines)
+            tuned = trained_model(config, round_dir(self.run_dir, step.round) / "distill")
+            config, baseline = config.model_copy(update={"model": tuned}), str(self.run_dir / "base" / "eval")
+        config = config.model_copy(update={"eval": config.eval.model_copy(update={"baseline": baseline})})
+        chunks = part_of(chunk_questions(self.held_out, config.rollout.questions_per_chunk), *shard)
+        own = sum(map(len, chunks))
+        with self.reporter.progress(own, f"{_label(step)}: questions") as progress:
+            evaluate(
                 config,
-                folder / "rollout",
-                folder / "filter",
+                self.held_out,
+                self._folder(step),
+                shard=shard,
                 lease=lease,
                 stop=self.stop,
                 progress=progress,
             )
-        lease.release()
-        assert selection is not None, "a loop's phases have one part"
-        steps = -(-drawn["questions"] // config.distill.questions_per_step) * config.distill.epochs
-        with self.reporter.progress(steps, f"{label} distill: steps") as progress:
-            training = distill(config, folder / "filter", folder / "distill", stop=self.stop, progress=progress)
-        for warning in warnings_of(training):
-            self.reporter.warn(f"{label} distill: {warning}")
-        tuned = config.model_copy(update={"model": trained_model(config, folder / "distill")})
-        results = self._evaluate(tuned, folder / "eval", label, lease)
-        return {
-            "round": index,
-            **_figures(results),
-            **_selection_figures(selection),
-            "length_price": config.filter.utility.length_price,
-            "loss_reference_kl": _last_reference_kl(folder / "distill" / "metrics.jsonl"),
-            "trained_tokens": training["trained_tokens"],
-            "engine_mismatch": (training["engine_mismatch"] or {}).get("largest"),
-            "seconds": round(time.perf_counter() - began, 1),
-        }
 
-    def _evaluate(self, config: RunConfig, folder: Path, label: str, lease: EngineLease) -> dict[str, Any]:
-        """Every evaluation is paired with the base model's, its own with itself excepted."""
-        base = self.run_dir / "base" / "eval"
-        config = config.model_copy(
-            update={"eval": config.eval.model_copy(update={"baseline": None if folder == base else str(base)})}
-        )
-        with self.reporter.progress(len(self.held_out), f"{label} eval: questions") as progress:
-            results = evaluate(config, self.held_out, folder, lease=lease, stop=self.stop, progress=progress)
-        assert results is not None, "a loop's phases have one part"
-        return results
+    def _finish(
+        self, index: int | None, lines: Sequence[dict[str, Any]], seconds: float | None = None
+    ) -> dict[str, Any]:
+        """Write and return the line of a round whose steps are all complete. seconds: None where jobs made it."""
+        folder = marker_of(self.run_dir, index).parent
+        line: dict[str, Any] = {"round": index, **figures(read_json(folder / "eval" / "results.json"))}
+        if index is not None:
+            training = trained(folder / "distill")
+            line |= {
+                **selection_figures(read_json(folder / "filter" / "summary.json")),
+                "length_price": length_price(self.config, lines),
+                "loss_reference_kl": last_reference_kl(folder / "distill" / "metrics.jsonl"),
+                "trained_tokens": training["trained_tokens"],
+                "engine_mismatch": (training["engine_mismatch"] or {}).get("largest"),
+            }
+        line["seconds"] = seconds
+        write_json(marker_of(self.run_dir, index), line)
+        return line
+
+    def _folder(self, step: Step) -> Path:
+        return self.run_dir / str(step)
 
     def _round_config(self, index: int, lines: Sequence[dict[str, Any]]) -> RunConfig:
         """The configuration of one round: the weights of the round before, and the price of length."""
@@ -235,63 +385,8 @@ class Loop:
                     shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
 
 
-def round_dir(run_dir: Path, index: int) -> Path:
-    return run_dir / f"round-{index:03d}"
-
-
-def held_out_data(config: RunConfig) -> Any:
-    """The data section for the held-out questions: other file, same field names."""
-    if not config.loop.eval_dataset:
-        raise UsageError(
-            "no held-out questions were given",
-            why="loop.eval_dataset is empty, and every round is measured on questions that are not trained on",
-            mend="give --eval-dataset with a question file of its own",
-        )
-    return config.data.model_copy(update={"dataset": config.loop.eval_dataset, "limit": config.loop.eval_limit})
-
-
-def round_questions(questions: Sequence[Question], index: int, per_round: int | None, seed: int) -> list[Question]:
-    """The questions of one round: consecutive slices of one seeded permutation per pass over the data."""
-    if per_round is None or per_round >= len(questions):
-        return list(questions)
-    chosen: list[Question] = []
-    for position in range(index * per_round, (index + 1) * per_round):
-        epoch, offset = divmod(position, len(questions))
-        order = np.random.default_rng([seed, epoch]).permutation(len(questions))
-        question = questions[order[offset]]
-        if question not in chosen:  # a slice over the end of a pass could hold a question twice
-            chosen.append(question)
-    return chosen
-
-
-def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:
-    """lambda, or 0 while held-out accuracy is below the base's by more than delta or the token target is reached.
-
-    The price acts once per round and compounds over rounds, so it must be able to rest. lines: of the base and of
-    every round so far.
-    """
-    base, last = lines[0], lines[-1]
-    target = config.loop.token_target
-    too_low = last["accuracy"] < base["accuracy"] - config.loop.accuracy_margin
-    reached = target is not None and last["tokens"] <= target
-    return 0.0 if too_low or reached else config.filter.utility.length_price
-
-
-def ended_early(config: RunConfig, lines: Sequence[dict[str, Any]]) -> str | None:
-    """Why no further round is to follow, if so: held-out accuracy has left its band."""
-    band = config.loop.max_accuracy_drop
-    base, last = lines[0]["accuracy"], lines[-1]["accuracy"]
-    if band is None or last >= base - band:
-        return None
-    return f"held-out accuracy is {last:.3f}, the base's {base:.3f}, and loop.max_accuracy_drop {band:g}"
-
-
-def best_round(run_dir: Path, config: RunConfig) -> int | None:
-    """The round of highest e3 among those whose held-out accuracy is not below the base's by more than delta."""
-    base = read_json(run_dir / "base" / "round.json")
-    lines = [read_json(path) for path in sorted(run_dir.glob("round-*/round.json"))]
-    good = [line for line in lines if line["accuracy"] >= base["accuracy"] - config.loop.accuracy_margin]
-    return max(good, key=lambda line: (line["e3"], line["round"]))["round"] if good else None
+def _label(step: Step) -> str:
+    return f"{'base' if step.round is None else f'round {step.round}'} {step.phase}"
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -322,39 +417,3 @@ def _require_disjoint(questions: Sequence[Question], held_out: Sequence[Question
             why="rounds are measured and chosen on questions that the model has not seen",
             mend="remove them from data.dataset or from loop.eval_dataset",
         )
-
-
-def _figures(results: dict[str, Any]) -> dict[str, Any]:
-    found = results["metrics"]
-    line: dict[str, Any] = {}
-    for name, key in (
-        ("accuracy", "accuracy"),
-        ("tokens", "tokens"),
-        ("truncated", "truncation_rate"),
-        ("e3", "e3"),
-        ("accuracy_gain", "accuracy_gain"),
-    ):
-        if key in found:
-            line[name] = found[key]["value"]
-            line[f"{name}_low"], line[f"{name}_high"] = found[key]["low"], found[key]["high"]
-    line.setdefault("e3", 1.0)  # the base is 1 by definition
-    return line
-
-
-def _selection_figures(summary: dict[str, Any]) -> dict[str, Any]:
-    counts, bound = summary["counts"], summary["elbo"]
-    correct = (
-        counts["posterior_accepted"] + counts["posterior_pseudo_efficient"] + counts["posterior_rejected_undecided"]
-    )
-    return {
-        "accepted_share": counts["posterior_accepted"] / max(counts["posterior_sampled"], 1),
-        "pseudo_efficient_share": counts["posterior_pseudo_efficient"] / max(correct, 1),
-        "kl": bound["kl"]["value"] if isinstance(bound, dict) else None,
-        "elbo": bound["elbo"]["value"] if isinstance(bound, dict) else None,
-        "check_tokens": summary["tokens"]["check_tokens"],
-    }
-
-
-def _last_reference_kl(path: Path) -> float | None:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[-1])["reference_kl"] if lines else None

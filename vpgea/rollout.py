@@ -189,8 +189,10 @@ def rollout(
         with nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines:
             stop.check()
             engine = engines.get(plan.config)
-            for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
+            stop.begin()
+            for done, (chunk, rows) in enumerate(draw_chunks(plan, missing, engine, stop, progress), start=1):
                 write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
+                stop.unit_done(more=done < len(missing))
                 stop.check()
     summary = {
         "questions": sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks),

@@ -104,7 +104,7 @@ class PhaseFolder:
         existing = folder.part / "manifest.json"
         for part in part_folders(root):
             if (part / "manifest.json").is_file():
-                _require_same(root, Manifest.read(part / "manifest.json"), manifest)
+                require_same(root, Manifest.read(part / "manifest.json"), manifest)
         if existing.is_file() and not resume:
             raise _occupied(root, "it already holds data and --no-resume was given")
         _make_folder(folder.part)
@@ -212,7 +212,8 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def _require_same(root: Path, before: Manifest, now: Manifest) -> None:
+def require_same(root: Path, before: Manifest, now: Manifest) -> None:
+    """Raises UsageError, naming what differs, when a folder was started from something else."""
     if before.phase != now.phase:
         raise _occupied(root, f"it is a {before.phase} folder, and this is a {now.phase}")
     for kind, old, new in (("identity", before.identity, now.identity), ("inputs", before.inputs, now.inputs)):

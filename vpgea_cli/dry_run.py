@@ -13,12 +13,12 @@ from vpgea import hardware
 from vpgea.config import RunConfig, leaves, value_of
 from vpgea.estimate import Estimator, Lengths, Paths, PhaseEstimate, whole_run
 from vpgea.evaluate import as_rollout
-from vpgea.loop import held_out_data, round_questions
 from vpgea.modeling.load import load_views, torch_device, torch_dtype
 from vpgea.modeling.shape import read_shape
 from vpgea.questions import Question, load_questions
 from vpgea.records import POSTERIOR, PRIOR, View
 from vpgea.rollout import RolloutPlan, samples_per_question
+from vpgea.rounds import held_out_data, round_questions
 from vpgea.runs import chunk_paths
 from vpgea.shards import read_table
 from vpgea.strict_yaml import scalar

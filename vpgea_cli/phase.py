@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,10 +59,22 @@ def with_ranks(output: Output) -> Iterator[Ranks]:
 
 @contextmanager
 def running(output: Output, *, offline: bool) -> Iterator[StopRequest]:
-    """The frame of every long command: signals become stop requests, libraries keep quiet and off the network."""
+    """The frame of every long command: signals and time limits become stop requests, libraries keep off the network."""
     go_offline(offline)
-    with install_signal_handlers(StopRequest(), output.urgent) as stop:
+    with install_signal_handlers(StopRequest(_time_limit()), output.urgent) as stop:
         yield stop
+
+
+def _time_limit() -> float | None:
+    """When the job that this process is in will be ended, in seconds since 1970, as SLURM tells it; else None."""
+    text = os.environ.get("SLURM_JOB_END_TIME", "")
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise UsageError(
+            "SLURM_JOB_END_TIME is not a number", why=f"it is {text!r}", mend="unset it, or give seconds since 1970"
+        )
+    return float(text)
 
 
 def share(part: float, whole: float) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vpgea.loop import best_round, round_dir
 from vpgea.resolve import load
+from vpgea.rounds import best_round, round_dir
 from vpgea.runs import chunk_paths
 from vpgea.shards import iterate_rows
 from vpgea_cli.commands.loop import COLUMNS, row

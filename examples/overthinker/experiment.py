@@ -18,9 +18,10 @@ from examples.overthinker.language import is_sound
 from vpgea.config import RunConfig
 from vpgea.distill import trained_model
 from vpgea.evaluate import evaluate
-from vpgea.loop import Loop, best_round, round_dir
+from vpgea.loop import Loop
 from vpgea.questions import load_questions
 from vpgea.resolve import resolve
+from vpgea.rounds import best_round, round_dir
 from vpgea.shards import iterate_rows, shard_files
 
 HERE = Path(__file__).parent

@@ -14,8 +14,8 @@ import pytest
 from tests import tiny
 from tests.finished import Finished, circle, finished_runs, small_config
 from vpgea.export import export
-from vpgea.loop import best_round
 from vpgea.resolve import load
+from vpgea.rounds import best_round
 from vpgea.shards import file_checksum, read_json, write_json
 from vpgea_cli.main import run
 

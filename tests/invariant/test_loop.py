@@ -14,8 +14,8 @@ import pytest
 
 from tests import tiny
 from tests.loops import essence, metrics, sample_keys, write_config
-from vpgea.loop import length_price
 from vpgea.resolve import resolve
+from vpgea.rounds import length_price
 from vpgea.runs import Manifest
 from vpgea.shards import read_json
 from vpgea_cli.main import run
@@ -371,7 +371,7 @@ def test_a_round_that_selects_nothing_stops_with_a_way_out(
     for _ in range(2):
         assert loop(config, tmp_path / "run", *short, "--quiet") == 3
         error, why, mend = capsys.readouterr().err.splitlines()
-        assert error.startswith("error: round 0: 0 samples are left to learn from")
+        assert error.startswith("error: round-000/filter: 0 samples are left to learn from")
         assert "filter.min_selected" in why
         assert str(tmp_path / "run" / "round-000") in mend
         assert not (tmp_path / "run" / "round-000" / "distill").exists()

@@ -74,6 +74,7 @@ class Trainer:
     def run(self, stop: StopRequest, progress: Progress, logs: Sequence[Log]) -> None:
         """All steps that are left. On a stop the present step is finished and a checkpoint written."""
         progress.advance(self.next_step)
+        stop.begin()
         while not self.is_done:
             line = self.train_step(self.data.step(self.next_step))
             self.next_step += 1
@@ -84,11 +85,12 @@ class Trainer:
             progress.note(f"ALARM: {line['alarm']}" if line["alarm"] else f"loss {line['loss']:.4f}")
             progress.advance(1, tokens=line["tokens"])
             every = self.distill.checkpoint_every
+            stop.unit_done(more=not self.is_done)
             stopping = self.ranks.any(stop.requested)  # one rank's signal is every rank's, at the same step
             if self.is_done or stopping or (every and self.next_step % every == 0):
                 self.save()
             if stopping:
-                stop.request("a signal to another rank")
+                stop.request("what another rank was told")
                 stop.check("the checkpoint is written")
 
     def train_step(self, step: Step) -> dict[str, Any]:

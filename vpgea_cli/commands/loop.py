@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from vpgea.config import RunConfig
+from vpgea.errors import UsageError
+from vpgea.stopping import StopRequest
+from vpgea_cli.commands.slurm import SiteOption, show_launched
 from vpgea_cli.options import (
     ConfigOption,
     DatasetOption,
@@ -27,12 +32,21 @@ from vpgea_cli.options import (
     ServerPythonOption,
     ServerUrlOption,
     SetOption,
+    ShardOption,
     VerboseOption,
     resolve_options,
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import required, running
+from vpgea_cli.phase import required, running, with_ranks
+
+
+class Launcher(StrEnum):
+    """Where a loop's steps run."""
+
+    HERE = "here"
+    SLURM = "slurm"
+
 
 COLUMNS = ("round", "accuracy", "tokens", "truncated", "ε³", "accepted", "pseudo-efficient", "KL", "time")
 
@@ -57,6 +71,15 @@ def command(
     keep_rounds: Annotated[
         int | None, typer.Option("--keep-rounds", help="Keep the weights of only so many rounds, and of the best.")
     ] = None,
+    step: Annotated[
+        str | None,
+        typer.Option("--step", help="Only this step of a run that was opened before, e.g. round-003/rollout."),
+    ] = None,
+    shard: ShardOption = "0/1",
+    launcher: Annotated[
+        Launcher, typer.Option("--launcher", help="Here, or as a chain of jobs on a SLURM cluster.")
+    ] = Launcher.HERE,
+    site: SiteOption = None,
     server_url: ServerUrlOption = None,
     sglang_python: ServerPythonOption = None,
     resume: ResumeOption = True,
@@ -88,15 +111,36 @@ def command(
         sets=sets,
     )
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
+    _require_fitting(step, shard, launcher, site)
     with running(output, offline=offline) as stop:
-        from vpgea.loop import Loop, best_round
-
         if dry_run:
             from vpgea_cli.dry_run import show_loop
 
             show_loop(resolved.config, output, offline=offline)
             return
         target = required(output_dir)
+        if launcher is Launcher.SLURM:
+            from vpgea.cluster.launch import launch
+            from vpgea.cluster.site import Site
+
+            launched = launch(
+                resolved.config,
+                target,
+                Site.read(site),
+                offline=offline,
+                resume=resume,
+                overwrite=overwrite,
+                reporter=output,
+                stop=stop,
+            )
+            show_launched(launched, target, output)
+            return
+        if step is not None:
+            _one_step(resolved.config, target, step, shard, offline=offline, output=output, stop=stop)
+            return
+        from vpgea.loop import Loop
+        from vpgea.rounds import best_round
+
         loop = Loop.open(
             resolved.config,
             target,
@@ -112,6 +156,36 @@ def command(
         best = best_round(target, resolved.config)
         output.info(closing_words(target, lines, before, best))
         output.result({"path": str(target), "best_round": best, "rounds": lines})
+
+
+def _require_fitting(step: str | None, shard: str, launcher: Launcher, site: Path | None) -> None:
+    """Options of one way to run a loop are not taken silently with another."""
+    problems = [
+        (step is not None and launcher is Launcher.SLURM, "--step", "a launched loop takes all of its steps"),
+        (step is None and shard != "0/1", "--shard", "only a single --step has parts"),
+        (site is not None and launcher is Launcher.HERE, "--site", "it belongs to --launcher slurm"),
+    ]
+    for is_wrong, option, why in problems:
+        if is_wrong:
+            raise UsageError(f"{option} cannot be used so", why=why, mend=f"leave {option} out, or see --help")
+
+
+def _one_step(
+    config: RunConfig, target: Path, step: str, shard: str, *, offline: bool, output: Output, stop: StopRequest
+) -> None:
+    from vpgea.loop import Loop
+    from vpgea.questions import parse_shard
+    from vpgea.rounds import Step
+
+    wanted = Step.parse(step)
+    if wanted.phase == "distill" and shard != "0/1":
+        raise UsageError("--shard cannot be used so", why="a distillation has no parts", mend="leave --shard out")
+    with with_ranks(output) as ranks:
+        loop = Loop.join(config, target, offline=offline, reporter=output, stop=stop)
+        is_done = loop.step(wanted, shard=parse_shard(shard), ranks=ranks)
+        if ranks.is_first:
+            output.info(f"{wanted} is done" if is_done else f"this part of {wanted} is done; other parts are not yet")
+            output.result({"path": str(target / str(wanted)), "complete": is_done})
 
 
 def closing_words(target: Path, lines: Sequence[dict[str, Any]], before: int, best: int | None) -> str:
@@ -139,5 +213,5 @@ def row(line: dict[str, Any]) -> list[str]:
         number("accepted_share", ".1%"),
         number("pseudo_efficient_share", ".1%"),
         number("kl", ".2f"),
-        number("seconds", ".0f") + " s",
+        number("seconds", ".0f") + (" s" if line.get("seconds") is not None else ""),
     ]

@@ -1,0 +1,113 @@
+"""A quick look, from a node of the cluster, at everything that a run will need there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from uuid import uuid4
+
+from vpgea.config import RunConfig
+from vpgea.engines.select import engine_kind
+from vpgea.errors import UsageError
+from vpgea.loop import Loop
+from vpgea.rollout import RolloutPlan
+from vpgea.rounds import round_questions
+from vpgea.shards import write_bytes
+
+Row = tuple[str, str]
+
+
+def preflight(config: RunConfig, run_dir: Path, *, offline: bool = True) -> list[Row]:
+    """What was looked at and found, as (what, found). Raises UsageError at the first thing that is not as needed.
+
+    Paths, contents and configuration are compared with those from where the run was submitted, by the same
+    fingerprints that every step compares.
+    """
+    loop = Loop.join(config, run_dir, offline=offline)
+    rows = [
+        ("node", socket.gethostname()),
+        ("run folder", f"{run_dir}, opened with the same model, questions and settings"),
+        ("hard links", _links(run_dir)),
+        ("free space", _space(loop)),
+        ("ports", _port()),
+        ("GPU", _gpu()),
+        ("engine", _engine(loop.config)),
+    ]
+    return rows
+
+
+def _links(run_dir: Path) -> str:
+    """Shards are committed by a hard link: the one thing that a shared file system must be able to do."""
+    file = run_dir / f".preflight~{uuid4().hex}.tmp"
+    twin = file.with_suffix(".twin.tmp")
+    try:
+        write_bytes(file, b"preflight")
+        os.link(file, twin)
+        found = twin.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"a node cannot write to {run_dir}",
+            why=f"{socket.gethostname()}: {error}",
+            mend="put the run folder on a file system that nodes share, may write to, and that has hard links",
+        ) from error
+    finally:
+        file.unlink(missing_ok=True)
+        twin.unlink(missing_ok=True)
+    assert found == b"preflight"
+    return "made and read back"
+
+
+def _space(loop: Loop) -> str:
+    config = loop.config
+    questions = round_questions(loop.questions, 0, config.loop.questions_per_round, config.rollout.seed)
+    needed = RolloutPlan.make(config, questions).estimate().disk_bytes
+    free = shutil.disk_usage(loop.run_dir).free
+    if free < needed // 8:  # completions mostly end before their cap; rollout itself asks the same
+        raise UsageError(
+            f"too little disk space for {loop.run_dir}",
+            why=f"{free / 2**30:,.1f} GiB are free, and one round's rollout can write up to {needed / 2**30:,.1f} GiB",
+            mend="free some space, put the run folder elsewhere, or lower rollout.max_new_tokens",
+        )
+    return f"{free / 2**30:,.1f} GiB; a rollout writes {needed / 2**30:,.3f} GiB at most"
+
+
+def _port() -> str:
+    """Ranks of several nodes meet at this node's name; servers listen on loopback."""
+    with socket.socket() as loopback:
+        loopback.bind(("127.0.0.1", 0))
+    try:
+        return f"loopback, and {socket.gethostname()} is {socket.gethostbyname(socket.gethostname())}"
+    except OSError as error:
+        if int(os.environ.get("SLURM_NNODES") or 1) > 1:
+            raise UsageError(
+                "a node does not know its own name",
+                why=f"{socket.gethostname()}: {error}",
+                mend="ranks on several nodes meet at the first node's name: have it resolve on every node",
+            ) from error
+        return "loopback"
+
+
+def _gpu() -> str:
+    given = os.environ.get("SLURM_JOB_GPUS") or os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not given:
+        return "none was asked for"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "the GPU of this job cannot be used",
+            why=f"SLURM gave {given}, and PyTorch {torch.__version__} sees none",
+            mend="load the site's CUDA module (`modules` in the site file), or install PyTorch's CUDA build there",
+        )
+    return torch.cuda.get_device_name(0)
+
+
+def _engine(config: RunConfig) -> str:
+    kind = engine_kind(config)
+    if kind != "sglang" or config.sglang.server_url:
+        return kind
+    from vpgea.engines.sglang.installation import find_python
+
+    return f"sglang, {find_python(config.sglang)}"
