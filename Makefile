@@ -7,18 +7,23 @@ TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang kills lint types test-install install sglang trl clean
+.PHONY: demo test test-sglang test-slurm kills lint types test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm"
 
 # Against the real SGLang server, in its own environment.
 test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m sglang --timeout 600 tests/integration
+
+# Against the real SLURM, four virtual nodes on this machine, which it installs from Debian's packages: needs root.
+test-slurm: $(VENV)/.installed
+	OMP_NUM_THREADS=1 tests/slurm/run.sh $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m slurm --timeout 600 \
+	  tests/integration
 
 # The kill campaign behind docs/reliability.md; `make test` runs a small slice of it.
 KILLS ?= 20
