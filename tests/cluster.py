@@ -91,7 +91,7 @@ class ClusterRun:
     def prepare(cls, folder: Path, config: Path, site: Path) -> ClusterRun:
         """Open the folder, or one that was copied, and write scripts for its place."""
         done = vpgea("slurm", "submit", folder, "--config", config, "--site", site, "--dry-run")
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr + _call("sinfo", "-N", "-l")
         return cls(folder, site)
 
     def copy(self, folder: Path, config: Path, site: Path | None = None) -> ClusterRun:
