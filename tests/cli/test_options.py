@@ -87,6 +87,8 @@ STORY: list[tuple[str, str]] = [
         f"{SERVER} -q",
         "l",
     ),
+    ("loop -c l/config.yaml -o l --step round-000/rollout --shard 0/1 -q", "l/round-000/rollout"),
+    (f"slurm render c -c CFG {SMALL} --site SITE --offline --json", '"commands"'),
     ("inspect f --head 2", "filter"),
     ("inspect r --stats --json", '"prior"'),
     ("inspect f --sample dev-0000/posterior/0", "posterior"),
@@ -106,14 +108,19 @@ def filled(line: str) -> list[str]:
         "MODEL": overthinker.ROOT / "base-global",
         "DEV": QUESTIONS / "dev.jsonl",
         "TRAIN": QUESTIONS / "train.jsonl",
+        "SITE": overthinker.ROOT.parent / "slurm" / "site.yaml",
     }
     return [str(names.get(word, word)) for word in shlex.split(line)]
+
+
+# Their own tests are elsewhere: they need a real server (test_sglang_serve.py), or a real SLURM (test_slurm_*.py).
+NEED_MORE = ("serve", "slurm submit", "slurm status", "slurm cancel", "slurm preflight")
 
 
 def test_the_story_uses_every_option_of_every_command() -> None:
     missing = []
     for command, names in surface():
-        if command == "serve":  # it needs a real server: tests/integration/test_sglang_serve.py
+        if command in NEED_MORE:
             continue
         tried = [set(shlex.split(line)) for line, _ in STORY if line.startswith(command)]
         missing += [f"{command} {name}" for name in names if not any(words & set(name.split()) for words in tried)]

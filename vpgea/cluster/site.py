@@ -27,7 +27,7 @@ class Resources(Section):
     tasks_per_node: int = _field(1, "training: ranks per node, usually one for each GPU", ge=1)
     gpus_per_node: int = _field(0, "GPUs per node; 0: none are asked for", ge=0)
     cpus_per_task: int | None = _field(None, "cores of a task", ge=1)
-    memory: str | None = _field(None, "memory of a node, as sbatch --mem takes it", pattern=r"\d+[KMGT]?")
+    memory: str | None = _field(None, "memory of a node, as sbatch --mem takes it", pattern=r"^\d+[KMGT]?$")
     time: str | None = _field(None, "time limit, as sbatch --time takes it", pattern=f"^(?:{_TIME})$")
     constraint: str | None = _field(None, "features that nodes must have")
     options: list[str] = _field([], "more options for sbatch, one entry each, e.g. --exclusive")
