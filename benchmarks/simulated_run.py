@@ -125,23 +125,24 @@ def write_phase(root: Path, phase: str, first: int, last: int) -> None:
         part.complete({"questions": (last - first) * QUESTIONS_PER_CHUNK // PARTS})
 
 
-def _table(schema: pa.Schema, chunks: Iterable[int]) -> pa.Table:
-    rows = [
-        {"question_id": question.id, "view": view, "question": question.text, "answer": question.answer}
-        for question in questions_of(chunks)
-        for view in (PRIOR, POSTERIOR)
-    ]
-    return table_from_rows([{field.name: _value(field, row) for field in schema} for row in rows], schema)
-
-
-def _value(field: pa.Field, row: dict[str, Any]) -> Any:
-    if field.name in row or field.name in _VALUES:
-        return row.get(field.name, _VALUES.get(field.name))
+def some_value(field: pa.Field, row: dict[str, Any]) -> Any:
+    """What the row has for a field; else null where it may be, or the first value of its type."""
+    if field.name in row:
+        return row[field.name]
     if field.nullable:
         return None
     if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
         return 0
     return False if pa.types.is_boolean(field.type) else [] if pa.types.is_large_list(field.type) else "x"
+
+
+def _table(schema: pa.Schema, chunks: Iterable[int]) -> pa.Table:
+    rows = [
+        {**_VALUES, "question_id": question.id, "view": view, "question": question.text, "answer": question.answer}
+        for question in questions_of(chunks)
+        for view in (PRIOR, POSTERIOR)
+    ]
+    return table_from_rows([{field.name: some_value(field, row) for field in schema} for row in rows], schema)
 
 
 def _figures(index: int) -> dict[str, float]:

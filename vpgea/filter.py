@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from vpgea.runs import (
     Manifest,
     PhaseFolder,
     Shard,
+    chunk_number,
     chunk_paths,
     content_fingerprint,
     flat_config,
@@ -68,7 +68,7 @@ def filter_rollout(
         shard=shard,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    own = dict(zip(count(*shard), chunk_paths(rollout_dir, share=shard), strict=False))
+    own = {chunk_number(path): path for path in chunk_paths(rollout_dir, share=shard)}
     if _is_selected(output_dir, rollout_dir):
         return _checked(config, read_json(output_dir / "summary.json"))
     kinds = ("chunk", TEACHER_SHARD) if config.filter.teacher_top_k else ("chunk",)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable
@@ -21,7 +22,6 @@ from typing import Any
 from vpgea import __version__
 from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
-from vpgea.questions import part_of
 from vpgea.records import SCHEMA_VERSION
 from vpgea.resolve import PATH_KEYS
 from vpgea.shards import (
@@ -202,20 +202,26 @@ def content_fingerprint(root: Path) -> str:
 
 
 def chunk_paths(root: Path, name: str = "chunk", *, share: Shard = (0, 1)) -> list[Path]:
-    """Shards of all parts of a phase, in the order of their chunk number; of these every share[1]-th from share[0] on.
+    """Shards of all parts of a phase, in the order of their chunk number; only those of one share, as `part_of` has it.
 
-    Raises UsageError when one is no longer there. Of those that are returned each must also be the one with which its
-    part was completed: jobs that have a share each would else read every sidecar once per job.
+    Raises UsageError when one is no longer there or no longer the one with which its part was completed. Of a share
+    only the parts are read that can hold it: jobs with a share each would else read the whole phase once per job.
     """
+    index, count = share
+    parts = part_folders(root)
+    apart = math.gcd(count, len(parts))  # chunk c is in part c mod len(parts)
     found: dict[Path, dict[str, Any] | None] = {}
-    for part in part_folders(root):
+    for part in parts[index % apart :: apart] if parts else []:
         found |= _shards(part)
-    paths = sorted((path for path in found if path.name.startswith(f"{name}-")), key=shard_order)
-    own = part_of(paths, *share)
+    own = [path for path in found if path.name.startswith(f"{name}-") and chunk_number(path) % count == index]
     for path in own:
         if found[path] is not None and read_json(sidecar_path(path)) != found[path]:
             raise damaged(path, "its sidecar is not the one with which its part was completed")
-    return own
+    return sorted(own, key=shard_order)
+
+
+def chunk_number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _shards(part: Path) -> dict[Path, dict[str, Any] | None]:

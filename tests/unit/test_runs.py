@@ -16,9 +16,11 @@ import pytest
 
 from vpgea.config import RunConfig, identity_of, leaves
 from vpgea.errors import UsageError
+from vpgea.questions import part_of
 from vpgea.runs import (
     Manifest,
     PhaseFolder,
+    chunk_number,
     chunk_paths,
     complete_phase,
     content_fingerprint,
@@ -268,6 +270,17 @@ def test_chunks_are_in_the_order_of_their_numbers_beyond_five_digits(tmp_path: P
     for part in parts:
         part.complete({})
     assert [int(path.stem.removeprefix("chunk-")) for path in chunk_paths(tmp_path)] == numbers
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
+def test_shares_are_those_of_part_of_whatever_the_number_of_parts(tmp_path: Path, count: int) -> None:
+    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 4))) for index in range(4)]
+    for index, part in enumerate(parts):
+        fill(part, *part_of(range(13), index, 4))
+        part.complete({})
+    for index in range(count):
+        own = [chunk_number(path) for path in chunk_paths(tmp_path, share=(index, count))]
+        assert own == part_of(range(13), index, count)
 
 
 def test_a_share_of_the_chunks_is_checked_alone_but_a_lost_one_is_noticed_by_all(tmp_path: Path) -> None:
