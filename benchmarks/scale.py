@@ -152,7 +152,7 @@ STEPS = [
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step at one size. megabytes: largest resident set; before: what the program had before the step."""
+    """Of one step at one size. megabytes: largest resident set; before: that of the program before the step."""
 
     shards: int
     seconds: float
@@ -162,13 +162,13 @@ class Cost:
 
 
 def measure(step: Step, place: Path, chunks: int, shards: int) -> Cost:
-    """Median time and largest memory of several fresh processes."""
+    """Of several fresh processes: the fastest, which others on the machine disturbed least, and the most memory."""
     arguments = (STEPS.index(step), place, chunks)
     with _PROCESSES.Pool(1, maxtasksperchild=1) as pool:
         found = [pool.apply(once, arguments) for _ in range(_REPEATS)]
     times = [seconds for seconds, _, _ in found]
     _, megabytes, before = max(found, key=lambda one: one[1])
-    return Cost(shards, float(np.median(times)), max(times), megabytes, before)
+    return Cost(shards, min(times), max(times), megabytes, before)
 
 
 def once(number: int, place: Path, chunks: int) -> tuple[float, float, float]:
@@ -253,12 +253,14 @@ def _cells(cost: Cost) -> str:
 def report(found: Sequence[tuple[Step, Cost]]) -> list[str]:
     """Print a table; what misses its goal."""
     missed = []
-    print(f"\n{'':<33}{'shards':>9}{'seconds':>10}{'MB':>7}{'of which before':>17}{'exponent':>10}")
+    print(f"\n{'':<33}{'shards':>9}{'seconds':>10}{'slowest':>10}{'MB':>7}{'of which before':>17}{'exponent':>10}")
     for step in STEPS:
         costs = [cost for other, cost in found if other is step]
         exponent = slope(costs)
         for cost in costs:
-            cells = f"{cost.shards:>9,}{cost.seconds:>10.3f}{cost.megabytes:>7.0f}{cost.before:>17.0f}"
+            cells = (
+                f"{cost.shards:>9,}{cost.seconds:>10.3f}{cost.slowest:>10.3f}{cost.megabytes:>7.0f}{cost.before:>17.0f}"
+            )
             last = "" if cost is not costs[-1] else f"{'flat' if exponent is None else f'{exponent:.2f}':>10}"
             print(f"{step.place:<7}{step.name:<26}{cells}{last}")
         if exponent is not None and exponent > STEEPEST:
