@@ -71,8 +71,8 @@ def evaluate(
     if config.eval.baseline is not None:
         _require_comparable(manifest, Path(config.eval.baseline))
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    missing = [chunk for chunk in plan.own_chunks if not folder.has_chunk(chunk)]
-    progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
+    missing = folder.missing(plan.own_chunks)
+    progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
     if missing:
         with (
             nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines,

@@ -19,19 +19,20 @@ from vpgea.grading.base import Grade, Status
 from vpgea.grading.pool import GraderPool, check_error_share
 from vpgea.modeling.load import load_views, model_fingerprint, vocabulary_size
 from vpgea.progress import NullProgress, Progress
-from vpgea.questions import part_of
 from vpgea.records import MEASUREMENTS, TEACHER, TEACHER_SHARD
 from vpgea.runs import (
     Manifest,
     PhaseFolder,
     Shard,
+    chunk_number,
     chunk_paths,
     content_fingerprint,
     flat_config,
     open_complete,
+    part_folders,
 )
-from vpgea.selection import ReferenceLengths, select, selection_shards
-from vpgea.shards import file_checksum, read_json, read_table, sidecar_path, table_from_rows, write_table
+from vpgea.selection import SETS, ReferenceLengths, select
+from vpgea.shards import committed, file_checksum, read_json, read_table, table_from_rows, write_table
 from vpgea.stopping import StopRequest
 from vpgea.views import Views
 
@@ -67,12 +68,11 @@ def filter_rollout(
         shard=shard,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    chunks = chunk_paths(rollout_dir)
-    if _is_selected(output_dir, chunks):
+    own = {chunk_number(path): path for path in chunk_paths(rollout_dir, share=shard)}
+    if _is_selected(output_dir, rollout_dir):
         return _checked(config, read_json(output_dir / "summary.json"))
-    own = part_of(range(len(chunks)), *shard)
     kinds = ("chunk", TEACHER_SHARD) if config.filter.teacher_top_k else ("chunk",)
-    missing = [index for index in own if not all(folder.has_chunk(index, kind) for kind in kinds)]
+    missing = folder.missing(own, *kinds)
     progress.advance(len(own) - len(missing))
     if missing:
         with (
@@ -84,7 +84,7 @@ def filter_rollout(
             stop.begin()
             for done, index in enumerate(missing, start=1):
                 stop.check()
-                rows = read_table(chunks[index]).to_pylist()
+                rows = read_table(own[index]).to_pylist()
                 if config.filter.teacher_top_k:
                     write_table(folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER))
                 write_table(folder.chunk(index), table_from_rows(measuring.measure(rows), MEASUREMENTS))
@@ -107,11 +107,12 @@ def grader_pool(config: RunConfig) -> GraderPool:
     )
 
 
-def _is_selected(output_dir: Path, chunks: Sequence[Path]) -> bool:
+def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:
     """True when nothing is left to do: the summary, which is written last, and all that it counts are there."""
-    markers = (output_dir / "COMPLETE", output_dir / "summary.json")
-    shards = [shard for chunk in chunks for shard in selection_shards(output_dir, chunk)]
-    return all(path.is_file() for path in (*markers, *shards, *map(sidecar_path, shards)))
+    if not all((output_dir / marker).is_file() for marker in ("COMPLETE", "summary.json")):
+        return False
+    chunks = set[str]().union(*map(committed, part_folders(rollout_dir)))
+    return all(chunks <= committed(output_dir / name) for name in SETS)
 
 
 def _require_same_source(config: RunConfig, rollout: Manifest, views: Views, rollout_dir: Path) -> None:

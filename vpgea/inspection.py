@@ -21,7 +21,7 @@ from vpgea.problems import FIELDS
 from vpgea.records import IDENTITY, POSTERIOR, PRIOR
 from vpgea.resolve import load
 from vpgea.runs import Manifest, chunk_paths, part_folders
-from vpgea.shards import damaged, iterate_rows, read_json, read_table, shard_files, sidecar_path
+from vpgea.shards import committed, damaged, iterate_rows, read_json, read_table, shard_files, shard_order, sidecar_path
 
 _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 # What a shard holds is told by a column that only its schema has.
@@ -114,11 +114,11 @@ def chunks(root: Path) -> list[Path]:
     """The chunks of a phase folder; of an unfinished one those that are committed, which may be in the midst of it."""
     if (root / "COMPLETE").is_file():
         return chunk_paths(root)
-    return sorted((path for part in part_folders(root) for path in _committed(part)), key=lambda path: path.name)
+    return sorted((path for part in part_folders(root) for path in _committed(part)), key=shard_order)
 
 
 def _committed(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("chunk-*.arrow")) if sidecar_path(path).is_file()]
+    return sorted((folder / name for name in committed(folder) if name.startswith("chunk-")), key=shard_order)
 
 
 def overview(source: Source) -> dict[str, Any]:

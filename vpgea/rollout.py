@@ -101,6 +101,9 @@ class RolloutPlan:
         """Chunk numbers of this part."""
         return part_of(range(len(self.chunks)), *self.manifest.shard)
 
+    def questions_in(self, chunks: Sequence[int]) -> int:
+        return sum(len(self.chunks[chunk]) for chunk in chunks)
+
     def estimate(self, chunks: Sequence[int] | None = None) -> RolloutEstimate:
         """An upper bound for this part, or for some chunks of it: every completion runs to its cap."""
         rollout = self.config.rollout
@@ -182,8 +185,8 @@ def rollout(
             "nothing to sample", why="both sample counts are 0", mend="set --prior-samples or --posterior-samples"
         )
     folder = PhaseFolder.open(output_dir, plan.manifest, resume=resume, overwrite=overwrite)
-    missing = [chunk for chunk in plan.own_chunks if not folder.has_chunk(chunk)]
-    progress.advance(sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks if chunk not in missing))
+    missing = folder.missing(plan.own_chunks)
+    progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
     if missing:
         _require_disk(output_dir, plan.estimate(missing).disk_bytes)
         with nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines:
@@ -195,7 +198,7 @@ def rollout(
                 stop.unit_done(more=done < len(missing))
                 stop.check()
     summary = {
-        "questions": sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks),
+        "questions": plan.questions_in(plan.own_chunks),
         **plan.rejection_counts,
         "rejected": plan.rejected,
         "chunks": len(plan.own_chunks),

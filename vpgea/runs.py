@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,16 @@ from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
 from vpgea.records import SCHEMA_VERSION
 from vpgea.resolve import PATH_KEYS
-from vpgea.shards import damaged, read_json, shard_files, sidecar_path, sweep_temporaries, write_json
+from vpgea.shards import (
+    committed,
+    damaged,
+    read_json,
+    shard_files,
+    shard_order,
+    sidecar_path,
+    sweep_temporaries,
+    write_json,
+)
 
 Shard = tuple[int, int]
 
@@ -102,13 +113,15 @@ class PhaseFolder:
             _clear(root, manifest.shard[1])
         _require_same_parts(root, manifest.shard[1])
         existing = folder.part / "manifest.json"
-        for part in part_folders(root):
-            if (part / "manifest.json").is_file():
-                require_same(root, Manifest.read(part / "manifest.json"), manifest)
+        # its own or any other will do, since all are the same: many parts would else read many manifests each
+        begun = (path for path in (existing, *_manifests(root)) if path.is_file())
+        if (before := next(begun, None)) is not None:
+            require_same(root, Manifest.read(before), manifest)
         if existing.is_file() and not resume:
             raise _occupied(root, "it already holds data and --no-resume was given")
         _make_folder(folder.part)
-        sweep_temporaries(root)  # not of the part alone: selections, summaries and results stand beside it
+        sweep_temporaries(folder.part)
+        sweep_temporaries(root, depth=1)  # selections, summaries and rounds' figures; other parts sweep for themselves
         if not existing.is_file():
             write_json(existing, manifest.as_dict())
         return folder
@@ -117,8 +130,10 @@ class PhaseFolder:
         """Path of a chunk's shard."""
         return self.part / f"{name}-{index:05d}.arrow"
 
-    def has_chunk(self, index: int, name: str = "chunk") -> bool:
-        return sidecar_path(self.chunk(index, name)).is_file() and self.chunk(index, name).is_file()
+    def missing(self, chunks: Iterable[int], *names: str) -> list[int]:
+        """Those of these chunks that are not committed yet; names: the kinds of shards that each has."""
+        there, kinds = committed(self.part), names or ("chunk",)
+        return [index for index in chunks if not all(self.chunk(index, kind).name in there for kind in kinds)]
 
     @property
     def is_complete(self) -> bool:
@@ -136,9 +151,11 @@ def complete_phase(root: Path) -> bool:
     parts = part_folders(root)
     if not parts or any(not (part / "COMPLETE").is_file() for part in parts):
         return False
-    manifest = Manifest.read(parts[0] / "manifest.json")
+    manifest, *others = map(Manifest.read, _manifests(root))
     if len(parts) != manifest.shard[1]:
         return False
+    for other in others:  # two that began at the same moment saw nothing of each other
+        _require_same(root, manifest, other)
     shards = [shard for part in parts for shard in read_json(part / "COMPLETE")["shards"].values()]
     content = hashlib.sha256("".join(sorted(shard["sha256"] for shard in shards)).encode())
     content.update(manifest.fingerprint.encode())
@@ -151,6 +168,10 @@ def part_folders(root: Path) -> list[Path]:
     """Part folders of a phase, in order of their index."""
     parts = [path for path in (root / "parts").glob("*") if _PART_NAME.fullmatch(path.name)]
     return sorted(parts, key=lambda path: int(path.name.split("-of-")[0]))
+
+
+def _manifests(root: Path) -> list[Path]:
+    return [part / "manifest.json" for part in part_folders(root)]
 
 
 def open_complete(root: Path, phase: str) -> Manifest:
@@ -180,26 +201,37 @@ def content_fingerprint(root: Path) -> str:
     return str(read_json(root / "manifest.json")["content_fingerprint"])
 
 
-def chunk_paths(root: Path, name: str = "chunk") -> list[Path]:
-    """Shards of all parts of a phase, in the order of their chunk number.
+def chunk_paths(root: Path, name: str = "chunk", *, share: Shard = (0, 1)) -> list[Path]:
+    """Shards of all parts of a phase, in the order of their chunk number; only those of one share, as `part_of` has it.
 
-    Raises UsageError when one is no longer there or no longer the one with which its part was completed.
+    Raises UsageError when one is no longer there or no longer the one with which its part was completed. Of a share
+    only the parts are read that can hold it: jobs with a share each would else read the whole phase once per job.
     """
-    paths = [path for part in part_folders(root) for path in _completed_shards(part)]
-    return sorted((path for path in paths if path.name.startswith(f"{name}-")), key=lambda path: path.name)
-
-
-def _completed_shards(part: Path) -> list[Path]:
-    if not (part / "COMPLETE").is_file():
-        return shard_files(part)
-    recorded = read_json(part / "COMPLETE")["shards"]
-    for name, sidecar in recorded.items():
-        path = part / name
-        if not path.is_file() or not sidecar_path(path).is_file():
-            raise damaged(path, "it, or its sidecar, is gone")
-        if read_json(sidecar_path(path)) != sidecar:
+    index, count = share
+    parts = part_folders(root)
+    apart = math.gcd(count, len(parts))  # chunk c is in part c mod len(parts)
+    found: dict[Path, dict[str, Any] | None] = {}
+    for part in parts[index % apart :: apart] if parts else []:
+        found |= _shards(part)
+    own = [path for path in found if path.name.startswith(f"{name}-") and chunk_number(path) % count == index]
+    for path in own:
+        if found[path] is not None and read_json(sidecar_path(path)) != found[path]:
             raise damaged(path, "its sidecar is not the one with which its part was completed")
-    return [part / name for name in recorded]
+    return sorted(own, key=shard_order)
+
+
+def chunk_number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _shards(part: Path) -> dict[Path, dict[str, Any] | None]:
+    """The part's shards, each with the sidecar that it had when the part was completed, None before that."""
+    if not (part / "COMPLETE").is_file():
+        return dict.fromkeys(shard_files(part))
+    recorded = read_json(part / "COMPLETE")["shards"]
+    if lost := recorded.keys() - committed(part):
+        raise damaged(part / min(lost), "it, or its sidecar, is gone")
+    return {part / name: sidecar for name, sidecar in recorded.items()}
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from vpgea.runs import chunk_paths
 from vpgea.shards import read_json, read_table, table_from_rows, write_json, write_table
 from vpgea.views import Views
 
+SETS = ("selected", "rejected")  # folders beside parts/, with a shard each for every chunk of the rollout
 MIN_CALIBRATION_PATHS = 8
 NO_LOG_RATIOS = "not available (truncated support)"
 _ROUNDING = 1e-6  # measured shares are float32: 7 of 10 reads 0.69999999 and must still reach a threshold of 0.7
@@ -292,7 +293,7 @@ def _write_sets(
     views: Views, rollout_path: Path, output_dir: Path, by_key: dict[tuple[int, str, str, int], Sample]
 ) -> None:
     """Split one rollout chunk into the selected and the rejected set, everything that training needs with it."""
-    sets: dict[str, list[dict[str, Any]]] = {"selected": [], "rejected": []}
+    sets: dict[str, list[dict[str, Any]]] = {name: [] for name in SETS}
     prompts: dict[str, tuple[list[int], list[int]]] = {}
     for row in read_table(rollout_path).to_pylist():
         sample = by_key[row["round"], row["question_id"], row["view"], row["sample_index"]]
@@ -312,14 +313,9 @@ def _write_sets(
             "gate": sample.gate,
         }
         sets["rejected" if sample.reasons else "selected"].append({name: values[name] for name in SELECTION.names})
-    for shard, rows in zip(selection_shards(output_dir, rollout_path), sets.values(), strict=True):
-        shard.parent.mkdir(exist_ok=True)
-        write_table(shard, table_from_rows(rows, SELECTION))
-
-
-def selection_shards(output_dir: Path, rollout_path: Path) -> list[Path]:
-    """Where a rollout chunk's selected and rejected samples are written."""
-    return [output_dir / name / rollout_path.name for name in ("selected", "rejected")]
+    for name, rows in sets.items():
+        (output_dir / name).mkdir(exist_ok=True)
+        write_table(output_dir / name / rollout_path.name, table_from_rows(rows, SELECTION))
 
 
 def counts(samples: Sequence[Sample]) -> dict[str, int]:

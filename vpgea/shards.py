@@ -85,12 +85,24 @@ def damaged(path: Path, why: str) -> UsageError:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Shards of a finished folder, in the order of their names. Raises UsageError when one has lost its sidecar."""
-    paths = sorted(folder.glob("*.arrow"))
+    """Shards of a finished folder, in order. Raises UsageError when one has lost its sidecar."""
+    names = _listing(folder)
+    paths = sorted((folder / name for name in names if name.endswith(".arrow")), key=shard_order)
     for path in paths:
-        if not sidecar_path(path).is_file():
+        if sidecar_path(path).name not in names:
             raise damaged(path, f"its sidecar {sidecar_path(path).name} is gone")
     return paths
+
+
+def committed(folder: Path) -> set[str]:
+    """Names of the shards in a folder that have their sidecars; none where there is no folder."""
+    names = _listing(folder)
+    return {name for name in names if name.endswith(".arrow") and f"{name.removesuffix('.arrow')}.json" in names}
+
+
+def shard_order(path: Path) -> tuple[int, str]:
+    """Sort key: by kind and number, also where the number has outgrown its five digits."""
+    return len(path.name), path.name
 
 
 def iterate_rows(tables: Sequence[Path]) -> Iterator[dict[str, Any]]:
@@ -152,12 +164,15 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sweep_temporaries(folder: Path) -> None:
-    """Remove, in a folder and all below it, temporary files of writers of this host that are gone.
+def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
+    """Remove, in a folder and below it, temporary files of writers of this host that are gone.
 
-    Those of other hosts may still be alive. os.walk passes over folders that vanish meanwhile.
+    depth: levels of folders below it to look into; None: all. Those of other hosts may still be alive. os.walk passes
+    over folders that vanish meanwhile.
     """
-    for place, _, names in os.walk(folder):
+    for place, inner, names in os.walk(folder):
+        if depth is not None and len(Path(place).parts) - len(folder.parts) >= depth:
+            inner.clear()
         for name in fnmatch.filter(names, ".*~*~*~*.tmp"):
             _, host, pid, _ = name.rsplit("~", 3)
             if host == _HOST and not Path(f"/proc/{pid}").exists():
@@ -179,6 +194,14 @@ def _link(temporary: Path, path: Path) -> None:
             why=f"its file system made no hard link: {error.strerror}",
             mend="choose an --output-dir on a file system with hard links",
         ) from error
+
+
+def _listing(folder: Path) -> set[str]:
+    """One call for all names: asking a shared file system for each of them costs far more."""
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 - names, not paths
+    except FileNotFoundError:
+        return set()
 
 
 def _fsync(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +16,11 @@ import pytest
 
 from vpgea.config import RunConfig, identity_of, leaves
 from vpgea.errors import UsageError
+from vpgea.questions import part_of
 from vpgea.runs import (
     Manifest,
     PhaseFolder,
+    chunk_number,
     chunk_paths,
     complete_phase,
     content_fingerprint,
@@ -53,8 +57,7 @@ def test_the_same_fingerprint_continues(tmp_path: Path) -> None:
     first = PhaseFolder.open(tmp_path / "out", MANIFEST)
     fill(first, 0)
     again = PhaseFolder.open(tmp_path / "out", MANIFEST)
-    assert again.has_chunk(0)
-    assert not again.has_chunk(1)
+    assert again.missing([0, 1]) == [1]
     assert not again.is_complete
 
 
@@ -119,7 +122,7 @@ def test_overwrite_deletes_no_foreign_file_beside_our_own(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="--overwrite will not delete") as error:
         PhaseFolder.open(tmp_path / "out", MANIFEST, overwrite=True)
     assert "notes.txt" in error.value.why
-    assert folder.has_chunk(0)
+    assert folder.missing([0]) == []
     PhaseFolder.open(tmp_path / "out", MANIFEST)  # going on beside it is no harm
 
 
@@ -131,7 +134,7 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
         (tmp_path / "out" / name).mkdir()
     other = replace(MANIFEST, identity={"rollout.seed": 1})
     folder = PhaseFolder.open(tmp_path / "out", other, overwrite=True)
-    assert not folder.has_chunk(0)
+    assert folder.missing([0]) == [0]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
 
 
@@ -140,7 +143,7 @@ def test_overwrite_of_one_part_does_not_delete_the_others(tmp_path: Path) -> Non
     fill(parts[0], 0)
     with pytest.raises(UsageError, match="one of 2 parts"):
         PhaseFolder.open(tmp_path / "out", replace(MANIFEST, shard=(1, 2)), overwrite=True)
-    assert parts[0].has_chunk(0)
+    assert parts[0].missing([0]) == []
 
 
 def test_a_changed_number_of_parts_is_refused(tmp_path: Path) -> None:
@@ -157,10 +160,44 @@ def test_parts_of_one_phase_have_the_same_inputs(tmp_path: Path) -> None:
         PhaseFolder.open(tmp_path / "out", other)
 
 
+def test_parts_that_began_together_from_other_inputs_never_become_a_phase(tmp_path: Path) -> None:
+    """Each saw no manifest of the other when it looked."""
+    other = replace(MANIFEST, identity={**MANIFEST.identity, "rollout.seed": 1})
+    for place, manifest, index in (("one", MANIFEST, 0), ("two", other, 1)):
+        PhaseFolder.open(tmp_path / place, replace(manifest, shard=(index, 2)))
+    (tmp_path / "two" / "parts" / "1-of-2").rename(tmp_path / "one" / "parts" / "1-of-2")
+    parts = [PhaseFolder(tmp_path / "one", replace(MANIFEST, shard=(index, 2))) for index in range(2)]
+    assert not parts[0].complete({})
+    with pytest.raises(UsageError, match=r"rollout\.seed differs"):
+        parts[1].complete({})
+
+
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot create the folder"):
         PhaseFolder.open(tmp_path / "out", MANIFEST)
+
+
+def test_a_chunk_is_there_when_its_shards_of_all_kinds_and_their_sidecars_are(tmp_path: Path) -> None:
+    folder = PhaseFolder.open(tmp_path, MANIFEST)
+    fill(folder, 0, 1, 3)
+    write_table(folder.chunk(0, "teacher"), pa.table({"chunk": [0]}))
+    sidecar_path(folder.chunk(3)).unlink()
+    assert folder.missing(range(5)) == [2, 3, 4]
+    assert folder.missing(range(2), "chunk", "teacher") == [1]
+
+
+def test_opening_sweeps_its_own_part_and_what_stands_beside_the_parts(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    name = f".x.json~{socket.gethostname()}~{process.pid}~0.tmp"
+    own, other = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 2))).part for index in range(2)]
+    beside = [tmp_path, tmp_path / "selected", tmp_path / "round-000"]
+    for folder in (own, own / "checkpoints", other, *beside):
+        folder.mkdir(exist_ok=True)
+        (folder / name).touch()
+    PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(0, 2)))
+    assert list(tmp_path.rglob("*.tmp")) == [other / name]
 
 
 # --- completeness ---------------------------------------------------------------------------------------------------
@@ -223,6 +260,41 @@ def test_completing_again_touches_nothing(tmp_path: Path) -> None:
     assert folder.complete({"chunks": 2})
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
     assert complete_phase(tmp_path)
+
+
+def test_chunks_are_in_the_order_of_their_numbers_beyond_five_digits(tmp_path: Path) -> None:
+    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 2))) for index in range(2)]
+    fill(parts[0], 99_998, 100_000, 1_000_000)
+    fill(parts[1], 10_000, 99_999, 100_001)
+    numbers = [10_000, 99_998, 99_999, 100_000, 100_001, 1_000_000]
+    for part in parts:
+        part.complete({})
+    assert [int(path.stem.removeprefix("chunk-")) for path in chunk_paths(tmp_path)] == numbers
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
+def test_shares_are_those_of_part_of_whatever_the_number_of_parts(tmp_path: Path, count: int) -> None:
+    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 4))) for index in range(4)]
+    for index, part in enumerate(parts):
+        fill(part, *part_of(range(13), index, 4))
+        part.complete({})
+    for index in range(count):
+        own = [chunk_number(path) for path in chunk_paths(tmp_path, share=(index, count))]
+        assert own == part_of(range(13), index, count)
+
+
+def test_a_share_of_the_chunks_is_checked_alone_but_a_lost_one_is_noticed_by_all(tmp_path: Path) -> None:
+    folder = finished(tmp_path, chunks=5)
+    assert [path.name for path in chunk_paths(tmp_path, share=(1, 2))] == ["chunk-00001.arrow", "chunk-00003.arrow"]
+    folder.chunk(1).unlink()
+    write_table(folder.chunk(1), pa.table({"chunk": [99]}))
+    assert len(chunk_paths(tmp_path, share=(0, 2))) == 3
+    with pytest.raises(UsageError, match=r"chunk-00001\.arrow"):
+        chunk_paths(tmp_path, share=(1, 2))
+    folder.chunk(1).unlink()
+    for index in range(2):
+        with pytest.raises(UsageError, match=r"chunk-00001\.arrow"):
+            chunk_paths(tmp_path, share=(index, 2))
 
 
 @pytest.mark.parametrize("gone", ["shard", "sidecar", "both"])

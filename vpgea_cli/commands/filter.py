@@ -79,7 +79,7 @@ def command(
             inherited=inherited_from(rollout_dir, "rollout"),
         )
         from vpgea.filter import filter_rollout
-        from vpgea.questions import parse_shard, part_of
+        from vpgea.questions import parse_shard
         from vpgea.runs import chunk_paths
 
         if dry_run:
@@ -88,7 +88,7 @@ def command(
             show_filter(resolved.config, rollout_dir, output)
             return
         target, part = required(output_dir), parse_shard(shard)
-        chunks = len(part_of(chunk_paths(rollout_dir), *part))
+        chunks = len(chunk_paths(rollout_dir, share=part))
         with output.progress(chunks, "filter: chunks") as progress:
             summary = filter_rollout(
                 resolved.config,

@@ -1,0 +1,149 @@
+"""A run without a model: real shards, sidecars, manifests and markers in the real layout, with a few tiny rows each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vpgea import shards
+from vpgea.config import RunConfig, identity_of
+from vpgea.evaluate import GRADED
+from vpgea.questions import Question, chunk_questions
+from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION
+from vpgea.resolve import dump_yaml
+from vpgea.rollout import RolloutPlan
+from vpgea.runs import Manifest, PhaseFolder, flat_config
+from vpgea.selection import SETS
+from vpgea.shards import table_from_rows, write_bytes, write_json, write_table
+
+QUESTIONS_PER_CHUNK = 4
+PARTS = 8  # of each phase, as an array of jobs would have
+_CHUNKS_PER_EVAL_CHUNK = 64
+_SECTIONS = {
+    "rollout": ("model", "data", "views", "rollout"),
+    "filter": ("grading", "filter"),
+    "distill": ("distill", "model"),
+    "eval": ("model", "data", "views", "rollout", "grading", "eval"),
+    "loop": ("model", "data", "views", "rollout", "grading", "filter", "distill", "eval", "loop"),
+}
+_SCHEMAS = {"rollout": SAMPLES, "filter": MEASUREMENTS, "eval": GRADED}
+_VALUES: dict[str, Any] = {  # where the first value of a type will not do
+    "prompt_ids": list(range(8)),
+    "completion_ids": list(range(8)),
+    "logprobs": [-0.5] * 8,
+    "other_view_logprobs": [-0.5] * 4,
+    "thinking_tokens": 4,
+    "status": "correct",
+    "answerability": 1.0,
+    "answerability_valid": 8,
+    "reasons": [],
+}
+
+
+def run_config(rounds: int = 1) -> RunConfig:
+    """The defaults, with chunks of few questions and one sample of each view."""
+    config = RunConfig()
+    sampling = {"prior_samples": 1, "posterior_samples": 1, "questions_per_chunk": QUESTIONS_PER_CHUNK}
+    return config.model_copy(
+        update={
+            "rollout": config.rollout.model_copy(update=sampling),
+            "loop": config.loop.model_copy(update={"rounds": rounds}),
+        }
+    )
+
+
+def questions_of(chunks: Iterable[int]) -> list[Question]:
+    """Those that stand in these chunks."""
+    numbers = [chunk * QUESTIONS_PER_CHUNK + index for chunk in chunks for index in range(QUESTIONS_PER_CHUNK)]
+    return [Question(f"q-{number:08d}", f"What is {number} + 1?", str(number + 1)) for number in numbers]
+
+
+def manifest_of(phase: str, part: int = 0, parts: int = 1) -> Manifest:
+    config = run_config()
+    identity = identity_of(config, *_SECTIONS[phase])
+    return Manifest(phase, identity, {"model": "0" * 16, "questions": "0" * 32}, flat_config(config), (part, parts))
+
+
+class _Views:
+    """What plans and selections ask of the views, without a tokenizer."""
+
+    def prior_prompt(self, question: Question) -> list[int]:
+        return _VALUES["prompt_ids"]
+
+    posterior_prompt = prior_prompt
+
+
+VIEWS: Any = _Views()
+
+
+def plan_of(chunks: int) -> RolloutPlan:
+    """The plan of a rollout's first part, as RolloutPlan.make leaves it."""
+    cut = chunk_questions(questions_of(range(chunks)), QUESTIONS_PER_CHUNK)
+    return RolloutPlan(run_config(), VIEWS, cut, {}, manifest_of("rollout", 0, PARTS), 0)
+
+
+def begin_run(run_dir: Path, rounds: int) -> None:
+    """The run folder before its first round, the base model's evaluation done."""
+    PhaseFolder.open(run_dir, manifest_of("loop"))
+    write_bytes(run_dir / "config.yaml", dump_yaml(run_config(rounds)).encode())
+    write_phase(run_dir / "base" / "eval", "eval", 0, 1)
+    write_json(run_dir / "base" / "round.json", {"round": None, **_figures(0)})
+
+
+def write_round(run_dir: Path, index: int, chunks: int) -> None:
+    """A finished round of so many chunks."""
+    folder = run_dir / f"round-{index:03d}"
+    write_phase(folder / "rollout", "rollout", 0, chunks)
+    write_phase(folder / "filter", "filter", 0, chunks)
+    tables = [(folder / "filter" / name, _table(SELECTION, [0])) for name in SETS]
+    for place, table in tables:
+        place.mkdir()
+        for chunk in range(chunks):
+            write_table(place / f"chunk-{chunk:05d}.arrow", table)
+    write_json(folder / "filter" / "summary.json", {"counts": {}})
+    training = PhaseFolder.open(folder / "distill", manifest_of("distill"))
+    write_json(folder / "distill" / "summary.json", {"model_fingerprint": "0" * 16})
+    training.complete({"output": "adapter"})
+    write_phase(folder / "eval", "eval", 0, -(-chunks // _CHUNKS_PER_EVAL_CHUNK))
+    write_json(folder / "round.json", {"round": index, **_figures(index)})
+
+
+def flush_no_more() -> None:
+    """Shards from here on in this process are written by the same code, but not flushed to disk one by one."""
+    shards._fsync = lambda path: None
+
+
+def write_phase(root: Path, phase: str, first: int, last: int) -> None:
+    """Chunks first to last (excluded) of a phase in all of its parts, and its markers."""
+    parts = [PhaseFolder.open(root, manifest_of(phase, part, PARTS)) for part in range(PARTS)]
+    for chunk in range(first, last):
+        write_table(parts[chunk % PARTS].chunk(chunk), _table(_SCHEMAS[phase], [chunk]))
+    for part in parts:
+        part.complete({"questions": (last - first) * QUESTIONS_PER_CHUNK // PARTS})
+
+
+def some_value(field: pa.Field, row: dict[str, Any]) -> Any:
+    """What the row has for a field; else null where it may be, or the first value of its type."""
+    if field.name in row:
+        return row[field.name]
+    if field.nullable:
+        return None
+    if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+        return 0
+    return False if pa.types.is_boolean(field.type) else [] if pa.types.is_large_list(field.type) else "x"
+
+
+def _table(schema: pa.Schema, chunks: Iterable[int]) -> pa.Table:
+    rows = [
+        {**_VALUES, "question_id": question.id, "view": view, "question": question.text, "answer": question.answer}
+        for question in questions_of(chunks)
+        for view in (PRIOR, POSTERIOR)
+    ]
+    return table_from_rows([{field.name: some_value(field, row) for field in schema} for row in rows], schema)
+
+
+def _figures(index: int) -> dict[str, float]:
+    return {"accuracy": 0.5, "tokens": 1000.0, "truncated": 0.0, "e3": 1 + index / 1000, "seconds": 1.0}
