@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 LAST_INPUT = "input"  # in a child's folder: the repr of the input it is at
 TALLY = "tally.json"  # and what it has counted so far
 _MOST_DEATHS = 20  # of one target's children, before the target is given up
-_SHOWN = 2000  # characters of an input
+_SHOWN = 2000  # characters of an input, and of the error behind it
 _MARK = "File "  # of a frame, in what faulthandler prints
 
 # Inputs of 100 that each target gets; the modules are tests.fuzz.targets.NAME.
@@ -60,7 +60,8 @@ def campaign(*, inputs: int, seed: int, only: str | None = None, jobs: int = 1, 
             counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.outcomes.items()))
             say(f"{name}: {tally.inputs} inputs: {counts}; {len(tally.findings)} findings")
             for place, text in tally.findings.items():
-                say(f"FINDING in {name}, seed {seed}: {place}\n  input: {text[:_SHOWN]}")
+                shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
+                say(f"FINDING in {name}, seed {seed}: {place}\n  input: {shown}")
     total = sum(tally.inputs for tally in results.values())
     say(f"all: {total} inputs, {sum(len(tally.findings) for tally in results.values())} findings")
     return results

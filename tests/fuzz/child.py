@@ -24,6 +24,7 @@ from vpgea.errors import VpgeaError
 
 _BATCH = 500  # inputs between two savings of the counts
 _DEADLINE_S = 10.0  # for one input
+_SHOWN = 300  # characters of an error
 _MEMORY = 1 << 30  # bytes above what the process needs before the first input
 
 
@@ -54,7 +55,7 @@ class _Count:
         except BaseException as error:  # Rust's panics are no Exceptions
             place = _place(error)
             if place not in self.findings:
-                self.fresh = place, text
+                self.fresh = place, f"{text}\n  error: {str(error)[:_SHOWN]}"
                 raise _FoundError(place) from error
             outcome = "failed"
         finally:
@@ -75,7 +76,7 @@ def _place(error: BaseException) -> str:
     """The exception and the last line of the project that it went through, which tell one finding from another."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(f"{ROOT}/")]
     last = frames[-1]
-    return f"{type(error).__name__} in {Path(last.filename).relative_to(ROOT)}:{last.lineno} ({str(error)[:200]!r})"
+    return f"{type(error).__name__} in {Path(last.filename).relative_to(ROOT)}:{last.lineno}"
 
 
 def _batch(probe: Probe, size: int, number: int, meet: Callable[[Probe, Any], None]) -> None:

@@ -17,7 +17,7 @@ ROWS: list[dict[str, Any]] = [
     {"id": "c", "question": "Which?", "answer": "B", "options": ["x", "y", "z"], "answer_index": 1},
 ]
 _columns = st.sampled_from(["id", "question", "answer", "options", "ID", "no such column"])
-loadings = st.fixed_dictionaries(
+_any_loading = st.fixed_dictionaries(
     {},
     optional={
         "limit": st.integers(1, 4),
@@ -33,6 +33,7 @@ loadings = st.fixed_dictionaries(
         ),
     },
 )
+loadings = st.one_of(st.just({}), st.just({"skip_bad_rows": True}), _any_loading)
 
 
 def load(path: Path, loading: dict[str, Any]) -> str:
