@@ -31,7 +31,7 @@ _MOST_DIGITS = 1000  # of an integer; Python neither reads nor writes much longe
 
 
 class _Loader(yaml.SafeLoader):
-    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         """The text, which has to be of the form of its tag, also where the tag is written out (`!!bool maybe`)."""
         text: str = super().construct_scalar(node)
         kind = node.tag.removeprefix(_PREFIX)

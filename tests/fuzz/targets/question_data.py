@@ -33,7 +33,7 @@ _any_loading = st.fixed_dictionaries(
         ),
     },
 )
-loadings = st.one_of(st.just({}), st.just({"skip_bad_rows": True}), _any_loading)
+loadings: st.SearchStrategy[dict[str, Any]] = st.one_of(st.just({}), st.just({"skip_bad_rows": True}), _any_loading)
 
 
 def load(path: Path, loading: dict[str, Any]) -> str:
