@@ -7,7 +7,7 @@ TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-slurm kills lint types test-install install sglang trl clean
+.PHONY: demo test test-sglang test-slurm kills fuzz lint types test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -30,6 +30,11 @@ KILLS ?= 20
 SEED ?= 20
 kills: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.kills --kills $(KILLS) --seed $(SEED)
+
+# The fuzzing campaign behind docs/reliability.md; `make test` runs a small slice of it as well.
+INPUTS ?= 100000
+fuzz: $(VENV)/.installed
+	$(BIN)/python -u -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

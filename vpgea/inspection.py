@@ -21,7 +21,17 @@ from vpgea.problems import FIELDS
 from vpgea.records import IDENTITY, POSTERIOR, PRIOR
 from vpgea.resolve import load
 from vpgea.runs import Manifest, chunk_paths, part_folders
-from vpgea.shards import committed, damaged, iterate_rows, read_json, read_table, shard_files, shard_order, sidecar_path
+from vpgea.shards import (
+    committed,
+    damaged,
+    iterate_rows,
+    read_json,
+    read_sidecar,
+    read_table,
+    shard_files,
+    shard_order,
+    sidecar_path,
+)
 
 _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 # What a shard holds is told by a column that only its schema has.
@@ -260,7 +270,7 @@ def _weights(distill_dir: Path) -> dict[str, Any]:
 
 def _extent(shards: Sequence[Path]) -> dict[str, int]:
     """Number of shards, rows and bytes, by their sidecars."""
-    sidecars = [read_json(sidecar_path(path)) for path in shards]
+    sidecars = [read_sidecar(path) for path in shards]
     for path, sidecar in zip(shards, sidecars, strict=True):
         if (size := path.stat().st_size) != sidecar["bytes"]:
             raise damaged(path, f"{size} bytes are there, {sidecar['bytes']} bytes were committed")

@@ -101,6 +101,8 @@ def _in_words(annotation: Any) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(str(part) for part in parts)
+    if origin is typing.Annotated:
+        return _in_words(parts[0]) + "".join(_limits(extra.metadata) for extra in parts[1:])
     if origin is list:
         return f"a list, each entry {_in_words(parts[0])}"
     if origin is dict:

@@ -27,7 +27,9 @@ from vpgea.resolve import PATH_KEYS
 from vpgea.shards import (
     committed,
     damaged,
+    is_sidecar,
     read_json,
+    read_sidecar,
     shard_files,
     shard_order,
     sidecar_path,
@@ -86,12 +88,18 @@ class Manifest:
                     why=f"its data has schema version {value['schema_version']}, this one reads {SCHEMA_VERSION}",
                     mend="use the version that wrote it, or write to a new folder",
                 )
-            shard = (int(value["shard"][0]), int(value["shard"][1]))
-            return cls(value["phase"], value["identity"], value["inputs"], value["config"], shard)
-        except (KeyError, TypeError, IndexError) as error:
-            raise UsageError(
-                f"not a vpgea manifest: {path}", why=f"{error} is missing or odd", mend="restore or delete the folder"
-            ) from error
+            index, count = value["shard"]
+            manifest = cls(value["phase"], value["identity"], value["inputs"], value["config"], (index, count))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_a_manifest(path, f"{error} is missing or odd") from error
+        mappings = (manifest.identity, manifest.inputs, manifest.config)
+        if not (isinstance(index, int) and isinstance(count, int) and all(isinstance(each, dict) for each in mappings)):
+            raise _not_a_manifest(path, "shard, identity, inputs or config is of another type")
+        return manifest
+
+
+def _not_a_manifest(path: Path, why: str) -> UsageError:
+    return UsageError(f"not a vpgea manifest: {path}", why=why, mend="restore or delete the folder")
 
 
 class PhaseFolder:
@@ -141,7 +149,7 @@ class PhaseFolder:
 
     def complete(self, summary: dict[str, Any]) -> bool:
         """Mark this part complete; when all parts are, the phase too. Returns whether the phase is."""
-        shards = {path.name: read_json(sidecar_path(path)) for path in shard_files(self.part)}
+        shards = {path.name: read_sidecar(path) for path in shard_files(self.part)}
         _write_if_new(self.part / "COMPLETE", {"summary": summary, "shards": shards})
         return complete_phase(self.root)
 
@@ -155,8 +163,8 @@ def complete_phase(root: Path) -> bool:
     if len(parts) != manifest.shard[1]:
         return False
     for other in others:  # two that began at the same moment saw nothing of each other
-        _require_same(root, manifest, other)
-    shards = [shard for part in parts for shard in read_json(part / "COMPLETE")["shards"].values()]
+        require_same(root, manifest, other)
+    shards = [shard for part in parts for shard in _recorded_shards(part).values()]
     content = hashlib.sha256("".join(sorted(shard["sha256"] for shard in shards)).encode())
     content.update(manifest.fingerprint.encode())
     _write_if_new(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content.hexdigest()[:16]})
@@ -198,7 +206,11 @@ def open_complete(root: Path, phase: str) -> Manifest:
 
 def content_fingerprint(root: Path) -> str:
     """Fingerprint of a complete phase folder: its identity, its inputs and the rows that came out."""
-    return str(read_json(root / "manifest.json")["content_fingerprint"])
+    path = root / "manifest.json"
+    fingerprint = read_json(path).get("content_fingerprint")
+    if not isinstance(fingerprint, str):
+        raise _not_a_manifest(path, "content_fingerprint is missing or odd")
+    return fingerprint
 
 
 def chunk_paths(root: Path, name: str = "chunk", *, share: Shard = (0, 1)) -> list[Path]:
@@ -228,10 +240,23 @@ def _shards(part: Path) -> dict[Path, dict[str, Any] | None]:
     """The part's shards, each with the sidecar that it had when the part was completed, None before that."""
     if not (part / "COMPLETE").is_file():
         return dict.fromkeys(shard_files(part))
-    recorded = read_json(part / "COMPLETE")["shards"]
+    recorded = _recorded_shards(part)
     if lost := recorded.keys() - committed(part):
         raise damaged(part / min(lost), "it, or its sidecar, is gone")
     return {part / name: sidecar for name, sidecar in recorded.items()}
+
+
+def _recorded_shards(part: Path) -> dict[str, dict[str, Any]]:
+    """The sidecars of a finished part's shards, as they were when it was completed."""
+    marker = part / "COMPLETE"
+    recorded = read_json(marker).get("shards")
+    if not isinstance(recorded, dict) or not all(is_sidecar(sidecar) for sidecar in recorded.values()):
+        raise UsageError(
+            f"not the marker of a finished part: {marker}",
+            why="it does not list the part's shards with their rows and checksums",
+            mend="delete it and run the command that wrote it again: what is there is kept",
+        )
+    return recorded
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
 def write_sidecar(path: Path) -> dict[str, Any]:
     """Describe a committed shard from what is on disk; the sidecar is what makes a shard count as done."""
     with pa.memory_map(str(path)) as source:
-        rows = sum(batch.num_rows for batch in _batches(path, source))
+        rows = _table(path, source).num_rows
     sidecar = {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_checksum(path)}
     write_json(sidecar_path(path), sidecar)
     return sidecar
@@ -59,20 +59,37 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a committed shard, memory-mapped, after comparing it with its sidecar. Raises UsageError when damaged."""
     sidecar = verify(path)
     with pa.memory_map(str(path)) as source:
-        table = pa.Table.from_batches(_batches(path, source), schema=_schema(path, source))
-    if table.num_rows != sidecar.get("rows"):
-        raise damaged(path, f"it has {table.num_rows} rows, and its sidecar says {sidecar.get('rows')}")
+        table = _table(path, source)
+    if table.num_rows != sidecar["rows"]:
+        raise damaged(path, f"it has {table.num_rows} rows, and its sidecar says {sidecar['rows']}")
+    for name in columns or ():
+        if table.schema.names.count(name) != 1:
+            raise damaged(path, f"it has not exactly one column {name}")
     return table.select(list(columns)) if columns is not None else table
 
 
 def verify(path: Path) -> dict[str, Any]:
     """The sidecar of a shard that is whole. Raises UsageError, naming the file, when it is not."""
-    sidecar = read_json(sidecar_path(path))
+    sidecar = read_sidecar(path)
     actual = path.stat().st_size if path.is_file() else None
-    if actual != sidecar.get("bytes") or file_checksum(path) != sidecar.get("sha256"):
+    if actual != sidecar["bytes"] or file_checksum(path) != sidecar["sha256"]:
         state = "the file is gone" if actual is None else f"{actual} bytes whose checksum is not the recorded one"
-        raise damaged(path, f"{state} ({sidecar.get('bytes')} bytes were committed)")
+        raise damaged(path, f"{state} ({sidecar['bytes']} bytes were committed)")
     return sidecar
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The sidecar of a shard. Raises UsageError when it is missing or not of a sidecar's form."""
+    sidecar = read_json(sidecar_path(path))
+    if not is_sidecar(sidecar):
+        raise damaged(path, f"its sidecar {sidecar_path(path).name} does not state rows, bytes and checksum")
+    return sidecar
+
+
+def is_sidecar(value: Any) -> bool:
+    """Whether a JSON value states what a sidecar states; whether that is true is for `verify`."""
+    kinds = {"file": str, "rows": int, "bytes": int, "sha256": str}
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def damaged(path: Path, why: str) -> UsageError:
@@ -146,7 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8; no JSON; thousands of digits; thousands of brackets
         raise UsageError(
             f"not a readable JSON file: {path}",
             why=str(error),
@@ -212,16 +229,11 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _batches(path: Path, source: Any) -> list[pa.RecordBatch]:
+def _table(path: Path, source: Any) -> pa.Table:
+    """What a mapped file holds. Offsets and UTF-8 are validated: bad ones would read wild memory, and may crash."""
     try:
-        reader = pa.ipc.open_file(source)
-        return [reader.get_batch(index) for index in range(reader.num_record_batches)]
-    except (pa.ArrowInvalid, OSError) as error:
+        table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column name that is not UTF-8
         raise damaged(path, str(error).splitlines()[0]) from error
-
-
-def _schema(path: Path, source: Any) -> pa.Schema:
-    try:
-        return pa.ipc.open_file(source).schema
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
+    return table

@@ -27,7 +27,18 @@ _SCALARS = {  # tag → (pattern of the core schema, first characters)
 }
 
 
+_MOST_DIGITS = 1000  # of an integer; Python neither reads nor writes much longer ones
+
+
 class _Loader(yaml.SafeLoader):
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        """The text, which has to be of the form of its tag, also where the tag is written out (`!!bool maybe`)."""
+        text: str = super().construct_scalar(node)
+        kind = node.tag.removeprefix(_PREFIX)
+        if kind in _SCALARS and not re.fullmatch(_SCALARS[kind][0], text):
+            raise yaml.constructor.ConstructorError(None, None, f"{text[:40]!r} is no {kind}", node.start_mark)
+        return text
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep=deep)
         if len(mapping) != len(node.value):
@@ -47,10 +58,17 @@ def _first_repeated_key(loader: _Loader, node: yaml.MappingNode) -> tuple[str, y
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
+    if len(text) > _MOST_DIGITS:
+        raise yaml.constructor.ConstructorError(None, None, "an integer of so many digits", node.start_mark)
     return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
 
 
 _Loader.yaml_implicit_resolvers = {}  # forget those of YAML 1.1
+_Loader.yaml_constructors = {  # nor any type that version 1.2 does not know: no set, timestamp, binary
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_PREFIX) in (*_SCALARS, "str", "seq", "map")
+}
 for _tag, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(f"^(?:{_pattern})$"), [c.strip("\0") for c in _first])
 _Loader.add_constructor(_PREFIX + "int", _construct_int)

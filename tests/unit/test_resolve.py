@@ -87,6 +87,7 @@ def test_typed_in_text_is_read_by_the_type_of_the_field(text: str, value: object
         "distill.adam_betas=[0.9]",
         "distill.adam_betas=[0.9, .nan]",
         "views.chat_template_kwargs={a: [1]}",
+        "loop.max_accuracy_drop=2",
     ],
 )
 def test_wrong_values_name_key_value_origin_and_what_is_expected(text: str) -> None:
@@ -96,6 +97,10 @@ def test_wrong_values_name_key_value_origin_and_what_is_expected(text: str) -> N
     assert caught.value.what.startswith(f"{key} cannot be ")
     assert "it came from --set" in caught.value.why
     assert caught.value.mend == f"give {expected(key)}"
+
+
+def test_what_a_field_takes_is_said_with_the_limits_within_it() -> None:
+    assert expected("loop.max_accuracy_drop").startswith("a number, >= 0, <= 1 or null (")
 
 
 def test_entries_of_a_mapping_can_be_set_one_by_one() -> None:
@@ -230,11 +235,30 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: 1\na: 2", "a: !!python/name:os.system", "a: \0", "{[1]: 2}", "a: *b", "[" * 5000, "a: @"]
+    "text",
+    [
+        "a: 1\na: 2",
+        "a: !!python/name:os.system",
+        "a: \0",
+        "{[1]: 2}",
+        "a: *b",
+        "[" * 5000,
+        "a: @",
+        "a: !!bool maybe",
+        "a: !!float ''",
+        "a: !!timestamp 2020-01-01",
+        "a: 0o" + "7" * 5000,  # Python could not write it down again
+    ],
+    ids=lambda text: text[:20],
 )
 def test_what_is_not_plain_yaml_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"^name.*: not readable as YAML"):
         parse(text, "name")
+
+
+@pytest.mark.parametrize(("text", "value"), [("!!bool True", True), ("!!str 1", "1"), ("!!int 0x1f", 31)])
+def test_tags_of_yaml_1_2_may_be_written_out(text: str, value: object) -> None:
+    assert parse(text, "text")[0] == value
 
 
 def test_examples_in_the_docs_are_valid() -> None:

@@ -28,7 +28,7 @@ from vpgea.runs import (
     flat_config,
     open_complete,
 )
-from vpgea.shards import read_json, sidecar_path, write_table
+from vpgea.shards import read_json, sidecar_path, write_json, write_table
 
 SNAPSHOT = Path(__file__).parents[1] / "data" / "identity_fields.txt"
 PHASES = {  # the sections of the configuration that enter each phase's fingerprint
@@ -316,6 +316,29 @@ def test_a_shard_exchanged_after_completion_is_noticed(tmp_path: Path) -> None:
         chunk_paths(tmp_path)
 
 
+@pytest.mark.parametrize("shards", [None, ["chunk-00000.arrow"], {"chunk-00000.arrow": {"rows": 1}}])
+def test_a_marker_of_another_form_is_named(tmp_path: Path, shards: Any) -> None:
+    folder = finished(tmp_path)
+    write_json(folder.part / "COMPLETE", {"summary": {}, "shards": shards})
+    with pytest.raises(UsageError, match="COMPLETE"):
+        chunk_paths(tmp_path)
+
+
+def test_a_part_is_not_completed_with_a_sidecar_of_another_form(tmp_path: Path) -> None:
+    folder = PhaseFolder.open(tmp_path, MANIFEST)
+    fill(folder, 0)
+    write_json(sidecar_path(folder.chunk(0)), {"file": "chunk-00000.arrow"})
+    with pytest.raises(UsageError, match=r"chunk-00000\.arrow"):
+        folder.complete({})
+
+
+def test_a_manifest_without_the_contents_fingerprint_is_named(tmp_path: Path) -> None:
+    finished(tmp_path)
+    write_json(tmp_path / "manifest.json", MANIFEST.as_dict())
+    with pytest.raises(UsageError, match=r"manifest\.json"):
+        content_fingerprint(tmp_path)
+
+
 # --- manifests ------------------------------------------------------------------------------------------------------
 
 
@@ -338,7 +361,17 @@ def test_recorded_paths_are_absolute_and_links_stay(
     assert flat_config(config)["sglang.python"] == str(tmp_path / "python")
 
 
-@pytest.mark.parametrize("change", [{"schema_version": 0}, {"shard": [0]}, {"identity": None, "shard": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": 0},
+        {"shard": [0]},
+        {"shard": ["x", 1]},
+        {"identity": None},
+        {"inputs": [1]},
+        {"identity": None, "shard": None},
+    ],
+)
 def test_a_manifest_of_another_version_or_kind_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(MANIFEST.as_dict() | change), encoding="utf-8")

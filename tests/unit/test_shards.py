@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from vpgea.errors import UsageError
 from vpgea.shards import (
     iterate_rows,
     read_json,
+    read_sidecar,
     read_table,
     shard_files,
     sidecar_path,
@@ -182,18 +184,60 @@ def test_a_sidecar_that_is_gone_is_noticed(shard: Path) -> None:
         shard_files(shard.parent)
 
 
-def test_a_file_that_is_no_arrow_file_is_noticed_even_with_the_right_checksum(shard: Path) -> None:
-    import hashlib
-
-    shard.write_bytes(b"ARROW1\0\0 not really ARROW1")
-    content = shard.read_bytes()
+def _rewrite_with_its_sidecar(shard: Path, content: bytes) -> None:
+    shard.write_bytes(content)
     sidecar = {"file": shard.name, "rows": 3, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     write_json(sidecar_path(shard), sidecar)
+
+
+def test_a_file_that_is_no_arrow_file_is_noticed_even_with_the_right_checksum(shard: Path) -> None:
+    _rewrite_with_its_sidecar(shard, b"ARROW1\0\0 not really ARROW1")
     with pytest.raises(UsageError, match="damaged shard"):
         read_table(shard)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b'"text"'])
+@pytest.mark.parametrize(
+    ("values", "before", "after"),
+    [
+        (pa.array(["\N{DEGREE SIGN}"] * 3, pa.large_string()), "\N{DEGREE SIGN}".encode(), b"\xc2\xc2"),
+        (pa.array([1, 2, 3], pa.int64()), (64).to_bytes(4, "little"), (7).to_bytes(4, "little")),  # bits of an integer
+        (
+            pa.array([[1], [2], [3]], pa.large_list(pa.int8())),
+            (2).to_bytes(8, "little"),
+            (1 << 40).to_bytes(8, "little"),
+        ),
+    ],
+    ids=["text that is not UTF-8", "a type that does not exist", "an offset into nowhere"],
+)
+def test_what_arrow_does_not_check_by_itself_is_noticed(
+    tmp_path: Path, values: pa.Array, before: bytes, after: bytes
+) -> None:
+    """The offset would end the process when the values are read."""
+    shard = tmp_path / "chunk-00000.arrow"
+    write_table(shard, pa.table({"column": values}))
+    content = shard.read_bytes()
+    assert before in content
+    _rewrite_with_its_sidecar(shard, content.replace(before, after))
+    with pytest.raises(UsageError, match="damaged shard"):
+        read_table(shard)
+
+
+def test_a_column_that_is_not_there_is_named(shard: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_table(shard, columns=["name", "seed"])
+    assert "seed" in caught.value.why
+
+
+@pytest.mark.parametrize("change", [{"rows": None}, {"bytes": "9"}, {"sha256": 3}])
+def test_a_sidecar_of_another_form_is_named(shard: Path, change: dict[str, Any]) -> None:
+    write_json(sidecar_path(shard), read_json(sidecar_path(shard)) | change)
+    with pytest.raises(UsageError, match="damaged shard"):
+        read_sidecar(shard)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"\xff\xfe", b'"text"', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"], ids=len
+)
 def test_json_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.json"
     path.write_bytes(content)

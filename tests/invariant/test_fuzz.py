@@ -1,0 +1,19 @@
+"""A small slice of the fuzzing campaign; the full one is `python -m tests.fuzz`."""
+
+from __future__ import annotations
+
+import random
+
+from tests.fuzz.campaign import TARGETS, campaign
+
+INPUTS = 3000
+
+
+def test_odd_input_is_accepted_or_refused() -> None:
+    """Nothing but errors of vpgea's own, no crash, no hang. The seed is new each time; a failure prints it."""
+    results = campaign(inputs=INPUTS, seed=random.SystemRandom().randrange(10**6))
+    assert results.keys() == TARGETS.keys()
+    for name, tally in results.items():
+        assert tally.findings == {}, name
+        assert tally.outcomes["accepted"] > 0, f"{name} made nothing that can be used"
+    assert sum(tally.inputs for tally in results.values()) >= INPUTS
