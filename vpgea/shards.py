@@ -159,6 +159,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file. Raises UsageError when the file is missing or not JSON."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
     except FileNotFoundError as error:
         raise UsageError(
             f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"

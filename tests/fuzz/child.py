@@ -23,7 +23,7 @@ from tests.fuzz.probe import Probe
 from vpgea.errors import VpgeaError
 
 _BATCH = 500  # inputs between two savings of the counts
-_DEADLINE_S = 10.0  # for one input
+_DEADLINE_S = 30.0  # for one input, of which the first of a target may import a good deal
 _SHOWN = 300  # characters of an error
 _MEMORY = 1 << 30  # bytes above what the process needs before the first input
 

@@ -236,7 +236,9 @@ def test_a_sidecar_of_another_form_is_named(shard: Path, change: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"\xff\xfe", b'"text"', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"], ids=len
+    "content",
+    [b"", b"{", b"[1]", b"\xff\xfe", b'"text"', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b'{"a": "\\ud800"}'],
+    ids=len,
 )
 def test_json_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.json"

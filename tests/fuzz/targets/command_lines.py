@@ -41,10 +41,21 @@ _pieces = st.one_of(
     st.builds(lambda option, tail: [option + tail], st.sampled_from(_OPTIONS), _words),
     _values.map(lambda value: [value]),
 )
+_fitting = st.sampled_from(
+    [
+        ["--json"],
+        ["--set", "rollout.seed=3"],
+        ["--config", "odd.yaml"],
+        ["--dataset", "questions.jsonl"],
+        ["--limit", "2"],
+        ["--shard", "0/2"],
+        ["--help"],
+    ]
+)
 _lines = st.builds(
     lambda command, pieces: [*command.split(), *(word for piece in pieces for word in piece)],
     st.sampled_from(_COMMANDS),
-    st.lists(_pieces, max_size=4),
+    st.one_of(st.lists(_fitting, max_size=3), st.lists(_fitting | _pieces, max_size=3), st.lists(_pieces, max_size=4)),
 )
 
 
