@@ -7,7 +7,7 @@ TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-slurm kills fuzz lint types test-install install sglang trl clean
+.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz lint types test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -19,6 +19,11 @@ test: $(VENV)/.installed
 # Against the real SGLang server, in its own environment.
 test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m sglang --timeout 600 tests/integration
+
+# Kills on the real SLURM, likewise behind docs/reliability.md.
+SLURM_KILLS ?= 40
+slurm-kills: $(VENV)/.installed
+	OMP_NUM_THREADS=1 tests/slurm/run.sh $(BIN)/python -u -m tests.slurm_kills --kills $(SLURM_KILLS) --seed $(SEED)
 
 # Against the real SLURM, four virtual nodes on this machine, which it installs from Debian's packages: needs root.
 test-slurm: $(VENV)/.installed

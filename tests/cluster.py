@@ -123,6 +123,14 @@ class ClusterRun:
         return "".join(file.read_text() for file in sorted((self.folder / scripts.LOGS).glob(f"*-{job}*.out")))
 
 
+def without_parts(results: dict[str, Any]) -> dict[str, Any]:
+    """Contents by path, wherever a step's parts put them."""
+    return {
+        "/".join(piece for piece in path.split("/") if "-of-" not in piece): content
+        for path, content in results.items()
+    }
+
+
 @dataclass(frozen=True)
 class Ended:
     """What the scheduler remembers of a job or of one element of an array."""

@@ -112,6 +112,18 @@ class SglangConfig(Section):
     patience_s: float = execution(120.0, "seconds without any server that answers before the run gives up", gt=0)
     max_concurrency: int = execution(1024, "most requests under way at one server; fewer where it has no room", ge=1)
 
+    @model_validator(mode="after")
+    def _no_secrets(self) -> SglangConfig:
+        """A configuration is written into manifests; here, and not at the field, so that the error does not show it."""
+        if any(option.replace("_", "-").startswith(("--api-k", "--admin-api-k")) for option in self.options):
+            raise ValueError("options hold a key, and would be written into manifests: vpgea makes a server's keys")
+        if self.server_url and "://" in self.server_url and "@" in self.server_url:
+            raise ValueError(
+                "server_url holds a user name or password, and would be written into manifests: give the URL alone, "
+                "and the keys in VPGEA_SERVER_API_KEY and VPGEA_SERVER_ADMIN_KEY"
+            )
+        return self
+
 
 class GradingConfig(Section):
     """How answers are graded."""
