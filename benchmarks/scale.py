@@ -157,6 +157,7 @@ class Cost:
     shards: int
     seconds: float
     slowest: float
+    cpu_seconds: float
     megabytes: float
     before: float
 
@@ -166,20 +167,20 @@ def measure(step: Step, place: Path, chunks: int, shards: int) -> Cost:
     arguments = (STEPS.index(step), place, chunks)
     with _PROCESSES.Pool(1, maxtasksperchild=1) as pool:
         found = [pool.apply(once, arguments) for _ in range(_REPEATS)]
-    times = [seconds for seconds, _, _ in found]
-    _, megabytes, before = max(found, key=lambda one: one[1])
-    return Cost(shards, min(times), max(times), megabytes, before)
+    times = [one[0] for one in found]
+    *_, megabytes, before = max(found, key=lambda one: one[2])
+    return Cost(shards, min(times), max(times), min(one[1] for one in found), megabytes, before)
 
 
-def once(number: int, place: Path, chunks: int) -> tuple[float, float, float]:
-    """Seconds, and the largest resident set after and before."""
+def once(number: int, place: Path, chunks: int) -> tuple[float, float, float, float]:
+    """Seconds, of which computing, and the largest resident set after and before."""
     step = STEPS[number]
     folder = place / step.place
     step.prepare(folder)
     before = _largest_resident_mb()
-    began = time.perf_counter()
+    began, computing = time.perf_counter(), time.process_time()
     step.work(folder, chunks)
-    return time.perf_counter() - began, _largest_resident_mb(), before
+    return time.perf_counter() - began, time.process_time() - computing, _largest_resident_mb(), before
 
 
 def _largest_resident_mb() -> float:
@@ -187,11 +188,14 @@ def _largest_resident_mb() -> float:
 
 
 def slope(costs: Sequence[Cost]) -> float | None:
-    """Exponent of time against shards over the three largest sizes; None for what is too fast to have one."""
-    last = [cost for cost in costs if cost.seconds >= _NOISE_S][-3:]
+    """Exponent of time against shards over the three largest sizes; None for what is too fast to have one.
+
+    Of CPU time, the kernel's with it: what others do on the machine changes that least.
+    """
+    last = [cost for cost in costs if cost.cpu_seconds >= _NOISE_S][-3:]
     if len(last) < 2:
         return None
-    sizes, times = np.log([cost.shards for cost in last]), np.log([cost.seconds for cost in last])
+    sizes, times = np.log([cost.shards for cost in last]), np.log([cost.cpu_seconds for cost in last])
     return float(np.polyfit(sizes, times, 1)[0])
 
 
@@ -253,14 +257,13 @@ def _cells(cost: Cost) -> str:
 def report(found: Sequence[tuple[Step, Cost]]) -> list[str]:
     """Print a table; what misses its goal."""
     missed = []
-    print(f"\n{'':<33}{'shards':>9}{'seconds':>10}{'slowest':>10}{'MB':>7}{'of which before':>17}{'exponent':>10}")
+    print(f"\n{'':<33}{'shards':>9}{'seconds':>10}{'slowest':>10}{'CPU s':>10}{'MB':>7}{'before':>8}{'exponent':>10}")
     for step in STEPS:
         costs = [cost for other, cost in found if other is step]
         exponent = slope(costs)
         for cost in costs:
-            cells = (
-                f"{cost.shards:>9,}{cost.seconds:>10.3f}{cost.slowest:>10.3f}{cost.megabytes:>7.0f}{cost.before:>17.0f}"
-            )
+            times = f"{cost.seconds:>10.3f}{cost.slowest:>10.3f}{cost.cpu_seconds:>10.3f}"
+            cells = f"{cost.shards:>9,}{times}{cost.megabytes:>7.0f}{cost.before:>8.0f}"
             last = "" if cost is not costs[-1] else f"{'flat' if exponent is None else f'{exponent:.2f}':>10}"
             print(f"{step.place:<7}{step.name:<26}{cells}{last}")
         if exponent is not None and exponent > STEEPEST:
