@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ import pyarrow.compute as pc
 
 from vpgea.config import RunConfig, value_of
 from vpgea.errors import UsageError
+from vpgea.links import refuse_links
 from vpgea.problems import FIELDS
 from vpgea.records import IDENTITY, POSTERIOR, PRIOR
 from vpgea.resolve import load
 from vpgea.runs import Manifest, chunk_paths, part_folders
-from vpgea.shards import damaged, iterate_rows, read_json, read_table, shard_files, sidecar_path
+from vpgea.shards import damaged, iterate_rows, read_json, read_json_lines, read_table, shard_files, sidecar_path
 
 _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 # What a shard holds is told by a column that only its schema has.
@@ -98,6 +98,7 @@ def open_source(path: Path) -> Source:
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of a phase folder, complete or not. Raises UsageError when it is none."""
+    refuse_links(root)
     own = [root / "manifest.json", *(part / "manifest.json" for part in part_folders(root))]
     found = next((file for file in own if file.is_file()), None)
     if found is not None:
@@ -184,8 +185,7 @@ def require_rows(source: Source) -> None:
 def metrics_lines(distill_dir: Path) -> list[dict[str, Any]]:
     """One line per optimiser step made so far."""
     file = distill_dir / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [json.loads(line) for line in lines]
+    return read_json_lines(file) if file.is_file() else []
 
 
 def statistics(source: Source) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,17 @@ from typing import Any
 from vpgea import __version__
 from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
+from vpgea.links import refuse_links
 from vpgea.records import SCHEMA_VERSION
 from vpgea.resolve import PATH_KEYS
-from vpgea.shards import damaged, read_json, shard_files, sidecar_path, sweep_temporaries, write_json
+from vpgea.shards import damaged, read_json, read_sidecar, shard_files, sidecar_path, sweep_temporaries, write_json
 
 Shard = tuple[int, int]
 
 _PART_NAME = re.compile(r"\d+-of-\d+")
 _WRITTEN = re.compile(  # the names that phases and loops give to what they put into their folder
     r"parts|manifest\.json|COMPLETE|config\.yaml|summary\.json|reference_lengths\.json|results\.json|metrics\.jsonl"
-    r"|report\.html|selected|rejected|adapter|model|wandb|logs|base|round-\d+|\..*\.tmp"
+    r"|report\.html|selected|rejected|adapter|model|wandb|logs|base|damaged|round-\d+|\..*\.tmp"
 )
 
 
@@ -76,11 +78,18 @@ class Manifest:
                     mend="use the version that wrote it, or write to a new folder",
                 )
             shard = (int(value["shard"][0]), int(value["shard"][1]))
-            return cls(value["phase"], value["identity"], value["inputs"], value["config"], shard)
-        except (KeyError, TypeError, IndexError) as error:
+            manifest = cls(value["phase"], value["identity"], value["inputs"], dict(value["config"]), shard)
+        except (TypeError, ValueError, IndexError) as error:
             raise UsageError(
-                f"not a vpgea manifest: {path}", why=f"{error} is missing or odd", mend="restore or delete the folder"
+                f"not a vpgea manifest: {path}", why=f"{error}", mend="restore or delete the folder"
             ) from error
+        if manifest.fingerprint != value["fingerprint"]:
+            raise UsageError(
+                f"damaged manifest: {path}",
+                why=f"its fingerprint is {value['fingerprint']}, and what it holds has {manifest.fingerprint}",
+                mend="`vpgea doctor FOLDER --repair` on the folder it belongs to writes it again",
+            )
+        return manifest
 
 
 class PhaseFolder:
@@ -109,6 +118,7 @@ class PhaseFolder:
             raise _occupied(root, "it already holds data and --no-resume was given")
         _make_folder(folder.part)
         sweep_temporaries(root)  # not of the part alone: selections, summaries and results stand beside it
+        folder._reopen()
         if not existing.is_file():
             write_json(existing, manifest.as_dict())
         return folder
@@ -124,9 +134,17 @@ class PhaseFolder:
     def is_complete(self) -> bool:
         return (self.part / "COMPLETE").is_file()
 
+    def _reopen(self) -> None:
+        """A part that has lost a shard is complete no more. Raises UsageError when one is not what was completed."""
+        recorded = completed_shards(self.part) if self.is_complete else {}
+        lost = [name for name, sidecar in recorded.items() if not _is_recorded(self.part / name, sidecar)]
+        if lost:
+            for marker in (self.root / "COMPLETE", self.part / "COMPLETE"):
+                marker.unlink(missing_ok=True)
+
     def complete(self, summary: dict[str, Any]) -> bool:
         """Mark this part complete; when all parts are, the phase too. Returns whether the phase is."""
-        shards = {path.name: read_json(sidecar_path(path)) for path in shard_files(self.part)}
+        shards = {path.name: read_sidecar(path) for path in shard_files(self.part)}
         _write_if_new(self.part / "COMPLETE", {"summary": summary, "shards": shards})
         return complete_phase(self.root)
 
@@ -139,12 +157,22 @@ def complete_phase(root: Path) -> bool:
     manifest = Manifest.read(parts[0] / "manifest.json")
     if len(parts) != manifest.shard[1]:
         return False
-    shards = [shard for part in parts for shard in read_json(part / "COMPLETE")["shards"].values()]
-    content = hashlib.sha256("".join(sorted(shard["sha256"] for shard in shards)).encode())
-    content.update(manifest.fingerprint.encode())
-    _write_if_new(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content.hexdigest()[:16]})
+    shards = [shard for part in parts for shard in completed_shards(part).values()]
+    content = content_of(manifest, [shard["sha256"] for shard in shards])
+    _write_if_new(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content})
     _write_if_new(root / "COMPLETE", {"parts": len(parts), "rows": sum(shard["rows"] for shard in shards)})
     return True
+
+
+def content_of(manifest: Manifest, checksums: Sequence[str]) -> str:
+    """A phase's content fingerprint, from the checksums of all its shards."""
+    return hashlib.sha256(("".join(sorted(checksums)) + manifest.fingerprint).encode()).hexdigest()[:16]
+
+
+def completed_shards(part: Path) -> dict[str, dict[str, Any]]:
+    """Name → sidecar of the shards with which a part was completed."""
+    recorded: dict[str, dict[str, Any]] = read_json(part / "COMPLETE")["shards"]
+    return recorded
 
 
 def part_folders(root: Path) -> list[Path]:
@@ -185,6 +213,7 @@ def chunk_paths(root: Path, name: str = "chunk") -> list[Path]:
 
     Raises UsageError when one is no longer there or no longer the one with which its part was completed.
     """
+    refuse_links(root)
     paths = [path for part in part_folders(root) for path in _completed_shards(part)]
     return sorted((path for path in paths if path.name.startswith(f"{name}-")), key=lambda path: path.name)
 
@@ -192,14 +221,20 @@ def chunk_paths(root: Path, name: str = "chunk") -> list[Path]:
 def _completed_shards(part: Path) -> list[Path]:
     if not (part / "COMPLETE").is_file():
         return shard_files(part)
-    recorded = read_json(part / "COMPLETE")["shards"]
+    recorded = completed_shards(part)
     for name, sidecar in recorded.items():
-        path = part / name
-        if not path.is_file() or not sidecar_path(path).is_file():
-            raise damaged(path, "it, or its sidecar, is gone")
-        if read_json(sidecar_path(path)) != sidecar:
-            raise damaged(path, "its sidecar is not the one with which its part was completed")
+        if not _is_recorded(part / name, sidecar):
+            raise damaged(part / name, "it, or its sidecar, is gone")
     return [part / name for name in recorded]
+
+
+def _is_recorded(path: Path, sidecar: dict[str, Any]) -> bool:
+    """False when a shard or its sidecar is gone. Raises UsageError when it is not the one of this sidecar."""
+    if not path.is_file() or not sidecar_path(path).is_file():
+        return False
+    if read_sidecar(path) != sidecar:
+        raise damaged(path, "its sidecar is not the one with which its part was completed")
+    return True
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:
@@ -238,7 +273,8 @@ def _require_same_parts(root: Path, count: int) -> None:
 
 
 def _require_phase_folder(root: Path) -> None:
-    """An empty folder will do; one with files must have parts, and nothing else where they stand."""
+    """An empty folder will do; one with files must have parts, and nothing else where they stand; none leads out."""
+    refuse_links(root)
     names = [path.name for path in root.iterdir()]
     odd = [path.name for path in root.glob("parts/*") if not _PART_NAME.fullmatch(path.name)]
     if odd or (names and "parts" not in names):

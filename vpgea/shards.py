@@ -22,6 +22,7 @@ import pyarrow as pa
 from vpgea.errors import UsageError
 
 _HOST = socket.gethostname()
+_SIDECAR = {"file": str, "rows": int, "bytes": int, "sha256": str}
 
 
 def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
@@ -60,19 +61,32 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     sidecar = verify(path)
     with pa.memory_map(str(path)) as source:
         table = pa.Table.from_batches(_batches(path, source), schema=_schema(path, source))
-    if table.num_rows != sidecar.get("rows"):
-        raise damaged(path, f"it has {table.num_rows} rows, and its sidecar says {sidecar.get('rows')}")
+    if table.num_rows != sidecar["rows"]:
+        raise damaged(path, f"it has {table.num_rows} rows, and its sidecar says {sidecar['rows']}")
     return table.select(list(columns)) if columns is not None else table
 
 
 def verify(path: Path) -> dict[str, Any]:
     """The sidecar of a shard that is whole. Raises UsageError, naming the file, when it is not."""
-    sidecar = read_json(sidecar_path(path))
+    sidecar = read_sidecar(path)
     actual = path.stat().st_size if path.is_file() else None
-    if actual != sidecar.get("bytes") or file_checksum(path) != sidecar.get("sha256"):
+    if actual != sidecar["bytes"] or file_checksum(path) != sidecar["sha256"]:
         state = "the file is gone" if actual is None else f"{actual} bytes whose checksum is not the recorded one"
-        raise damaged(path, f"{state} ({sidecar.get('bytes')} bytes were committed)")
+        raise damaged(path, f"{state} ({sidecar['bytes']} bytes were committed)")
     return sidecar
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """The sidecar of a shard. Raises UsageError when it is missing or does not say what one says."""
+    sidecar = read_json(sidecar_path(path))
+    verify_sidecar(path, sidecar)
+    return sidecar
+
+
+def verify_sidecar(path: Path, sidecar: dict[str, Any]) -> None:
+    """Raise UsageError unless it says what a sidecar of this shard says."""
+    if {name: type(value) for name, value in sidecar.items()} != _SIDECAR or sidecar["file"] != path.name:
+        raise damaged(path, "what is recorded of it is not of the form that vpgea writes")
 
 
 def damaged(path: Path, why: str) -> UsageError:
@@ -126,15 +140,37 @@ def write_bytes(path: Path, content: bytes) -> None:
     _fsync(path.parent)
 
 
+class _Record(dict[str, Any]):
+    """An object of a JSON file; an entry that it should have, and has not, is damage to the file."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise UsageError(
+            f"damaged file: {self.path}",
+            why=f"it has no entry {key!r} where there must be one",
+            mend="`vpgea doctor FOLDER --repair` on the folder it belongs to makes again what can be made again",
+        )
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file. Raises UsageError when the file is missing or not JSON."""
+    """An object from a JSON file. Raises UsageError when the file is missing or not JSON, or lacks what is asked of it.
+
+    The last when it is asked for: `read_json(path)["rows"]`.
+    """
+
+    def as_record(entries: dict[str, Any]) -> _Record:
+        record = _Record(entries)
+        record.path = path
+        return record
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_hook=as_record)
     except FileNotFoundError as error:
         raise UsageError(
             f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"not a readable JSON file: {path}",
             why=str(error),
@@ -145,6 +181,16 @@ def read_json(path: Path) -> dict[str, Any]:
             f"not a JSON object: {path}", why=f"it holds a {type(value).__name__}", mend="restore or delete the file"
         )
     return value
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one on each line. Raises UsageError when a line is not JSON."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UsageError(
+            f"not a readable file of JSON lines: {path}", why=str(error), mend="delete the lines that cannot be read"
+        ) from error
 
 
 def file_checksum(path: Path) -> str:
