@@ -80,15 +80,17 @@ class Campaign:
 
 
 def make_run(folder: Path, model: Path) -> Path:
-    """A loop of one round and a distillation that was stopped after its first step, in folder/whole; the config."""
+    """A loop of one round and a distillation that was stopped after its first step, in folder/copy, which is then
+    copied to folder/whole: what is written records where it is. Returns the configuration."""
     config = write_config(folder, model, distill__train="lora", loop__rounds=1)
-    whole = folder / "whole"
+    copy = folder / "copy"
     with redirect_stdout(io.StringIO()):
-        assert run(["loop", "-c", str(config), "-o", str(whole / "run"), "--quiet"]) == 0
+        assert run(["loop", "-c", str(config), "-o", str(copy / "run"), "--quiet"]) == 0
     stop = StopRequest()
     stop.request("the campaign")
     with suppress(Stopped):
-        distill(load(config), whole / "run/round-000/filter", whole / "stopped", stop=stop)
+        distill(load(config), copy / "run/round-000/filter", copy / "stopped", stop=stop)
+    copy.rename(folder / "whole")
     return config
 
 

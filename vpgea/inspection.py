@@ -19,7 +19,7 @@ from vpgea.errors import UsageError
 from vpgea.links import refuse_links
 from vpgea.problems import FIELDS
 from vpgea.records import IDENTITY, POSTERIOR, PRIOR
-from vpgea.resolve import load
+from vpgea.resolve import DEFAULT, resolve
 from vpgea.runs import Manifest, chunk_paths, part_folders
 from vpgea.shards import damaged, iterate_rows, read_json, read_json_lines, read_table, shard_files, sidecar_path
 
@@ -111,6 +111,22 @@ def read_manifest(root: Path) -> Manifest:
     )
 
 
+def run_config(run_dir: Path, manifest: Manifest) -> RunConfig:
+    """The configuration of a loop's last call. Raises UsageError when it is not whole, or not of this run."""
+    file = run_dir / "config.yaml"
+    resolved = resolve(file=file)
+    absent = [key for key in manifest.config if resolved.origins.get(key) == DEFAULT]
+    other = [
+        key for key, value in manifest.identity.items() if key in FIELDS and value_of(resolved.config, key) != value
+    ]
+    if absent or other:
+        why = f"{absent[0]} is not in it" if absent else f"{other[0]} is another than in the run's manifest"
+        raise UsageError(
+            f"damaged file: {file}", why=why, mend="`vpgea doctor FOLDER --repair` on the run writes it again"
+        )
+    return resolved.config
+
+
 def chunks(root: Path) -> list[Path]:
     """The chunks of a phase folder; of an unfinished one those that are committed, which may be in the midst of it."""
     if (root / "COMPLETE").is_file():
@@ -131,7 +147,7 @@ def overview(source: Source) -> dict[str, Any]:
     assert manifest is not None, "a folder was opened by its manifest"
     config = manifest.config
     if source.kind == "loop":
-        run = load(root / "config.yaml")
+        run = run_config(root, manifest)
         config = {key: value_of(run, key) for key in FIELDS}  # the manifest keeps the first --rounds
         found["rounds"] = rounds(root)
         found["complete"] = len(found["rounds"]) > run.loop.rounds

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vpgea.errors import UsageError
+from vpgea.inspection import run_config
 from vpgea.links import refuse_links
 from vpgea.modeling.checkpoint_files import CHECKSUMS, verify_checksums
 from vpgea.progress import NullProgress, Progress
-from vpgea.resolve import load
 from vpgea.runs import Manifest, completed_shards, content_of, part_folders
 from vpgea.shards import file_checksum, read_json, read_table, sidecar_path, verify_sidecar
 
@@ -136,18 +136,12 @@ def _verify_run(root: Path, report: Report) -> bool:
         own, home = path.relative_to(root), path.parent if path.name == "round.json" else root
         report.findings.append(Finding(own, wrong, _RECORD, home.relative_to(root), (own,)))
 
-    weights_stay = False
-    for part in part_folders(root):
-        report.records += 1
-        try:
-            Manifest.read(part / "manifest.json")
-        except UsageError as error:
-            damage(part / "manifest.json", error.why)
-    report.records += 1
+    weights_stay, manifest = False, root / "parts" / "0-of-1" / "manifest.json"
+    report.records += 2
     try:
-        weights_stay = load(root / "config.yaml").loop.keep_rounds is None
+        weights_stay = run_config(root, Manifest.read(manifest)).loop.keep_rounds is None
     except UsageError as error:
-        damage(root / "config.yaml", error.why)
+        damage(root / "config.yaml" if _is_manifest(manifest) else manifest, error.why)
     for marker in (root / "base" / "round.json", *sorted(root.glob("round-*/round.json"))):
         if marker.is_file():
             report.records += 1
@@ -158,6 +152,14 @@ def _verify_run(root: Path, report: Report) -> bool:
             except UsageError as error:
                 damage(marker, error.why)
     return weights_stay
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        Manifest.read(path)
+    except UsageError:
+        return False
+    return True
 
 
 def _require_made_from(root: Path, source: Path, made: Path, report: Report) -> None:

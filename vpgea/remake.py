@@ -16,7 +16,7 @@ from vpgea.integrity import Finding
 from vpgea.loop import Loop, round_dir, round_questions
 from vpgea.progress import Reporter
 from vpgea.questions import load_questions
-from vpgea.resolve import load, resolve
+from vpgea.resolve import resolve
 from vpgea.rollout import RolloutPlan, rollout
 from vpgea.runs import Manifest, Shard, content_fingerprint, part_folders
 from vpgea.shards import read_json
@@ -98,7 +98,7 @@ def remake_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, re
 def _run_config(run_dir: Path) -> RunConfig:
     """The configuration of the run's last call; when its record is lost, of its first."""
     if (run_dir / "config.yaml").is_file():
-        return load(run_dir / "config.yaml")
+        return resolve(file=run_dir / "config.yaml").config
     return resolve(inherited=[(f"folder {run_dir}", phase_manifest(run_dir).config)]).config
 
 
