@@ -7,7 +7,7 @@ TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang kills lint types test-install install sglang trl clean
+.PHONY: demo test test-sglang kills damage lint types test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -25,6 +25,11 @@ KILLS ?= 20
 SEED ?= 20
 kills: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.kills --kills $(KILLS) --seed $(SEED)
+
+# The same for damaged files.
+TRIALS ?= 300
+damage: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.damage --trials $(TRIALS) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -12,8 +12,8 @@ from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import UsageError
 from vpgea.evaluate import evaluate
 from vpgea.filter import filter_rollout
-from vpgea.integrity import Finding
 from vpgea.loop import Loop, round_dir, round_questions
+from vpgea.phase_integrity import Finding
 from vpgea.progress import Reporter
 from vpgea.questions import load_questions
 from vpgea.resolve import resolve

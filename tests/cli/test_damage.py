@@ -135,6 +135,17 @@ def test_what_is_gone_is_damage_and_what_is_unfinished_is_not(place: Path, capsy
     assert "round-000/distill/adapter: it is gone" in capsys.readouterr().err
 
 
+def test_nothing_is_learned_without_a_shard_that_is_gone(
+    config: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = place / "run" / "round-000" / "filter" / "rejected" / "chunk-00000.arrow"
+    for path in (shard, shard.with_suffix(".json")):
+        path.unlink()
+    assert call("distill FILTER -o OUT", config, place)[0] == 2
+    assert run(["doctor", str(place / "run"), "--quiet"]) == 2
+    assert "rejected/chunk-00000.arrow" in capsys.readouterr().err
+
+
 def test_a_phase_by_itself_and_of_two_parts(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each is mended from what stands beside it, in the part that lost something."""
     common = ["-c", str(config), "--quiet"]

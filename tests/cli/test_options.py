@@ -87,6 +87,8 @@ STORY: list[tuple[str, str]] = [
         f"{SERVER} -q",
         "l",
     ),
+    ("doctor l --json --quiet", '"mended": 0'),
+    ("doctor f --repair", "all whole"),
     ("inspect f --head 2", "filter"),
     ("inspect r --stats --json", '"prior"'),
     ("inspect f --sample dev-0000/posterior/0", "posterior"),

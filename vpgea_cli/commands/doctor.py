@@ -26,7 +26,7 @@ from vpgea_cli.output import Output
 from vpgea_cli.phase import running
 
 if TYPE_CHECKING:
-    from vpgea.integrity import Finding, Report
+    from vpgea.phase_integrity import Finding, Report
 
 _GIB = 2**30
 _LISTED = 3  # damages that an error names; the table has all
