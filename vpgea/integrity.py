@@ -12,7 +12,7 @@ from vpgea.inspection import run_config
 from vpgea.links import refuse_links
 from vpgea.phase_integrity import PHASES, RECORD, Finding, PhaseCheck, Report, selections, shards_in
 from vpgea.progress import NullProgress, Progress
-from vpgea.runs import Manifest, part_folders
+from vpgea.runs import Manifest, content_fingerprint, part_folders
 from vpgea.shards import read_json
 
 _DAMAGED = "damaged"
@@ -56,10 +56,13 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
     for folder in phase_folders(root):
         PhaseCheck(root, folder, report, progress).verify(weights_stay=weights_stay)
     if is_run(root):
-        for home in sorted(root.glob("round-*")):
-            _require_made_from(root, home / "rollout", home / "filter", report)
-            _require_made_from(root, home / "filter", home / "distill", report)
+        _verify_sources(root, report)
     return report
+
+
+def is_finished(root: Path, finding: Finding) -> bool:
+    """Whether what is damaged was finished: a phase that was not is continued by its own command."""
+    return (finding.phase.name not in PHASES and is_run(root)) or (root / finding.phase / "COMPLETE").is_file()
 
 
 def set_aside(root: Path, findings: Sequence[Finding]) -> list[Path]:
@@ -121,18 +124,26 @@ def _is_manifest(path: Path) -> bool:
     return True
 
 
-def _require_made_from(root: Path, source: Path, made: Path, report: Report) -> None:
-    """What a phase says it was made from must be what stands there; only complete phases can be compared."""
-    markers = [folder / name for folder in (source, made) for name in ("COMPLETE", "manifest.json")]
-    broken = {finding.phase for finding in report.findings}
-    if not all(path.is_file() for path in markers) or broken & {source.relative_to(root), made.relative_to(root)}:
-        return
-    recorded, found = Manifest.read(made / "manifest.json").inputs[source.name], _content(source)
-    if recorded != found:
-        wrong = f"it was made from the {source.name} {recorded}, and that is now {found}"
-        own = made.relative_to(root)
-        report.findings.append(Finding(own, wrong, f"the {made.name}", own, (own,)))
+def _verify_sources(root: Path, report: Report) -> None:
+    """What a phase says it was made from must be what stands there; only whole and complete phases can be compared."""
+    broken = {root / finding.phase for finding in report.findings}
+    before: Path | None = None
+    for home in sorted(root.glob("round-*")):
+        rollout, filtered, trained, measured = (home / name for name in PHASES)
+        pairs = [(rollout, filtered, "rollout"), (filtered, trained, "filter"), (trained, measured, "model")]
+        for source, made, name in [*pairs, *([(before, rollout, "model")] if before else [])]:
+            if broken & {source, made} or not all((folder / "COMPLETE").is_file() for folder in (source, made)):
+                continue
+            recorded, found = Manifest.read(made / "manifest.json").inputs[name], _made(source, name)
+            if recorded != found:
+                own = made.relative_to(root)
+                wrong = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {found}"
+                report.findings.append(Finding(own, wrong, f"the {made.name}", own, (own,)))
+        before = trained
 
 
-def _content(folder: Path) -> str:
-    return str(read_json(folder / "manifest.json")["content_fingerprint"])
+def _made(folder: Path, name: str) -> str:
+    """The fingerprint of a phase's rows, or of the model that it trained."""
+    if name == "model":
+        return str(read_json(folder / "summary.json")["model_fingerprint"])
+    return content_fingerprint(folder)

@@ -70,7 +70,8 @@ class PhaseCheck:
         """weights_stay: no loop prunes what was published."""
         manifest = self._manifest(self.markers[1]) if self.markers[1].is_file() else None
         for part in self.parts:
-            self._manifest(part / "manifest.json")
+            if any(path.is_file() for path in (part / "manifest.json", part / "COMPLETE", self.markers[0])):
+                self._manifest(part / "manifest.json")  # else it was just about to be written
         recorded = {part: self._completed(part) for part in self.parts}
         is_trusted = self._root_markers(manifest, recorded)
         for part in self.parts:

@@ -116,7 +116,7 @@ def _as_told(error: Exception) -> VpgeaError:
         mend += "again: it continues"
         return VpgeaError(what, why=refused, mend=mend)
     if isinstance(error, FileNotFoundError):
-        what = f"no longer there: {error.filename}" if error.filename else what
+        what = f"no longer there: {error.filename or error}"
         mend = "restore what was moved or deleted, or choose another folder, then run the same command again"
         return VpgeaError(what, why="it, or the folder it stands in, is gone: it was there or is recorded", mend=mend)
     if is_out_of_memory(error):

@@ -177,6 +177,19 @@ def test_a_phase_by_itself_and_of_two_parts(config: Path, tmp_path: Path, capsys
     assert run(["doctor", str(tmp_path / "filter")]) == 0
 
 
+def test_what_was_not_finished_is_set_aside_and_continues(config: Path, place: Path) -> None:
+    """A repair does not go on with a training that was stopped: its own command does."""
+    flip(place / "stopped" / "parts" / "0-of-1" / "checkpoints" / "step-000001" / "rank-00000.safetensors")
+    code, told = call("doctor STOPPED --repair", config, place)
+    assert code == 0, told
+    assert "was not finished" in told
+    assert not (place / "stopped" / "COMPLETE").exists()
+    assert call("distill FILTER -c CONFIG -o STOPPED", config, place)[0] == 0
+    published = Path("distill") / "adapter" / "adapter_model.safetensors"
+    expected = (place / "run" / "round-000" / published).read_bytes()
+    assert (place / "stopped" / published.relative_to("distill")).read_bytes() == expected
+
+
 def test_nothing_set_aside_is_replaced(place: Path) -> None:
     summary = place / "run" / "round-000" / "filter" / "summary.json"
     for content in ("one", "two", "three"):
@@ -318,6 +331,7 @@ def test_a_folder_that_vanishes_amid_a_rollout(
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, ""), err
     error, why, mend = err.splitlines()
-    assert error.startswith(f"error: no longer there: {folder}")
+    assert error.startswith("error: no longer there: ")
+    assert str(folder) in error
     assert "is gone" in why
     assert "restore" in mend

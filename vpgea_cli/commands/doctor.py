@@ -66,11 +66,10 @@ def command(
 
 
 def _folder(folder: Path, output: Output, *, repair: bool) -> None:
-    """Verify a folder and with `repair` mend it, until nothing is damaged or the same is damaged again."""
+    """Verify a folder; with `repair` mend it, and verify it once more."""
     report = _verified(folder, output)
-    before: list[Finding] = []
-    while repair and report.findings and report.findings != before:
-        before = report.findings
+    before = report.findings
+    if repair and before:
         _repair(folder, before, output)
         report = _verified(folder, output)
     if report.findings:
@@ -98,17 +97,20 @@ def _verified(folder: Path, output: Output) -> Report:
 
 
 def _repair(folder: Path, findings: list[Finding], output: Output) -> None:
-    from vpgea.integrity import is_run, set_aside
+    from vpgea.integrity import is_finished, is_run, set_aside
     from vpgea.remake import phase_manifest, remake_phase, remake_run
 
     with running(output, offline=False) as stop:
         manifest = None if is_run(folder) else phase_manifest(folder)  # before a manifest is set aside
+        finished = [finding for finding in findings if is_finished(folder, finding)]
         moved = set_aside(folder, findings)
         output.info(f"{len(moved)} files and folders were set aside in {folder / 'damaged'}")
-        if manifest is None:
-            remake_run(folder, findings, stop, output)
-        else:
-            remake_phase(folder, manifest, findings, stop, output)
+        if len(finished) < len(findings):
+            output.info("some of it was not finished: the command that was at it continues, with what is whole")
+        if finished and manifest is None:
+            remake_run(folder, finished, stop, output)
+        elif finished and manifest is not None:
+            remake_phase(folder, manifest, finished, stop, output)
 
 
 def _machine(output: Output) -> None:
