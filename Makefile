@@ -7,7 +7,7 @@ TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz lint types test-install install sglang trl clean
+.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage lint types test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -40,6 +40,11 @@ kills: $(VENV)/.installed
 INPUTS ?= 100000
 fuzz: $(VENV)/.installed
 	$(BIN)/python -u -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+# The same for damaged files.
+TRIALS ?= 300
+damage: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.damage --trials $(TRIALS) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -54,7 +54,7 @@ def distill(
         config=flat_config(config),
     )
     folder = PhaseFolder(output_dir, manifest)
-    if ranks.any(not overwrite and folder.is_complete):
+    if ranks.any(not overwrite and (folder.is_complete or (output_dir / "summary.json").is_file())):
         ranks.on_first(lambda: _finish_complete(folder, resume))
         return trained(output_dir)
     with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
@@ -71,8 +71,13 @@ def distill(
 
 
 def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
-    """Nothing is left to do, but perhaps to drop checkpoints: it was killed just before."""
+    """All is trained and published: write the markers that are missing, and drop checkpoints. It was killed just
+    before, or a marker was lost."""
     PhaseFolder.open(folder.root, folder.manifest, resume=resume)  # refuses what another configuration wrote
+    summary = folder.root / "summary.json"
+    if not summary.is_file():
+        write_json(summary, trained(folder.root))
+    folder.complete(read_json(summary))
     shutil.rmtree(folder.part / "checkpoints", ignore_errors=True)
 
 

@@ -15,10 +15,10 @@ from vpgea import __version__
 from vpgea.config import ModelConfig, RunConfig
 from vpgea.distill import trained, trained_model
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.inspection import read_manifest
+from vpgea.inspection import read_manifest, run_config
 from vpgea.modeling.load import load_model, model_fingerprint, model_folder
 from vpgea.modeling.policy import completion_logprobs
-from vpgea.resolve import load, resolve
+from vpgea.resolve import resolve
 from vpgea.rounds import best_round, round_dir
 from vpgea.runs import content_fingerprint, open_complete
 from vpgea.shards import file_checksum, read_json, write_json
@@ -151,7 +151,7 @@ def _round_index(run_dir: Path, name: str) -> int:
         return int(name)
     if not finished:
         raise UsageError(f"no round of {run_dir} is finished", why=known, mend="run `vpgea loop` again: it continues")
-    config = load(run_dir / "config.yaml")
+    config = run_config(run_dir, read_manifest(run_dir))
     best = best_round(run_dir, config)
     if best is None:
         raise QualityGateError(

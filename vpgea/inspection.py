@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +16,17 @@ import pyarrow.compute as pc
 
 from vpgea.config import RunConfig, value_of
 from vpgea.errors import UsageError
+from vpgea.links import refuse_links
 from vpgea.problems import FIELDS
 from vpgea.records import IDENTITY, POSTERIOR, PRIOR
-from vpgea.resolve import load
+from vpgea.resolve import DEFAULT, resolve
 from vpgea.runs import Manifest, chunk_paths, part_folders
 from vpgea.shards import (
     committed,
     damaged,
     iterate_rows,
     read_json,
+    read_json_lines,
     read_sidecar,
     read_table,
     shard_files,
@@ -108,6 +109,7 @@ def open_source(path: Path) -> Source:
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of a phase folder, complete or not. Raises UsageError when it is none."""
+    refuse_links(root)
     own = [root / "manifest.json", *(part / "manifest.json" for part in part_folders(root))]
     found = next((file for file in own if file.is_file()), None)
     if found is not None:
@@ -118,6 +120,22 @@ def read_manifest(root: Path) -> Manifest:
         why="it has no manifest.json and no parts",
         mend=f"inspect one of its folders: {', '.join(inner)}" if inner else "give the --output-dir of a phase",
     )
+
+
+def run_config(run_dir: Path, manifest: Manifest) -> RunConfig:
+    """The configuration of a loop's last call. Raises UsageError when it is not whole, or not of this run."""
+    file = run_dir / "config.yaml"
+    resolved = resolve(file=file)
+    absent = [key for key in manifest.config if resolved.origins.get(key) == DEFAULT]
+    other = [
+        key for key, value in manifest.identity.items() if key in FIELDS and value_of(resolved.config, key) != value
+    ]
+    if absent or other:
+        why = f"{absent[0]} is not in it" if absent else f"{other[0]} is another than in the run's manifest"
+        raise UsageError(
+            f"damaged file: {file}", why=why, mend="`vpgea doctor FOLDER --repair` on the run writes it again"
+        )
+    return resolved.config
 
 
 def chunks(root: Path) -> list[Path]:
@@ -140,7 +158,7 @@ def overview(source: Source) -> dict[str, Any]:
     assert manifest is not None, "a folder was opened by its manifest"
     config = manifest.config
     if source.kind == "loop":
-        run = load(root / "config.yaml")
+        run = run_config(root, manifest)
         config = {key: value_of(run, key) for key in FIELDS}  # the manifest keeps the first --rounds
         found["rounds"] = rounds(root)
         found["complete"] = len(found["rounds"]) > run.loop.rounds
@@ -194,8 +212,7 @@ def require_rows(source: Source) -> None:
 def metrics_lines(distill_dir: Path) -> list[dict[str, Any]]:
     """One line per optimiser step made so far."""
     file = distill_dir / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [json.loads(line) for line in lines]
+    return read_json_lines(file) if file.is_file() else []
 
 
 def statistics(source: Source) -> dict[str, Any]:

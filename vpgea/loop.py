@@ -179,7 +179,7 @@ class Loop:
         if marker_of(self.run_dir, step.round).is_file():
             return True
         ranks.on_first(lambda: self._settle_before(step))
-        lines = self._lines()
+        lines = self.lines_before(step.round)
         if step.round is not None and (reason := ended_early(self.config, lines)):
             self.reporter.warn(f"{step} is not needed: {reason}")
             return True
@@ -195,6 +195,10 @@ class Loop:
             self._finish(step.round, lines)
             self._record(self._lines())
         return is_done
+
+    def lines_before(self, index: int | None) -> list[dict[str, Any]]:
+        """What a round is decided by: the lines of the base model and of every round before it. None: the base."""
+        return [] if index is None else self._lines()[: index + 1]
 
     def _lease(self, logs: Path) -> EngineLease:
         return EngineLease(logs, self.stop, publishes=self.run_dir, replaceable=self._replaceable)

@@ -14,7 +14,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from vpgea import __version__
 from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
+from vpgea.links import refuse_links, refuse_links_in
 from vpgea.records import SCHEMA_VERSION
 from vpgea.resolve import PATH_KEYS
 from vpgea.shards import (
@@ -42,7 +43,7 @@ Shard = tuple[int, int]
 _PART_NAME = re.compile(r"\d+-of-\d+")
 _WRITTEN = re.compile(  # the names that phases and loops give to what they put into their folder
     r"parts|manifest\.json|COMPLETE|config\.yaml|summary\.json|reference_lengths\.json|results\.json|metrics\.jsonl"
-    r"|report\.html|selected|rejected|adapter|model|wandb|logs|base|round-\d+|\..*\.tmp"
+    r"|report\.html|selected|rejected|adapter|model|wandb|logs|base|damaged|round-\d+|\..*\.tmp"
 )
 
 
@@ -89,12 +90,18 @@ class Manifest:
                     mend="use the version that wrote it, or write to a new folder",
                 )
             index, count = value["shard"]
-            manifest = cls(value["phase"], value["identity"], value["inputs"], value["config"], (index, count))
+            manifest = cls(value["phase"], value["identity"], value["inputs"], dict(value["config"]), (index, count))
         except (KeyError, TypeError, ValueError) as error:
             raise _not_a_manifest(path, f"{error} is missing or odd") from error
         mappings = (manifest.identity, manifest.inputs, manifest.config)
         if not (isinstance(index, int) and isinstance(count, int) and all(isinstance(each, dict) for each in mappings)):
             raise _not_a_manifest(path, "shard, identity, inputs or config is of another type")
+        if manifest.fingerprint != value["fingerprint"]:
+            raise UsageError(
+                f"damaged manifest: {path}",
+                why=f"its fingerprint is {value['fingerprint']}, and what it holds has {manifest.fingerprint}",
+                mend="`vpgea doctor FOLDER --repair` on the folder it belongs to writes it again",
+            )
         return manifest
 
 
@@ -120,6 +127,7 @@ class PhaseFolder:
         if overwrite and root.is_dir():
             _clear(root, manifest.shard[1])
         _require_same_parts(root, manifest.shard[1])
+        refuse_links_in(root, folder.part)
         existing = folder.part / "manifest.json"
         # its own or any other will do, since all are the same: many parts would else read many manifests each
         begun = (path for path in (existing, *_manifests(root)) if path.is_file())
@@ -130,6 +138,7 @@ class PhaseFolder:
         _make_folder(folder.part)
         sweep_temporaries(folder.part)
         sweep_temporaries(root, depth=1)  # selections, summaries and rounds' figures; other parts sweep for themselves
+        folder._reopen()
         if not existing.is_file():
             write_json(existing, manifest.as_dict())
         return folder
@@ -146,6 +155,14 @@ class PhaseFolder:
     @property
     def is_complete(self) -> bool:
         return (self.part / "COMPLETE").is_file()
+
+    def _reopen(self) -> None:
+        """A part that has lost a shard is complete no more. Raises UsageError when one is not what was completed."""
+        recorded = completed_shards(self.part) if self.is_complete else {}
+        lost = [name for name, sidecar in recorded.items() if not _is_recorded(self.part / name, sidecar)]
+        if lost:
+            for marker in (self.root / "COMPLETE", self.part / "COMPLETE"):
+                marker.unlink(missing_ok=True)
 
     def complete(self, summary: dict[str, Any]) -> bool:
         """Mark this part complete; when all parts are, the phase too. Returns whether the phase is."""
@@ -164,12 +181,16 @@ def complete_phase(root: Path) -> bool:
         return False
     for other in others:  # two that began at the same moment saw nothing of each other
         require_same(root, manifest, other)
-    shards = [shard for part in parts for shard in _recorded_shards(part).values()]
-    content = hashlib.sha256("".join(sorted(shard["sha256"] for shard in shards)).encode())
-    content.update(manifest.fingerprint.encode())
-    _write_if_new(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content.hexdigest()[:16]})
+    shards = [shard for part in parts for shard in completed_shards(part).values()]
+    content = content_of(manifest, [shard["sha256"] for shard in shards])
+    _write_if_new(root / "manifest.json", {**manifest.as_dict(), "content_fingerprint": content})
     _write_if_new(root / "COMPLETE", {"parts": len(parts), "rows": sum(shard["rows"] for shard in shards)})
     return True
+
+
+def content_of(manifest: Manifest, checksums: Sequence[str]) -> str:
+    """A phase's content fingerprint, from the checksums of all its shards."""
+    return hashlib.sha256(("".join(sorted(checksums)) + manifest.fingerprint).encode()).hexdigest()[:16]
 
 
 def part_folders(root: Path) -> list[Path]:
@@ -224,6 +245,7 @@ def chunk_paths(root: Path, name: str = "chunk", *, share: Shard = (0, 1)) -> li
     apart = math.gcd(count, len(parts))  # chunk c is in part c mod len(parts)
     found: dict[Path, dict[str, Any] | None] = {}
     for part in parts[index % apart :: apart] if parts else []:
+        refuse_links_in(root, part)
         found |= _shards(part)
     own = [path for path in found if path.name.startswith(f"{name}-") and chunk_number(path) % count == index]
     for path in own:
@@ -240,14 +262,14 @@ def _shards(part: Path) -> dict[Path, dict[str, Any] | None]:
     """The part's shards, each with the sidecar that it had when the part was completed, None before that."""
     if not (part / "COMPLETE").is_file():
         return dict.fromkeys(shard_files(part))
-    recorded = _recorded_shards(part)
+    recorded = completed_shards(part)
     if lost := recorded.keys() - committed(part):
         raise damaged(part / min(lost), "it, or its sidecar, is gone")
     return {part / name: sidecar for name, sidecar in recorded.items()}
 
 
-def _recorded_shards(part: Path) -> dict[str, dict[str, Any]]:
-    """The sidecars of a finished part's shards, as they were when it was completed."""
+def completed_shards(part: Path) -> dict[str, dict[str, Any]]:
+    """Name → sidecar of the shards with which a part was completed."""
     marker = part / "COMPLETE"
     recorded = read_json(marker).get("shards")
     if not isinstance(recorded, dict) or not all(is_sidecar(sidecar) for sidecar in recorded.values()):
@@ -257,6 +279,15 @@ def _recorded_shards(part: Path) -> dict[str, dict[str, Any]]:
             mend="delete it and run the command that wrote it again: what is there is kept",
         )
     return recorded
+
+
+def _is_recorded(path: Path, sidecar: dict[str, Any]) -> bool:
+    """False when a shard or its sidecar is gone. Raises UsageError when it is not the one of this sidecar."""
+    if not path.is_file() or not sidecar_path(path).is_file():
+        return False
+    if read_sidecar(path) != sidecar:
+        raise damaged(path, "its sidecar is not the one with which its part was completed")
+    return True
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:
@@ -296,7 +327,8 @@ def _require_same_parts(root: Path, count: int) -> None:
 
 
 def _require_phase_folder(root: Path) -> None:
-    """An empty folder will do; one with files must have parts, and nothing else where they stand."""
+    """An empty folder will do; one with files must have parts, and nothing else where they stand; none leads out."""
+    refuse_links(root, parts=False)
     names = [path.name for path in root.iterdir()]
     odd = [path.name for path in root.glob("parts/*") if not _PART_NAME.fullmatch(path.name)]
     if odd or (names and "parts" not in names):

@@ -22,6 +22,7 @@ import pyarrow as pa
 from vpgea.errors import UsageError
 
 _HOST = socket.gethostname()
+_SIDECAR = {"file": str, "rows": int, "bytes": int, "sha256": str}
 
 
 def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
@@ -79,17 +80,21 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """The sidecar of a shard. Raises UsageError when it is missing or not of a sidecar's form."""
+    """The sidecar of a shard. Raises UsageError when it is missing or does not say what one says."""
     sidecar = read_json(sidecar_path(path))
-    if not is_sidecar(sidecar):
-        raise damaged(path, f"its sidecar {sidecar_path(path).name} does not state rows, bytes and checksum")
+    verify_sidecar(path, sidecar)
     return sidecar
 
 
+def verify_sidecar(path: Path, sidecar: Any) -> None:
+    """Raise UsageError unless a JSON value says what a sidecar of this shard says; `verify` looks if it is true."""
+    if not is_sidecar(sidecar) or sidecar["file"] != path.name:
+        raise damaged(path, f"its sidecar {sidecar_path(path).name} does not state its rows, bytes and checksum")
+
+
 def is_sidecar(value: Any) -> bool:
-    """Whether a JSON value states what a sidecar states; whether that is true is for `verify`."""
-    kinds = {"file": str, "rows": int, "bytes": int, "sha256": str}
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+    """Whether a JSON value has the form of a sidecar."""
+    return isinstance(value, dict) and {name: type(entry) for name, entry in value.items()} == _SIDECAR
 
 
 def damaged(path: Path, why: str) -> UsageError:
@@ -155,10 +160,32 @@ def write_bytes(path: Path, content: bytes) -> None:
     _fsync(path.parent)
 
 
+class _Record(dict[str, Any]):
+    """An object of a JSON file; an entry that it should have, and has not, is damage to the file."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise UsageError(
+            f"damaged file: {self.path}",
+            why=f"it has no entry {key!r} where there must be one",
+            mend="`vpgea doctor FOLDER --repair` on the folder it belongs to makes again what can be made again",
+        )
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file. Raises UsageError when the file is missing or not JSON."""
+    """An object from a JSON file. Raises UsageError when the file is missing or not JSON, or lacks what is asked of it.
+
+    The last when it is asked for: `read_json(path)["rows"]`.
+    """
+
+    def as_record(entries: dict[str, Any]) -> _Record:
+        record = _Record(entries)
+        record.path = path
+        return record
+
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_hook=as_record)
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
     except FileNotFoundError as error:
         raise UsageError(
@@ -175,6 +202,16 @@ def read_json(path: Path) -> dict[str, Any]:
             f"not a JSON object: {path}", why=f"it holds a {type(value).__name__}", mend="restore or delete the file"
         )
     return value
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one on each line. Raises UsageError when a line is not JSON."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UsageError(
+            f"not a readable file of JSON lines: {path}", why=str(error), mend="delete the lines that cannot be read"
+        ) from error
 
 
 def file_checksum(path: Path) -> str:

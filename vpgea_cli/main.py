@@ -112,8 +112,13 @@ def _as_told(error: Exception) -> VpgeaError:
         return _usage_error(error)
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     if refused := _refused_write(error):
-        mend = "free some space or choose another --output-dir, then run the same command again: it continues"
+        mend = "free some space, or mend what refuses it, or choose another --output-dir; then run the same command "
+        mend += "again: it continues"
         return VpgeaError(what, why=refused, mend=mend)
+    if isinstance(error, FileNotFoundError):
+        what = f"no longer there: {error.filename or error}"
+        mend = "restore what was moved or deleted, or choose another folder, then run the same command again"
+        return VpgeaError(what, why="it, or the folder it stands in, is gone: it was there or is recorded", mend=mend)
     if is_out_of_memory(error):
         mend = (
             "lower rollout.batch_size, max_new_tokens or distill.max_tokens_per_batch, then run the command again; "
@@ -129,6 +134,11 @@ def _refused_write(error: Exception) -> str | None:
     reasons = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission is denied there",
+        errno.EPERM: "permission is denied there",
+        errno.EIO: "the disk does not answer as it should",
+        errno.ESTALE: "the network file system has lost the file",
         errno.EFBIG: "a limit on the size of files (ulimit -f, or the file system's own) was reached",
     }
     number = error.errno if isinstance(error, OSError) else None

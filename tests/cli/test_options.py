@@ -89,6 +89,8 @@ STORY: list[tuple[str, str]] = [
     ),
     ("loop -c l/config.yaml -o l --step round-000/rollout --shard 0/1 -q", "l/round-000/rollout"),
     (f"slurm render c -c CFG {SMALL} --site SITE --offline --json", '"commands"'),
+    ("doctor l --json --quiet", '"mended": 0'),
+    ("doctor f --repair", "all whole"),
     ("inspect f --head 2", "filter"),
     ("inspect r --stats --json", '"prior"'),
     ("inspect f --sample dev-0000/posterior/0", "posterior"),

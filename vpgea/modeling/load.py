@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpgea.config import ModelConfig, RunConfig
 from vpgea.errors import UsageError
+from vpgea.modeling.checkpoint_files import CHECKSUMS, verify_checksums
 from vpgea.shards import read_json
 
 if TYPE_CHECKING:
@@ -171,6 +172,9 @@ def load_model(config: ModelConfig) -> Any:
 
     disable_progress_bar()  # stderr is ours: "Loading weights" and "Writing model shards" would break the progress line
     folder, adapter = model_folder(config), adapter_folder(config)
+    for place in (folder, adapter):
+        if place is not None and (place / CHECKSUMS).is_file():
+            verify_checksums(place)
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,

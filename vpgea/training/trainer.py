@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vpgea.config import DistillConfig, RunConfig
-from vpgea.errors import VpgeaError, is_out_of_memory
+from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
 from vpgea.progress import Progress
 from vpgea.runs import PhaseFolder
-from vpgea.shards import write_bytes
+from vpgea.shards import file_checksum, write_bytes
 from vpgea.stopping import StopRequest
 from vpgea.training.batching import micro_batches
 from vpgea.training.checkpoint import load_checkpoint, save_checkpoint
@@ -58,9 +59,11 @@ class Trainer:
         self.next_step = self.trained_tokens = 0
         self._epistemic = np.empty(0, np.int64) if epistemic is None else epistemic
         self._old_file = folder.part / "old_logprobs.safetensors"
+        self._old_sum = file_checksum(self._old_file) if self._old_file.is_file() else None
         self.old_logprobs = self._old_logprobs()
         state = load_checkpoint(self.checkpoints, self._saved_tensors(), self.optimizer, self.ranks)
         if state is not None:
+            self._require_old_logprobs(state.get("old_logprobs"))
             self.next_step, self.trained_tokens = int(state["step"]), int(state["trained_tokens"])
             self.guards.restore(state["guards"])
         if self.ranks.is_first:
@@ -216,7 +219,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
-        state = {"trained_tokens": self.trained_tokens, "guards": self.guards.state()}
+        state = {"trained_tokens": self.trained_tokens, "guards": self.guards.state(), "old_logprobs": self._old_sum}
         save_checkpoint(self.checkpoints, self.next_step, self._saved_tensors(), self.optimizer, state, self.ranks)
 
     def release(self) -> None:
@@ -257,7 +260,13 @@ class Trainer:
             temporary = self._old_file.with_suffix(".tmp")
             save_file({str(index): part for index, part in self.old_logprobs.items()}, temporary)
             temporary.replace(self._old_file)
+            self._old_sum = file_checksum(self._old_file)
         self.ranks.barrier()
+
+    def _require_old_logprobs(self, recorded: str | None) -> None:
+        """They cannot be scored again once the weights have moved."""
+        if recorded not in (None, self._old_sum):
+            raise _damaged(self._old_file, "its checksum is not the one in the checkpoint")
 
     def _from_all_ranks(self, paths: Sequence[TrainingPath], own: dict[int, Tensor]) -> dict[int, Tensor]:
         """Every rank's parts on every rank, on the CPU: path index → float32 (T,)."""
@@ -312,7 +321,15 @@ def engine_mismatch(paths: Sequence[TrainingPath], old: dict[int, Tensor]) -> di
 
 
 def _by_index(file: Path) -> dict[int, Tensor]:
-    return {int(index): logprobs for index, logprobs in load_file(file).items()}
+    try:
+        return {int(index): logprobs for index, logprobs in load_file(file).items()}
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(file, str(error)) from error
+
+
+def _damaged(file: Path, why: str) -> UsageError:
+    mend = "`vpgea doctor FOLDER --repair` on the distill folder begins the training anew; or restore the file"
+    return UsageError(f"damaged log-probabilities: {file}", why=why, mend=mend)
 
 
 def _append_line(path: Path, line: dict[str, Any]) -> None:

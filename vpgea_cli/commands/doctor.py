@@ -1,4 +1,4 @@
-"""`vpgea doctor`: is this machine ready, and what is missing?"""
+"""`vpgea doctor`: is this machine ready, and what is missing? With a folder: is it whole, and can it be mended?"""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ import importlib.resources
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 import vpgea
 from vpgea.config import SglangConfig
 from vpgea.engines.sglang.installation import doctor_rows
-from vpgea.errors import VpgeaError
+from vpgea.errors import UsageError, VpgeaError
 from vpgea_cli.options import JsonOption, QuietOption
 from vpgea_cli.output import Output
+from vpgea_cli.phase import running
+
+if TYPE_CHECKING:
+    from vpgea.phase_integrity import Finding, Report
 
 _GIB = 2**30
+_LISTED = 3  # damages that an error names; the table has all
 _MODULES = {"math-verify": "math_verify", "pyyaml": "yaml"}  # where a package's import name is another
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -35,9 +44,78 @@ class Check:
     missing: str = ""
 
 
-def command(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Check Python, packages, processors, memory, disk, GPU and network settings."""
+def command(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of a loop, rollout, filter, distill or eval to verify.")
+    ] = None,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside what is damaged in the folder, and make only that again.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check Python, packages, processors, memory, disk, GPU and network settings; or every file of a folder."""
     output = Output(quiet=quiet, as_json=as_json)
+    if folder is not None:
+        _folder(folder, output, repair=repair)
+    elif repair:
+        raise UsageError("--repair needs a folder", why="it mends what vpgea wrote there", mend="give FOLDER --repair")
+    else:
+        _machine(output)
+
+
+def _folder(folder: Path, output: Output, *, repair: bool) -> None:
+    """Verify a folder; with `repair` mend it, and verify it once more."""
+    report = _verified(folder, output)
+    before = report.findings
+    if repair and before:
+        _repair(folder, before, output)
+        report = _verified(folder, output)
+    if report.findings:
+        listed = "; ".join(f"{finding.path}: {finding.wrong}" for finding in report.findings[:_LISTED])
+        more = f"; and {len(report.findings) - _LISTED} more" if len(report.findings) > _LISTED else ""
+        mend = f"vpgea doctor {shlex.quote(str(folder))} --repair sets it aside and makes only that again"
+        raise UsageError(f"{len(report.findings)} damaged in {folder}", why=listed + more, mend=mend)
+    counts = {name: getattr(report, name) for name in ("shards", "checkpoints", "weights", "records")}
+    if output.as_json:
+        output.result({"path": str(folder), **counts, "mended": len(before)})
+        return
+    words = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    output.result(f"checked {words}: all whole")
+
+
+def _verified(folder: Path, output: Output) -> Report:
+    from vpgea.integrity import shard_count, verify
+
+    with output.progress(shard_count(folder) if folder.is_dir() else 0, "verify: shards") as progress:
+        report = verify(folder, progress)
+    if report.findings:
+        rows = [(str(finding.path), finding.wrong, finding.again) for finding in report.findings]
+        output.table(f"damaged in {folder}", ["what", "why", "to be made again"], rows)
+    return report
+
+
+def _repair(folder: Path, findings: list[Finding], output: Output) -> None:
+    from vpgea.integrity import is_finished, is_run, set_aside
+    from vpgea.remake import phase_manifest, remake_phase, remake_run
+
+    with running(output, offline=False) as stop:
+        manifest = None if is_run(folder) else phase_manifest(folder)  # before a manifest is set aside
+        finished = [finding for finding in findings if is_finished(folder, finding)]
+        moved = set_aside(folder, findings)
+        output.info(f"{len(moved)} files and folders were set aside in {folder / 'damaged'}")
+        if len(finished) < len(findings):
+            output.info("some of it was not finished: the command that was at it continues, with what is whole")
+        if finished and manifest is None:
+            remake_run(folder, finished, stop, output)
+        elif finished and manifest is not None:
+            remake_phase(folder, manifest, finished, stop, output)
+
+
+def _machine(output: Output) -> None:
+    """Raises VpgeaError when the core cannot work here."""
+    as_json = output.as_json
     checks = [_python(), *_packages(), _cores(), _memory(), _disk(), _gpu(), _hugging_face()]
     rows = [(check.name, check.found, check.missing or check.remark) for check in checks]
     rows += doctor_rows(SglangConfig())
