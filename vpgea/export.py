@@ -16,6 +16,7 @@ from vpgea.config import ModelConfig, RunConfig
 from vpgea.distill import trained, trained_model
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.inspection import read_manifest, run_config
+from vpgea.modeling.checkpoint_files import CHECKSUMS, write_checksums
 from vpgea.modeling.load import load_model, model_fingerprint, model_folder
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.resolve import resolve
@@ -27,7 +28,7 @@ from vpgea.training.publish import RELOAD_TOLERANCE
 
 RECORD = "vpgea_export.json"
 CANARY = "vpgea_canary.json"
-_ADAPTER_ONLY = ("adapter_config.json", "adapter_model.safetensors", "README.md", CANARY)
+_ADAPTER_ONLY = ("adapter_config.json", "adapter_model.safetensors", "README.md", CANARY, CHECKSUMS)
 Say = Callable[[str], None]
 
 
@@ -249,6 +250,7 @@ def _merge(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
     after = _canary_logprobs(_plain_transformers(target, as_computed), canary)
     _require_close(after, before, tolerance, "the merged model differs from the adapter on its base")
     _write_canary(target, canary, after)
+    write_checksums(target)
     merged_model = ModelConfig(path=str(target), trust_remote_code=weights.config.model.trust_remote_code)
     return {
         "model_fingerprint": model_fingerprint(merged_model),

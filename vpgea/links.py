@@ -10,32 +10,35 @@ from vpgea.errors import UsageError
 _NOT_OURS = ("adapter", "model", "logs", "wandb", "tensorboard", "damaged")  # weights may be linked, as caches do
 
 
-def refuse_links(root: Path, *, parts: bool = True) -> None:
+def refuse_links(root: Path) -> None:
     """Raise UsageError when anything below a phase's or a run's folder is a link to outside of it.
 
-    The folder itself may be one. What an entry is stands in its folder's list, so that files are not touched. parts:
-    look into part folders too, which hold most files; else who reads or writes one looks there (`refuse_links_in`).
+    The folder itself may be one. What an entry is stands in its folder's list, so that files are not touched.
     """
-    _look(root.resolve(), [root], parts=parts)
-
-
-def refuse_links_in(root: Path, part: Path) -> None:
-    """The same for one part folder of a phase's folder."""
-    if part.is_symlink():
-        _require_inside(root.resolve(), part)
-    if part.is_dir():
-        _look(root.resolve(), [part], parts=True)
-
-
-def _look(outside: Path, folders: list[Path], *, parts: bool) -> None:
+    outside, folders = root.resolve(), [root]
     while folders:
-        folder = folders.pop()
-        goes_down = parts or folder.name != "parts"
-        for entry in os.scandir(folder):
-            if entry.is_symlink():
-                _require_inside(outside, Path(entry.path))
-            elif entry.is_dir(follow_symlinks=False) and entry.name not in _NOT_OURS and goes_down:
-                folders.append(Path(entry.path))
+        folders += _look(outside, folders.pop())
+
+
+def refuse_links_in(root: Path, *folders: Path) -> None:
+    """The same for some folders below the root alone, without those below them: whoever opens those looks there."""
+    outside = root.resolve()
+    for folder in folders:
+        if folder != root and folder.is_symlink():
+            _require_inside(outside, folder)
+        if folder.is_dir():
+            _look(outside, folder)
+
+
+def _look(outside: Path, folder: Path) -> list[Path]:
+    """The folders in a folder that vpgea's own files are in."""
+    below = []
+    for entry in os.scandir(folder):
+        if entry.is_symlink():
+            _require_inside(outside, Path(entry.path))
+        elif entry.is_dir(follow_symlinks=False) and entry.name not in _NOT_OURS:
+            below.append(Path(entry.path))
+    return below
 
 
 def _require_inside(root: Path, link: Path) -> None:

@@ -21,6 +21,7 @@ from vpgea.engines.select import LOGS, EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.evaluate import evaluate
 from vpgea.filter import filter_rollout
+from vpgea.links import refuse_links_in
 from vpgea.modeling.load import load_views, model_fingerprint
 from vpgea.progress import NullReporter, Reporter
 from vpgea.questions import Question, chunk_questions, fingerprint_questions, load_questions, part_of
@@ -85,6 +86,8 @@ class Loop:
     ) -> Loop:
         """Read both question sets and open the run folder. Raises UsageError when it holds another run."""
         loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop)
+        if not overwrite:
+            refuse_links_in(run_dir, run_dir / "base", *sorted(run_dir.glob("round-*")))
         PhaseFolder.open(run_dir, loop.manifest, resume=resume, overwrite=overwrite)
         _write_if_new(run_dir / "config.yaml", dump_yaml(loop.config))
         return loop
@@ -178,6 +181,7 @@ class Loop:
         ranks = ranks or Ranks()
         if marker_of(self.run_dir, step.round).is_file():
             return True
+        refuse_links_in(self.run_dir, self._folder(step).parent)
         ranks.on_first(lambda: self._settle_before(step))
         lines = self.lines_before(step.round)
         if step.round is not None and (reason := ended_early(self.config, lines)):

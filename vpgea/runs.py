@@ -22,7 +22,7 @@ from typing import Any
 from vpgea import __version__
 from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
-from vpgea.links import refuse_links, refuse_links_in
+from vpgea.links import refuse_links_in
 from vpgea.records import SCHEMA_VERSION
 from vpgea.resolve import PATH_KEYS
 from vpgea.shards import (
@@ -127,7 +127,7 @@ class PhaseFolder:
         if overwrite and root.is_dir():
             _clear(root, manifest.shard[1])
         _require_same_parts(root, manifest.shard[1])
-        refuse_links_in(root, folder.part)
+        refuse_links_in(root, folder.part, folder.part / "checkpoints")
         existing = folder.part / "manifest.json"
         # its own or any other will do, since all are the same: many parts would else read many manifests each
         begun = (path for path in (existing, *_manifests(root)) if path.is_file())
@@ -157,10 +157,9 @@ class PhaseFolder:
         return (self.part / "COMPLETE").is_file()
 
     def _reopen(self) -> None:
-        """A part that has lost a shard is complete no more. Raises UsageError when one is not what was completed."""
+        """A part that has lost a shard is complete no more."""
         recorded = completed_shards(self.part) if self.is_complete else {}
-        lost = [name for name, sidecar in recorded.items() if not _is_recorded(self.part / name, sidecar)]
-        if lost:
+        if recorded.keys() - (committed(self.part) if recorded else set()):
             for marker in (self.root / "COMPLETE", self.part / "COMPLETE"):
                 marker.unlink(missing_ok=True)
 
@@ -281,15 +280,6 @@ def completed_shards(part: Path) -> dict[str, dict[str, Any]]:
     return recorded
 
 
-def _is_recorded(path: Path, sidecar: dict[str, Any]) -> bool:
-    """False when a shard or its sidecar is gone. Raises UsageError when it is not the one of this sidecar."""
-    if not path.is_file() or not sidecar_path(path).is_file():
-        return False
-    if read_sidecar(path) != sidecar:
-        raise damaged(path, "its sidecar is not the one with which its part was completed")
-    return True
-
-
 def flat_config(config: RunConfig) -> dict[str, Any]:
     """The resolved configuration as dotted key → value, for manifests; paths that exist here are made absolute."""
     values = {key: value_of(config, key) for key, _ in leaves()}
@@ -328,7 +318,7 @@ def _require_same_parts(root: Path, count: int) -> None:
 
 def _require_phase_folder(root: Path) -> None:
     """An empty folder will do; one with files must have parts, and nothing else where they stand; none leads out."""
-    refuse_links(root, parts=False)
+    refuse_links_in(root, root, root / "parts", root / "selected", root / "rejected")
     names = [path.name for path in root.iterdir()]
     odd = [path.name for path in root.glob("parts/*") if not _PART_NAME.fullmatch(path.name)]
     if odd or (names and "parts" not in names):
