@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from vpgea.config import RunConfig
 from vpgea.errors import UsageError
 from vpgea.questions import Question
-from vpgea.shards import read_json
+from vpgea.shards import read_json, read_json_lines
 
 Phase = Literal["rollout", "filter", "distill", "eval"]
 PHASES: tuple[Phase, ...] = ("rollout", "filter", "distill", "eval")
@@ -117,6 +116,7 @@ def best_round(run_dir: Path, config: RunConfig) -> int | None:
 
 
 def figures(results: dict[str, Any]) -> dict[str, Any]:
+    """What a round's line says of its evaluation."""
     found = results["metrics"]
     line: dict[str, Any] = {}
     for name, key in (
@@ -134,6 +134,7 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def selection_figures(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a round's line says of its filter."""
     counts, bound = summary["counts"], summary["elbo"]
     correct = (
         counts["posterior_accepted"] + counts["posterior_pseudo_efficient"] + counts["posterior_rejected_undecided"]
@@ -148,5 +149,6 @@ def selection_figures(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def last_reference_kl(path: Path) -> float | None:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[-1])["reference_kl"] if lines else None
+    """Of the last step in a training's metrics.jsonl; None without one."""
+    lines = read_json_lines(path)
+    return lines[-1]["reference_kl"] if lines else None
