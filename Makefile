@@ -7,7 +7,7 @@ TRL_VENV := .venv-trl
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage lint types test-install install sglang trl clean
+.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage soak lint types test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -19,6 +19,11 @@ test: $(VENV)/.installed
 # Against the real SGLang server, in its own environment.
 test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m sglang --timeout 600 tests/integration
+
+# Twelve rounds with the real server, and what its processes hold.
+ROUNDS ?= 12
+soak: $(VENV)/.installed $(SGLANG_VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.soak --rounds $(ROUNDS)
 
 # Kills on the real SLURM, likewise behind docs/reliability.md.
 SLURM_KILLS ?= 40

@@ -1,0 +1,138 @@
+"""Many rounds of the testbed's loop with the real server, and what its processes hold after each of them.
+
+    python -m tests.soak --rounds 12                # one server that lives as long as the loop and takes new weights
+    python -m tests.soak --rounds 12 --own-server   # a server of the loop's own, started anew for every round
+
+prints memory, open files, threads and processes at the end of each round, and fails when they grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import overthinker, servers
+from tests.servers import Command, until
+
+SMALL = {
+    "data.dataset": str(overthinker.ROOT / "questions" / "train.jsonl"),
+    "data.limit": 512,
+    "loop.eval_dataset": str(overthinker.ROOT / "questions" / "dev.jsonl"),
+    "loop.eval_limit": 64,
+    "loop.questions_per_round": 32,
+    "rollout.prior_samples": 4,
+    "rollout.posterior_samples": 4,
+    "rollout.questions_per_chunk": 16,
+    "model.dtype": "float32",
+    "distill.learning_rate": 2e-4,
+    "distill.questions_per_step": 8,
+}
+WARM_UP = 3  # rounds in which allocators and caches find their size
+LARGEST_GROWTH = 1.05  # of memory, late rounds against early ones; counts may not grow at all
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a group of processes holds."""
+
+    memory_mib: float
+    files: int
+    threads: int
+    processes: int
+
+
+def held(pids: Sequence[int]) -> Held:
+    """Sums over processes; one that ends meanwhile is left out."""
+    memory = files = threads = processes = 0
+    for pid in pids:
+        try:
+            fields = dict(
+                line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+            )
+            open_files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            memory += int(fields["VmRSS"].split()[0])
+            threads += int(fields["Threads"])
+        except (OSError, KeyError):
+            continue
+        files += open_files
+        processes += 1
+    return Held(memory / 1024, files, threads, processes)
+
+
+def soak(folder: Path, rounds: int, *, own_server: bool) -> dict[str, list[Held]]:
+    """What the loop and the server hold at the end of each round, sampled when its record appears."""
+    options = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    server = None
+    if own_server:
+        reach: list[str | Path] = ["--sglang-python", servers.python()]
+    else:
+        model = overthinker.OPTIONS["model.path"]
+        words = ["--model", model, "--sglang-python", servers.python(), "--set", "model.dtype=float32"]
+        server = Command("serve", *words, "--set", "model.device=cpu", "-o", folder / "server", "-q")
+        until((folder / "server" / "server.json").is_file, 300, "the server is ready", 0.5)
+        reach = ["--server-url", folder / "server" / "server.json"]
+    loop = Command(
+        "loop", *servers.testbed_options(), *options, "--rounds", str(rounds), "-o", folder / "run", "-q", *reach
+    )
+    found: dict[str, list[Held]] = {"loop": [], "server": []}
+    for index in range(rounds):
+        record = folder / "run" / f"round-{index:03d}" / "round.json"
+        deadline = time.monotonic() + _HOUR
+        while not record.is_file():
+            assert time.monotonic() < deadline, f"round {index} does not end"
+            assert loop.process.poll() is None, loop.end()[2]
+            time.sleep(0.05)
+        found["loop"].append(held([loop.process.pid] if own_server else loop.descendants()))
+        if server:
+            found["server"].append(held(server.descendants()))
+        print(f"round {index:2}: " + "; ".join(f"{name} {values[-1]}" for name, values in found.items() if values))
+    code, _, told = loop.end()
+    assert code == 0, told
+    if server:
+        server.process.send_signal(signal.SIGINT)
+        server.end()
+    return {name: values for name, values in found.items() if values}
+
+
+def growth(values: Sequence[Held]) -> list[str]:
+    """What the last rounds hold more than the first ones after the warm-up."""
+    settled = values[WARM_UP:]
+    half = len(settled) // 2
+    early, late = settled[:half], settled[-half:]
+
+    grown = []
+    for name in ("memory_mib", "files", "threads", "processes"):
+        before, after = (statistics.median(getattr(one, name) for one in part) for part in (early, late))
+        allowed = before * LARGEST_GROWTH if name == "memory_mib" else before
+        print(f"  {name}: {before:,.1f} -> {after:,.1f}")
+        if after > allowed:
+            grown.append(f"{name} grew from {before:,.1f} to {after:,.1f}")
+    return grown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--own-server", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        found = soak(Path(name), options.rounds, own_server=options.own_server)
+    grown = []
+    for who, values in found.items():
+        print(f"{who}, medians of early and late rounds:")
+        grown += [f"{who}: {what}" for what in growth(values)]
+    for line in grown:
+        print(line)
+    return 1 if grown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
