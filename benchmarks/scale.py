@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import resource
 import sys
@@ -20,8 +21,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks import simulated_run as simulated
 from benchmarks.ratios import machine
@@ -205,12 +204,15 @@ def _largest_resident_mb() -> float:
 
 
 def slope(found: Sequence[tuple[int, float]]) -> float | None:
-    """Exponent of CPU seconds against shards over the three largest sizes; None for what is too fast to have one."""
-    last = [(shards, seconds) for shards, seconds in found if seconds >= _NOISE_S][-3:]
+    """Exponent of CPU seconds against shards between the two largest sizes; None for what is too fast to have one.
+
+    Not further down: there Python's garbage collector sets in, which is a step and no slope.
+    """
+    last = [(shards, seconds) for shards, seconds in found if seconds >= _NOISE_S][-2:]
     if len(last) < 2:
         return None
-    sizes, times = np.log([shards for shards, _ in last]), np.log([seconds for _, seconds in last])
-    return float(np.polyfit(sizes, times, 1)[0])
+    (fewer, less), (more, longer) = last
+    return math.log(longer / less) / math.log(more / fewer)
 
 
 def sizes_up_to(largest: int) -> list[int]:
