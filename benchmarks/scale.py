@@ -1,15 +1,16 @@
 """Time and memory of everything that looks at a run's files, over its number of shards; no model is run.
 
-A run folder grows round by round, and beside it one phase, chunk by chunk, both with the real file layer. At sizes on
-the way each step runs in a process of its own, so that its largest resident set is its own too. The first round is
-written as a real run is; after it shards are not flushed to disk one by one, since reading is what is measured. Exit
-code 1 when a step grows faster than the shards do, or when resuming takes more than a minute or a gigabyte.
+Runs of more and more rounds and single phases of more and more chunks are written with the real file layer; then each
+step is taken at each size, in a process of its own. The very first round is written as a real run is; after it shards
+are not flushed to disk one by one, since reading is what is measured. Exit code 1 when a step grows faster than the
+shards do, or when resuming takes more than a minute or a gigabyte.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import resource
 import sys
@@ -17,11 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks import simulated_run as simulated
 from benchmarks.ratios import machine
@@ -68,7 +67,7 @@ class Step:
 
 
 def _finished(run_dir: Path) -> int:
-    others: dict[str, Any] = dict.fromkeys(field.name for field in fields(Loop) if field.name != "run_dir")
+    others: dict[str, Any] = dict.fromkeys(one.name for one in fields(Loop) if one.name != "run_dir")
     return Loop(run_dir=run_dir, **others).finished
 
 
@@ -143,7 +142,7 @@ STEPS = [
     Step(
         "select from it",
         _FILTER,
-        lambda root, _: select(simulated.run_config(), simulated.VIEWS, root.with_name(_PHASE), root),
+        lambda root, _: select(simulated.run_config(), simulated.VIEWS, root.parents[1] / _PHASE / root.name, root),
         prepare=lambda root: simulated.flush_no_more(),  # two shards per chunk are written, and reading is what counts
         largest=3000,
     ),
@@ -152,51 +151,68 @@ STEPS = [
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step at one size. megabytes: largest resident set; before: that of the program before the step."""
+    """Of one step at one size, in one process or the best of several.
 
-    shards: int
+    cpu_seconds: the kernel's with it. megabytes: largest resident set; before: that of the program before the step.
+    """
+
     seconds: float
-    slowest: float
     cpu_seconds: float
     megabytes: float
     before: float
 
 
-def measure(step: Step, place: Path, chunks: int, shards: int) -> Cost:
-    """Of several fresh processes: the fastest, which others on the machine disturbed least, and the most memory."""
-    arguments = (STEPS.index(step), place, chunks)
-    with _PROCESSES.Pool(1, maxtasksperchild=1) as pool:
-        found = [pool.apply(once, arguments) for _ in range(_REPEATS)]
-    times = [one[0] for one in found]
-    *_, megabytes, before = max(found, key=lambda one: one[2])
-    return Cost(shards, min(times), max(times), min(one[1] for one in found), megabytes, before)
+@dataclass
+class Place:
+    """A folder of one size, and what was measured there, by step."""
+
+    folder: Path
+    chunks: int
+    shards: int
+    costs: dict[str, list[Cost]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return self.folder.parent.name
 
 
-def once(number: int, place: Path, chunks: int) -> tuple[float, float, float, float]:
-    """Seconds, of which computing, and the largest resident set after and before."""
+def measure_all(places: Sequence[Place]) -> None:
+    """Every step at every size, all sizes in turns: what else the machine does meanwhile falls on all of them."""
+    for turn in range(_REPEATS):
+        print(f"turn {turn + 1} of {_REPEATS}", flush=True)
+        for number, step in enumerate(STEPS):
+            for place in places:
+                if place.kind == step.place and (step.largest is None or place.shards <= step.largest):
+                    with _PROCESSES.Pool(1, maxtasksperchild=1) as pool:
+                        cost = pool.apply(once, (number, place.folder, place.chunks))
+                    place.costs.setdefault(step.name, []).append(cost)
+
+
+def once(number: int, folder: Path, chunks: int) -> Cost:
+    """In a fresh process, so that the largest resident set is the step's own."""
     step = STEPS[number]
-    folder = place / step.place
     step.prepare(folder)
     before = _largest_resident_mb()
     began, computing = time.perf_counter(), time.process_time()
     step.work(folder, chunks)
-    return time.perf_counter() - began, time.process_time() - computing, _largest_resident_mb(), before
+    seconds, computed = time.perf_counter() - began, time.process_time() - computing
+    return Cost(seconds, computed, _largest_resident_mb(), before)
 
 
 def _largest_resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def slope(costs: Sequence[Cost]) -> float | None:
-    """Exponent of time against shards over the three largest sizes; None for what is too fast to have one.
+def slope(found: Sequence[tuple[int, float]]) -> float | None:
+    """Exponent of CPU seconds against shards between the two largest sizes; None for what is too fast to have one.
 
-    Of CPU time, the kernel's with it: what others do on the machine changes that least.
+    Not further down: there Python's garbage collector sets in, which is a step and no slope.
     """
-    last = [cost for cost in costs if cost.cpu_seconds >= _NOISE_S][-3:]
+    last = [(shards, seconds) for shards, seconds in found if seconds >= _NOISE_S][-2:]
     if len(last) < 2:
         return None
-    sizes, times = np.log([cost.shards for cost in last]), np.log([cost.cpu_seconds for cost in last])
-    return float(np.polyfit(sizes, times, 1)[0])
+    (fewer, less), (more, longer) = last
+    return math.log(longer / less) / math.log(more / fewer)
 
 
 def sizes_up_to(largest: int) -> list[int]:
@@ -205,71 +221,59 @@ def sizes_up_to(largest: int) -> list[int]:
     return [*(size for size in usual if size < largest), largest]
 
 
-def grow_run(place: Path, per_round: int, up_to: int) -> list[tuple[Step, Cost]]:
-    """Rounds one after the other, measuring on the way."""
-    run_dir, chunks = place / _RUN, per_round // PLACES
-    simulated.begin_run(run_dir, up_to)
-    found, done = [], 0
-    for size in sizes_up_to(up_to):
+def write_runs(root: Path, per_round: int, largest: int) -> list[Place]:
+    """Runs of more and more rounds. The very first round is flushed as a real run's is."""
+    places, chunks = [], per_round // PLACES
+    for rounds_there in sizes_up_to(largest):
+        place = Place(root / _RUN / f"{rounds_there}", chunks, rounds_there * chunks * PLACES)
         began = time.perf_counter()
-        for index in range(done, size):
-            simulated.write_round(run_dir, index, chunks)
-        _say_written((size - done) * chunks * PLACES, time.perf_counter() - began, f"{size} rounds")
+        simulated.begin_run(place.folder, rounds_there)
+        for index in range(rounds_there):
+            simulated.write_round(place.folder, index, chunks)
+        _say_written(place.shards, time.perf_counter() - began, f"a run of {rounds_there}")
         simulated.flush_no_more()
-        done, shards = size, size * chunks * PLACES
-        found += _measured(place, (_RUN,), chunks, shards)
-    return found
+        places.append(place)
+    return places
 
 
-def grow_phase(place: Path, up_to: int) -> list[tuple[Step, Cost]]:
-    """One rollout with more and more chunks, and a filter as far as the selection is measured."""
-    found: list[tuple[Step, Cost]] = []
-    limits = {_PHASE: up_to, _FILTER: max(step.largest or 0 for step in STEPS)}
-    done = dict.fromkeys(limits, 0)
-    for size in [size for size in sizes_up_to(up_to) if size >= min(1000, up_to)]:
-        began, before = time.perf_counter(), sum(done.values())
-        for name, phase in ((_PHASE, "rollout"), (_FILTER, "filter")):
-            if done[name] < size <= limits[name]:
-                simulated.write_phase(place / name, phase, done[name], size)
-                done[name] = size
-        _say_written(sum(done.values()) - before, time.perf_counter() - began, f"one phase of {size:,}")
-        found += _measured(place, (_PHASE, _FILTER), size, size)
-    return found
-
-
-def _measured(place: Path, places: Sequence[str], chunks: int, shards: int) -> list[tuple[Step, Cost]]:
-    found = []
-    for step in STEPS:
-        if step.place in places and (step.largest is None or shards <= step.largest):
-            found.append((step, measure(step, place, chunks, shards)))
-            print(f"  {step.place:<7}{step.name:<26}{_cells(found[-1][1])}", flush=True)
-    return found
+def write_phases(root: Path, largest: int) -> list[Place]:
+    """Rollouts of more and more chunks, and filters of them as far as the selection is measured."""
+    places = []
+    limits = {"rollout": (_PHASE, largest), "filter": (_FILTER, max(step.largest or 0 for step in STEPS))}
+    for chunks in [size for size in sizes_up_to(largest) if size >= min(1000, largest)]:
+        for phase, (kind, most) in limits.items():
+            if chunks <= most:
+                place = Place(root / kind / f"{chunks}", chunks, chunks)
+                began = time.perf_counter()
+                simulated.write_phase(place.folder, phase, 0, chunks)
+                _say_written(chunks, time.perf_counter() - began, f"one {phase}")
+                places.append(place)
+    return places
 
 
 def _say_written(shards: int, seconds: float, what: str) -> None:
     print(f"{shards:,} shards written, {seconds / shards * 1000:.2f} ms each ({what})", flush=True)
 
 
-def _cells(cost: Cost) -> str:
-    return f"{cost.shards:>9,} shards {cost.seconds:>9.3f} s (up to {cost.slowest:.3f}) {cost.megabytes:>7.0f} MB"
-
-
-def report(found: Sequence[tuple[Step, Cost]]) -> list[str]:
-    """Print a table; what misses its goal."""
+def report(places: Sequence[Place]) -> list[str]:
+    """Print a table of the fastest processes and the largest memory; return what misses its goal."""
     missed = []
-    print(f"\n{'':<33}{'shards':>9}{'seconds':>10}{'slowest':>10}{'CPU s':>10}{'MB':>7}{'before':>8}{'exponent':>10}")
+    print(f"\n{'':<33}{'shards':>9}{'seconds':>10}{'slowest':>10}{'CPU s':>10}{'MB':>7}{'before':>8}")
     for step in STEPS:
-        costs = [cost for other, cost in found if other is step]
-        exponent = slope(costs)
-        for cost in costs:
-            times = f"{cost.seconds:>10.3f}{cost.slowest:>10.3f}{cost.cpu_seconds:>10.3f}"
-            cells = f"{cost.shards:>9,}{times}{cost.megabytes:>7.0f}{cost.before:>8.0f}"
-            last = "" if cost is not costs[-1] else f"{'flat' if exponent is None else f'{exponent:.2f}':>10}"
-            print(f"{step.place:<7}{step.name:<26}{cells}{last}")
+        computed = []
+        for place in [place for place in places if place.kind == step.place and step.name in place.costs]:
+            costs = place.costs[step.name]
+            seconds, slowest = min(cost.seconds for cost in costs), max(cost.seconds for cost in costs)
+            megabytes, before = max(cost.megabytes for cost in costs), min(cost.before for cost in costs)
+            computed.append((place.shards, min(cost.cpu_seconds for cost in costs)))
+            times = f"{seconds:>10.3f}{slowest:>10.3f}{computed[-1][1]:>10.3f}"
+            print(f"{step.place:<7}{step.name:<26}{place.shards:>9,}{times}{megabytes:>7.0f}{before:>8.0f}")
+        exponent = slope(computed)
+        print(f"{'':<7}exponent: {'flat' if exponent is None else f'{exponent:.2f}'}")
         if exponent is not None and exponent > STEEPEST:
             missed.append(f"{step.place}, {step.name}: time grows with shards to the power of {exponent:.2f}")
-        if step.name.startswith("resume") and (costs[-1].seconds > RESUME_S or costs[-1].megabytes > RESUME_MB):
-            missed.append(f"{step.place}, {step.name}: {costs[-1].seconds:.1f} s, {costs[-1].megabytes:.0f} MB")
+        if step.name.startswith("resume") and (seconds > RESUME_S or megabytes > RESUME_MB):
+            missed.append(f"{step.place}, {step.name}: {seconds:.1f} s, {megabytes:.0f} MB")
     return missed
 
 
@@ -281,14 +285,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every figure there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vpgea-scale-") as temporary:
-        place = options.place or Path(temporary)
-        found = [
-            *grow_run(place, options.shards, options.rounds),
-            *grow_phase(place, options.shards * options.rounds),
+        root = options.place or Path(temporary)
+        places = [
+            *write_runs(root, options.shards, options.rounds),
+            *write_phases(root, options.shards * options.rounds),
         ]
-    missed = report(found)
+        measure_all(places)
+    missed = report(places)
     if options.json:
-        about = {**machine(), "costs": [{"place": s.place, "step": s.name, **asdict(cost)} for s, cost in found]}
+        about = {**machine(), "places": [{**asdict(place), "folder": str(place.folder)} for place in places]}
         options.json.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for line in missed:
         print(f"missed: {line}")

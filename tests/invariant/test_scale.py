@@ -69,26 +69,26 @@ def counted() -> Iterator[Counter[str]]:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Path]]:
-    """For each number of chunks a place as the benchmark has it."""
-    places = {}
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders with each number of chunks, laid out as the benchmark has them."""
+    place = tmp_path_factory.mktemp("scale")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "_fsync", lambda path: None)
         for chunks in CHUNKS:
-            places[chunks] = tmp_path_factory.mktemp(f"chunks-{chunks}")
-            simulated.begin_run(places[chunks] / "run", ROUNDS)
+            run_dir = place / "run" / f"{chunks}"
+            simulated.begin_run(run_dir, ROUNDS)
             for index in range(ROUNDS):
-                simulated.write_round(places[chunks] / "run", index, chunks)
-            for name, phase in (("phase", "rollout"), ("filter", "filter")):
-                simulated.write_phase(places[chunks] / name, phase, 0, chunks)
-        yield places
+                simulated.write_round(run_dir, index, chunks)
+            for kind, phase in (("phase", "rollout"), ("filter", "filter")):
+                simulated.write_phase(place / kind / f"{chunks}", phase, 0, chunks)
+        yield place
 
 
-def costs(step: Step, folders: dict[int, Path]) -> list[Counter[str]]:
+def costs(step: Step, root: Path) -> list[Counter[str]]:
     """Of the step for each number of chunks, when it is taken again: what it writes is there then."""
     found = []
-    for chunks, place in folders.items():
-        folder = place / step.place
+    for chunks in CHUNKS:
+        folder = root / step.place / f"{chunks}"
         step.work(folder, chunks)
         step.prepare(folder)
         with counted() as counts:
@@ -102,45 +102,45 @@ def step_named(name: str) -> Step:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.place}: {step.name}")
-def test_no_step_costs_more_per_shard_with_more_shards(step: Step, folders: dict[int, Path]) -> None:
+def test_no_step_costs_more_per_shard_with_more_shards(step: Step, root: Path) -> None:
     """Twice as many more cost at most twice as much more; a few calls of slack."""
-    small, middle, large = (sum(counts.values()) for counts in costs(step, folders))
+    small, middle, large = (sum(counts.values()) for counts in costs(step, root))
     assert large - middle <= 2 * (middle - small) * 1.02 + 8, (small, middle, large)
 
 
-def test_what_grows_faster_than_the_shards_is_found(folders: dict[int, Path]) -> None:
+def test_what_grows_faster_than_the_shards_is_found(root: Path) -> None:
     """The test above can fail: a look at every shard from every shard, and a list of all shards for each."""
 
-    def each_from_each(root: Path, chunks: int) -> None:
-        paths = chunk_paths(root)
+    def each_from_each(folder: Path, chunks: int) -> None:
+        paths = chunk_paths(folder)
         assert all(path.is_file() for _ in paths for path in paths)
 
-    def listing_for_each(root: Path, chunks: int) -> None:
-        assert all(list(path.parent.iterdir()) for path in chunk_paths(root))
+    def listing_for_each(folder: Path, chunks: int) -> None:
+        assert all(list(path.parent.iterdir()) for path in chunk_paths(folder))
 
     for work in (each_from_each, listing_for_each):
         with pytest.raises(AssertionError):
-            test_no_step_costs_more_per_shard_with_more_shards(Step("", "phase", work), folders)
+            test_no_step_costs_more_per_shard_with_more_shards(Step("", "phase", work), root)
 
 
-def test_opening_a_run_does_not_look_into_its_rounds(folders: dict[int, Path]) -> None:
-    small, middle, large = costs(step_named("open the run"), folders)
+def test_opening_a_run_does_not_look_into_its_rounds(root: Path) -> None:
+    small, middle, large = costs(step_named("open the run"), root)
     assert small == middle == large
 
 
-def test_a_resume_looks_at_no_single_shard(folders: dict[int, Path]) -> None:
+def test_a_resume_looks_at_no_single_shard(root: Path) -> None:
     """What is there is told by listing a part: as many calls for any number of shards."""
-    found = costs(step_named("resume it, half drawn"), folders)
+    found = costs(step_named("resume it, half drawn"), root)
     for kind in ("open", "stat", "listdir", "scandir"):
         assert len({counts[kind] for counts in found}) == 1, kind
 
 
-def test_a_part_reads_the_sidecars_of_its_share_alone(folders: dict[int, Path]) -> None:
-    found = costs(step_named("read one part's share"), folders)
+def test_a_part_reads_the_sidecars_of_its_share_alone(root: Path) -> None:
+    found = costs(step_named("read one part's share"), root)
     assert [counts["open"] for counts in found] == [1 + chunks // simulated.PARTS for chunks in CHUNKS]  # and a marker
 
 
-def test_opening_a_part_reads_one_manifest_and_no_other_part(folders: dict[int, Path], tmp_path: Path) -> None:
+def test_opening_a_part_reads_one_manifest_and_no_other_part(root: Path, tmp_path: Path) -> None:
     found = []
     for parts in (2, 16):
         manifest = simulated.manifest_of("rollout", 0, parts)
