@@ -24,16 +24,18 @@ from typing import Any
 
 from benchmarks import simulated_run as simulated
 from benchmarks.ratios import machine
+from vpgea.cluster.chain import step_states
 from vpgea.config import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.select import EngineLease
 from vpgea.errors import Stopped
 from vpgea.inspection import open_source, overview, rounds
-from vpgea.loop import Loop, best_round
+from vpgea.loop import Loop
 from vpgea.questions import chunk_questions, fingerprint_questions, part_of
 from vpgea.records import PRIOR, sample_seed
 from vpgea.resolve import load
 from vpgea.rollout import rollout
+from vpgea.rounds import best_round
 from vpgea.runs import PhaseFolder, chunk_paths, content_fingerprint, open_complete
 from vpgea.selection import select
 from vpgea.stopping import StopRequest
@@ -130,7 +132,7 @@ STEPS = [
     Step("open the run", _RUN, lambda run, _: PhaseFolder.open(run, simulated.manifest_of("loop"))),
     Step("its rounds, the best one", _RUN, lambda run, _: read_rounds(run)),
     Step("its status (inspect)", _RUN, lambda run, _: overview(open_source(run))),
-    # the place for the status of its cluster jobs: Step("...", _RUN, lambda run, _: ...)
+    Step("its status on a cluster", _RUN, lambda run, _: step_states(load(run / "config.yaml"), run, lambda step: 8)),
     Step("resume the run", _RUN, resume_run),
     Step("plan a rollout", _PHASE, plan_rollout),
     Step("resume it, all drawn", _PHASE, resume_phase),

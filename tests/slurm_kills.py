@@ -91,13 +91,15 @@ def struck_names(run: ClusterRun) -> set[str]:
     return {line.split(":")[0] for line in told.splitlines() if ": job " in line} or {"a job that left no word"}
 
 
-def kill(prefix: str) -> int:
-    """SIGKILL to every vpgea process of the run's jobs; how many there were."""
+def kill(prefix: str, part: int | None = None) -> int:
+    """SIGKILL to every vpgea process of the run's jobs, or of one element of its arrays; how many there were."""
     wanted, count = f"SLURM_JOB_NAME={prefix}".encode(), 0
+    element = None if part is None else f"SLURM_ARRAY_TASK_ID={part}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
             words = (folder / "cmdline").read_bytes()
-            is_ours = any(entry.startswith(wanted) for entry in (folder / "environ").read_bytes().split(b"\0"))
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            is_ours = any(entry.startswith(wanted) for entry in variables) and (not element or element in variables)
             if is_ours and b"python" in words and b"vpgea" in words:
                 os.kill(int(folder.name), signal.SIGKILL)
                 count += 1

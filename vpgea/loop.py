@@ -297,7 +297,7 @@ class Loop:
     def _filter(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard) -> None:
         assert step.round is not None
         config, source = self._round_config(step.round, lines), round_dir(self.run_dir, step.round) / "rollout"
-        own = len(part_of(chunk_paths(source), *shard))
+        own = len(chunk_paths(source, share=shard))
         with self.reporter.progress(own, f"{_label(step)}: chunks") as progress:
             filter_rollout(
                 config, source, self._folder(step), shard=shard, lease=lease, stop=self.stop, progress=progress

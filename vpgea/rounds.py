@@ -73,16 +73,15 @@ def held_out_data(config: RunConfig) -> Any:
 
 def round_questions(questions: Sequence[Question], index: int, per_round: int | None, seed: int) -> list[Question]:
     """The questions of one round: consecutive slices of one seeded permutation per pass over the data."""
-    if per_round is None or per_round >= len(questions):
+    count = len(questions)
+    if per_round is None or per_round >= count:
         return list(questions)
-    chosen: list[Question] = []
-    for position in range(index * per_round, (index + 1) * per_round):
-        epoch, offset = divmod(position, len(questions))
-        order = np.random.default_rng([seed, epoch]).permutation(len(questions))
-        question = questions[order[offset]]
-        if question not in chosen:  # a slice over the end of a pass could hold a question twice
-            chosen.append(question)
-    return chosen
+    first = index * per_round
+    passes = range(first // count, (first + per_round - 1) // count + 1)
+    order = np.concatenate([np.random.default_rng([seed, one]).permutation(count) for one in passes])
+    begin = first - passes[0] * count
+    chosen = [questions[place] for place in order[begin : begin + per_round]]
+    return list({question.id: question for question in chosen}.values())  # over the end of a pass one may come twice
 
 
 def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:

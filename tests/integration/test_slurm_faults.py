@@ -24,6 +24,7 @@ from tests.cluster import (
     write_config,
     write_site,
 )
+from tests.loops import sample_keys
 from tests.servers import until
 from vpgea.cluster import queue
 from vpgea.cluster.chain import job_prefix
@@ -81,22 +82,20 @@ def test_the_signal_before_a_time_limit(base: ClusterRun, expected: ClusterRun, 
     expect_same(run, expected)
 
 
-def test_a_real_time_limit(base: ClusterRun, expected: ClusterRun, tmp_path: Path) -> None:
+def test_a_real_time_limit(tmp_path: Path) -> None:
     """One minute for work that takes longer: the job stops by itself or is told to, as often as it needs."""
-    config = write_config(tmp_path, rollout__batch_size=1)  # the same samples, slowly
+    samples = {"rollout__prior_samples": 64, "rollout__posterior_samples": 64}
+    config = write_config(tmp_path, rollout__batch_size=1, **samples)
     site = write_site(tmp_path, inference={"partition": "main", "time": "1", "options": ["--exclude=n2,n3"]})
-    run = base.copy(tmp_path / "run", config, site)
+    run = ClusterRun.prepare(tmp_path / "run", config, site)
+    step(run, "base/eval")
     job = run.queue_step(ROLLOUT)
-    ended = wait_for(job, 400)
+    ended = wait_for(job, 500)
     assert {one.state for one in ended} == {"COMPLETED"}
     assert sum(one.restarts for one in ended) >= 1, "it was over before the limit: nothing was tested"
-    expect_keys_same(run, expected)
-
-
-def expect_keys_same(run: ClusterRun, expected: ClusterRun) -> None:
-    """The same files; other batch sizes move float32 by an ulp, so their bytes may differ."""
-    assert run.results().keys() == expected.results().keys()
     assert (run.folder / ROLLOUT / "COMPLETE").is_file()
+    rows = [key for keys in sample_keys(run.folder / ROLLOUT).values() for key in keys]
+    assert len(rows) == len(set(rows)) == 12 * 128
 
 
 def test_preemption(base: ClusterRun, expected: ClusterRun, config: Path, tmp_path: Path) -> None:
