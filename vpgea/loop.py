@@ -237,9 +237,9 @@ class Loop:
             self._settle(Step(step.round, phase))
 
     def _settle(self, step: Step) -> None:
-        folder = self._folder(step)
-        parts = part_folders(folder)
-        if not parts or any(not (part / "COMPLETE").is_file() for part in parts):
+        folder, shards = self._folder(step), self._shards(step)
+        parts = [folder / "parts" / f"{index}-of-{count}" for index, count in shards]
+        if any(not (part / "COMPLETE").is_file() for part in parts):
             raise UsageError(
                 f"{step} is not complete",
                 why="the step that was asked for comes after it",
@@ -248,7 +248,7 @@ class Loop:
         complete_phase(folder)
         last = {"filter": folder / "summary.json", "eval": marker_of(self.run_dir, step.round)}.get(step.phase)
         if last is not None and not last.is_file():
-            self.take(step, self._lines(), shard=(0, len(parts)))
+            self.take(step, self._lines(), shard=shards[0])
 
     def _round(self, index: int | None, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
         """All steps of one round (None: the base model's evaluation), its figures written last.
@@ -259,7 +259,9 @@ class Loop:
         began = time.perf_counter()
         phases: Sequence[Phase] = ("eval",) if index is None else PHASES
         for phase in phases:
-            self._take(Step(index, phase), lines, lease, _WHOLE, Ranks())
+            step = Step(index, phase)
+            for shard in self._shards(step):
+                self._take(step, lines, lease, shard, Ranks())
         return self._finish(index, lines, round(time.perf_counter() - began, 1))
 
     def _take(
@@ -356,6 +358,11 @@ class Loop:
         line["seconds"] = seconds
         write_json(marker_of(self.run_dir, index), line)
         return line
+
+    def _shards(self, step: Step) -> list[Shard]:
+        """All parts of a step: as many as jobs of a cluster began it with, else one."""
+        count = next((int(part.name.partition("-of-")[2]) for part in part_folders(self._folder(step))), 1)
+        return [(index, count) for index in range(count)]
 
     def _folder(self, step: Step) -> Path:
         return self.run_dir / str(step)

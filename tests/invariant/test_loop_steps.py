@@ -63,6 +63,19 @@ def test_steps_in_parts_are_the_loop_of_one_process(
         assert take(folder, str(step), 0, 1 if step.phase == "distill" else PARTS) == 0
 
 
+def test_one_process_goes_on_where_jobs_in_parts_have_left(config: Path, straight: Path, tmp_path: Path) -> None:
+    folder = open_run(config, tmp_path / "run")
+    assert take(folder, "base/eval", 0, PARTS) == 0
+    assert take(folder, "round-000/rollout", 0, PARTS) == 2, "the other part of base/eval is missing"
+    assert take(folder, "base/eval", 1, PARTS) == 0
+    for part in range(PARTS):
+        assert take(folder, "round-000/rollout", part, PARTS) == 0
+    assert take(folder, "round-000/filter", 1, PARTS) == 0
+    assert run(["loop", "-c", str(folder / "config.yaml"), "-o", str(folder), "-q"]) == 0
+    ours, theirs = results(folder), results(straight)
+    assert ours == theirs
+
+
 def test_what_two_parts_missed_of_each_other_is_settled_by_the_next_step(
     config: Path, straight: Path, tmp_path: Path
 ) -> None:
