@@ -247,7 +247,8 @@ class Loop:
             )
         complete_phase(folder)
         last = {"filter": folder / "summary.json", "eval": marker_of(self.run_dir, step.round)}.get(step.phase)
-        if last is not None and not last.is_file():
+        # a training that was killed right after it was complete has left its checkpoints, which nobody needs
+        if (last is not None and not last.is_file()) or (parts[0] / "checkpoints").is_dir():
             self.take(step, self._lines(), shard=shards[0])
 
     def _round(self, index: int | None, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:

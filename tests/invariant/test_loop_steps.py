@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -102,6 +103,19 @@ def test_what_two_parts_missed_of_each_other_is_settled_by_the_next_step(
     weights = {place for place in theirs if place.startswith("round-000/distill/model")}
     assert weights
     assert {place: ours[place] for place in weights} == {place: theirs[place] for place in weights}
+
+
+def test_checkpoints_that_a_killed_training_left_are_removed_by_the_next_step(
+    config: Path, straight: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    (folder / "round-001" / "round.json").unlink()
+    left = folder / "round-001/distill/parts/0-of-1/checkpoints/step-000001"
+    left.mkdir(parents=True)
+    assert take(folder, "round-001/eval") == 0
+    assert not left.parent.exists()
+    assert results(folder) == results(straight)
 
 
 @pytest.mark.parametrize("step", ["round-000/filter", "round-000/distill", "round-001/rollout"])
