@@ -24,9 +24,10 @@ from vpgea.cluster.site import Resources, Site
 from vpgea.cluster.status import run_status
 from vpgea.config import RunConfig
 from vpgea.errors import UsageError
-from vpgea.resolve import resolve
+from vpgea.resolve import dump_yaml, resolve
 from vpgea.rounds import Step, all_steps
 from vpgea.shards import write_json
+from vpgea_cli.main import run
 
 ROOT = Path(__file__).parents[2]
 CONFIG = resolve(options={"model.path": "/models/one", "loop.rounds": 2, "rollout.questions_per_chunk": 4}).config
@@ -318,3 +319,20 @@ def test_status_reads_folder_and_logs_where_the_queue_cannot_be_asked(
     assert failure.lines == ["error: it broke", "why:   so"]
     assert len(found.failures) == 1, "the preflight before it was of an earlier submission"
     assert "squeue is not on this machine" in found.advice
+
+
+def test_the_table_of_a_status_has_all_kinds_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "config.yaml").write_text(dump_yaml(CONFIG))
+    for step in all_steps(1):
+        finish(tmp_path, step, 1)
+    finish(tmp_path, Step(1, "rollout"), 3, done=[1])
+    assert run(["slurm", "status", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    rows = [line.split() for line in told.err.splitlines()]
+    assert rows[2][:3] == ["base", "all", "done"]
+    assert rows[3][:3] == ["0", "all", "done"]
+    assert rows[4] == ["1", "rollout", "not", "queued", "1/3"]
+    assert "the table is from the run folder alone" in told.out

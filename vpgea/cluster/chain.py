@@ -19,7 +19,7 @@ from vpgea.config import RunConfig
 from vpgea.errors import UsageError
 from vpgea.rounds import Step, all_steps, ended_early, marker_of
 from vpgea.runs import part_folders
-from vpgea.shards import read_json
+from vpgea.shards import committed, read_json
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class StepState:
     parts: int  # jobs that it is shared among
     done_parts: frozenset[int]
     is_done: bool
+    shards: int = 0  # committed so far, of a step under way
 
     @property
     def missing(self) -> list[int]:
@@ -103,7 +104,8 @@ def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepSt
     done = {int(part.name.partition("-of-")[0]) for part in existing if (part / "COMPLETE").is_file()}
     last = {"filter": folder / "summary.json", "eval": marker}.get(step.phase)
     is_done = (folder / "COMPLETE").is_file() and (last is None or last.is_file())
-    return StepState(step, parts, frozenset(done), is_done)
+    shards = 0 if is_done else sum(len(committed(part)) for part in existing)
+    return StepState(step, parts, frozenset(done), is_done, shards)
 
 
 def ended(config: RunConfig, run_dir: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,7 +95,7 @@ def status(run: RunArgument, *, as_json: JsonOption = False, quiet: QuietOption 
     from vpgea.cluster.status import run_status
 
     found = run_status(resolved, run)
-    output.table(str(run), ("round", "step", "state", "parts done", "running", "waiting", ""), _rows(found))
+    output.table(str(run), ("round", "step", "state", "parts done", "shards", "running", "waiting", ""), _rows(found))
     for failure in found.failures:
         part = "" if failure.part is None else f" part {failure.part}"
         code = "left no exit code (cancelled, killed, or its node failed)"
@@ -178,16 +179,20 @@ def _rows(found: RunStatus) -> list[list[str]]:
     for index, steps in by_round.items():
         name = "base" if index is None else str(index)
         if index in lines:
-            line = lines[index]
-            rows.append(
-                [name, "all", "done", "", "", "", f"accuracy {line['accuracy']:.3f}, {line['tokens']:,.1f} tokens"]
-            )
-        elif len({step.word for step in steps}) == 1 and steps[0].word in ("queued", "not queued") and index:
+            figures = f"accuracy {lines[index]['accuracy']:.3f}, {lines[index]['tokens']:,.1f} tokens"
+            rows.append([name, "all", "done", "", "", "", "", figures])
+        elif index and _is_untouched(steps):
             waiting = sum(len(step.jobs) for step in steps)
-            rows.append([name, "all", steps[0].word, "", "", str(waiting or ""), ""])
+            rows.append([name, "all", steps[0].word, "", "", "", str(waiting or ""), ""])
         else:
             rows += [_row(name, step) for step in steps]
     return rows
+
+
+def _is_untouched(steps: Sequence[StepStatus]) -> bool:
+    """Whether all of a round waits in the same way, and nothing of it is done."""
+    begun = any(step.state.done_parts or step.state.shards for step in steps)
+    return not begun and len({step.word for step in steps}) == 1 and steps[0].word in ("queued", "not queued")
 
 
 def _row(name: str, step: StepStatus) -> list[str]:
@@ -197,7 +202,8 @@ def _row(name: str, step: StepStatus) -> list[str]:
     failed = f"{len(step.failures)} failed" if step.failures else ""
     done = "" if step.state.is_done or not step.state.parts else f"{len(step.state.done_parts)}/{step.state.parts}"
     return [
-        *(name, step.state.step.phase, step.word, done, str(len(running_now) or ""), str(len(pending) or "")),
+        *(name, step.state.step.phase, step.word, done, str(step.state.shards or "")),
+        *(str(len(running_now) or ""), str(len(pending) or "")),
         "; ".join(text for text in (failed, reasons) if text),
     ]
 
@@ -209,6 +215,7 @@ def _as_json(found: RunStatus, run: Path) -> dict[str, Any]:
             "state": step.word,
             "parts": step.state.parts,
             "parts_done": sorted(step.state.done_parts),
+            "shards": step.state.shards,
             "jobs": [asdict(job) for job in step.jobs],
         }
         for step in found.steps
