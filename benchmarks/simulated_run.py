@@ -12,11 +12,10 @@ from vpgea import shards
 from vpgea.config import RunConfig, identity_of
 from vpgea.evaluate import GRADED
 from vpgea.questions import Question, chunk_questions
-from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION
+from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION, SETS
 from vpgea.resolve import dump_yaml
 from vpgea.rollout import RolloutPlan
 from vpgea.runs import Manifest, PhaseFolder, flat_config
-from vpgea.selection import SETS
 from vpgea.shards import table_from_rows, write_bytes, write_json, write_table
 
 QUESTIONS_PER_CHUNK = 4

@@ -19,7 +19,7 @@ from vpgea.grading.base import Grade, Status
 from vpgea.grading.pool import GraderPool, check_error_share
 from vpgea.modeling.load import load_views, model_fingerprint, vocabulary_size
 from vpgea.progress import NullProgress, Progress
-from vpgea.records import MEASUREMENTS, TEACHER, TEACHER_SHARD
+from vpgea.records import MEASUREMENTS, SETS, TEACHER, TEACHER_SHARD
 from vpgea.runs import (
     Manifest,
     PhaseFolder,
@@ -31,7 +31,7 @@ from vpgea.runs import (
     open_complete,
     part_folders,
 )
-from vpgea.selection import SETS, ReferenceLengths, select
+from vpgea.selection import ReferenceLengths, select
 from vpgea.shards import committed, file_checksum, read_json, read_table, table_from_rows, write_table
 from vpgea.stopping import StopRequest
 from vpgea.views import Views

@@ -18,7 +18,7 @@ from vpgea.config import RunConfig, value_of
 from vpgea.errors import UsageError
 from vpgea.links import refuse_links
 from vpgea.problems import FIELDS
-from vpgea.records import IDENTITY, POSTERIOR, PRIOR
+from vpgea.records import IDENTITY, POSTERIOR, PRIOR, SETS
 from vpgea.resolve import DEFAULT, resolve
 from vpgea.runs import Manifest, chunk_paths, part_folders
 from vpgea.shards import (
@@ -65,7 +65,7 @@ class Source:
         """Shards of a filter's selected and rejected set; none before the selection is made."""
         if self.root is None or self._phase != "filter" or not (self.root / "summary.json").is_file():
             return []
-        return [file for name in ("selected", "rejected") for file in shard_files(self.root / name)]
+        return [file for name in SETS for file in shard_files(self.root / name)]
 
     def rows(self) -> list[Path]:
         """The shards to look at: of a filter its selection, or its measurements before there is one."""
@@ -169,7 +169,7 @@ def overview(source: Source) -> dict[str, Any]:
         found |= _weights(root) if source.kind == "distill" else _extent(chunks(root))
     found |= {"fingerprint": manifest.fingerprint, "inputs": manifest.inputs, "configuration": changed(config)}
     if source.kind == "filter":
-        for name in ("selected", "rejected"):
+        for name in SETS:
             found[name] = _extent(_committed(root / name))["rows"]
     for name, file in (("summary", "summary.json"), ("results", "results.json")):
         if (root / file).is_file():

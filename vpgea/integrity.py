@@ -10,9 +10,10 @@ from pathlib import Path
 from vpgea.errors import UsageError
 from vpgea.inspection import run_config
 from vpgea.links import refuse_links
-from vpgea.phase_integrity import PHASES, RECORD, Finding, PhaseCheck, Report, selections, shards_in
+from vpgea.phase_integrity import RECORD, Finding, PhaseCheck, Report, selections, shards_in
 from vpgea.progress import NullProgress, Progress
-from vpgea.runs import Manifest, content_fingerprint, part_folders
+from vpgea.rounds import PHASES
+from vpgea.runs import Manifest, content_fingerprint, part_folder, part_folders
 from vpgea.shards import read_json
 
 _DAMAGED = "damaged"
@@ -98,7 +99,7 @@ def _verify_run(root: Path, report: Report) -> bool:
         own, home = path.relative_to(root), path.parent if path.name == "round.json" else root
         report.findings.append(Finding(own, wrong, RECORD, home.relative_to(root), (own,)))
 
-    weights_stay, manifest = False, root / "parts" / "0-of-1" / "manifest.json"
+    weights_stay, manifest = False, part_folder(root, (0, 1)) / "manifest.json"
     report.records += 2
     try:
         weights_stay = run_config(root, Manifest.read(manifest)).loop.keep_rounds is None

@@ -34,7 +34,9 @@ from vpgea.rounds import (
     best_round,
     ended_early,
     figures,
+    finished_lines,
     held_out_data,
+    last_file,
     last_reference_kl,
     length_price,
     marker_of,
@@ -46,9 +48,11 @@ from vpgea.runs import (
     Manifest,
     PhaseFolder,
     Shard,
+    begun_shards,
     chunk_paths,
     complete_phase,
     flat_config,
+    part_folder,
     part_folders,
     require_same,
 )
@@ -93,28 +97,6 @@ class Loop:
         return loop
 
     @classmethod
-    def join(
-        cls,
-        config: RunConfig,
-        run_dir: Path,
-        *,
-        offline: bool = False,
-        reporter: Reporter | None = None,
-        stop: StopRequest | None = None,
-    ) -> Loop:
-        """A run that was opened before, perhaps by a process on another machine. Raises UsageError when it was not."""
-        loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop)
-        manifest = run_dir / "parts" / "0-of-1" / "manifest.json"
-        if not manifest.is_file():
-            raise UsageError(
-                f"not the folder of a loop: {run_dir}",
-                why=f"{manifest} is not there",
-                mend="start the run with `vpgea loop` or `vpgea slurm submit` before single steps of it",
-            )
-        require_same(run_dir, Manifest.read(manifest), loop.manifest)
-        return loop
-
-    @classmethod
     def read(
         cls,
         config: RunConfig,
@@ -145,6 +127,20 @@ class Loop:
         )
         return cls(config, run_dir, questions, held_out, manifest, reporter or NullReporter(), stop or StopRequest())
 
+    def require_opened(self) -> None:
+        """For single steps of a run that was opened before, perhaps by a process on another machine.
+
+        Raises UsageError when it was not, or was another.
+        """
+        manifest = part_folder(self.run_dir, _WHOLE) / "manifest.json"
+        if not manifest.is_file():
+            raise UsageError(
+                f"not the folder of a loop: {self.run_dir}",
+                why=f"{manifest} is not there",
+                mend="start the run with `vpgea loop` or `vpgea slurm submit` before single steps of it",
+            )
+        require_same(self.run_dir, Manifest.read(manifest), self.manifest)
+
     @property
     def finished(self) -> int:
         """Rounds that are complete, without a gap from the first on."""
@@ -156,13 +152,13 @@ class Loop:
         Raises what the phases raise; everything finished stays.
         """
         with self._lease(self.run_dir / LOGS) as lease:
-            lines = self._lines()
+            lines = finished_lines(self.run_dir)
             for line in lines:
                 on_round(line)
             if lines:
                 self._record(lines)
             for index in range(len(lines) - 1, self.config.loop.rounds):
-                if lines and (reason := ended_early(self.config, lines)):
+                if reason := ended_early(self.config, lines):
                     self.reporter.warn(f"the loop ends after round {index - 1}: {reason}")
                     break
                 lines.append(self._round(index if lines else None, lines, lease))
@@ -184,7 +180,7 @@ class Loop:
         refuse_links_in(self.run_dir, self._folder(step).parent)
         ranks.on_first(lambda: self._settle_before(step))
         lines = self.lines_before(step.round)
-        if step.round is not None and (reason := ended_early(self.config, lines)):
+        if reason := ended_early(self.config, lines):
             self.reporter.warn(f"{step} is not needed: {reason}")
             return True
         return self.take(step, lines, shard=shard, ranks=ranks)
@@ -197,12 +193,12 @@ class Loop:
             is_done = self._take(step, lines, lease, shard, ranks or Ranks())
         if step.phase == "eval" and is_done and not marker_of(self.run_dir, step.round).is_file():
             self._finish(step.round, lines)
-            self._record(self._lines())
+            self._record(finished_lines(self.run_dir))
         return is_done
 
     def lines_before(self, index: int | None) -> list[dict[str, Any]]:
         """What a round is decided by: the lines of the base model and of every round before it. None: the base."""
-        return [] if index is None else self._lines()[: index + 1]
+        return [] if index is None else finished_lines(self.run_dir)[: index + 1]
 
     def _lease(self, logs: Path) -> EngineLease:
         return EngineLease(logs, self.stop, publishes=self.run_dir, replaceable=self._replaceable)
@@ -215,13 +211,6 @@ class Loop:
         summaries = self.run_dir.glob("round-*/distill/summary.json")
         return base | {read_json(path)["model_fingerprint"] for path in summaries}
 
-    def _lines(self) -> list[dict[str, Any]]:
-        """Of the base model and every finished round, as far as there is no gap."""
-        base = marker_of(self.run_dir, None)
-        if not base.is_file():
-            return []
-        return [read_json(base), *(read_json(marker_of(self.run_dir, index)) for index in range(self.finished))]
-
     def _record(self, lines: Sequence[dict[str, Any]]) -> None:
         """What follows from the finished rounds: the run's metrics, and which weights are kept."""
         _write_if_new(self.run_dir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
@@ -231,25 +220,27 @@ class Loop:
         """Everything that a step reads is complete, or becomes so from complete parts. Raises UsageError otherwise."""
         if step.round is None:
             return
-        for index in [None, *range(step.round)][len(self._lines()) :]:
+        for index in [None, *range(step.round)][len(finished_lines(self.run_dir)) :]:
             self._settle(Step(index, "eval"))
         for phase in PHASES[: PHASES.index(step.phase)]:
             self._settle(Step(step.round, phase))
 
     def _settle(self, step: Step) -> None:
+        """Raises UsageError when some part of a step is not complete."""
         folder, shards = self._folder(step), self._shards(step)
-        parts = [folder / "parts" / f"{index}-of-{count}" for index, count in shards]
+        parts = [part_folder(folder, shard) for shard in shards]
         if any(not (part / "COMPLETE").is_file() for part in parts):
             raise UsageError(
                 f"{step} is not complete",
                 why="the step that was asked for comes after it",
                 mend="run what is missing first; `vpgea slurm status RUN` lists it",
             )
-        complete_phase(folder)
-        last = {"filter": folder / "summary.json", "eval": marker_of(self.run_dir, step.round)}.get(step.phase)
+        if not (folder / "COMPLETE").is_file():  # else every part of an array would derive it from all parts again
+            complete_phase(folder)
+        last = last_file(self.run_dir, step)
         # a training that was killed right after it was complete has left its checkpoints, which nobody needs
         if (last is not None and not last.is_file()) or (parts[0] / "checkpoints").is_dir():
-            self.take(step, self._lines(), shard=shards[0])
+            self.take(step, finished_lines(self.run_dir), shard=shards[0])
 
     def _round(self, index: int | None, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
         """All steps of one round (None: the base model's evaluation), its figures written last.
@@ -362,8 +353,7 @@ class Loop:
 
     def _shards(self, step: Step) -> list[Shard]:
         """All parts of a step: as many as jobs of a cluster began it with, else one."""
-        count = next((int(part.name.partition("-of-")[2]) for part in part_folders(self._folder(step))), 1)
-        return [(index, count) for index in range(count)]
+        return begun_shards(self._folder(step)) or [_WHOLE]
 
     def _folder(self, step: Step) -> Path:
         return self.run_dir / str(step)

@@ -11,10 +11,11 @@ from typing import Any
 from vpgea.errors import UsageError
 from vpgea.modeling.checkpoint_files import CHECKSUMS, verify_checksums
 from vpgea.progress import Progress
+from vpgea.records import SETS
+from vpgea.rounds import PHASES
 from vpgea.runs import Manifest, completed_shards, content_of, part_folders
 from vpgea.shards import file_checksum, read_json, read_table, sidecar_path, verify_sidecar
 
-PHASES = ("rollout", "filter", "distill", "eval")
 RECORD = "this record"
 _CHUNK, _SELECTION, _TRAINING = "this chunk", "the selection", "the training"
 _Sidecars = dict[str, dict[str, Any]]
@@ -54,7 +55,7 @@ def shards_in(folder: Path) -> Iterator[Path]:
 
 def selections(folder: Path) -> list[Path]:
     """Where a filter puts what it has selected, and the rest."""
-    return [folder / name for name in ("selected", "rejected")]
+    return [folder / name for name in SETS]
 
 
 class PhaseCheck:
@@ -64,7 +65,7 @@ class PhaseCheck:
         self.root, self.folder, self.report, self.progress = root, folder, report, progress
         self.parts = part_folders(folder)
         self.markers = (folder / "COMPLETE", folder / "manifest.json")
-        self.kind = folder.name if folder.name in PHASES else ""
+        self.kind: str = folder.name if folder.name in PHASES else ""
 
     def verify(self, *, weights_stay: bool) -> None:
         """weights_stay: no loop prunes what was published."""

@@ -17,6 +17,8 @@ View = Literal["prior", "posterior"]
 PRIOR: View = "prior"
 POSTERIOR: View = "posterior"
 
+SETS = ("selected", "rejected")  # a filter's folders beside parts/, with a shard each for every chunk of the rollout
+
 IDS = pa.large_list(pa.int32())
 LOGPROBS = pa.large_list(pa.float32())
 TEXT = pa.large_string()

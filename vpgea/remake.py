@@ -18,7 +18,7 @@ from vpgea.questions import load_questions
 from vpgea.resolve import resolve
 from vpgea.rollout import RolloutPlan, rollout
 from vpgea.rounds import all_steps
-from vpgea.runs import Manifest, Shard, content_fingerprint, part_folders
+from vpgea.runs import Manifest, Shard, begun_shards, content_fingerprint, part_folders, shard_of
 from vpgea.stopping import StopRequest
 
 _PART = re.compile(r"(\d+)-of-(\d+)")
@@ -76,7 +76,7 @@ def _source(root: Path, manifest: Manifest) -> Path:
 def _lost_parts(root: Path, count: int, findings: Sequence[Finding]) -> list[Shard]:
     """The parts that lost something, or are gone; the first when only what is derived from all of them is lost."""
     hit = {int(found[1]) for finding in findings for path in finding.aside if (found := _PART.search(str(path)))}
-    there = {int(part.name.split("-of-")[0]) for part in part_folders(root)}
+    there = {shard_of(part)[0] for part in part_folders(root)}
     return [(index, count) for index in sorted(hit | (set(range(count)) - there) or {0})]
 
 
@@ -89,13 +89,8 @@ def remake_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, re
         record = {folder.parent} if step.phase == "eval" else set()  # a round's record follows its evaluation
         own = [finding for finding in findings if finding.phase in {folder, *record}]
         if own:
-            for shard in _lost_parts(run_dir / folder, _count(run_dir / folder), own):
+            for shard in _lost_parts(run_dir / folder, len(begun_shards(run_dir / folder)) or 1, own):
                 loop.take(step, loop.lines_before(step.round), shard=shard)
-
-
-def _count(folder: Path) -> int:
-    """Parts that a step was shared among."""
-    return next((int(part.name.partition("-of-")[2]) for part in part_folders(folder)), 1)
 
 
 def _run_config(run_dir: Path) -> RunConfig:

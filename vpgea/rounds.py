@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,19 @@ def marker_of(run_dir: Path, index: int | None) -> Path:
     return (run_dir / "base" if index is None else round_dir(run_dir, index)) / "round.json"
 
 
+def last_file(run_dir: Path, step: Step) -> Path | None:
+    """What is derived from all parts of a step, and written last; None where the phase's own marker says all."""
+    if step.phase == "filter":
+        return run_dir / str(step) / "summary.json"
+    return marker_of(run_dir, step.round) if step.phase == "eval" else None
+
+
+def finished_lines(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of the base model and of every finished round, as far as there is no gap."""
+    markers = (marker_of(run_dir, index) for index in itertools.chain([None], itertools.count()))
+    return [read_json(marker) for marker in itertools.takewhile(Path.is_file, markers)]
+
+
 def held_out_data(config: RunConfig) -> Any:
     """The data section for the held-out questions: other file, same field names."""
     if not config.loop.eval_dataset:
@@ -100,8 +114,10 @@ def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:
 def ended_early(config: RunConfig, lines: Sequence[dict[str, Any]]) -> str | None:
     """Why no further round is to follow, if so: held-out accuracy has left its band."""
     band = config.loop.max_accuracy_drop
+    if band is None or not lines:
+        return None
     base, last = lines[0]["accuracy"], lines[-1]["accuracy"]
-    if band is None or last >= base - band:
+    if last >= base - band:
         return None
     return f"held-out accuracy is {last:.3f}, the base's {base:.3f}, and loop.max_accuracy_drop {band:g}"
 

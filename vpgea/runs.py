@@ -23,7 +23,7 @@ from vpgea import __version__
 from vpgea.config import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
 from vpgea.links import refuse_links_in
-from vpgea.records import SCHEMA_VERSION
+from vpgea.records import SCHEMA_VERSION, SETS
 from vpgea.resolve import PATH_KEYS
 from vpgea.shards import (
     committed,
@@ -113,10 +113,9 @@ class PhaseFolder:
     """One part of a phase's folder, opened for writing."""
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
-        index, count = manifest.shard
         self.root = root
         self.manifest = manifest
-        self.part = root / "parts" / f"{index}-of-{count}"
+        self.part = part_folder(root, manifest.shard)
 
     @classmethod
     def open(cls, root: Path, manifest: Manifest, *, resume: bool = True, overwrite: bool = False) -> PhaseFolder:
@@ -158,8 +157,7 @@ class PhaseFolder:
 
     def _reopen(self) -> None:
         """A part that has lost a shard is complete no more."""
-        recorded = completed_shards(self.part) if self.is_complete else {}
-        if recorded.keys() - (committed(self.part) if recorded else set()):
+        if self.is_complete and completed_shards(self.part).keys() - committed(self.part):
             for marker in (self.root / "COMPLETE", self.part / "COMPLETE"):
                 marker.unlink(missing_ok=True)
 
@@ -192,10 +190,26 @@ def content_of(manifest: Manifest, checksums: Sequence[str]) -> str:
     return hashlib.sha256(("".join(sorted(checksums)) + manifest.fingerprint).encode()).hexdigest()[:16]
 
 
+def part_folder(root: Path, shard: Shard) -> Path:
+    """Where a part of a phase is."""
+    return root / "parts" / f"{shard[0]}-of-{shard[1]}"
+
+
+def shard_of(part: Path) -> Shard:
+    """The inverse of `part_folder`."""
+    index, count = part.name.split("-of-")
+    return int(index), int(count)
+
+
 def part_folders(root: Path) -> list[Path]:
-    """Part folders of a phase, in order of their index."""
-    parts = [path for path in (root / "parts").glob("*") if _PART_NAME.fullmatch(path.name)]
-    return sorted(parts, key=lambda path: int(path.name.split("-of-")[0]))
+    """Part folders of a phase that are there, in order of their index."""
+    return sorted((path for path in (root / "parts").glob("*") if _PART_NAME.fullmatch(path.name)), key=shard_of)
+
+
+def begun_shards(root: Path) -> list[Shard]:
+    """All parts with which a phase was begun, those that have no folder yet too; none before it was begun."""
+    count = next((shard_of(part)[1] for part in part_folders(root)), 0)
+    return [(index, count) for index in range(count)]
 
 
 def _manifests(root: Path) -> list[Path]:
@@ -307,7 +321,7 @@ def require_same(root: Path, before: Manifest, now: Manifest) -> None:
 
 def _require_same_parts(root: Path, count: int) -> None:
     for part in part_folders(root):
-        before = int(part.name.split("-of-")[1])
+        before = shard_of(part)[1]
         if before != count:
             raise UsageError(
                 f"{root} was started with {before} parts",
@@ -318,7 +332,7 @@ def _require_same_parts(root: Path, count: int) -> None:
 
 def _require_phase_folder(root: Path) -> None:
     """An empty folder will do; one with files must have parts, and nothing else where they stand; none leads out."""
-    refuse_links_in(root, root, root / "parts", root / "selected", root / "rejected")
+    refuse_links_in(root, root, root / "parts", *(root / name for name in SETS))
     names = [path.name for path in root.iterdir()]
     odd = [path.name for path in root.glob("parts/*") if not _PART_NAME.fullmatch(path.name)]
     if odd or (names and "parts" not in names):

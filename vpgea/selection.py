@@ -18,12 +18,11 @@ from vpgea.crossview import sampling_truncated
 from vpgea.errors import UsageError
 from vpgea.grading.base import Status
 from vpgea.questions import Question
-from vpgea.records import POSTERIOR, PRIOR, SELECTION
+from vpgea.records import POSTERIOR, PRIOR, SELECTION, SETS
 from vpgea.runs import chunk_paths
 from vpgea.shards import read_json, read_table, table_from_rows, write_json, write_table
 from vpgea.views import Views
 
-SETS = ("selected", "rejected")  # folders beside parts/, with a shard each for every chunk of the rollout
 MIN_CALIBRATION_PATHS = 8
 NO_LOG_RATIOS = "not available (truncated support)"
 _ROUNDING = 1e-6  # measured shares are float32: 7 of 10 reads 0.69999999 and must still reach a threshold of 0.7

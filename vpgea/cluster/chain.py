@@ -17,9 +17,9 @@ from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
 from vpgea.config import RunConfig
 from vpgea.errors import UsageError
-from vpgea.rounds import Step, all_steps, ended_early, marker_of
-from vpgea.runs import part_folders
-from vpgea.shards import committed, read_json
+from vpgea.rounds import Step, all_steps, last_file, marker_of
+from vpgea.runs import part_folders, shard_of
+from vpgea.shards import committed
 
 
 @dataclass(frozen=True)
@@ -94,28 +94,18 @@ def planned_parts(config: RunConfig, site: Site, questions: int, held_out: int) 
 
 
 def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepState:
-    folder, marker = run_dir / str(step), marker_of(run_dir, step.round)
-    if marker.is_file():
+    if marker_of(run_dir, step.round).is_file():
         return StepState(step, 0, frozenset(), is_done=True)
+    folder = run_dir / str(step)
     existing = part_folders(folder)
     parts = 1 if step.phase == "distill" else parts_of(step)
     if existing:  # begun with another number: it goes on with that one
-        parts = int(existing[0].name.partition("-of-")[2])
-    done = {int(part.name.partition("-of-")[0]) for part in existing if (part / "COMPLETE").is_file()}
-    last = {"filter": folder / "summary.json", "eval": marker}.get(step.phase)
+        parts = shard_of(existing[0])[1]
+    done = {shard_of(part)[0] for part in existing if (part / "COMPLETE").is_file()}
+    last = last_file(run_dir, step)
     is_done = (folder / "COMPLETE").is_file() and (last is None or last.is_file())
     shards = 0 if is_done else sum(len(committed(part)) for part in existing)
     return StepState(step, parts, frozenset(done), is_done, shards)
-
-
-def ended(config: RunConfig, run_dir: Path) -> str | None:
-    """Why the loop ended before its last round, if it did."""
-    lines = []
-    for index in [None, *range(config.loop.rounds)]:
-        if not (marker := marker_of(run_dir, index)).is_file():
-            break
-        lines.append(read_json(marker))
-    return ended_early(config, lines) if lines else None
 
 
 def planned(
@@ -126,16 +116,14 @@ def planned(
     queue_up: Callable[[Submission], str],
 ) -> None:
     """Go through the chain and call queue_up for each submission; what it returns is the id that later ones await."""
-    by_name: dict[str, list[Job]] = {}
-    for job in jobs:
-        by_name.setdefault(job.name, []).append(job)
-    todo = [(state, _lacking(state, by_name.get(job_name(run_dir, state.step), []))) for state in states]
+    named = queue.by_name(jobs)
+    todo = [(state, _lacking(state, named.get(job_name(run_dir, state.step), []))) for state in states]
     before: list[str] = []
     if any(parts for _, parts in todo):
         before = [queue_up(one) for one in _preflights(run_dir, site)]
     for state, parts in todo:
         name = job_name(run_dir, state.step)
-        own = [job.id for job in by_name.get(name, [])]
+        own = [job.id for job in named.get(name, [])]
         if parts:
             script = run_dir / scripts.FOLDER / f"{state.step.phase}.sh"
             is_array = state.step.phase != "distill"

@@ -9,7 +9,6 @@ from vpgea.cluster import queue, scripts
 from vpgea.cluster.chain import (
     StepState,
     Submission,
-    ended,
     job_prefix,
     planned,
     planned_parts,
@@ -23,6 +22,7 @@ from vpgea.errors import UsageError
 from vpgea.loop import Loop
 from vpgea.modeling.load import model_folder
 from vpgea.progress import NullReporter, Reporter
+from vpgea.rounds import ended_early, finished_lines
 from vpgea.stopping import StopRequest
 
 
@@ -78,7 +78,7 @@ def launch(
     loop = Loop.open(config, run_dir, resume=resume, overwrite=overwrite, offline=offline, reporter=reporter, stop=stop)
     run_dir = run_dir.absolute()
     states = _states(loop, run_dir, site)
-    if reason := ended(config, run_dir):
+    if reason := ended_early(config, finished_lines(run_dir)):
         return Launched([], len(jobs), f"the loop has ended early: {reason}")
     if all(state.is_done for state in states):
         return Launched([], len(jobs), f"all {config.loop.rounds} rounds are finished")

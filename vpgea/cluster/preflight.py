@@ -25,7 +25,8 @@ def preflight(config: RunConfig, run_dir: Path, *, offline: bool = True) -> list
     Paths, contents and configuration are compared with those from where the run was submitted, by the same
     fingerprints that every step compares.
     """
-    loop = Loop.join(config, run_dir, offline=offline)
+    loop = Loop.read(config, run_dir, offline=offline)
+    loop.require_opened()
     rows = [
         ("node", socket.gethostname()),
         ("run folder", f"{run_dir}, opened with the same model, questions and settings"),

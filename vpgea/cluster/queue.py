@@ -35,6 +35,14 @@ def queued(prefix: str) -> list[Job]:
     return [Job(*parts) for parts in fields if len(parts) == 4 and parts[1].startswith(prefix)]
 
 
+def by_name(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """Job name → its jobs, or the elements of its array."""
+    named: dict[str, list[Job]] = {}
+    for job in jobs:
+        named.setdefault(job.name, []).append(job)
+    return named
+
+
 def submit(script: Path, arguments: Sequence[str], options: Sequence[str]) -> str:
     """Queue a script; return its job id. Raises UsageError with what sbatch says."""
     answer = _sbatch("--parsable", *options, str(script), *arguments)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vpgea.cluster import queue, scripts
-from vpgea.cluster.chain import StepState, ended, job_name, job_prefix, step_states
+from vpgea.cluster.chain import StepState, job_name, job_prefix, step_states
 from vpgea.cluster.queue import Job
 from vpgea.config import RunConfig
 from vpgea.errors import VpgeaError
-from vpgea.rounds import marker_of
+from vpgea.rounds import ended_early, finished_lines, marker_of
 from vpgea.shards import read_json
 
 _LOG_NAME = re.compile(r"(?P<name>vpgea-.+)-(?P<job>\d+)(?:_(?P<part>\d+))?\.out")
@@ -74,9 +74,7 @@ def run_status(config: RunConfig, run_dir: Path) -> RunStatus:
         jobs, unknown = queue.queued(job_prefix(run_dir)), ""
     except VpgeaError as error:
         jobs, unknown = [], f"{error.what} ({error.why})"
-    by_name: dict[str, list[Job]] = {}
-    for job in jobs:
-        by_name.setdefault(job.name, []).append(job)
+    by_name = queue.by_name(jobs)
     states = step_states(config, run_dir, lambda step: len(by_name.get(job_name(run_dir, step), [])))
     logs = _newest_logs(run_dir / scripts.LOGS)
     steps = []
@@ -156,7 +154,7 @@ def _advice(
     unknown: str,
 ) -> str:
     run = shlex.quote(str(run_dir))
-    early = ended(config, run_dir)
+    early = ended_early(config, finished_lines(run_dir))
     if early or all(step.state.is_done for step in steps):
         told = f"the loop has ended early: {early}" if early else f"all {config.loop.rounds} rounds are finished"
         return f"{told}: vpgea export {run} --round best -o FOLDER"

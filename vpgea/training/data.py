@@ -16,7 +16,7 @@ from vpgea.config import DistillConfig
 from vpgea.errors import UsageError
 from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
-from vpgea.records import POSTERIOR, PRIOR, TEACHER_SHARD
+from vpgea.records import POSTERIOR, PRIOR, SETS, TEACHER_SHARD
 from vpgea.runs import chunk_paths
 from vpgea.shards import damaged, iterate_rows, read_table, shard_files
 
@@ -141,7 +141,7 @@ def _stored_teachers(filter_dir: Path) -> dict[tuple[str, int], StoredTeacher]:
 
 
 def _load_rows(filter_dir: Path) -> list[dict[str, Any]]:
-    files = [file for name in ("selected", "rejected") for file in shard_files(filter_dir / name)]
+    files = [file for name in SETS for file in shard_files(filter_dir / name)]
     _require_all(filter_dir, files)
     rows = sorted(iterate_rows(files), key=lambda row: (row["question_id"], row["view"], row["sample_index"]))
     if not rows:
@@ -161,11 +161,7 @@ def _load_rows(filter_dir: Path) -> list[dict[str, Any]]:
 
 def _require_all(filter_dir: Path, files: Sequence[Path]) -> None:
     """Every chunk has a selected and a rejected shard; one that is gone would be learned without, unnoticed."""
-    wanted = [
-        place / chunk.name
-        for chunk in chunk_paths(filter_dir)
-        for place in (filter_dir / "selected", filter_dir / "rejected")
-    ]
+    wanted = [filter_dir / name / chunk.name for chunk in chunk_paths(filter_dir) for name in SETS]
     if lost := sorted(set(wanted) - set(files)):
         raise damaged(lost[0], "it is gone")
 

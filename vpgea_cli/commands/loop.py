@@ -181,7 +181,8 @@ def _one_step(
     if wanted.phase == "distill" and shard != "0/1":
         raise UsageError("--shard cannot be used so", why="a distillation has no parts", mend="leave --shard out")
     with with_ranks(output) as ranks:
-        loop = Loop.join(config, target, offline=offline, reporter=output, stop=stop)
+        loop = Loop.read(config, target, offline=offline, reporter=output, stop=stop)
+        loop.require_opened()
         is_done = loop.step(wanted, shard=parse_shard(shard), ranks=ranks)
         if ranks.is_first:
             output.info(f"{wanted} is done" if is_done else f"this part of {wanted} is done; other parts are not yet")
