@@ -178,11 +178,15 @@ class Loop:
         if marker_of(self.run_dir, step.round).is_file():
             return True
         refuse_links_in(self.run_dir, self._folder(step).parent)
-        ranks.on_first(lambda: self._settle_before(step))
-        lines = self.lines_before(step.round)
+        if step.round is None:
+            return self.take(step, [], shard=shard)
+        before = step.round
+        ranks.on_first(lambda: self._settle_rounds(before))
+        lines = self.lines_before(before)
         if reason := ended_early(self.config, lines):
             self.reporter.warn(f"{step} is not needed: {reason}")
             return True
+        ranks.on_first(lambda: self._settle_phases(step))
         return self.take(step, lines, shard=shard, ranks=ranks)
 
     def take(
@@ -216,12 +220,15 @@ class Loop:
         _write_if_new(self.run_dir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self._prune(len(lines) - 2)
 
-    def _settle_before(self, step: Step) -> None:
-        """Everything that a step reads is complete, or becomes so from complete parts. Raises UsageError otherwise."""
-        if step.round is None:
-            return
-        for index in [None, *range(step.round)][len(finished_lines(self.run_dir)) :]:
+    def _settle_rounds(self, before: int) -> None:
+        """The rounds before one are finished, or become so from complete parts, up to where the loop ended early."""
+        for index in [None, *range(before)][len(finished_lines(self.run_dir)) :]:
+            if ended_early(self.config, finished_lines(self.run_dir)):
+                return
             self._settle(Step(index, "eval"))
+
+    def _settle_phases(self, step: Step) -> None:
+        """So are the phases of a step's round that come before it."""
         for phase in PHASES[: PHASES.index(step.phase)]:
             self._settle(Step(step.round, phase))
 

@@ -175,10 +175,11 @@ def test_steps_after_an_early_end_are_nothing_to_do(
     for index, accuracy in ((None, 0.9), (0, 0.1)):
         marker = marker_of(folder, index)
         marker.write_text(json.dumps({**json.loads(marker.read_text()), "accuracy": accuracy}))
-    words = ["--step", "round-001/rollout", "--set", "loop.max_accuracy_drop=0.2"]
-    assert run(["loop", "-c", str(folder / "config.yaml"), "-o", str(folder), *words]) == 0
-    assert "round-001/rollout is not needed: held-out accuracy is 0.100" in capsys.readouterr().err
-    assert not (folder / "round-001").exists()
+    for name in ("round-001/rollout", "round-001/filter", "round-001/distill", "round-001/eval", "round-002/rollout"):
+        words = ["--step", name, "--set", "loop.max_accuracy_drop=0.2"]
+        assert run(["loop", "-c", str(folder / "config.yaml"), "-o", str(folder), *words]) == 0
+        assert f"{name} is not needed: held-out accuracy is 0.100" in capsys.readouterr().err
+        assert not (folder / name).parent.exists()
 
 
 # --- too little time --------------------------------------------------------------------------------------------------
