@@ -67,8 +67,17 @@ def held(pids: Sequence[int]) -> Held:
     return Held(memory / 1024, files, threads, processes)
 
 
+def least(samples: Sequence[Held]) -> Held:
+    """The last memory and the smallest counts."""
+    counts = {name: min(getattr(one, name) for one in samples) for name in ("files", "threads", "processes")}
+    return Held(samples[-1].memory_mib, **counts)
+
+
 def soak(folder: Path, rounds: int, *, own_server: bool) -> dict[str, list[Held]]:
-    """What the loop and the server hold at the end of each round, sampled when its record appears."""
+    """What the loop and the server hold in each round: memory at its end, and the fewest files, threads and processes.
+
+    Those come and go with the work, at any moment another number; what leaks is there at every moment.
+    """
     options = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     server = None
     if own_server:
@@ -86,13 +95,16 @@ def soak(folder: Path, rounds: int, *, own_server: bool) -> dict[str, list[Held]
     for index in range(rounds):
         record = folder / "run" / f"round-{index:03d}" / "round.json"
         deadline = time.monotonic() + _HOUR
-        while not record.is_file():
+        seen: dict[str, list[Held]] = {"loop": [], "server": []}
+        while not seen["loop"] or not record.is_file():
             assert time.monotonic() < deadline, f"round {index} does not end"
             assert loop.process.poll() is None, loop.end()[2]
-            time.sleep(0.05)
-        found["loop"].append(held([loop.process.pid] if own_server else loop.descendants()))
-        if server:
-            found["server"].append(held(server.descendants()))
+            seen["loop"].append(held([loop.process.pid] if own_server else loop.descendants()))
+            if server:
+                seen["server"].append(held(server.descendants()))
+            time.sleep(0.2)
+        for who, samples in seen.items():
+            found[who] += [least(samples)] if samples else []
         print(f"round {index:2}: {'; '.join(f'{who} {values[-1]}' for who, values in found.items() if values)}")
     code, _, told = loop.end()
     assert code == 0, told
