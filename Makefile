@@ -23,12 +23,12 @@ test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed
 # Twelve rounds with the real server, and what its processes hold.
 ROUNDS ?= 12
 soak: $(VENV)/.installed $(SGLANG_VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.soak --rounds $(ROUNDS)
+	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.campaigns.soak --rounds $(ROUNDS)
 
 # Kills on the real SLURM, likewise behind docs/reliability.md.
 SLURM_KILLS ?= 40
 slurm-kills: $(VENV)/.installed
-	OMP_NUM_THREADS=1 tests/slurm/run.sh $(BIN)/python -u -m tests.slurm_kills --kills $(SLURM_KILLS) --seed $(SEED)
+	OMP_NUM_THREADS=1 tests/slurm/run.sh $(BIN)/python -u -m tests.campaigns.slurm_kills --kills $(SLURM_KILLS) --seed $(SEED)
 
 # Against the real SLURM, four virtual nodes on this machine, which it installs from Debian's packages: needs root.
 test-slurm: $(VENV)/.installed
@@ -39,17 +39,17 @@ test-slurm: $(VENV)/.installed
 KILLS ?= 20
 SEED ?= 20
 kills: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.kills --kills $(KILLS) --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.campaigns.kills --kills $(KILLS) --seed $(SEED)
 
 # The fuzzing campaign behind docs/reliability.md; `make test` runs a small slice of it as well.
 INPUTS ?= 100000
 fuzz: $(VENV)/.installed
-	$(BIN)/python -u -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+	$(BIN)/python -u -m tests.campaigns.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 # The same for damaged files.
 TRIALS ?= 300
 damage: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.damage --trials $(TRIALS) --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.campaigns.damage --trials $(TRIALS) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

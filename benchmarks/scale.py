@@ -25,20 +25,20 @@ from typing import Any
 from benchmarks import simulated_run as simulated
 from benchmarks.ratios import machine
 from vpgea.cluster.chain import step_states
-from vpgea.config import RunConfig
+from vpgea.config.resolve import load
+from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
-from vpgea.engines.select import EngineLease
+from vpgea.engines.lease import EngineLease
 from vpgea.errors import Stopped
-from vpgea.inspection import open_source, overview, rounds
-from vpgea.loop import Loop
-from vpgea.questions import chunk_questions, fingerprint_questions, part_of
-from vpgea.records import PRIOR, sample_seed
-from vpgea.resolve import load
-from vpgea.rollout import rollout
-from vpgea.rounds import best_round
-from vpgea.runs import PhaseFolder, chunk_paths, content_fingerprint, open_complete
-from vpgea.selection import select
-from vpgea.stopping import StopRequest
+from vpgea.filtering.selection import select
+from vpgea.inspection.folders import open_source, overview, rounds
+from vpgea.phases.loop import Loop
+from vpgea.phases.rollout import rollout
+from vpgea.questions.load import chunk_questions, fingerprint_questions, part_of
+from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, content_fingerprint, open_complete
+from vpgea.runs.rounds import best_round
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import PRIOR, sample_seed
 
 PLACES = 4  # of a round's shards: rollout, measurements, selected, rejected
 STEEPEST = 1.15
@@ -46,7 +46,7 @@ RESUME_S, RESUME_MB = 60.0, 1000.0
 _REPEATS = 3
 _NOISE_S = 0.05  # faster steps have no slope to speak of
 _PROCESSES = multiprocessing.get_context("forkserver")  # each a fork of one that has imported everything and no more
-_PROCESSES.set_forkserver_preload(["benchmarks.simulated_run", "vpgea.inspection", "vpgea.loop"])
+_PROCESSES.set_forkserver_preload(["benchmarks.simulated_run", "vpgea.inspection.folders", "vpgea.phases.loop"])
 _RUN, _PHASE, _FILTER = "run", "phase", "filter"
 
 

@@ -30,20 +30,20 @@ from typing import Any
 import psutil
 
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
-from vpgea.config import RunConfig
+from vpgea.config.resolve import resolve
+from vpgea.config.schema import RunConfig
 from vpgea.engines.base import GenerateRequest, Sampling, ScoreRequest
-from vpgea.engines.select import EngineLease
-from vpgea.engines.sglang import wire
-from vpgea.engines.sglang.endpoints import Endpoint
-from vpgea.engines.sglang.installation import find_python, installed_versions, isolated_environment
-from vpgea.engines.sglang.process import ServerProcess
-from vpgea.questions import load_questions
-from vpgea.records import PRIOR, sample_seed
-from vpgea.resolve import resolve
-from vpgea.rollout import RolloutPlan, rollout
-from vpgea.runs import chunk_paths
-from vpgea.shards import iterate_rows, read_json, write_json
-from vpgea.stopping import StopRequest
+from vpgea.engines.lease import EngineLease
+from vpgea.engines.sglang.server.installation import find_python, installed_versions, isolated_environment
+from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.engines.sglang.traffic import wire
+from vpgea.engines.sglang.traffic.endpoints import Endpoint
+from vpgea.phases.rollout import RolloutPlan, rollout
+from vpgea.questions.load import load_questions
+from vpgea.runs.phase_folder import chunk_paths
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import PRIOR, sample_seed
+from vpgea.storage.shards import iterate_rows, read_json, write_json
 
 TESTBED = Path(__file__).parents[1] / "examples" / "overthinker"
 PEERS = {  # name → options of SGLang's client; the last asks the server for the same as vpgea does
@@ -269,7 +269,7 @@ def _random_llama(folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tests.tiny import make_tokenizer
+    from tests.support.tiny import make_tokenizer
 
     tokenizer = make_tokenizer("r1")
     torch.manual_seed(0)

@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from vpgea import shards
-from vpgea.config import RunConfig, identity_of
-from vpgea.evaluate import GRADED
-from vpgea.questions import Question, chunk_questions
-from vpgea.records import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION, SETS
-from vpgea.resolve import dump_yaml
-from vpgea.rollout import RolloutPlan
-from vpgea.runs import Manifest, PhaseFolder, flat_config
-from vpgea.shards import table_from_rows, write_bytes, write_json, write_table
+from vpgea.config.resolve import dump_yaml
+from vpgea.config.schema import RunConfig, identity_of
+from vpgea.phases.evaluate import GRADED
+from vpgea.phases.rollout import RolloutPlan
+from vpgea.questions.load import Question, chunk_questions
+from vpgea.runs.phase_folder import Manifest, PhaseFolder, flat_config
+from vpgea.storage import shards
+from vpgea.storage.schemas import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION, SETS
+from vpgea.storage.shards import table_from_rows, write_bytes, write_json, write_table
 
 QUESTIONS_PER_CHUNK = 4
 PARTS = 8  # of each phase, as an array of jobs would have

@@ -31,13 +31,13 @@ import numpy as np
 import psutil
 
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
-from vpgea.config import ModelConfig, RunConfig, identity_of
+from vpgea.config.resolve import resolve
+from vpgea.config.schema import ModelConfig, RunConfig, identity_of
 from vpgea.modeling.load import model_fingerprint
 from vpgea.modeling.shape import ModelShape, read_shape
-from vpgea.records import POSTERIOR, SELECTION
-from vpgea.resolve import resolve
-from vpgea.runs import Manifest, PhaseFolder, flat_config
-from vpgea.shards import read_json, table_from_rows, write_json, write_table
+from vpgea.runs.phase_folder import Manifest, PhaseFolder, flat_config
+from vpgea.storage.schemas import POSTERIOR, SELECTION
+from vpgea.storage.shards import read_json, table_from_rows, write_json, write_table
 
 ROOT = Path(__file__).parents[1]
 PEER = Path(__file__).parent / "peers" / "trl_training.py"

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from vpgea.config import RunConfig
-from vpgea.estimate import Estimator, PhaseEstimate, whole_run
-from vpgea.hardware import NAMED
+from vpgea.config.resolve import resolve
+from vpgea.config.schema import RunConfig
+from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
+from vpgea.estimate.hardware import NAMED
 from vpgea.modeling.shape import published_shape
-from vpgea.resolve import resolve
 from vpgea_cli.output import aligned
 
 _QWEN2: dict[str, Any] = {"model_type": "qwen2", "tie_word_embeddings": False, "num_hidden_layers": 28}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests import overthinker, rollouts, tiny
-from vpgea.config import RunConfig
-from vpgea.resolve import resolve
+from tests.support import overthinker, rollouts, tiny
+from vpgea.config.resolve import resolve
+from vpgea.config.schema import RunConfig
 
 TRAIN_STEPS = 100
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from vpgea import hardware
-from vpgea.config import RunConfig, leaves, value_of
-from vpgea.estimate import Estimator, Lengths, Paths, PhaseEstimate, whole_run
-from vpgea.evaluate import as_rollout
+from vpgea.config.schema import RunConfig, leaves, value_of
+from vpgea.config.strict_yaml import scalar
+from vpgea.estimate import hardware
+from vpgea.estimate.estimator import Estimator, Lengths, Paths, PhaseEstimate, whole_run
 from vpgea.modeling.load import load_views, torch_device, torch_dtype
 from vpgea.modeling.shape import read_shape
-from vpgea.questions import Question, load_questions
-from vpgea.records import POSTERIOR, PRIOR, View
-from vpgea.rollout import RolloutPlan, samples_per_question
-from vpgea.rounds import held_out_data, round_questions
-from vpgea.runs import chunk_paths
-from vpgea.shards import read_table
-from vpgea.strict_yaml import scalar
+from vpgea.phases.evaluate import as_rollout
+from vpgea.phases.rollout import RolloutPlan, samples_per_question
+from vpgea.prompts.views import PromptPreview, Views
+from vpgea.questions.load import Question, load_questions
+from vpgea.runs.phase_folder import chunk_paths
+from vpgea.runs.rounds import held_out_data, round_questions
+from vpgea.storage.schemas import POSTERIOR, PRIOR, View
+from vpgea.storage.shards import read_table
 from vpgea.training.batching import micro_batches
 from vpgea.training.data import TrainingPath, TrainingSet
-from vpgea.views import PromptPreview, Views
 from vpgea_cli.output import Output, aligned, duration
 from vpgea_cli.prompt_text import prompt_text
 

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 import vpgea
 from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
-from vpgea.stopping import INTERRUPTED
+from vpgea.runs.stopping import INTERRUPTED
 from vpgea_cli.output import Output, visible
 
 # Each is a module of vpgea_cli.commands with a function or a Typer app named `command`; it is imported when it is

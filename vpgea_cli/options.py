@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vpgea.config.resolve import Resolved, resolve
 from vpgea.errors import UsageError
-from vpgea.resolve import Resolved, resolve
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="Hugging Face id or local folder of the model.")]
 DatasetOption = Annotated[

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpgea.progress import NullProgress, Progress
+from vpgea.runs.progress import NullProgress, Progress
 from vpgea_cli.text import aligned, duration, rate, visible
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vpgea.errors import UsageError
-from vpgea.stopping import StopRequest
+from vpgea.runs.stopping import StopRequest
 from vpgea_cli.options import go_offline
 from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
@@ -34,7 +34,7 @@ def inherited_from(folder: Path, phase: str) -> Inherited:
 
     Without the section about servers: those of the phase before may be gone, or out of reach from this machine.
     """
-    from vpgea.runs import open_complete
+    from vpgea.runs.phase_folder import open_complete
 
     recorded = open_complete(folder, phase).config
     kept = {key: value for key, value in recorded.items() if not key.startswith("sglang.")}

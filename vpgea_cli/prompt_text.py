@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vpgea.views import PromptPreview
+    from vpgea.prompts.views import PromptPreview
 
 
 def prompt_text(prompt: PromptPreview) -> str:

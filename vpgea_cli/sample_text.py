@@ -13,7 +13,7 @@ from vpgea_cli.output import aligned, visible
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from vpgea.sample_detail import SampleDetail, TokenRow
+    from vpgea.inspection.samples import SampleDetail, TokenRow
 
 HEADER = ["position", "id", "part", "weight", "log pi", "log q", "log q - log pi", "token"]
 # From how many nats of log q - log pi on a token takes the colour; the first that fits.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from vpgea.stopping import INTERRUPTED, REQUEUE, StopRequest
+from vpgea.runs.stopping import INTERRUPTED, REQUEUE, StopRequest
 
 TERMINATED = 143
 _SHOW_CURSOR = b"\x1b[?25h\n"

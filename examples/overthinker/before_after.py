@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vpgea.resolve import load
-from vpgea.rounds import best_round, round_dir
-from vpgea.runs import chunk_paths
-from vpgea.shards import iterate_rows
+from vpgea.config.resolve import load
+from vpgea.runs.phase_folder import chunk_paths
+from vpgea.runs.rounds import best_round, round_dir
+from vpgea.storage.shards import iterate_rows
 from vpgea_cli.commands.loop import COLUMNS, row
 from vpgea_cli.text import aligned
 

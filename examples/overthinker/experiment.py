@@ -15,14 +15,14 @@ from typing import Any
 
 from examples.overthinker.chat import END_OF_THINKING
 from examples.overthinker.language import is_sound
-from vpgea.config import RunConfig
-from vpgea.distill import trained_model
-from vpgea.evaluate import evaluate
-from vpgea.loop import Loop
-from vpgea.questions import load_questions
-from vpgea.resolve import resolve
-from vpgea.rounds import best_round, round_dir
-from vpgea.shards import iterate_rows, shard_files
+from vpgea.config.resolve import resolve
+from vpgea.config.schema import RunConfig
+from vpgea.phases.distill import trained_model
+from vpgea.phases.evaluate import evaluate
+from vpgea.phases.loop import Loop
+from vpgea.questions.load import load_questions
+from vpgea.runs.rounds import best_round, round_dir
+from vpgea.storage.shards import iterate_rows, shard_files
 
 HERE = Path(__file__).parent
 CONFIGURATIONS = {"global": HERE / "overthinker.yaml", "local": HERE / "local.yaml"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vpgea.config import RunConfig
-from vpgea.resolve import load
+from vpgea.config.resolve import load
+from vpgea.config.schema import RunConfig
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import damage
-from tests.damage import call, campaign, checksums, make_run
-from tests.loops import essence
+from tests.campaigns import damage
+from tests.campaigns.damage import call, campaign, checksums, make_run
+from tests.support.loops import essence
 from vpgea_cli.main import run
 
 TRIALS = 2 * len(damage.KINDS)

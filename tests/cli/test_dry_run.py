@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
-from tests.finished import circle, small_config
-from vpgea.resolve import dump_yaml
-from vpgea.runs import chunk_paths, part_folders
-from vpgea.shards import iterate_rows, read_json
+from tests.support import tiny
+from tests.support.finished import circle, small_config
+from vpgea.config.resolve import dump_yaml
+from vpgea.runs.phase_folder import chunk_paths, part_folders
+from vpgea.storage.shards import iterate_rows, read_json
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

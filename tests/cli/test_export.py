@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
-from tests.finished import Finished, circle, finished_runs, small_config
-from vpgea.export import export
-from vpgea.resolve import load
-from vpgea.rounds import best_round
-from vpgea.shards import file_checksum, read_json, write_json
+from tests.support import tiny
+from tests.support.finished import Finished, circle, finished_runs, small_config
+from vpgea.config.resolve import load
+from vpgea.phases.export import export
+from vpgea.runs.rounds import best_round
+from vpgea.storage.shards import file_checksum, read_json, write_json
 from vpgea_cli.main import run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.loops import essence, write_config
+from tests.support.loops import essence, write_config
 from vpgea_cli.main import run
 
 Call = Callable[..., Any]
@@ -226,10 +226,10 @@ def test_a_file_in_the_place_of_the_folder(
 # Where a signal strikes in each phase: at which call of what, so that something is done and something is left.
 STRUCK = {
     "rollout": ("vpgea.engines.transformers.TransformersEngine._generate", 2),  # once per chunk
-    "filter": ("vpgea.crossview.CrossView.measure", 2),
-    "distill": ("vpgea.distill.Trainer.train_step", 1),
+    "filter": ("vpgea.filtering.crossview.CrossView.measure", 2),
+    "distill": ("vpgea.phases.distill.Trainer.train_step", 1),
     "eval": ("vpgea.engines.transformers.TransformersEngine.generate", 1),
-    "loop": ("vpgea.distill.Trainer.train_step", 3),
+    "loop": ("vpgea.phases.distill.Trainer.train_step", 3),
 }
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import overthinker, rollouts
-from tests.measured_rows import selection
-from vpgea.filter import filter_rollout
+from tests.support import overthinker, rollouts
+from tests.support.measured_rows import selection
+from vpgea.phases.filter import filter_rollout
 from vpgea_cli.phase import inherited_from
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

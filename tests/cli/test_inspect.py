@@ -14,10 +14,18 @@ from typing import Any
 
 import pytest
 
-from tests.finished import Finished, finished_runs
-from vpgea.evaluate import GRADED
-from vpgea.runs import chunk_paths
-from vpgea.shards import iterate_rows, read_json, read_table, shard_files, sidecar_path, table_from_rows, write_table
+from tests.support.finished import Finished, finished_runs
+from vpgea.phases.evaluate import GRADED
+from vpgea.runs.phase_folder import chunk_paths
+from vpgea.storage.shards import (
+    iterate_rows,
+    read_json,
+    read_table,
+    shard_files,
+    sidecar_path,
+    table_from_rows,
+    write_table,
+)
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

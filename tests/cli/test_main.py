@@ -193,7 +193,7 @@ import subprocess, sys, time, types
 from vpgea_cli import main
 from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
-from vpgea.stopping import StopRequest
+from vpgea.runs.stopping import StopRequest
 
 def command(stubborn: bool = False):
     with install_signal_handlers(StopRequest(), Output().urgent) as stop:

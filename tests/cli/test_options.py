@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.overthinker.before_after import main as before_after
-from tests import overthinker
+from tests.support import overthinker
 from vpgea_cli.main import run
 
 SURFACE = Path(__file__).with_name("surface.txt")

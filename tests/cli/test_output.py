@@ -164,7 +164,7 @@ def test_a_terminal_gets_a_bar_and_a_table_and_no_markup_from_text(
 
 _LIVE = """
 import os, signal, sys, time
-from vpgea.stopping import StopRequest
+from vpgea.runs.stopping import StopRequest
 from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
 output = Output()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.loops import write_config
+from tests.support.loops import write_config
 
 SECRETS = {
     name: f"planted-{number}-7f3c9a51"

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests import rollouts, servers
-from tests.rollouts import rows_of
-from vpgea.config import RunConfig
+from tests.support import rollouts, servers
+from tests.support.rollouts import rows_of
+from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Completion, GenerateRequest, Sampling, ScoreRequest
-from vpgea.engines.sglang.engine import SglangEngine
-from vpgea.engines.sglang.process import ServerProcess
+from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.engines.sglang.traffic.engine import SglangEngine
 from vpgea.engines.transformers import TransformersEngine
 from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model
-from vpgea.stopping import StopRequest
+from vpgea.runs.stopping import StopRequest
 
 pytestmark = pytest.mark.sglang
 CLOSE = 1e-4  # float32 on a CPU

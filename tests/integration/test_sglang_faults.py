@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import overthinker, rollouts, servers
-from tests.rollouts import committed, rows_of
-from tests.servers import Command, until
-from vpgea.engines.sglang.process import ServerProcess
-from vpgea.runs import chunk_paths
+from tests.support import overthinker, rollouts, servers
+from tests.support.rollouts import committed, rows_of
+from tests.support.servers import Command, until
+from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.runs.phase_folder import chunk_paths
 
 pytestmark = pytest.mark.sglang
 LONG = {"data.limit": 160, "rollout.questions_per_chunk": 8}  # some 20 s of sampling
@@ -99,7 +99,7 @@ def test_a_server_killed_during_scoring_loses_nothing(undisturbed: Path, tmp_pat
 
 
 def _selection(folder: Path) -> list[dict[str, object]]:
-    from vpgea.shards import iterate_rows
+    from vpgea.storage.shards import iterate_rows
 
     return list(iterate_rows(sorted((folder / "rejected").glob("*.arrow"))))
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests import overthinker, servers
-from tests.servers import Command, until
-from vpgea.engines.sglang.process import ServerProcess
+from tests.support import overthinker, servers
+from tests.support.servers import Command, until
+from vpgea.engines.sglang.server.process import ServerProcess
 
 pytestmark = pytest.mark.sglang
 SMALL = {

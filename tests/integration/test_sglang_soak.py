@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import Held, grown_in, growth, soak
+from tests.campaigns.soak import Held, grown_in, growth, soak
 
 pytestmark = pytest.mark.sglang
 

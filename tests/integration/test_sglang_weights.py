@@ -18,20 +18,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests import overthinker, rollouts, servers, tiny
-from tests.whole_logits import next_token_logits
-from vpgea.config import DistillConfig, LoraConfig, ModelConfig
-from vpgea.engines.sglang.adapters import loaded_adapters
-from vpgea.engines.sglang.client import Refused, ServerClient, Unreachable, open_session
-from vpgea.engines.sglang.command import free_port
-from vpgea.engines.sglang.endpoints import Endpoint
-from vpgea.engines.sglang.process import ServerProcess
-from vpgea.engines.sglang.weights import Evidence, canary_difference, establish, require_follows
-from vpgea.engines.sglang.wire import Served
+from tests.support import overthinker, rollouts, servers, tiny
+from tests.support.whole_logits import next_token_logits
+from vpgea.config.schema import DistillConfig, LoraConfig, ModelConfig
+from vpgea.engines.sglang.server.command import free_port
+from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.engines.sglang.traffic.client import Refused, ServerClient, Unreachable, open_session
+from vpgea.engines.sglang.traffic.endpoints import Endpoint
+from vpgea.engines.sglang.traffic.wire import Served
+from vpgea.engines.sglang.weights.adapters import loaded_adapters
+from vpgea.engines.sglang.weights.establish import Evidence, canary_difference, establish, require_follows
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.checkpoint_files import write_checksums
 from vpgea.modeling.load import load_model, model_fingerprint
 from vpgea.modeling.logprobs import token_logprobs
+from vpgea.modeling.weight_files import write_checksums
 
 pytestmark = pytest.mark.sglang
 BASE = overthinker.ROOT / "base-global"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import (
+from tests.campaigns.slurm_kills import kill
+from tests.support.cluster import (
     ROOT,
     ClusterRun,
     cluster,
@@ -25,8 +26,7 @@ from tests.cluster import (
     write_config,
     write_site,
 )
-from tests.servers import until
-from tests.slurm_kills import kill
+from tests.support.servers import until
 from vpgea.cluster import queue
 from vpgea.cluster.chain import job_prefix
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import overthinker
-from tests.cluster import cluster, sbatch, vpgea, wait_for, write_config
-from tests.servers import until
+from tests.support import overthinker
+from tests.support.cluster import cluster, sbatch, vpgea, wait_for, write_config
+from tests.support.servers import until
 from vpgea.cluster import queue
 from vpgea.cluster.chain import job_prefix
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import (
+from tests.support.cluster import (
     PARTS,
     ClusterRun,
     cluster,
@@ -24,8 +24,8 @@ from tests.cluster import (
     write_config,
     write_site,
 )
-from tests.loops import sample_keys
-from tests.servers import until
+from tests.support.loops import sample_keys
+from tests.support.servers import until
 from vpgea.cluster import queue
 from vpgea.cluster.chain import job_prefix
 

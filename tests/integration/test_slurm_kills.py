@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import slurm_kills
-from tests.cluster import cluster
+from tests.campaigns import slurm_kills
+from tests.support.cluster import cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
 __all__ = ["cluster"]

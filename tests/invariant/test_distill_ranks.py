@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import tiny
-from tests.ranks import run_ranks, start_ranks
-from tests.selection_rows import distill_config, sample_rows, write_selection
-from vpgea.config import RunConfig
-from vpgea.resolve import dump_yaml
+from tests.support import tiny
+from tests.support.ranks import run_ranks, start_ranks
+from tests.support.selection_rows import distill_config, sample_rows, write_selection
+from vpgea.config.resolve import dump_yaml
+from vpgea.config.schema import RunConfig
 
 # name → configuration of distill. Together they hold every term, both kinds of training and both ways of many ranks.
 CASES: dict[str, dict[str, Any]] = {

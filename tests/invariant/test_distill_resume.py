@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
-from tests.selection_rows import distill_config, sample_rows, write_selection
-from vpgea.config import RunConfig
-from vpgea.distill import distill
+from tests.support import tiny
+from tests.support.selection_rows import distill_config, sample_rows, write_selection
+from vpgea.config.schema import RunConfig
 from vpgea.errors import Stopped
-from vpgea.stopping import StopRequest
+from vpgea.phases.distill import distill
+from vpgea.runs.stopping import StopRequest
 
 STEPS = 6  # three questions, one a step, two epochs
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.invariant.test_distill_resume import configuration
-from vpgea import distill as phase
+from vpgea.phases import distill as phase
 from vpgea.training import checkpoint
 
 model, source, output, train, place = sys.argv[1:]

@@ -1,10 +1,10 @@
-"""A small slice of the fuzzing campaign; the full one is `python -m tests.fuzz`."""
+"""A small slice of the fuzzing campaign; the full one is `python -m tests.campaigns.fuzz`."""
 
 from __future__ import annotations
 
 import random
 
-from tests.fuzz.campaign import TARGETS, campaign
+from tests.campaigns.fuzz.campaign import TARGETS, campaign
 
 INPUTS = 3000
 

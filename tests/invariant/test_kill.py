@@ -1,12 +1,12 @@
-"""`kill -9` at random moments of a loop, resumed each time; the full campaign is `python -m tests.kills`."""
+"""`kill -9` at random moments of a loop, resumed each time; the full campaign is `python -m tests.campaigns.kills`."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
 
-from tests.kills import campaign
-from tests.loops import write_config
+from tests.campaigns.kills import campaign
+from tests.support.loops import write_config
 
 KILLS = 4
 

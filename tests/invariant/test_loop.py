@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests import tiny
-from tests.loops import essence, metrics, sample_keys, write_config
-from vpgea.resolve import resolve
-from vpgea.rounds import length_price
-from vpgea.runs import Manifest
-from vpgea.shards import read_json
+from tests.support import tiny
+from tests.support.loops import essence, metrics, sample_keys, write_config
+from vpgea.config.resolve import resolve
+from vpgea.runs.phase_folder import Manifest
+from vpgea.runs.rounds import length_price
+from vpgea.storage.shards import read_json
 from vpgea_cli.main import run
 
 Stamps = dict[str, int]

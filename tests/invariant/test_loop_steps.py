@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.loops import essence, write_config
-from vpgea.loop import Loop
-from vpgea.resolve import load
-from vpgea.rounds import all_steps, marker_of
-from vpgea.stopping import StopRequest
+from tests.support.loops import essence, write_config
+from vpgea.config.resolve import load
+from vpgea.phases.loop import Loop
+from vpgea.runs.rounds import all_steps, marker_of
+from vpgea.runs.stopping import StopRequest
 from vpgea_cli.main import run
 
 PARTS = 2

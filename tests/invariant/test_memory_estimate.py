@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.training import draw_samples, make_model, write_selection
-from vpgea.resolve import dump_yaml, resolve
+from vpgea.config.resolve import dump_yaml, resolve
 
 _RUN = """
 import sys

@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import tiny
-from tests.rollouts import bytes_of, committed, rows_of, run
-from vpgea.config import RunConfig
+from tests.support import tiny
+from tests.support.rollouts import bytes_of, committed, rows_of, run
+from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
-from vpgea.engines.select import EngineLease
+from vpgea.engines.lease import EngineLease
 from vpgea.errors import Stopped, UsageError
-from vpgea.progress import NullProgress
-from vpgea.records import POSTERIOR, PRIOR, sample_seed
-from vpgea.runs import chunk_paths, content_fingerprint, open_complete, part_folders
-from vpgea.shards import shard_files
-from vpgea.stopping import StopRequest
+from vpgea.runs.phase_folder import chunk_paths, content_fingerprint, open_complete, part_folders
+from vpgea.runs.progress import NullProgress
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import POSTERIOR, PRIOR, sample_seed
+from vpgea.storage.shards import shard_files
 
 ROOT = Path(__file__).parents[2]
 KEY = ("question_id", "view", "sample_index")

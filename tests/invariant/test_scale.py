@@ -18,8 +18,8 @@ import pytest
 
 from benchmarks import simulated_run as simulated
 from benchmarks.scale import STEPS, Step
-from vpgea import shards
-from vpgea.runs import PhaseFolder, chunk_paths
+from vpgea.runs.phase_folder import PhaseFolder, chunk_paths
+from vpgea.storage import shards
 
 ROUNDS = 4
 CHUNKS = (16, 32, 64)  # per folder; a round has four with shards: 64, 128 and 256 shards

@@ -15,11 +15,11 @@ from pathlib import Path
 from vpgea.cluster import queue, scripts
 from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
-from vpgea.config import RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.rounds import Step, all_steps, last_file, marker_of
-from vpgea.runs import part_folders, shard_of
-from vpgea.shards import committed
+from vpgea.runs.phase_folder import part_folders, shard_of
+from vpgea.runs.rounds import Step, all_steps, last_file, marker_of
+from vpgea.storage.shards import committed
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from vpgea.cluster.chain import (
 )
 from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
-from vpgea.config import RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.loop import Loop
 from vpgea.modeling.load import model_folder
-from vpgea.progress import NullReporter, Reporter
-from vpgea.rounds import ended_early, finished_lines
-from vpgea.stopping import StopRequest
+from vpgea.phases.loop import Loop
+from vpgea.runs.progress import NullReporter, Reporter
+from vpgea.runs.rounds import ended_early, finished_lines
+from vpgea.runs.stopping import StopRequest
 
 
 @dataclass(frozen=True)

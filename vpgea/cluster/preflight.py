@@ -8,13 +8,13 @@ import socket
 from pathlib import Path
 from uuid import uuid4
 
-from vpgea.config import RunConfig
-from vpgea.engines.select import engine_kind
+from vpgea.config.schema import RunConfig
+from vpgea.engines.lease import engine_kind
 from vpgea.errors import UsageError
-from vpgea.loop import Loop
-from vpgea.rollout import RolloutPlan
-from vpgea.rounds import round_questions
-from vpgea.shards import write_bytes
+from vpgea.phases.loop import Loop
+from vpgea.phases.rollout import RolloutPlan
+from vpgea.runs.rounds import round_questions
+from vpgea.storage.shards import write_bytes
 
 Row = tuple[str, str]
 
@@ -109,6 +109,6 @@ def _engine(config: RunConfig) -> str:
     kind = engine_kind(config)
     if kind != "sglang" or config.sglang.server_url:
         return kind
-    from vpgea.engines.sglang.installation import find_python
+    from vpgea.engines.sglang.server.installation import find_python
 
     return f"sglang, {find_python(config.sglang)}"

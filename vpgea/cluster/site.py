@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from vpgea import strict_yaml
-from vpgea.config import Section
+from vpgea.config import strict_yaml
+from vpgea.config.schema import Section
 from vpgea.errors import UsageError
 
 _TIME = r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d\d?|\d+-\d\d?:\d\d|\d+-\d\d?:\d\d:\d\d"  # as sbatch --time reads it

@@ -12,10 +12,10 @@ from typing import Any
 from vpgea.cluster import queue, scripts
 from vpgea.cluster.chain import StepState, job_name, job_prefix, step_states
 from vpgea.cluster.queue import Job
-from vpgea.config import RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.errors import VpgeaError
-from vpgea.rounds import ended_early, finished_lines, marker_of
-from vpgea.shards import read_json
+from vpgea.runs.rounds import ended_early, finished_lines, marker_of
+from vpgea.storage.shards import read_json
 
 _LOG_NAME = re.compile(r"(?P<name>vpgea-.+)-(?P<job>\d+)(?:_(?P<part>\d+))?\.out")
 _EXIT = re.compile(rb"^vpgea: (\S+) exit (\d+)$", re.MULTILINE)

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpgea.config import ModelConfig, RunConfig
+from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.checkpoint_files import CHECKSUMS, verify_checksums
-from vpgea.shards import read_json
+from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
+from vpgea.storage.shards import read_json
 
 if TYPE_CHECKING:
     import torch
 
-    from vpgea.views import Views
+    from vpgea.prompts.views import Views
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -131,7 +131,7 @@ def vocabulary_size(config: ModelConfig) -> int:
 
 def load_views(config: RunConfig) -> Views:
     """The run's two views, with the model's tokenizer."""
-    from vpgea.views import Views
+    from vpgea.prompts.views import Views
 
     tokenizer = load_tokenizer(config.model)
     return Views(tokenizer, config.views, eos_ids(config.model, tokenizer))

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from vpgea.config import LoraConfig, ModelConfig
+from vpgea.config.schema import LoraConfig, ModelConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.load import model_folder
 

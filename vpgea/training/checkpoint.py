@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
-from vpgea.shards import file_checksum, read_json, write_json
+from vpgea.storage.shards import file_checksum, read_json, write_json
 from vpgea.training.ranks import Ranks
 
 _KEEP = 2

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vpgea.config import DistillConfig
+from vpgea.config.schema import DistillConfig
 from vpgea.errors import UsageError
 from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
-from vpgea.records import POSTERIOR, PRIOR, SETS, TEACHER_SHARD
-from vpgea.runs import chunk_paths
-from vpgea.shards import damaged, iterate_rows, read_table, shard_files
+from vpgea.runs.phase_folder import chunk_paths
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SETS, TEACHER_SHARD
+from vpgea.storage.shards import damaged, iterate_rows, read_table, shard_files
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]

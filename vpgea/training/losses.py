@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vpgea.config import DistillConfig
+from vpgea.config.schema import DistillConfig
 from vpgea.modeling.head import chunked_sum
 from vpgea.modeling.logprobs import log_softmax, upcast
 from vpgea.modeling.policy import Policy

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vpgea.config import ModelConfig, RunConfig
+from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import QualityGateError
-from vpgea.modeling.checkpoint_files import write_checksums
 from vpgea.modeling.load import load_model, model_folder
 from vpgea.modeling.policy import completion_logprobs
-from vpgea.shards import write_json
+from vpgea.modeling.weight_files import write_checksums
+from vpgea.storage.shards import write_json
 from vpgea.training.checkpoint import publish_folder
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vpgea.config import ModelConfig, RunConfig
+from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model, torch_device, torch_dtype
 from vpgea.modeling.packing import ATTENTION
 from vpgea.modeling.policy import BASE, Policy, checked_policy
-from vpgea.shards import read_json, write_json
+from vpgea.storage.shards import read_json, write_json
 from vpgea.training.checkpoint import full_state
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks

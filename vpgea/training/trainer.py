@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vpgea.config import DistillConfig, RunConfig
+from vpgea.config.schema import DistillConfig, RunConfig
 from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
-from vpgea.progress import Progress
-from vpgea.runs import PhaseFolder
-from vpgea.shards import file_checksum, write_bytes
-from vpgea.stopping import StopRequest
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.progress import Progress
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.shards import file_checksum, write_bytes
 from vpgea.training.batching import micro_batches
 from vpgea.training.checkpoint import load_checkpoint, save_checkpoint
 from vpgea.training.data import Step, TrainingPath, TrainingSet

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vpgea.config import RunConfig, value_of
+from vpgea.config.resolve import Resolved, dump_yaml
+from vpgea.config.schema import RunConfig, value_of
+from vpgea.config.strict_yaml import scalar
 from vpgea.errors import UsageError
-from vpgea.resolve import Resolved, dump_yaml
-from vpgea.strict_yaml import scalar
 from vpgea_cli.options import (
     ConfigOption,
     DatasetOption,
@@ -29,7 +29,7 @@ from vpgea_cli.output import Output, aligned
 from vpgea_cli.prompt_text import prompt_text
 
 if TYPE_CHECKING:
-    from vpgea.views import PromptPreview
+    from vpgea.prompts.views import PromptPreview
 
 command = typer.Typer(help="Write, show and check a configuration.")
 
@@ -110,7 +110,7 @@ def _values(resolved: Resolved) -> list[tuple[str, Any, str]]:
 
 
 def _previews(config: RunConfig, offline: bool) -> Sequence[PromptPreview]:
-    from vpgea.questions import load_questions
-    from vpgea.views import preview
+    from vpgea.prompts.views import preview
+    from vpgea.questions.load import load_questions
 
     return preview(config, load_questions(config.data, offline=offline).questions, count=2)

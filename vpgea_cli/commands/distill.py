@@ -106,7 +106,7 @@ def command(
             show_distill(resolved.config, data, output)
             return
         target = required(output_dir)
-        from vpgea.distill import distill, warnings_of
+        from vpgea.phases.distill import distill, warnings_of
 
         with with_ranks(output) as ranks:
             if ranks.is_first and (too_large := training_memory_warning(resolved.config, data)):

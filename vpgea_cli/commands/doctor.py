@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import vpgea
-from vpgea.config import SglangConfig
-from vpgea.engines.sglang.installation import doctor_rows
+from vpgea.config.schema import SglangConfig
+from vpgea.engines.sglang.server.installation import doctor_rows
 from vpgea.errors import UsageError, VpgeaError
 from vpgea_cli.options import JsonOption, QuietOption
 from vpgea_cli.output import Output
 from vpgea_cli.phase import running
 
 if TYPE_CHECKING:
-    from vpgea.phase_integrity import Finding, Report
+    from vpgea.inspection.verify_phase import Finding, Report
 
 _GIB = 2**30
 _LISTED = 3  # damages that an error names; the table has all
@@ -86,7 +86,7 @@ def _folder(folder: Path, output: Output, *, repair: bool) -> None:
 
 
 def _verified(folder: Path, output: Output) -> Report:
-    from vpgea.integrity import shard_count, verify
+    from vpgea.inspection.verify import shard_count, verify
 
     with output.progress(shard_count(folder) if folder.is_dir() else 0, "verify: shards") as progress:
         report = verify(folder, progress)
@@ -97,8 +97,8 @@ def _verified(folder: Path, output: Output) -> Report:
 
 
 def _repair(folder: Path, findings: list[Finding], output: Output) -> None:
-    from vpgea.integrity import is_finished, is_run, set_aside
-    from vpgea.remake import phase_manifest, remake_phase, remake_run
+    from vpgea.inspection.verify import is_finished, is_run, set_aside
+    from vpgea.phases.repair import phase_manifest, remake_phase, remake_run
 
     with running(output, offline=False) as stop:
         manifest = None if is_run(folder) else phase_manifest(folder)  # before a manifest is set aside

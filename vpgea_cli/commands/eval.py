@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vpgea.config import DataConfig
-from vpgea.evalsets import find_evalset, load_evalset
-from vpgea.questions import LoadedQuestions
+from vpgea.config.schema import DataConfig
+from vpgea.questions.benchmarks import find_evalset, load_evalset
+from vpgea.questions.load import LoadedQuestions
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
@@ -91,8 +91,8 @@ def command(
     )
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
-        from vpgea.evaluate import evaluate
-        from vpgea.questions import parse_shard
+        from vpgea.phases.evaluate import evaluate
+        from vpgea.questions.load import parse_shard
 
         target = required(output_dir)
         loaded = _load(resolved.config.data, evalset, offline=offline)
@@ -117,7 +117,7 @@ def command(
 
 
 def _load(data: DataConfig, evalset: str | None, *, offline: bool) -> LoadedQuestions:
-    from vpgea.questions import load_questions
+    from vpgea.questions.load import load_questions
 
     if evalset is None:
         return load_questions(data, offline=offline)

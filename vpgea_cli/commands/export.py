@@ -41,7 +41,7 @@ def command(
     output = Output(quiet=quiet, as_json=as_json)
     target = required(output_dir)
     go_offline(offline)
-    from vpgea.export import export
+    from vpgea.phases.export import export
 
     record = export(
         source, target, round_name=round_name, merge=merge, base=model, overwrite=overwrite, say=output.info

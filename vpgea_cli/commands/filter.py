@@ -78,9 +78,9 @@ def command(
             sets=sets,
             inherited=inherited_from(rollout_dir, "rollout"),
         )
-        from vpgea.filter import filter_rollout
-        from vpgea.questions import parse_shard
-        from vpgea.runs import chunk_paths
+        from vpgea.phases.filter import filter_rollout
+        from vpgea.questions.load import parse_shard
+        from vpgea.runs.phase_folder import chunk_paths
 
         if dry_run:
             from vpgea_cli.dry_run import show_filter

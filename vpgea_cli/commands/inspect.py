@@ -35,7 +35,7 @@ def command(
 ) -> None:
     """Show what a folder or shard holds: its origin, its rows, its statistics, or one sample token by token."""
     go_offline(True)  # to look at something must not download a model
-    from vpgea import inspection
+    from vpgea.inspection import folders as inspection
 
     output = Output(as_json=as_json)
     if sample is not None:
@@ -65,8 +65,8 @@ def command(
 
 
 def _show_sample(path: Path, name: str, output: Output) -> None:
-    from vpgea.inspection import open_source
-    from vpgea.sample_detail import parse_key, sample_detail
+    from vpgea.inspection.folders import open_source
+    from vpgea.inspection.samples import parse_key, sample_detail
     from vpgea_cli import sample_text
 
     key = parse_key(name)

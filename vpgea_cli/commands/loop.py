@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vpgea.config import RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.stopping import StopRequest
+from vpgea.runs.stopping import StopRequest
 from vpgea_cli.commands.slurm import SiteOption, show_launched
 from vpgea_cli.options import (
     ConfigOption,
@@ -138,8 +138,8 @@ def command(
         if step is not None:
             _one_step(resolved.config, target, step, shard, offline=offline, output=output, stop=stop)
             return
-        from vpgea.loop import Loop
-        from vpgea.rounds import best_round
+        from vpgea.phases.loop import Loop
+        from vpgea.runs.rounds import best_round
 
         loop = Loop.open(
             resolved.config,
@@ -173,9 +173,9 @@ def _require_fitting(step: str | None, shard: str, launcher: Launcher, site: Pat
 def _one_step(
     config: RunConfig, target: Path, step: str, shard: str, *, offline: bool, output: Output, stop: StopRequest
 ) -> None:
-    from vpgea.loop import Loop
-    from vpgea.questions import parse_shard
-    from vpgea.rounds import Step
+    from vpgea.phases.loop import Loop
+    from vpgea.questions.load import parse_shard
+    from vpgea.runs.rounds import Step
 
     wanted = Step.parse(step)
     if wanted.phase == "distill" and shard != "0/1":

@@ -80,8 +80,8 @@ def command(
     )
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
-        from vpgea.questions import load_questions, parse_shard
-        from vpgea.rollout import RolloutPlan, rollout
+        from vpgea.phases.rollout import RolloutPlan, rollout
+        from vpgea.questions.load import load_questions, parse_shard
 
         target = None if dry_run else required(output_dir)
         loaded = load_questions(resolved.config.data, offline=offline)

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from vpgea.errors import Stopped, UsageError
-from vpgea.stopping import StopRequest
+from vpgea.runs.stopping import StopRequest
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
@@ -70,8 +70,8 @@ def command(
     )
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
-        from vpgea.engines.sglang.endpoints import is_loopback
-        from vpgea.engines.sglang.process import ServerProcess
+        from vpgea.engines.sglang.server.process import ServerProcess
+        from vpgea.engines.sglang.traffic.endpoints import is_loopback
 
         folder = required(output_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vpgea.config import RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
 from vpgea_cli.options import (
     ConfigOption,

@@ -1,0 +1,32 @@
+"""Rollouts of the tiny model, for tests that draw or read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vpgea.config.schema import RunConfig
+from vpgea.phases.rollout import RolloutPlan, rollout
+from vpgea.questions.load import load_questions
+from vpgea.runs.phase_folder import Shard, chunk_paths
+from vpgea.storage.shards import iterate_rows
+
+
+def plan_of(config: RunConfig, *, shard: Shard = (0, 1), round_index: int = 0) -> RolloutPlan:
+    return RolloutPlan.make(config, load_questions(config.data).questions, shard=shard, round_index=round_index)
+
+
+def run(config: RunConfig, folder: Path, *, shard: Shard = (0, 1), **options: Any) -> dict[str, Any]:
+    return rollout(plan_of(config, shard=shard), folder, **options)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return list(iterate_rows(chunk_paths(folder)))
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in chunk_paths(folder)}
+
+
+def committed(folder: Path) -> int:
+    return len(list(folder.glob("parts/*/chunk-*.arrow")))

@@ -1,0 +1,87 @@
+"""The recipes resolve, fit the card that they name, and hold the table that is computed from them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from vpgea.config.resolve import dump_yaml, loads, resolve
+from vpgea.config.schema import RunConfig, leaves
+from vpgea.estimate.hardware import NAMED
+
+ROOT = Path(__file__).parents[3]
+RECIPES = {"r1-distill-1.5b": 1_777_088_000, "r1-distill-7b": 7_615_616_512}  # parameters as published
+
+OTHER_FILES = ("template.yaml", "site.yaml")  # prompts and clusters; their own tests read them
+CONFIGURATIONS = [path for path in sorted(ROOT.glob("examples/**/*.yaml")) if path.name not in OTHER_FILES]
+
+
+@pytest.fixture(scope="module")
+def recipe_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("recipe_table", ROOT / "examples" / "recipe_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["recipe_table"] = module  # its dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
+def recipe(name: str) -> RunConfig:
+    return resolve(file=ROOT / "examples" / f"{name}.yaml").config
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.name))
+def test_every_shipped_configuration_resolves(path: Path) -> None:
+    resolved = resolve(file=path)
+    given = [key for key, origin in resolved.origins.items() if origin.startswith(str(path))]
+    assert len(given) > 10
+    assert loads(dump_yaml(resolved.config)) == resolved.config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dimensions_give_the_published_number_of_parameters(recipe_table: ModuleType, name: str) -> None:
+    from vpgea.modeling.shape import published_shape
+
+    fields = recipe_table.DIMENSIONS[recipe(name).model.path]
+    shape = published_shape(fields, dtype_bytes=2)
+    assert shape.parameters == RECIPES[name]
+    assert shape.stored_bytes == 2 * RECIPES[name]
+    assert shape.kv_bytes_per_token(2) == 2 * 28 * fields["num_key_value_heads"] * 128 * 2
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_tables_in_the_recipe_and_the_docs_are_the_computed_ones(recipe_table: ModuleType, name: str) -> None:
+    lines = recipe_table.table(recipe(name))
+    comments = (ROOT / "examples" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert [f"#   {line}" for line in lines] == [
+        line for line in comments if line.startswith("#   ") and "vpgea loop" not in line
+    ]
+    assert "\n".join(f"    {line}" for line in lines) in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_phase_fits_the_card_with_room_for_fragments(recipe_table: ModuleType, name: str) -> None:
+    for phase in recipe_table.estimates(recipe(name), recipe_table.Assumed(), "1x A100 80GB"):
+        assert phase.peak_memory < 0.85 * NAMED["1x A100 80GB"].memory_bytes, phase.phase
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_train_at_temperature_one_and_measure_as_the_model_card_says(name: str) -> None:
+    config = recipe(name)
+    assert (config.rollout.temperature, config.rollout.top_p, config.rollout.top_k) == (1.0, 1.0, 0)
+    assert (config.eval.temperature, config.eval.top_p) == (0.6, 0.95)
+    assert config.model.dtype == "bfloat16"
+    thresholds = (config.filter.answerability, config.filter.derivation)
+    assert [(check.enabled, check.threshold) for check in thresholds] == [(True, 0.875), (True, 0.5)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_choice_of_a_recipe_is_a_known_key_once(name: str) -> None:
+    origins = resolve(file=ROOT / "examples" / f"{name}.yaml").origins
+    assert set(origins) == {key for key, _ in leaves()}
+    assert sum(origin != "default" for origin in origins.values()) >= 30

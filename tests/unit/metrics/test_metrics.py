@@ -1,0 +1,296 @@
+"""Scores against the formulas written out, and intervals against simulation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+
+from vpgea.metrics.scores import (
+    Estimate,
+    SampleTable,
+    aes,
+    e3_score,
+    evaluate,
+    majority_share,
+    mean_e3,
+    ock_score,
+    pass_at_k,
+    smoothed,
+)
+
+
+def score(a: float, t: float, a0: float, t0: float, n: int = 100) -> float:
+    return float(e3_score(a, t, a0, t0, samples=n, base_samples=n))
+
+
+def value(found: Estimate) -> float:
+    assert found.value is not None
+    return found.value
+
+
+def bounds(found: Estimate) -> tuple[float, float]:
+    assert found.low is not None
+    assert found.high is not None
+    return found.low, found.high
+
+
+def table(seed: int, questions: int = 40, k: int = 4, spread: float = 2.0, tokens: int = 100) -> SampleTable:
+    """Questions of different difficulty; samples of a question agree more than those of two questions."""
+    rng = np.random.default_rng(seed)
+    chance = 1 / (1 + np.exp(-spread * rng.standard_normal(questions)))
+    question = np.repeat(np.arange(questions), k)
+    correct = (rng.random(question.size) < chance[question]).astype(float)
+    return SampleTable(question, correct, rng.integers(1, 2 * tokens, question.size), rng.random(question.size) < 0.1)
+
+
+def test_e3_score_of_a_hand_made_case() -> None:
+    r_acc, r_tok = (0.8 / 0.2) / (0.5 / 0.5), 400 / 100
+    assert score(0.8, 100, 0.5, 400) == pytest.approx(1 / (0.5 / r_acc + 0.5 / r_tok))
+    assert score(0.8, 100, 0.5, 400) == pytest.approx(4)
+    assert score(0.37, 123, 0.37, 123) == pytest.approx(1)
+    assert score(0.5, 200, 0.5, 400) == pytest.approx(1 / (0.5 + 0.25))
+
+
+def test_e3_score_rises_with_accuracy_and_falls_with_tokens() -> None:
+    accuracies = [score(a, 100, 0.6, 100) for a in (0, 0.2, 0.6, 0.9, 1)]
+    assert accuracies == sorted(accuracies)
+    assert score(0.6, 90, 0.6, 100) > 1 > score(0.6, 110, 0.6, 100)
+
+
+def test_e3_boundary_rule() -> None:
+    full = (10 + 0.5) / 11
+    assert smoothed(1.0, 10) == pytest.approx(full)
+    assert smoothed(0.3, 10) == pytest.approx(3.5 / 11)
+    assert score(1.0, 50, 0.5, 100, n=10) == pytest.approx(score(full, 50, 0.5, 100))
+    assert score(0.5, 50, 0.0, 100, n=10) == pytest.approx(score(0.5, 50, 0.5 / 11, 100))
+    assert score(0.3, 50, 0.4, 100, n=10) == pytest.approx(score(0.3, 50, 0.4, 100, n=999))  # untouched inside
+    found = e3_score(0.3, 50, 0.4, 100, samples=10, base_samples=20, smooth=True)
+    assert float(found) == pytest.approx(score(3.5 / 11, 50, 8.5 / 21, 100))
+    assert math.isfinite(score(1, 50, 1, 100, n=1))
+
+
+def test_aes_and_ock_score() -> None:
+    assert aes(0.6, 75, 0.5, 100) == pytest.approx(0.25 + 3 * 0.2)
+    assert aes(0.4, 75, 0.5, 100) == pytest.approx(0.25 - 5 * 0.2)
+    assert np.isnan(aes(0.4, 75, 0.0, 100))
+    assert ock_score(0.7, 5000) == pytest.approx(70 - 10 * math.log(1.5))
+
+
+def test_pass_at_k_counts_subsets() -> None:
+    n = 6
+    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+        subsets = list(itertools.combinations(range(n), k))
+        hit = sum(any(member < c for member in subset) for subset in subsets)
+        assert pass_at_k(n, c, k) == pytest.approx(hit / len(subsets), abs=1e-12)
+    np.testing.assert_array_equal(np.isnan(pass_at_k([1, 2, 3], [1, 0, 0], 3)), [True, True, False])
+
+
+def test_majority_vote() -> None:
+    ones = np.array([1.0, 1, 0, 0, 0])
+    assert majority_share(ones, ["7", "7", "3", "4", None]) == 1
+    assert majority_share(ones, ["7", "7", "3", "3", None]) == 0.5  # a tie, broken at random
+    assert majority_share(ones, ["7", "7", "3", "3", "3"]) == 0
+    assert majority_share(np.zeros(2), [None, None]) == 0
+
+
+def test_figures_of_a_small_table() -> None:
+    found = evaluate(
+        SampleTable(
+            question=[3, 3, 8, 8],
+            correct=[True, False, True, True],
+            tokens=[10, 30, 20, 40],
+            truncated=[0, 1, 0, 0],
+            answers=["1", "2", "5", "5"],
+            first_correct=[5, np.nan, 20, np.nan],
+        ),
+        draws=100,
+    )
+    assert {name: estimate.value for name, estimate in found.items()} == {
+        "accuracy": 0.75,
+        "tokens": 25,
+        "truncation_rate": 0.25,
+        "token_efficiency": 0.75 / 25,
+        "ock_score": pytest.approx(75 - 10 * math.log(25 / 10_000 + 1)),
+        "mean@2": 0.75,
+        "pass@2": 1,
+        "maj@2": 0.75,
+        "outcome_efficiency": (0.5 + 0 + 1) / 3,  # the correct sample of unknown place leaves the mean
+        "outcome_efficiency_correct": 0.75,
+    }
+    assert found["accuracy"].n == 4
+    assert found["pass@2"].n == 2
+    assert found["outcome_efficiency"].n == 3
+    assert found["outcome_efficiency_correct"].n == 2
+    json.dumps({name: estimate.as_dict() for name, estimate in found.items()}, allow_nan=False)
+
+
+def test_comparison_with_a_baseline() -> None:
+    run, base = table(0), table(1, tokens=200)
+    found = evaluate(run, base, draws=200)
+    a, a0, t, t0 = (float(np.mean(np.asarray(c))) for c in (run.correct, base.correct, run.tokens, base.tokens))
+    assert value(found["e3"]) == pytest.approx(score(a, t, a0, t0))
+    assert value(found["aes"]) == pytest.approx(float(aes(a, t, a0, t0)))
+    assert value(found["accuracy_gain"]) == pytest.approx(a - a0)
+    assert value(found["token_saving"]) == pytest.approx((t0 - t) / t0)
+    for estimate in found.values():
+        low, high = bounds(estimate)
+        assert low <= value(estimate) <= high
+
+
+def test_invalid_rows_leave_every_figure() -> None:
+    run = SampleTable([0, 0, 1, 1], [1, 0, 1, 0], [10, 20, 30, 40], [0, 0, 0, 1], ["1", "2", "1", "3"], [5, 6, 7, 8])
+    polluted = SampleTable(
+        [0, 9, 0, 1, 1, 0, 1],
+        [1, np.nan, 0, 1, 0, np.nan, np.nan],
+        [10, 999, 20, 30, 40, 999, 999],
+        [0, 1, 0, 0, 1, 1, 1],
+        ["1", "x", "2", "1", "3", "2", "3"],
+        [5, 1, 6, 7, 8, 1, 1],
+    )
+    clean, found = evaluate(run, draws=100), evaluate(polluted, draws=100)
+    assert {k: (v.value, v.n) for k, v in found.items()} == {k: (v.value, v.n) for k, v in clean.items()}
+
+
+def test_no_data_gives_no_figures() -> None:
+    found = evaluate(SampleTable([0, 1], [np.nan, np.nan], [5, 5], [0, 0]), draws=100)
+    assert found["accuracy"] == Estimate(None, None, None, 0)
+    assert evaluate(SampleTable([], [], [], []), draws=100)["tokens"] == Estimate(None, None, None, 0)
+
+
+def test_base_that_is_never_right_has_no_aes() -> None:
+    base = SampleTable([0, 1], [0, 0], [10, 10], [0, 0])
+    found = evaluate(SampleTable([0, 1], [1, 0], [5, 5], [0, 0]), base, draws=100)
+    assert found["aes"] == Estimate(None, None, None, 2)
+    assert value(found["e3"]) == pytest.approx(score(0.5, 5, 0.5 / 3, 10))
+
+
+def test_a_base_that_is_rarely_right_has_an_aes_without_bounds() -> None:
+    question = np.arange(20)
+    base = SampleTable(question, question == 0, np.full(20, 10), np.zeros(20))  # absent from a third of the draws
+    found = evaluate(SampleTable(question, question < 5, np.full(20, 5), np.zeros(20)), base)["aes"]
+    assert found.value is not None
+    assert (found.low, found.high) == (None, None)
+
+
+def test_seeded_and_independent_of_row_order() -> None:
+    run, base = table(2), table(3)
+    first = evaluate(run, base, seed=5, draws=300)
+    assert first == evaluate(run, base, seed=5, draws=300)
+    assert first["accuracy"] != evaluate(run, base, seed=6, draws=300)["accuracy"]
+    order = np.random.default_rng(0).permutation(160)
+    question, correct, tokens, truncated = (
+        np.asarray(column)[order] for column in (run.question, run.correct, run.tokens, run.truncated)
+    )
+    shuffled = SampleTable(question, correct, tokens, truncated)
+    for name, estimate in evaluate(shuffled, base, seed=5, draws=300).items():
+        assert value(estimate) == pytest.approx(value(first[name]))
+        assert bounds(estimate) == pytest.approx(bounds(first[name]))
+
+
+def test_pairing_narrows_the_interval() -> None:
+    base = table(4, questions=200, spread=4)
+    correct = np.array(base.correct)
+    correct[np.flatnonzero(correct == 0)[::30]] = 1
+    better = SampleTable(base.question, correct, base.tokens, base.truncated)
+    paired = bounds(evaluate(better, base)["accuracy_gain"])
+    apart = SampleTable(np.asarray(base.question) + 1000, base.correct, base.tokens, base.truncated)
+    found = evaluate(better, apart)["accuracy_gain"]
+    unpaired = bounds(found)
+    assert paired[0] > 0  # a few mended answers are seen
+    assert unpaired[0] < 0 < unpaired[1]
+    assert unpaired[1] - unpaired[0] > 3 * (paired[1] - paired[0])
+    assert found.warning == "400 questions are in one of the two runs only; those are not paired"
+
+
+def test_same_run_against_itself_changes_nothing() -> None:
+    found = evaluate(table(5), table(5), draws=300)
+    assert found["accuracy_gain"] == Estimate(0, 0, 0, 160)
+    assert bounds(found["e3"]) == pytest.approx((1, 1))
+
+
+def test_every_draw_is_smoothed() -> None:
+    """With a single question every draw is the data themselves, so the interval is the smoothed score alone."""
+    run, base = ([0] * 4, [1, 0, 0, 0], [10] * 4, [0] * 4), ([0] * 4, [1, 1, 0, 0], [20] * 4, [0] * 4)
+    found = evaluate(SampleTable(*run), SampleTable(*base), draws=100)["e3"]
+    assert value(found) == pytest.approx(score(0.25, 10, 0.5, 20))
+    assert bounds(found) == pytest.approx([score(1.5 / 5, 10, 2.5 / 5, 20)] * 2)
+
+
+def test_warns_when_the_interval_says_nothing() -> None:
+    few = evaluate(table(6, questions=30, k=1), table(7, questions=30, k=1))["e3"]
+    assert bounds(few)[1] > 2 * bounds(few)[0]
+    assert few.warning is not None
+    assert "too wide" in few.warning
+    assert evaluate(table(6, questions=800), table(7, questions=800))["e3"].warning is None
+
+
+def test_intervals_cover_the_truth() -> None:
+    """Nominal 95 %. Treating samples as independent would cover far less: a question's samples agree."""
+    repeats, questions, k = 200, 60, 4
+    difficulty = np.random.default_rng(0).standard_normal(400_000)
+    chance = 1 / (1 + np.exp(-2 * difficulty))
+    truth, true_gain = chance.mean(), (1 / (1 + np.exp(-2 * difficulty - 0.5))).mean() - chance.mean()
+    true_e3 = score(truth + true_gain, 60, truth, 100)
+    covered, naive = {"accuracy": 0, "accuracy_gain": 0, "e3": 0}, 0
+    for repeat in range(repeats):
+        rng = np.random.default_rng([1, repeat])
+        logit = np.repeat(2 * rng.standard_normal(questions), k)
+        question = np.repeat(np.arange(questions), k)
+        runs = [
+            SampleTable(
+                question,
+                (rng.random(logit.size) < 1 / (1 + np.exp(-logit - shift))).astype(float),
+                mean * rng.uniform(0.5, 1.5, logit.size),
+                np.zeros(logit.size),
+            )
+            for shift, mean in ((0, 100), (0.5, 60))
+        ]
+        found = evaluate(runs[1], runs[0], draws=400, seed=repeat)
+        base = evaluate(runs[0], draws=400, seed=repeat)
+        for name, target, estimate in (
+            ("accuracy", truth, base["accuracy"]),
+            ("accuracy_gain", true_gain, found["accuracy_gain"]),
+            ("e3", true_e3, found["e3"]),
+        ):
+            low, high = bounds(estimate)
+            covered[name] += low <= target <= high
+        half = 1.96 * np.asarray(runs[0].correct).std() / np.sqrt(logit.size)
+        naive += abs(value(base["accuracy"]) - truth) <= half
+    for name, hits in covered.items():
+        assert 0.90 <= hits / repeats <= 0.99, (name, hits / repeats)
+    assert naive / repeats < 0.88
+
+
+def test_mean_over_sets() -> None:
+    runs = [(table(seed, tokens=80), table(seed + 10)) for seed in (20, 21, 22)]
+    found = mean_e3(runs, draws=500)
+    assert value(found) == pytest.approx(np.mean([value(evaluate(*pair, draws=500)["e3"]) for pair in runs]))
+    assert found.n == 480
+
+
+def test_sets_are_resampled_independently() -> None:
+    pair = (table(20, tokens=80), table(30))
+    one, three = bounds(mean_e3([pair], draws=2000)), bounds(mean_e3([pair] * 3, draws=2000))
+    assert three[1] - three[0] == pytest.approx((one[1] - one[0]) / math.sqrt(3), rel=0.1)
+
+
+def test_bootstrap_is_fast() -> None:
+    run, base = table(8, questions=500, k=8), table(9, questions=500, k=8)
+    start = time.perf_counter()
+    evaluate(run, base, draws=2000)
+    assert time.perf_counter() - start < 1.0
+
+
+def test_large_sets_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks are consecutive draws of one generator: their size changes nothing."""
+    run = table(10, questions=50)
+    whole = evaluate(run, draws=300)
+    monkeypatch.setattr("vpgea.metrics.scores._CHUNK_CELLS", 50 * 7)
+    parts = evaluate(run, draws=300)
+    for name, estimate in parts.items():
+        assert bounds(estimate) == pytest.approx(bounds(whole[name]), rel=1e-12)

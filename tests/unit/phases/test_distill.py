@@ -1,0 +1,460 @@
+"""The distillation phase: what it publishes, what it refuses, and single optimiser steps."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support import tiny
+from tests.support.selection_rows import Row, distill_config, sample_rows, write_selection
+from tests.support.whole_logits import next_token_logits
+from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.errors import QualityGateError, Stopped, UsageError, VpgeaError
+from vpgea.modeling.load import load_model, model_fingerprint
+from vpgea.modeling.logprobs import token_logprobs
+from vpgea.phases.distill import distill, trained, trained_model, warnings_of
+from vpgea.runs.phase_folder import Manifest, PhaseFolder
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import POSTERIOR
+from vpgea.storage.shards import read_json
+from vpgea.training.checkpoint import load_checkpoint
+from vpgea.training.data import TrainingSet
+from vpgea.training.ranks import Ranks
+from vpgea.training.roles import Roles
+from vpgea.training.trainer import Trainer, learning_rate
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_model(tmp_path_factory.mktemp("model"), tie=True)
+
+
+def run(config: RunConfig, folder: Path, rows: list[Row] | None = None, **options: Any) -> dict[str, Any]:
+    """Distil the made-up samples into folder/out."""
+    if not (folder / "filter").exists():
+        write_selection(folder / "filter", config, sample_rows(config) if rows is None else rows)
+    return distill(config, folder / "filter", folder / "out", **options)
+
+
+def trainer_of(config: RunConfig, folder: Path, rows: list[Row] | None = None) -> Trainer:
+    write_selection(folder / "filter", config, sample_rows(config) if rows is None else rows)
+    data = TrainingSet(folder / "filter", config.distill)
+    return Trainer(config, data, Roles(config), PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def canary_logprobs(model: Any, canary: dict[str, Any]) -> Tensor:
+    """The canary paths' log-probabilities under a model, in order."""
+    device, found = torch.device("cpu"), []
+    with torch.no_grad():
+        for path in canary["paths"]:  # one by one, as they were written
+            targets = torch.tensor(path["ids"][path["start"] :])
+            found.append(token_logprobs(next_token_logits(model, [path["ids"]], [path["start"]], device), targets))
+    return torch.cat(found)
+
+
+def test_the_adapter_loads_with_plain_peft(model: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = distill_config(model, distill__learning_rate=0.01, distill__kl_form="dense-cv")
+    summary = run(config, tmp_path)
+    folder = tmp_path / "out" / "adapter"
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), str(folder)).eval()
+    canary = read_json(folder / "vpgea_canary.json")
+    stored = torch.tensor([value for path in canary["paths"] for value in path["logprobs"]])
+    torch.testing.assert_close(canary_logprobs(loaded, canary), stored, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(canary_logprobs(load_model(config.model), canary), stored, atol=1e-3)
+    assert AutoTokenizer.from_pretrained(folder).eos_token_id is not None
+    assert summary["reload_difference"] < 1e-5  # packed in memory, padded after reloading
+    assert summary["model_fingerprint"] == model_fingerprint(trained_model(config, tmp_path / "out"))
+    assert not list(tmp_path.glob("out/.*.tmp"))
+    assert not (tmp_path / "out" / "parts" / "0-of-1" / "checkpoints").exists()
+    assert {path.name for path in folder.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_full_model_loads_with_plain_transformers(model: Path, tmp_path: Path, dtype: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    config = distill_config(model, distill__train="full", distill__learning_rate=0.01, model__dtype=dtype)
+    run(config, tmp_path)
+    folder = tmp_path / "out" / "model"
+    loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert loaded.dtype == getattr(torch, dtype)
+    assert read_json(folder / "config.json")["dtype"] == dtype
+    weights = load_file(folder / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {getattr(torch, dtype)}
+    assert "lm_head.weight" not in weights  # tied to the embedding, stored once
+    canary = read_json(folder / "vpgea_canary.json")
+    stored = torch.tensor([value for path in canary["paths"] for value in path["logprobs"]])
+    torch.testing.assert_close(canary_logprobs(loaded, canary), stored, atol=1e-5, rtol=1e-5)
+    assert canary["dtype"] == f"torch.{dtype}"
+    for file in model.glob("*"):
+        if file.name.startswith(("tokenizer", "chat_template", "generation_config")):
+            assert (folder / file.name).read_bytes() == file.read_bytes()
+    assert trained_model(config, tmp_path / "out") == config.model.model_copy(update={"path": str(folder)})
+
+
+def test_weights_that_differ_after_reloading_are_not_published(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Roles.save
+
+    def forgetful(self: Roles, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        with torch.no_grad():
+            for parameter in self.trainable.values():
+                parameter.add_(0.3)
+        save(self, folder, weights)
+
+    monkeypatch.setattr(Roles, "save", forgetful)
+    config = distill_config(model)
+    with pytest.raises(QualityGateError, match="differ from those that were trained"):
+        run(config, tmp_path)
+    assert not (tmp_path / "out" / "adapter").exists()
+    monkeypatch.undo()
+    seen: list[dict[str, Any]] = []
+    run(config, tmp_path, log=seen.append)
+    assert seen == []  # the last checkpoint is complete: nothing is trained again
+    assert (tmp_path / "out" / "adapter").exists()
+
+
+def test_a_complete_folder_is_returned_as_it_is(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model)
+    summary = run(config, tmp_path)
+    before = (tmp_path / "out" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert run(config, tmp_path) == summary == trained(tmp_path / "out")
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match=r"distill\.learning_rate differs"):
+        run(distill_config(model, distill__learning_rate=1.0), tmp_path)
+    run(distill_config(model, distill__learning_rate=1e-3), tmp_path, overwrite=True)
+    assert lines_of(tmp_path / "out")[0]["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "dotted", "error", "what"),
+    [
+        ({"model_fingerprint": "other"}, {}, UsageError, "samples of other weights"),
+        ({"advantage": 0.0, "gate": 0.0}, {}, QualityGateError, "nothing to learn from"),
+        ({}, {"distill__kl_weight": 0.0, "distill__pg_weight": 0.0}, QualityGateError, "nothing to learn from"),
+        ({}, {"distill__lora__targets": ["nowhere"]}, UsageError, "nowhere"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    model: Path, tmp_path: Path, change: Row, dotted: Row, error: type[VpgeaError], what: str
+) -> None:
+    config = distill_config(model, **dotted)
+    with pytest.raises(error, match=what):
+        run(config, tmp_path, [{**row, **change} for row in sample_rows(config)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_accepted_leaves_with_exit_code_3(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model)
+    rows = [{**row, "advantage": 0.0, "gate": 0.0, "reasons": ["answerability"]} for row in sample_rows(config)]
+    with pytest.raises(QualityGateError) as error:
+        run(config, tmp_path, rows)
+    assert error.value.exit_code == 3
+
+
+def test_an_unfinished_selection_is_refused(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model)
+    write_selection(tmp_path / "filter", config, sample_rows(config))
+    (tmp_path / "filter" / "summary.json").unlink()
+    with pytest.raises(UsageError, match=r"summary\.json"):
+        run(config, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["sampled", "dense-cv", "dense"])
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_a_step_without_signal_changes_nothing(model: Path, tmp_path: Path, train: str, form: str) -> None:
+    """One question has a signal, the other has equal utilities: gradient exactly 0, no decay either."""
+    config = distill_config(
+        model, distill__train=train, distill__kl_form=form, distill__questions_per_step=1, distill__weight_decay=0.5
+    )
+    rows = sample_rows(config, questions=2)
+    rows = [row if row["question_id"] == "q1" else {**row, "advantage": 0.0, "gate": 0.0} for row in rows]
+    trainer = trainer_of(config, tmp_path, rows)
+    changed = {}
+    for index in range(2):
+        before = {name: parameter.detach().clone() for name, parameter in trainer.trainable.items()}
+        line = trainer.train_step(trainer.data.step(index))
+        same = all(torch.equal(parameter, before[name]) for name, parameter in trainer.trainable.items())
+        changed[line["paths"] > 0] = (line["loss"], line["gradient_norm"], line["tokens"], same)
+    assert changed[False] == (0.0, 0.0, 0, True)
+    assert changed[True][1] > 0
+    assert not changed[True][3]
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model, distill__questions_per_step=1, distill__checkpoint_every=1, distill__max_bad_steps=1)
+    rows = with_infinite_gates(config, tmp_path, [2])
+    for _ in range(2):  # it stays so on a second run, which starts from the checkpoint
+        with pytest.raises(VpgeaError, match="gradient of step 2 is not finite") as error:
+            run(config, tmp_path, rows)
+        assert error.value.exit_code == 1
+        assert [line["step"] for line in lines_of(tmp_path / "out")] == [0, 1]
+    roles = Roles(config)
+    optimizer = torch.optim.AdamW(roles.trainable.values())
+    state = load_checkpoint(tmp_path / "out/parts/0-of-1/checkpoints", roles.trainable, optimizer, Ranks())
+    assert state is not None
+    assert state["step"] == 2
+    assert all(parameter.isfinite().all() for parameter in roles.trainable.values())
+
+
+def with_infinite_gates(config: RunConfig, folder: Path, steps: list[int]) -> list[Row]:
+    """Rows whose gates are infinite in the given optimiser steps."""
+    rows = sample_rows(config)
+    data = TrainingSet(write_selection(folder / "finite", config, rows), config.distill)
+    bad = {data.questions[path.question] for step in steps for path in data.step(step).paths}
+    for row in rows:
+        if row["question_id"] in bad and row["view"] == POSTERIOR and row["gate"]:
+            row["gate"] = math.inf
+    return rows
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_counted(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model, distill__questions_per_step=1, distill__learning_rate=0.01)
+    rows = with_infinite_gates(config, tmp_path, [1])
+    trainer = trainer_of(config, tmp_path, rows)
+    moved = []
+    for index in range(3):
+        before = {name: parameter.detach().clone() for name, parameter in trainer.trainable.items()}
+        line = trainer.train_step(trainer.data.step(index))
+        trainer.next_step += 1
+        moved.append(any(not torch.equal(parameter, before[name]) for name, parameter in trainer.trainable.items()))
+        assert line["skipped"] == (index == 1)
+    assert moved == [True, False, True]
+    assert all(parameter.isfinite().all() for parameter in trainer.trainable.values())
+    summary = run(config, tmp_path / "whole", rows)
+    assert summary["skipped_steps"] == 1
+    assert sum(line["skipped"] for line in lines_of(tmp_path / "whole" / "out")) == 1
+
+
+@pytest.mark.parametrize(("bad", "fatal"), [([0, 2], False), ([1, 2], True)])
+def test_only_steps_in_a_row_are_fatal(model: Path, tmp_path: Path, bad: list[int], fatal: bool) -> None:
+    config = distill_config(model, distill__questions_per_step=1, distill__max_bad_steps=2)
+    rows = with_infinite_gates(config, tmp_path, bad)
+    if not fatal:
+        assert run(config, tmp_path, rows)["skipped_steps"] == 2
+        return
+    with pytest.raises(VpgeaError, match="step 2 is not finite") as error:
+        run(config, tmp_path, rows)
+    assert "2 steps in a row" in error.value.why
+
+
+def test_training_ends_early_where_the_distance_to_the_base_leaves_its_band(model: Path, tmp_path: Path) -> None:
+    common = {"distill__questions_per_step": 1, "distill__learning_rate": 0.05, "distill__epochs": 4}
+    straight = run(distill_config(model, **common), tmp_path / "straight")
+    lines = lines_of(tmp_path / "straight" / "out")
+    limit = lines[5]["reference_kl"] * 0.99
+    end = next(line["step"] for line in lines if line["reference_kl"] > limit) + 1
+    summary = run(distill_config(model, **common, distill__max_reference_kl=limit), tmp_path / "ended")
+    assert (straight["steps"], summary["steps"]) == (12, end)
+    assert end <= 6
+    assert "the KL to the base model is" in summary["ended_early"]
+    assert len(lines_of(tmp_path / "ended" / "out")) == end
+    assert (tmp_path / "ended" / "out" / "adapter").is_dir()
+    assert warnings_of(summary) == [f"training ended early: {summary['ended_early']}"]
+    assert warnings_of(straight) == []
+
+
+def test_an_ema_teacher_is_the_average_of_the_steps(model: Path, tmp_path: Path) -> None:
+    for train in ("lora", "full"):
+        options = {"kl_form": "dense", "teacher": "ema", "ema_decay": 0.75, "train": train, "learning_rate": 0.01}
+        config = distill_config(
+            model, distill__questions_per_step=1, **{f"distill__{name}": value for name, value in options.items()}
+        )
+        trainer = trainer_of(config, tmp_path / train)
+        average = {name: tensor.detach().clone() for name, tensor in trainer.trainable.items()}
+        for index in range(3):
+            trainer.train_step(trainer.data.step(index))
+            trainer.next_step += 1
+            for name, tensor in trainer.trainable.items():
+                average[name] = 0.75 * average[name] + 0.25 * tensor.detach()
+        for (teacher, student), expected in zip(trainer.roles.ema_pairs(), average.values(), strict=True):
+            torch.testing.assert_close(teacher, expected)
+            assert not teacher.requires_grad
+            assert student.requires_grad
+
+
+def test_a_stopped_ema_training_continues_its_average(model: Path, tmp_path: Path) -> None:
+    options = {"kl_form": "dense", "teacher": "ema", "ema_decay": 0.5, "learning_rate": 0.01, "questions_per_step": 1}
+    config = distill_config(model, **{f"distill__{name}": value for name, value in options.items()})
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run(config, straight)
+    stop = StopRequest()
+    with pytest.raises(Stopped):
+        run(config, stopped, stop=stop, log=lambda line: stop.request("test") if line["step"] == 1 else None)
+    distill(config, stopped / "filter", stopped / "out")
+    first, second = (load_file(folder / "out/adapter/adapter_model.safetensors") for folder in (straight, stopped))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_recomputed_and_compiled_layers_train_the_same(model: Path, tmp_path: Path) -> None:
+    found = {}
+    for name in ("plain", "gradient_checkpointing", "compile", "packing"):
+        option = {} if name == "plain" else {f"distill__{name}": name != "packing"}
+        trainer = trainer_of(distill_config(model, distill__kl_form="dense-cv", **option), tmp_path / name)
+        found[name] = trainer.train_step(trainer.data.step(0))
+    for name, line in found.items():
+        for key in ("loss", "kl", "policy_gradient", "reference_kl", "gradient_norm", "entropy"):
+            assert line[key] == pytest.approx(found["plain"][key], rel=1e-4, abs=1e-6), (name, key)
+
+
+def test_clipped_tokens_are_counted_and_give_no_gradient(model: Path, tmp_path: Path) -> None:
+    alone = {"distill__pg_weight": 0.0, "distill__reference_weight": 0.0}
+    lines = {
+        clip: trainer_of(distill_config(model, **alone, distill__kl_clip=clip), tmp_path / str(clip))
+        for clip in (1e-6, 100)
+    }
+    all_clipped, none_clipped = (one.train_step(one.data.step(0)) for one in lines.values())
+    assert all_clipped["clipped_kl_tokens"] == all_clipped["tokens"] > 0
+    assert all_clipped["gradient_norm"] == 0
+    assert none_clipped["clipped_kl_tokens"] == 0
+    assert none_clipped["gradient_norm"] > 0
+
+
+def test_the_first_steps_own_forward_pass_gives_pi_old(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All questions in one step: no path is scored for it, and the ratio is 1 on every token."""
+    trainer = trainer_of(distill_config(model), tmp_path)
+    prior = [path for path in trainer.data.paths if path.is_prior]
+    assert trainer.old_logprobs == {}
+    expected = {path.index: trainer.roles.student_logprobs([path]) for path in prior}
+    line = trainer.train_step(trainer.data.step(0))
+    assert line["clipped_tokens"] == 0
+    assert trainer.old_logprobs.keys() == expected.keys()
+    for index, logprobs in expected.items():
+        torch.testing.assert_close(trainer.old_logprobs[index], logprobs, atol=1e-5, rtol=1e-5)
+    with_dropout = trainer_of(distill_config(model, distill__lora__dropout=0.1), tmp_path / "dropout")
+    assert with_dropout.old_logprobs.keys() == expected.keys()  # dropout would change them: scored apart
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_out_of_memory_says_what_did_not_fit_and_what_would(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    trainer = trainer_of(distill_config(model), tmp_path)
+    tokens = sum(path.length for path in trainer.data.paths)
+    monkeypatch.setattr(Roles, "student_forward", full)
+    with pytest.raises(VpgeaError, match="out of memory in step 0") as told:
+        trainer.train_step(trainer.data.step(0))
+    assert f"{len(trainer.data.paths)} paths and {tokens:,} tokens" in told.value.why
+    assert f"--max-tokens-per-batch to {tokens // 2:,}" in told.value.mend
+    assert "--gradient-checkpointing" in told.value.mend
+    monkeypatch.setattr(Roles, "student_forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # anything else stays what it is
+        trainer.train_step(trainer.data.step(0))
+
+
+def test_schedules() -> None:
+    def rates(schedule: str, warmup: int, total: int) -> list[float]:
+        config = RunConfig(
+            distill={"learning_rate": 2.0, "schedule": schedule, "warmup_steps": warmup}  # type: ignore[arg-type]
+        ).distill
+        return [learning_rate(config, step, total) for step in range(total)]
+
+    assert rates("constant", 2, 5) == [1.0, 2.0, 2.0, 2.0, 2.0]
+    assert rates("linear", 1, 5) == [2.0, 2.0, 1.5, 1.0, 0.5]
+    assert rates("cosine", 0, 4) == pytest.approx([2.0, 1 + math.sqrt(0.5), 1.0, 1 - math.sqrt(0.5)])
+    ended = RunConfig(distill={"schedule": "linear", "final_learning_rate": 0.1, "learning_rate": 1.0})  # type: ignore[arg-type]
+    assert [learning_rate(ended.distill, step, 2) for step in (0, 1, 2)] == pytest.approx([1.0, 0.55, 0.1])
+    assert rates("cosine", 9, 3) == pytest.approx([2 / 9, 4 / 9, 6 / 9])  # the run ends within the warm-up
+    assert rates("linear", 3, 3) == pytest.approx([2 / 3, 4 / 3, 2.0])
+
+
+def one_step(model: Path, folder: Path, **dotted: Any) -> tuple[Trainer, dict[str, Tensor], dict[str, Any]]:
+    """A trainer after its first step, the weights before it, and its line."""
+    trainer = trainer_of(distill_config(model, **{"distill__train": "full", **dotted}), folder)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.trainable.items()}
+    return trainer, before, trainer.train_step(trainer.data.step(0))
+
+
+def test_weight_decay_is_decoupled(model: Path, tmp_path: Path) -> None:
+    plain, before, _ = one_step(model, tmp_path / "plain", distill__learning_rate=0.1)
+    decayed, _, line = one_step(model, tmp_path / "decayed", distill__learning_rate=0.1, distill__weight_decay=0.5)
+    assert line["learning_rate"] == 0.1
+    for name, parameter in decayed.trainable.items():
+        torch.testing.assert_close(parameter.detach(), plain.trainable[name].detach() - 0.1 * 0.5 * before[name])
+
+
+def test_the_gradient_norm_is_reported_and_clipped(model: Path, tmp_path: Path) -> None:
+    for limit in (0.5, 1e6):
+        trainer, _, line = one_step(model, tmp_path / str(limit), distill__max_grad_norm=limit)
+        gradients = [p.grad for p in trainer.trainable.values() if p.grad is not None]
+        norm = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+        assert line["gradient_norm"] > 0.5
+        assert norm == pytest.approx(min(limit, line["gradient_norm"]), rel=1e-4)
+
+
+def test_master_weights_of_a_bfloat16_model_keep_what_rounding_would_lose(model: Path, tmp_path: Path) -> None:
+    trainer, before, _ = one_step(
+        model, tmp_path, model__dtype="bfloat16", distill__learning_rate=1e-6, distill__questions_per_step=1
+    )
+    for index in (1, 2):
+        trainer.train_step(trainer.data.step(index))
+    start = torch.cat([tensor.flatten() for tensor in before.values()])
+    now = torch.cat([parameter.detach().flatten() for parameter in trainer.trainable.values()])
+    assert now.dtype == torch.float32
+    moved = start != now
+    assert moved.float().mean() > 0.5
+    assert (start.bfloat16() == now.bfloat16())[moved].float().mean() > 0.95
+
+
+def test_an_adapter_on_a_bfloat16_model_trains_in_float32(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model, model__dtype="bfloat16", distill__learning_rate=0.01)
+    roles = Roles(config)
+    assert {parameter.dtype for parameter in roles.trainable.values()} == {torch.float32}
+    assert roles.student.model.get_input_embeddings().weight.dtype == torch.bfloat16
+    summary = run(config, tmp_path)
+    assert summary["reload_difference"] < 1e-5  # packed in memory, padded after reloading
+    assert lines_of(tmp_path / "out")[0]["gradient_norm"] > 0
+
+
+def test_the_log_gets_every_line_and_counts_add_up(model: Path, tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    config = distill_config(model, distill__questions_per_step=2, distill__epochs=2)
+    summary = run(config, tmp_path, log=seen.append)
+    assert seen == lines_of(tmp_path / "out")
+    assert [line["step"] for line in seen] == [0, 1, 2, 3]
+    assert sum(line["tokens"] for line in seen) == summary["trained_tokens"]
+    assert sum(line["paths"] for line in seen) == 2 * summary["paths"]
+    for line in seen:
+        weighted = line["kl"] - line["policy_gradient"] + 0.01 * line["reference_kl"]
+        assert line["loss"] == pytest.approx(weighted, abs=1e-5)
+
+
+def test_the_first_steps_ratio_is_one(model: Path, tmp_path: Path) -> None:
+    """Nothing is clipped before the weights have moved: pi_old is what the trainer computes itself."""
+    _, _, line = one_step(model, tmp_path)
+    assert line["clipped_tokens"] == 0
+    assert line["reference_kl"] == pytest.approx(0, abs=1e-9)
+
+
+def test_nothing_is_printed(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The terminal belongs to the command line: no bars and no warnings of the libraries."""
+    capfd.readouterr()
+    for train in ("lora", "full"):
+        run(distill_config(model, distill__train=train), tmp_path / train, stop=StopRequest())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_trained_model_of_an_adapter_keeps_the_base(model: Path) -> None:
+    config = distill_config(model)
+    expected = ModelConfig(**{**config.model.model_dump(), "adapter": "o/adapter"})
+    assert trained_model(config, Path("o")) == expected

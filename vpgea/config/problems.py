@@ -1,0 +1,117 @@
+"""What can be wrong with a configuration, in words: the key, where it came from, and what to give instead."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vpgea.config.schema import leaves
+from vpgea.errors import UsageError
+
+FIELDS = dict(leaves())
+SECTIONS = {key.rsplit(".", depth)[0] for key in FIELDS for depth in range(1, key.count(".") + 1)}
+MAPPINGS = {key for key, field in FIELDS.items() if typing.get_origin(field.annotation) is dict}
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 2
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    types.NoneType: "null",
+}
+_LIMITS = {
+    "ge": ", >= {}",
+    "gt": ", > {}",
+    "le": ", <= {}",
+    "lt": ", < {}",
+    "min_length": ", at least {} of them",
+    "max_length": ", at most {} of them",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The three lines of one error, before several are put together."""
+
+    what: str
+    why: str
+    mend: str
+
+
+def home_of(key: str) -> str | None:
+    """The field that a dotted key belongs to: itself, or the mapping that it is an entry of; None when unknown."""
+    if key in FIELDS:
+        return key
+    return next((home for home in MAPPINGS if key.startswith(f"{home}.") and key != f"{home}."), None)
+
+
+def unknown_key(key: str, origin: str) -> Problem:
+    where = f"it came from {origin}"
+    if key in SECTIONS:
+        keys = ", ".join(name for name in FIELDS if name.startswith(f"{key}."))
+        return Problem(f"{key} is a section, not a value", where, f"give its keys instead: {keys}")
+    return Problem(f"unknown configuration key {key}", where, did_you_mean(key, [*FIELDS, *SECTIONS]))
+
+
+def wrong_value(key: str, value: Any, origin: str, detail: str = "") -> Problem:
+    what = f"{key} cannot be {shown(value)}"
+    return Problem(what, f"it came from {origin}{': ' if detail else ''}{detail}", f"give {expected(key)}")
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The nearest known name; one that alone ends in the same last part counts as nearest."""
+    last = name.rsplit(".", 1)[-1]
+    same_end = [other for other in known if other.rsplit(".", 1)[-1] == last]
+    nearest = same_end if len(same_end) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]}?" if nearest else "`vpgea config show` lists all keys"
+
+
+def shown(value: Any) -> str:
+    """repr, shortened: neither a long text nor a structure that refers to itself many times fills the screen."""
+    return _SHORT.repr(value)
+
+
+def expected(key: str) -> str:
+    """What the field of a key accepts, in words, with its meaning."""
+    field = FIELDS[home_of(key) or key]
+    return f"{_in_words(field.annotation)}{_limits(field.metadata)} ({field.description})"
+
+
+def combined(problems: Sequence[Problem]) -> UsageError:
+    """One error that lists all of them."""
+    if len(problems) == 1:
+        return UsageError(problems[0].what, why=problems[0].why, mend=problems[0].mend)
+    return UsageError(
+        f"{len(problems)} things are wrong with the configuration",
+        why="".join(f"\n  - {problem.what}: {problem.why}" for problem in problems),
+        mend="".join(f"\n  - {problem.what}: {problem.mend}" for problem in problems),
+    )
+
+
+def _in_words(annotation: Any) -> str:
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(str(part) for part in parts)
+    if origin is typing.Annotated:
+        return _in_words(parts[0]) + "".join(_limits(extra.metadata) for extra in parts[1:])
+    if origin is list:
+        return f"a list, each entry {_in_words(parts[0])}"
+    if origin is dict:
+        return f"a mapping, each value {_in_words(parts[1])}"
+    if parts:
+        return " or ".join(_in_words(part) for part in parts)
+    return _WORDS[annotation]
+
+
+def _limits(metadata: Sequence[Any]) -> str:
+    limits = ((text, getattr(item, name, None)) for item in metadata for name, text in _LIMITS.items())
+    return "".join(text.format(bound) for text, bound in limits if bound is not None)

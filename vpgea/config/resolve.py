@@ -1,0 +1,275 @@
+"""From defaults, folders, a file, the environment and options to one configuration, with the origin of every value.
+
+Rising precedence: built-in default < configuration recorded in an input folder < file < environment
+(`VPGEA_ROLLOUT__TEMPERATURE`) < `--set rollout.temperature=0.7` < command option.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from vpgea.config import strict_yaml
+from vpgea.config.problems import (
+    FIELDS,
+    SECTIONS,
+    Problem,
+    combined,
+    did_you_mean,
+    home_of,
+    shown,
+    unknown_key,
+    wrong_value,
+)
+from vpgea.config.schema import RunConfig
+from vpgea.errors import UsageError
+
+PREFIX = "VPGEA_"
+RESERVED = frozenset(  # not configuration keys; a server's keys are secrets and never stand in a configuration
+    {"VPGEA_DEBUG", "VPGEA_TEST_DATA", "VPGEA_SERVER_API_KEY", "VPGEA_SERVER_ADMIN_KEY"}
+)
+DEFAULT = "default"
+PATH_KEYS = (
+    "model.path",
+    "model.adapter",
+    "data.dataset",
+    "views.template",
+    "filter.reference_lengths",
+    "distill.reference",
+    "eval.baseline",
+    "loop.eval_dataset",
+    "sglang.python",
+    "sglang.server_url",
+)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and, for each of its dotted keys, where the value came from."""
+
+    config: RunConfig
+    origins: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One given value. `is_text`: it was typed as text and is read according to the field's type."""
+
+    key: str
+    value: Any
+    origin: str
+    is_text: bool = False
+
+
+def resolve(
+    *,
+    file: Path | None = None,
+    sets: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    inherited: Sequence[tuple[str, Mapping[str, Any]]] = (),
+) -> Resolved:
+    """Lay the layers over each other and check the result.
+
+    sets: texts `key.path=value`. env: the process environment, of which only `VPGEA_*` is read. options and each
+    inherited mapping: dotted key → value; inherited comes as (origin, mapping), later ones above earlier ones.
+    Raises UsageError that lists everything wrong: unknown keys with the nearest name, wrong types, values out of range.
+    """
+    problems: list[Problem] = []
+    layers = [_Entry(key, value, origin) for origin, mapping in inherited for key, value in mapping.items()]
+    layers += _file_entries(file) if file is not None else []
+    layers += _env_entries(env or {}, problems)
+    layers += _set_entries(sets, problems)
+    layers += [_Entry(key, value, "option") for key, value in (options or {}).items()]
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(FIELDS, DEFAULT)
+    for entry in layers:
+        _lay(entry, values, origins, problems)
+    config = _validate(values, origins, problems)
+    return Resolved(config, origins)
+
+
+def load(path: Path) -> RunConfig:
+    """Read a configuration file by itself, paths as written. Raises UsageError."""
+    return loads(_read(path), str(path))
+
+
+def loads(text: str, name: str = "text") -> RunConfig:
+    """The inverse of `dump_yaml`. Raises UsageError."""
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(FIELDS, DEFAULT)
+    for entry in _yaml_entries(text, name):
+        _lay(entry, values, origins, problems)
+    return _validate(values, origins, problems)
+
+
+def dump_yaml(config: RunConfig) -> str:
+    """Every key with its value and its meaning as a comment; `loads` gives an equal configuration back."""
+    return "".join(_dump_section(config, indent=""))
+
+
+def _dump_section(section: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            about = field.description or (type(value).__doc__ or "").strip()
+            yield f"{indent}{name}:  # {about}\n" if indent else f"\n# {about}\n{name}:\n"
+            yield from _dump_section(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {strict_yaml.scalar(value)}  # {field.description}\n"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8", why=str(error), mend="save the file as UTF-8") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        mend = "check the path; `vpgea config init` writes a file to start from"
+        raise UsageError(f"configuration file cannot be read: {path}", why=why, mend=mend) from error
+
+
+def _yaml_entries(text: str, name: str) -> list[_Entry]:
+    document, lines = strict_yaml.parse(text, name)
+    if document is None:
+        return []
+    if not isinstance(document, dict):
+        why = f"it holds {shown(document)}, not sections with keys"
+        raise UsageError(f"{name} is not a configuration", why=why, mend="see `vpgea config init`")
+    entries: dict[str, _Entry] = {}
+    for path, value in _flat(document, ()):
+        key = ".".join(path)
+        origin = f"{name}:{lines[path]}" if path in lines else name
+        if key in entries:
+            raise UsageError(f"{key} stands twice", why=f"{entries[key].origin} and {origin}", mend="leave one of them")
+        entries[key] = _Entry(key, value, origin)
+    return list(entries.values())
+
+
+def _flat(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Go down into sections only: a mapping that is a field's value, or stands under an unknown key, stays whole."""
+    for name, value in mapping.items():
+        here = (*path, str(name))
+        if ".".join(here) in SECTIONS and (isinstance(value, Mapping) or value is None):
+            yield from _flat(value or {}, here)
+        else:
+            yield here, value
+
+
+def _file_entries(file: Path) -> list[_Entry]:
+    def beside_file(entry: _Entry) -> _Entry:
+        if entry.key not in PATH_KEYS or not isinstance(entry.value, str) or not entry.value:
+            return entry
+        path = (file.parent / entry.value).absolute()
+        return _Entry(entry.key, str(path), entry.origin) if _exists(path) else entry
+
+    return [beside_file(entry) for entry in _yaml_entries(_read(file), str(file))]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a null byte: no path, but perhaps an id
+        return False
+
+
+def _env_entries(env: Mapping[str, str], problems: list[Problem]) -> list[_Entry]:
+    entries = []
+    for name in sorted(name for name in env if name.startswith(PREFIX) and name not in RESERVED):
+        key = name.removeprefix(PREFIX).lower().replace("__", ".")
+        if home_of(key) is None:
+            names = [*RESERVED, *(_env_name(key) for key in FIELDS)]
+            what = f"unknown environment variable {name}"
+            why = "every VPGEA_* variable must name a configuration key, VPGEA_<SECTION>__<KEY>"
+            problems.append(Problem(what, why, did_you_mean(name, names)))
+        else:
+            entries.append(_Entry(key, env[name], f"environment {name}", is_text=True))
+    return entries
+
+
+def _env_name(key: str) -> str:
+    return PREFIX + key.upper().replace(".", "__")
+
+
+def _set_entries(sets: Sequence[str], problems: list[Problem]) -> list[_Entry]:
+    entries = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if equals:
+            entries.append(_Entry(key.strip(), value, "--set", is_text=True))
+        else:
+            problems.append(Problem(f"--set {text}", "there is no '=' in it", "write --set key.path=value"))
+    return entries
+
+
+def _lay(entry: _Entry, values: dict[str, Any], origins: dict[str, str], problems: list[Problem]) -> None:
+    home = home_of(entry.key)
+    if home is None:
+        problems.append(unknown_key(entry.key, entry.origin))
+        return
+    try:
+        value = _from_text(entry.value, FIELDS[home].annotation) if entry.is_text else entry.value
+    except UsageError as error:
+        problems.append(wrong_value(entry.key, entry.value, entry.origin, error.why))
+        return
+    if home != entry.key:
+        below = values.get(home, FIELDS[home].get_default())
+        value = {**(below if isinstance(below, dict) else {}), entry.key.removeprefix(f"{home}."): value}
+    values[home] = value
+    origins[home] = entry.origin
+
+
+def _from_text(text: str, annotation: Any) -> Any:
+    """A typed value from typed-in text: text fields take it as it stands (`null` is null where that is allowed)."""
+    choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if str in choices:
+        return None if text == "null" and types.NoneType in choices else text
+    return strict_yaml.parse(text, "value")[0]
+
+
+def _validate(values: Mapping[str, Any], origins: Mapping[str, str], problems: list[Problem]) -> RunConfig:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    try:
+        config = RunConfig.model_validate(nested)
+    except ValidationError as error:
+        found = {problem.what: problem for problem in _from_pydantic(error, values, origins)}
+        raise combined([*problems, *found.values()]) from error
+    problems += [wrong_value(key, value, origins[key]) for key, value in values.items() if not _finite(value)]
+    if problems:
+        raise combined(problems)
+    return config
+
+
+def _finite(value: Any) -> bool:
+    return not any(isinstance(number, float) and not math.isfinite(number) for number in _as_list(value))
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _from_pydantic(error: ValidationError, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[Problem]:
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"])
+        key = next((key for key in FIELDS if place == key or place.startswith(f"{key}.")), None)
+        if key is not None:
+            yield wrong_value(key, values[key], origins[key])
+        else:
+            given = [f"{name} from {origins[name]}" for name in values if name.startswith(f"{place}.")]
+            why = detail["msg"].removeprefix("Value error, ")
+            yield Problem(f"{place} does not fit together", why, f"change one of: {', '.join(given)}")

@@ -1,0 +1,95 @@
+"""Which engine serves a run, opened only when there is work for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from types import TracebackType
+
+from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.engines.base import Engine
+from vpgea.errors import UsageError
+from vpgea.runs.stopping import StopRequest
+
+LOGS = "logs"  # folder beside a phase's parts: what servers of our own say
+
+
+def engine_kind(config: RunConfig) -> str:
+    """`transformers` or `sglang`.
+
+    Auto takes SGLang where a server or its Python is named, and on a GPU where it is installed. On a CPU it takes plain
+    transformers, which needs no second environment: four times as fast with a model of 0.4 M parameters, and hardly
+    slower at sampling with one of 57 M (docs/performance.md).
+    """
+    if config.rollout.engine != "auto":
+        return config.rollout.engine
+    if config.sglang.server_url or config.sglang.python:
+        return "sglang"
+    from vpgea.engines.sglang.server.installation import find_python
+    from vpgea.modeling.load import torch_device
+
+    if torch_device(config.model).type == "cpu":
+        return "transformers"
+    try:
+        find_python(config.sglang)
+    except UsageError:
+        return "transformers"
+    return "sglang"
+
+
+class EngineLease:
+    """Opens an engine at its first use and closes it at the end of the `with` block.
+
+    Phases that follow each other with the same weights share one lease, and with it one engine. logs: folder for what
+    servers say. publishes: folder below which the run will publish weights that servers are to load. replaceable:
+    tells the fingerprints of weights that the run may replace on servers behind a URL.
+    """
+
+    def __init__(
+        self,
+        logs: Path,
+        stop: StopRequest,
+        *,
+        publishes: Path | None = None,
+        replaceable: Callable[[], Collection[str]] = lambda: (),
+    ) -> None:
+        self._logs, self._stop, self._publishes, self._replaceable = logs, stop, publishes, replaceable
+        self._engine: Engine | None = None
+        self._model: ModelConfig | None = None
+
+    def get(self, config: RunConfig) -> Engine:
+        """The engine with the configuration's model: the one that is open, or a new one in its place."""
+        if self._engine is None or self._model != config.model:
+            self.release()
+            self._engine, self._model = self._open(config), config.model
+        return self._engine
+
+    def release(self) -> None:
+        """Close the engine, so that its memory is free for others; the next `get` opens one again."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = self._model = None
+
+    def _open(self, config: RunConfig) -> Engine:
+        if engine_kind(config) == "sglang":
+            from vpgea.engines.sglang.traffic.engine import SglangEngine
+
+            return SglangEngine(
+                config,
+                logs=self._logs,
+                stop=self._stop,
+                publishes=self._publishes,
+                replaceable=self._replaceable(),
+            )
+        from vpgea.engines.transformers import TransformersEngine
+        from vpgea.modeling.load import load_model
+
+        return TransformersEngine(load_model(config.model), batch_size=config.rollout.batch_size)
+
+    def __enter__(self) -> EngineLease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

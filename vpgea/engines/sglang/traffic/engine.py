@@ -1,0 +1,348 @@
+"""The engine that samples and scores through SGLang: the synchronous face of a fleet of servers.
+
+The fleet lives in an asyncio loop in a thread of its own; what the phases call runs in theirs and hands requests over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vpgea.config.schema import RunConfig
+from vpgea.engines.base import (
+    Completion,
+    EngineUsage,
+    GenerateRequest,
+    LogprobsOf,
+    OnTokens,
+    Sampling,
+    ScoreRequest,
+    TopLogprobs,
+    ignore_tokens,
+)
+from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.engines.sglang.traffic import wire
+from vpgea.engines.sglang.traffic.client import Refused, ServerClient, open_session
+from vpgea.engines.sglang.traffic.endpoints import Endpoint, EndpointList
+from vpgea.engines.sglang.traffic.fleet import Fleet, Work
+from vpgea.engines.sglang.weights import establish as weights
+from vpgea.errors import EngineError, UsageError
+from vpgea.modeling.load import context_length, vocabulary_size
+from vpgea.runs.stopping import StopRequest
+
+_CALL_S = 60.0  # for calls that are no generation
+_HEARD_S = 0.2  # how long a stop may go unheard
+_BESIDE_ALL, _BESIDE_INPUT = 2, 7  # positions of its context that SGLang 0.5.23 leaves free beside a sequence, a prompt
+
+T = TypeVar("T")
+
+
+class SglangEngine:
+    """A server of our own, or those behind sglang.server_url.
+
+    logs: folder for the own server's log. publishes: folder below which this run will publish weights that servers are
+    to load. replaceable: fingerprints of weights that it may replace on servers behind a URL. Raises UsageError,
+    QualityGateError, EngineError and Stopped before it takes the first request.
+    """
+
+    logprobs_of: LogprobsOf = "temperature"  # SGLang's are taken before top-k and top-p
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        logs: Path,
+        stop: StopRequest,
+        publishes: Path | None = None,
+        replaceable: Collection[str] = (),
+    ) -> None:
+        self.name = "sglang"  # with its version, once a server has told it
+        self.config, self.stop = config, stop
+        self.usage = EngineUsage()
+        self.vocabulary = vocabulary_size(config.model)
+        self._model_context = context_length(config.model) or sys.maxsize
+        self._publishes, self._replaceable = publishes, replaceable
+        self._context: dict[str, int] = {}  # url → longest sequence
+        self._process: ServerProcess | None = None
+        endpoints = self._endpoints(logs)
+        self._resources = AsyncExitStack()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sglang-client", daemon=True)
+        self._thread.start()
+        try:
+            self._fleet = self._wait(self._open(endpoints))
+            self._wait(self._fleet.wait_ready())
+        except BaseException:
+            self.close()
+            raise
+
+    def generate(
+        self,
+        batches: Iterable[Sequence[GenerateRequest]],
+        sampling: Sampling,
+        on_tokens: OnTokens = ignore_tokens,
+    ) -> Iterator[tuple[int, int, Completion]]:
+        """See Engine.generate. A batch is taken whenever fewer requests wait than the servers could take at once."""
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        source = enumerate(batches)
+        underway: set[int] = set()  # ids of work objects, which `work` keeps alive
+        work: dict[int, Work] = {}
+        began = time.perf_counter()
+        try:
+            exhausted = False
+            while underway or not exhausted:
+                while not exhausted and self._fleet.queued < self._fleet.appetite:
+                    number, batch = next(source, (-1, ()))
+                    exhausted = number < 0
+                    fresh = [
+                        self._generation(number, index, request, sampling, results)
+                        for index, request in enumerate(batch)
+                    ]
+                    work |= {id(one): one for one in fresh}
+                    underway |= {id(one) for one in fresh}
+                    self._loop.call_soon_threadsafe(self._fleet.submit, fresh)
+                    if not fresh:
+                        break
+                    self._settle()
+                if not underway:
+                    continue
+                try:
+                    key, result = results.get(timeout=_HEARD_S)
+                except queue.Empty:
+                    self.usage.trouble = self._fleet.trouble
+                    on_tokens(0)
+                    continue
+                self.usage.trouble = ""
+                underway.discard(key)
+                del work[key]
+                if isinstance(result, BaseException):
+                    raise result
+                number, index, prompt, cached, completion = result
+                self.usage.prompt_tokens += prompt
+                self.usage.cached_tokens += cached
+                self.usage.sampled_tokens += len(completion.ids)
+                on_tokens(len(completion.ids))
+                yield number, index, completion
+        finally:
+            self._withdraw(list(work.values()))
+            self.usage.seconds += time.perf_counter() - began
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        """See Engine.score."""
+
+        def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> np.ndarray:
+            return wire.read_scores(answer, request, served, self.vocabulary)
+
+        return self._read(requests, 0, read, np.empty(0, np.float32))
+
+    def top_logprobs(self, requests: Sequence[ScoreRequest], k: int) -> list[TopLogprobs]:
+        """See Engine.top_logprobs."""
+        empty = TopLogprobs(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+
+        def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> TopLogprobs:
+            return wire.read_top_logprobs(answer, request, served, k)
+
+        return self._read(requests, k, read, empty)
+
+    def _read(
+        self,
+        requests: Sequence[ScoreRequest],
+        top: int,
+        read: Callable[[dict[str, Any], ScoreRequest, wire.Served], T],
+        empty: T,
+    ) -> list[T]:
+        """What `read` makes of each answer; `empty` for requests without a position to score, which are not sent.
+
+        Sent in the order of their ids, so that what shares a prefix comes together.
+        """
+        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        values = [empty] * len(requests)
+        order = sorted(
+            (index for index, request in enumerate(requests) if request.start < len(request.ids)),
+            key=lambda index: list(requests[index].ids),
+        )
+        work = [self._scoring(index, requests[index], top, read, results) for index in order]
+        began = time.perf_counter()
+        try:
+            self._loop.call_soon_threadsafe(self._fleet.submit, work)
+            for _ in order:
+                index, cached, value = self._next(results)
+                values[index] = value
+                self.usage.cached_tokens += cached
+                self.usage.prompt_tokens += len(requests[index].ids)
+                self.usage.scored_tokens += len(requests[index].ids) - requests[index].start
+        finally:
+            self._withdraw(work)
+            self.usage.seconds += time.perf_counter() - began
+        return values
+
+    def close(self) -> None:
+        """Stop the client, then the server, if it is ours."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._resources.aclose(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+        if self._process is not None:
+            self._process.close()
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def _generation(
+        self,
+        number: int,
+        index: int,
+        request: GenerateRequest,
+        sampling: Sampling,
+        results: queue.SimpleQueue[Any],
+    ) -> Work:
+        cap = min(sampling.max_new_tokens, request.max_new_tokens or sampling.max_new_tokens)
+        self._require_fits(request.prompt_ids, cap)
+
+        def read(answer: dict[str, Any], served: wire.Served) -> Any:
+            completion = wire.read_completion(answer, cap, sampling, served)
+            return number, index, len(request.prompt_ids), wire.cached_tokens(answer), completion
+
+        work = Work(
+            payload=lambda served: wire.generate_payload(request, sampling, served),
+            read=read,
+            deliver=lambda value: results.put((id(work), value)),
+            fail=lambda error: results.put((id(work), error)),
+            group=request.group,
+        )
+        return work
+
+    def _scoring(
+        self,
+        index: int,
+        request: ScoreRequest,
+        top: int,
+        read: Callable[[dict[str, Any], ScoreRequest, wire.Served], Any],
+        results: queue.SimpleQueue[Any],
+    ) -> Work:
+        self._require_fits(request.ids, 0)
+        return Work(
+            payload=lambda served: wire.score_payload(request, served, top),
+            read=lambda answer, served: (index, wire.cached_tokens(answer), read(answer, request, served)),
+            deliver=results.put,
+            fail=results.put,
+            group=str(hash(tuple(request.ids[: request.start]))),
+        )
+
+    def _next(self, results: queue.SimpleQueue[Any]) -> Any:
+        """The next result; listens to a stop while it waits."""
+        while True:
+            try:
+                result = results.get(timeout=_HEARD_S)
+            except queue.Empty:
+                self.stop.check()
+                continue
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+    def _require_fits(self, ids: Sequence[int], new_tokens: int) -> None:
+        """An id beyond the vocabulary kills the server, and beyond its context it would cut without a word."""
+        array = np.asarray(ids)
+        if array.size == 0 or array.min() < 0 or array.max() >= self.vocabulary:
+            raise UsageError(
+                "token ids outside the model's vocabulary",
+                why=f"ids must be from 0 to {self.vocabulary - 1}, and there must be one",
+                mend="check that the tokenizer belongs to the model",
+            )
+        shortest = min(self._context.values())
+        if array.size > shortest - _BESIDE_INPUT or array.size + new_tokens > shortest - _BESIDE_ALL:
+            raise UsageError(
+                f"a sequence of {array.size + new_tokens:,} tokens does not fit the server",
+                why=f"its context holds {shortest:,} tokens, of which SGLang keeps some for itself",
+                mend="lower max_new_tokens, or give the server more (--context-length, --max-total-tokens)",
+            )
+
+    def _settle(self) -> None:
+        """Wait until the loop has taken what was handed over, so that `queued` is true."""
+        asyncio.run_coroutine_threadsafe(_nothing(), self._loop).result()
+
+    def _withdraw(self, work: list[Work]) -> None:
+        if work and self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._fleet.withdraw, work)
+
+    # --- servers ----------------------------------------------------------------------------------------------
+
+    def _endpoints(self, logs: Path) -> Callable[[], list[Endpoint]]:
+        if self.config.sglang.server_url:
+            listed = EndpointList(self.config.sglang.server_url, os.environ)
+            listed.read()  # a list that cannot be read is the user's to mend, now
+            return listed.read
+        process = ServerProcess.start(self.config, logs, process_groups=self.stop.process_groups)
+        self._process = process
+        try:
+            process.wait_ready(self.stop.check)
+        except BaseException:
+            process.close()
+            raise
+        return lambda: [process.endpoint]
+
+    def _diagnose(self) -> None:
+        if self._process is not None:
+            self._process.require_alive()
+
+    async def _establish(self, client: ServerClient) -> wire.Served:
+        """Make sure of one server before its first request."""
+        try:
+            if self._publishes is not None and self._process is None:
+                await weights.require_follows(client, self.config.distill, self._publishes)
+            served, _ = await weights.establish(
+                client, self.config.model, replaceable=self._replaceable, timeout_s=self.config.sglang.request_timeout_s
+            )
+            model = (await client.get("/v1/models", timeout_s=_CALL_S))["data"][0]
+        except (Refused, KeyError) as error:
+            raise EngineError(
+                f"{client.endpoint.url} is no SGLang server that vpgea can use",
+                why=str(error),
+                mend="compare its version with the tested one (`vpgea doctor`), or let `vpgea serve` start it",
+            ) from error
+        context = int(model.get("max_model_len") or self._model_context)
+        with suppress(Refused):  # a router does not tell about its servers
+            loads = await client.get("/v1/loads", timeout_s=_CALL_S)
+            context = min(context, *(int(rank["max_total_num_tokens"]) for rank in loads["loads"]))
+            self.name = f"sglang {loads['version']}"
+        self._context[client.endpoint.url] = context
+        return served
+
+    async def _open(self, endpoints: Callable[[], list[Endpoint]]) -> Fleet:
+        session = await self._resources.enter_async_context(open_session())
+        remedy = "start the server (`vpgea serve`) or check --server-url"
+        if self._process is not None:
+            remedy = f"look at the server's log, {self._process.log}"
+        fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose, remedy)
+        self._resources.push_async_callback(fleet.close)
+        return fleet
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, computed in the loop; listens to a stop meanwhile."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        while True:
+            try:
+                return future.result(timeout=_HEARD_S)
+            except TimeoutError:
+                if future.done():
+                    raise
+                try:
+                    self.stop.check()
+                except BaseException:
+                    future.cancel()
+                    raise
+
+
+async def _nothing() -> None:
+    """Runs when everything handed to the loop before it has run."""

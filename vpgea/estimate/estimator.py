@@ -1,0 +1,406 @@
+"""What the phases cost, before they run: tokens, arithmetic, disk, memory and time.
+
+Tokens and bytes are upper bounds, or follow from lengths that are known. Times are rough: one rate for multiplying,
+one for moving bytes, one overhead per layer and forward pass (vpgea/estimate/hardware.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vpgea.config.schema import RunConfig
+from vpgea.engines.transformers import SCORE_TOKENS
+from vpgea.estimate.hardware import Hardware
+from vpgea.modeling.head import CHUNK_LOGITS
+from vpgea.modeling.load import torch_dtype
+from vpgea.modeling.shape import ModelShape
+from vpgea.phases.evaluate import as_rollout
+from vpgea.phases.rollout import BYTES_PER_TOKEN
+
+Lengths = npt.NDArray[np.int64]
+
+ANSWER_TOKENS = 16  # the cue, the answer and its closing delimiter behind a scored path; a value to be derived
+_CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, write) to grow it by a token
+_ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
+_TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
+_CHECKPOINT_BYTES = 12  # float32 weight and two moments
+# What the backward pass of a layer has beside what was kept for it, as a multiple of that; and where it was computed
+# again just before, in float32 and in shorter dtypes, whose adapters cast. Seen on a CPU.
+_LAYER_BACKWARD, _RECOMPUTED_LAYER, _RECOMPUTED_SHORT = 1.0, 1.2, 2.5
+_PROGRAM_BYTES = 500 * 10**6  # Python with torch, transformers and peft; a CUDA context takes about the same
+
+# Bytes alive per row and vocabulary entry at the worst moment of sampling, seen with torch 2.13 on a CPU in float32 and
+# bfloat16, and what top-k or top-p add to it.
+_SAMPLING_BYTES, _TRUNCATION_BYTES = 26, 8
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Sequences under one view: prompt and completion tokens, int64 (N,) each."""
+
+    prompt: Lengths
+    completion: Lengths
+
+    @property
+    def end(self) -> Lengths:
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True)
+class PhaseEstimate:
+    """The cost of one phase. processed_tokens: prompts, prefixes and scored paths. memory: peak bytes by part.
+
+    seconds are on all devices of the hardware side by side, except for the training step, which has one.
+    """
+
+    phase: str
+    sampled_tokens: int
+    processed_tokens: int
+    trained_tokens: int
+    flops: float
+    disk_bytes: int
+    memory: dict[str, int]
+    seconds: float
+
+    @property
+    def peak_memory(self) -> int:
+        return sum(self.memory.values())
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Arithmetic, bytes that must be moved, and forward passes."""
+
+    flops: float = 0.0
+    moved_bytes: float = 0.0
+    passes: float = 0.0
+
+    def __add__(self, other: _Work) -> _Work:
+        return _Work(self.flops + other.flops, self.moved_bytes + other.moved_bytes, self.passes + other.passes)
+
+    def times(self, factor: float) -> _Work:
+        return _Work(self.flops * factor, self.moved_bytes * factor, self.passes * factor)
+
+
+class Estimator:
+    """The formulas for one configuration, model and machine."""
+
+    def __init__(self, config: RunConfig, shape: ModelShape, hardware: Hardware) -> None:
+        self.config, self.shape, self.hardware = config, shape, hardware
+        self.dtype_bytes = torch_dtype(config.model).itemsize
+        self.weights = shape.parameters * self.dtype_bytes
+        self.kv = shape.kv_bytes_per_token(self.dtype_bytes)
+
+    # --- phases -----------------------------------------------------------------------------------------------
+
+    def rollout(
+        self,
+        prior: Lengths,
+        posterior: Lengths,
+        prior_tokens: float | None = None,
+        posterior_tokens: float | None = None,
+    ) -> PhaseEstimate:
+        """Phase 1. prior, posterior: prompt tokens of each question (N,). The other two: mean completions, or the cap.
+
+        Every prompt is run once. A batch makes as many steps as its longest completion, taken as the cap throughout.
+        """
+        options = self.config.rollout
+        views = [
+            (prompts, count, round(options.max_new_tokens if tokens is None else tokens))
+            for prompts, count, tokens in (
+                (prior, options.prior_samples, prior_tokens),
+                (posterior, options.posterior_samples, posterior_tokens),
+            )
+            if count
+        ]
+        prompts = np.concatenate([prior[:0], *(prompts for prompts, _, _ in views)])
+        paths = Paths(
+            np.concatenate([prior[:0], *(np.repeat(prompts, count) for prompts, count, _ in views)]),
+            np.concatenate([prior[:0], *(np.full(len(prompts) * count, tokens) for prompts, count, tokens in views)]),
+        )
+        batches = -(-len(paths.prompt) // options.batch_size)
+        work = [self._decode(paths, options.max_new_tokens), self._read(prompts, batches)]
+        longest, samples = _longest(prompts), min((count for _, count, _ in views), default=1)
+        return PhaseEstimate(
+            "rollout",
+            int(paths.completion.sum()),
+            int(prompts.sum()),
+            0,
+            sum(part.flops for part in work),
+            int(paths.completion.sum()) * BYTES_PER_TOKEN + int(paths.prompt.sum()) * 4,
+            self._sampling_memory(longest, longest + options.max_new_tokens, len(paths.prompt), samples),
+            sum(map(self._seconds, work)) / self.hardware.devices,
+        )
+
+    def evaluation(self, prompts: Lengths, mean_tokens: float | None = None) -> PhaseEstimate:
+        """A rollout of the prior view alone, with the evaluation's own numbers."""
+        own = Estimator(as_rollout(self.config), self.shape, self.hardware).rollout(prompts, prompts[:0], mean_tokens)
+        return replace(own, phase="eval")
+
+    def round(
+        self,
+        prior: Lengths,
+        posterior: Lengths,
+        prior_tokens: float | None = None,
+        posterior_tokens: float | None = None,
+    ) -> list[PhaseEstimate]:
+        """Rollout, filter and distill of questions with these prompts (N,): everything is checked and trained on."""
+        options = self.config.rollout
+        lengths = [
+            round(options.max_new_tokens if tokens is None else tokens) for tokens in (prior_tokens, posterior_tokens)
+        ]
+        drawn, guided = (
+            _repeated(prior, count, tokens)
+            for count, tokens in zip((options.prior_samples, options.posterior_samples), lengths, strict=True)
+        )
+        return [
+            self.rollout(prior, posterior, prior_tokens, posterior_tokens),
+            self.filter(
+                prior,
+                drawn,
+                guided,
+                guided,
+                np.repeat(posterior, options.prior_samples),
+                np.repeat(posterior, options.posterior_samples),
+            ),
+            self.distill(drawn, guided, np.repeat(posterior, options.posterior_samples)),
+        ]
+
+    def filter(
+        self,
+        prompts: Lengths,
+        prior: Paths,
+        posterior: Paths,
+        candidates: Paths,
+        prior_in_posterior: Lengths,
+        posterior_in_posterior: Lengths,
+        answer_tokens: float | None = None,
+    ) -> PhaseEstimate:
+        """Phase 2 over a rollout's samples.
+
+        prompts: prior prompt of each question. candidates: the paths (prior prompt, z) that the checks continue from.
+        posterior: all posterior paths as scored under the prior prompt. prior_in_posterior, posterior_in_posterior: the
+        posterior prompt of each prior and of each posterior path. Which paths are correct is not known before, so that
+        every one of them is counted. answer_tokens: mean length of an answer behind z; else every continuation runs to
+        its cap.
+        """
+        checks, batch = self.config.filter, self.config.rollout.batch_size
+        work, sampled, processed = [], 0, 0
+        drawn = self._continuations(candidates.end, prompts)
+        for starts, samples, cap in drawn:
+            count = len(starts) * samples
+            length = cap if answer_tokens is None else min(cap, round(answer_tokens))
+            work.append(self._decode(_repeated(starts, samples, length), cap))
+            work.append(self._read(starts, -(-count // batch)))
+            sampled, processed = sampled + count * length, processed + int(starts.sum())
+        scored = [posterior.end + ANSWER_TOKENS]
+        if checks.plausibility.enabled:
+            scored.append(prior_in_posterior + prior.completion)
+        if checks.teacher_top_k:
+            scored.append(posterior_in_posterior + posterior.completion)
+        if checks.counterfactual:
+            scored.append(candidates.end)
+        ends = np.concatenate(scored)
+        together = max(_longest(ends), min(SCORE_TOKENS, batch * _longest(ends), int(ends.sum())))
+        work.append(self._read(ends, ends.sum() / max(together, 1)))
+        tokens = int(prior.completion.sum() + posterior.completion.sum())
+        peaks = [
+            self._sampling_memory(_longest(starts), _longest(starts) + cap, len(starts) * n, n)
+            for starts, n, cap in drawn
+        ]
+        return PhaseEstimate(
+            "filter",
+            sampled,
+            processed + int(ends.sum()),
+            0,
+            sum(part.flops for part in work),
+            tokens * (BYTES_PER_TOKEN + 4)
+            + int(prior.prompt.sum() + posterior.prompt.sum()) * 8
+            + int(posterior.completion.sum()) * checks.teacher_top_k * _TOP_BYTES,
+            max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
+            sum(map(self._seconds, work)) / self.hardware.devices,
+        )
+
+    def distill(
+        self, prior: Paths, posterior: Paths, posterior_prompts: Lengths, batch_tokens: int | None = None
+    ) -> PhaseEstimate:
+        """Phase 3 over the paths that carry a gradient, on one device. posterior_prompts: for the dense teacher.
+
+        batch_tokens: of the largest micro-batch, padding included, where it is known.
+
+        A pass forward costs F; backward 2 F, or F where only an adapter's gradients are wanted (weights stay as they
+        are, activations are differentiated). The reference and the dense forms' teacher cost F each, and so do the
+        log-probabilities of prior paths under the old weights, once.
+        """
+        options = self.config.distill
+        is_full = options.train == "full"
+        ends = np.concatenate([prior.end, posterior.end])
+        batch = max(_longest(ends), min(options.max_tokens_per_batch, int(ends.sum())))
+        forward = self._read(ends, ends.sum() / max(batch, 1))
+        factor = (3.0 if is_full else 2.0) + (options.reference_weight > 0) + options.gradient_checkpointing
+        work = forward.times(factor * options.epochs) + self._read(prior.end, prior.end.sum() / max(batch, 1))
+        if options.runs_teacher:
+            teacher = posterior_prompts + posterior.completion
+            work += self._read(teacher, teacher.sum() / max(batch, 1)).times(options.epochs)
+        trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
+        published = self.weights if is_full else 4 * trained
+        return PhaseEstimate(
+            "distill",
+            0,
+            int(prior.end.sum()) + (int(posterior.completion.sum()) if options.runs_teacher else 0),
+            int(prior.completion.sum() + posterior.completion.sum()) * options.epochs,
+            work.flops,
+            2 * _CHECKPOINT_BYTES * trained + published + 4 * int(prior.completion.sum()),
+            self._training_memory(trained, batch if batch_tokens is None else batch_tokens),
+            self._seconds(work),
+        )
+
+    def _continuations(self, candidates: Lengths, prompts: Lengths) -> list[tuple[Lengths, int, int]]:
+        """(starts, samples, cap) of every kind of continuation: what stands before, how many of each, how long."""
+        checks = self.config.filter
+        samples, cap = checks.answerability.samples, checks.answerability.max_new_tokens
+        answerability = [(candidates, samples, cap), (prompts, samples, cap)]  # behind each path, and without thinking
+        derivation = (candidates, checks.derivation.samples, checks.derivation.window + ANSWER_TOKENS)
+        exits = [(candidates, samples, cap)] * 3  # after a quarter, a half and three quarters of the path
+        return (
+            answerability * checks.answerability.enabled
+            + [derivation] * checks.derivation.enabled
+            + exits * checks.early_exits
+        )
+
+    # --- arithmetic and time ----------------------------------------------------------------------------------
+
+    def flops(self, start: Lengths, end: Lengths) -> float:
+        """2 M per token, and 4 x layers x heads x head_dim per token and token of context before it.
+
+        M: matmul_parameters. The second term is the attention's two products (arXiv 2001.08361, table 1).
+        """
+        shape = self.shape
+        context = (end.astype(float) ** 2 - start.astype(float) ** 2).sum() / 2
+        attention = 4 * shape.layers * shape.heads * shape.head_dim * context
+        return float(2 * shape.matmul_parameters * (end - start).sum() + attention)
+
+    def _read(self, ends: Lengths, passes: float) -> _Work:
+        """Whole sequences forward: prompts, prefixes, scored and trained paths. Every pass reads the weights once."""
+        return _Work(self.flops(np.zeros_like(ends), ends), passes * self.weights, passes)
+
+    def _decode(self, paths: Paths, cap: int) -> _Work:
+        """Token by token, batch by batch: every step reads the weights, and every token its own cache."""
+        steps = -(-len(paths.prompt) // self.config.rollout.batch_size) * cap
+        context = (paths.end.astype(float) ** 2 - paths.prompt.astype(float) ** 2).sum() / 2
+        moved = steps * self.shape.matmul_parameters * self.dtype_bytes + _CACHE_TRAFFIC * self.kv * context
+        return _Work(self.flops(paths.prompt, paths.end), float(moved), steps)
+
+    def _seconds(self, work: _Work) -> float:
+        machine = self.hardware
+        busy = max(work.flops / machine.flops, work.moved_bytes / machine.bandwidth)
+        return busy + work.passes * self.shape.layers * machine.overhead_s
+
+    # --- memory -----------------------------------------------------------------------------------------------
+
+    def _sampling_memory(self, prompt: int, end: int, sequences: int, samples: int) -> dict[str, int]:
+        """Peak of a batch that runs to its cap, `samples` of it behind each prompt; prompts are run once.
+
+        Growing the cache copies one layer of it.
+        """
+        options = self.config.rollout
+        rows = min(options.batch_size, sequences)
+        truncated = options.top_p < 1 or options.top_k > 0
+        cache = rows * end * self.kv
+        return {
+            "program": _PROGRAM_BYTES,
+            "weights": self.weights,
+            "KV cache": cache + cache // self.shape.layers,
+            "logits": rows * self.shape.vocabulary * (_SAMPLING_BYTES + _TRUNCATION_BYTES * truncated),
+            "activations": -(-rows // samples) * prompt * self._forward_bytes_per_token(),
+        }
+
+    def _scoring_memory(self, tokens: int) -> dict[str, int]:
+        """Peak of one scoring pass, which has no cache."""
+        return {
+            "program": _PROGRAM_BYTES,
+            "weights": self.weights,
+            "logits": self._chunk_logits(tokens) * (self.dtype_bytes + 2),
+            "activations": tokens * self._forward_bytes_per_token(),
+        }
+
+    def _chunk_logits(self, tokens: int) -> int:
+        """Logits that exist at a time."""
+        return min(max(CHUNK_LOGITS, self.shape.vocabulary), tokens * self.shape.vocabulary)
+
+    def _forward_bytes_per_token(self) -> int:
+        """Without gradient one layer is alive: its hidden states in and out, and the two wide vectors of its MLP."""
+        return (4 * self.shape.hidden + 2 * self.shape.intermediate) * self.dtype_bytes
+
+    def _training_memory(self, trained: int, tokens: int) -> dict[str, int]:
+        """Weights, optimiser, frozen copies in float32, and what one micro-batch of `tokens` keeps.
+
+        Full fine-tuning keeps its float32 weights with the optimiser, and autocast a copy of them in its own dtype. The
+        head works chunk by chunk: logits and their gradient, the logits of each frozen role, and, where the head is
+        trained, the sum of its gradient and one chunk's. With gradient checkpointing one layer at a time keeps what all
+        would; of the others there is their input.
+        """
+        options, shape = self.config.distill, self.shape
+        is_full = options.train == "full"
+        reference = options.reference_weight > 0
+        copies = (reference + (options.runs_teacher and options.teacher in ("round", "ema"))) if is_full else 0
+        autocast = self.weights if is_full and self.dtype_bytes < 4 else 0
+        logits = self._chunk_logits(tokens) * self.dtype_bytes * (2 + reference + options.runs_teacher)
+        head = 8 * shape.vocabulary * shape.hidden if is_full else 0
+        recomputed = options.gradient_checkpointing
+        again = _RECOMPUTED_LAYER if self.dtype_bytes == 4 else _RECOMPUTED_SHORT
+        layers = 1 + again if recomputed else shape.layers + _LAYER_BACKWARD
+        inputs = shape.layers * shape.hidden * self.dtype_bytes if recomputed else 0
+        return {
+            "program": _PROGRAM_BYTES,
+            "weights": (autocast if is_full else self.weights) + copies * 4 * shape.parameters,
+            "gradients and optimiser": _ADAM_BYTES * trained,
+            "activations": round(tokens * (layers * self.saved_bytes_per_token() + inputs)),
+            "logits": logits + head,
+        }
+
+    def saved_bytes_per_token(self) -> int:
+        """What one layer keeps of a token for the backward pass; nothing is recomputed.
+
+        Both norms keep their input in float32 and what they give on; attention keeps queries, keys and values before
+        and after rotation, and its output; the MLP its gate, up, activated gate and product. An adapter keeps a
+        float32 copy of the input of each matrix that it stands on; under autocast the residual stream, queries and
+        keys stay float32 beside their copies.
+        """
+        shape, options = self.shape, self.config.distill
+        width, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        values = 3 * shape.hidden + 3 * width + 4 * kv + 4 * shape.intermediate
+        saved = values * self.dtype_bytes + 2 * 4 * shape.hidden
+        if self.dtype_bytes == 4:
+            return saved
+        if options.train == "full":
+            return saved + 4 * (2 * shape.hidden + width + 2 * kv)
+        return saved + 4 * sum(columns for _, columns in shape.targeted(options.lora)) // shape.layers
+
+
+def whole_run(one_round: Sequence[PhaseEstimate], evaluation: PhaseEstimate, rounds: int) -> PhaseEstimate:
+    """A loop: an evaluation of the base model, and every round's phases with an evaluation each."""
+    parts = [evaluation, *([*one_round, evaluation] * rounds)]
+    return PhaseEstimate(
+        "whole run",
+        sum(part.sampled_tokens for part in parts),
+        sum(part.processed_tokens for part in parts),
+        sum(part.trained_tokens for part in parts),
+        sum(part.flops for part in parts),
+        sum(part.disk_bytes for part in parts),
+        max(parts, key=lambda part: part.peak_memory).memory,
+        sum(part.seconds for part in parts),
+    )
+
+
+def _repeated(prompts: Lengths, count: int, tokens: int) -> Paths:
+    """`count` paths of `tokens` tokens behind each prompt."""
+    return Paths(np.repeat(prompts, count), np.full(len(prompts) * count, tokens))
+
+
+def _longest(lengths: Lengths) -> int:
+    return int(lengths.max(initial=0))

@@ -1,0 +1,138 @@
+"""Utilities, baselines, advantages and gates of one question's paths (numpy, float64).
+
+The formulas are our own reconstruction of the method: docs/method.md, "Utilities, advantages, gates".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vpgea.config.schema import AdvantageConfig, UtilityConfig
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def mean_correct_length(length: npt.ArrayLike, correct: npt.ArrayLike) -> float | None:
+    """Mean length in tokens of the correct samples, None without any. length, correct: (n,); NaN is not correct."""
+    lengths = np.asarray(length, np.float64)[np.asarray(correct, np.float64) == 1]
+    return float(lengths.mean()) if lengths.size else None
+
+
+def relative_length(length: npt.ArrayLike, reference: float) -> FloatArray:
+    """c = length / L_ref, without unit; length in tokens, any shape."""
+    assert reference > 0
+    return np.asarray(length, np.float64) / reference
+
+
+def utility(
+    config: UtilityConfig,
+    r: npt.ArrayLike,
+    length: npt.ArrayLike,
+    reference: float,
+    correct_lengths: npt.ArrayLike = (),
+) -> FloatArray:
+    """u of each path, shape of r and length broadcast. NaN in r (no valid grade) stays NaN.
+
+    r: correctness in [0, 1] (the grade of a prior sample, the answerability of a posterior path). length: tokens.
+    reference: L_ref. correct_lengths: tokens of the question's correct prior samples, read by the sigmoid form only.
+    """
+    reward, price = np.asarray(r, np.float64), config.length_price
+    c = relative_length(length, reference)
+    if config.kind == "exponential":
+        return reward * np.exp(-price * c)
+    if config.kind == "linear":
+        return reward * (1 - price * np.minimum(c, config.c_max))
+    z = _z_score(np.asarray(length, np.float64), np.asarray(correct_lengths, np.float64))
+    return reward * (1 - price * 0.5 * (1 + np.tanh(z / 2)))  # the logistic function, written so as not to overflow
+
+
+def _z_score(length: FloatArray, group: FloatArray) -> FloatArray:
+    """(length - mean) / max(population std, 1 token) over the group; 0 without a group."""
+    if not group.size:
+        return np.zeros_like(length)
+    return (length - group.mean()) / max(float(group.std()), 1.0)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Mean and spread of a group's utilities; count is the group's size."""
+
+    mean: float
+    std: float
+    count: int
+
+
+def baseline(u: npt.ArrayLike, config: AdvantageConfig) -> Baseline:
+    """b = mean u and sigma = max(population std, sigma_min), or 1 without normalising; u: (n,), all valid.
+
+    An empty group has b = 0 and sigma = 1.
+    """
+    values = np.asarray(u, np.float64)
+    if not values.size:
+        return Baseline(0.0, 1.0, 0)
+    # Shifted by the first value, so that equal utilities have exactly their own value as mean.
+    shifted = values - values[0]
+    std = max(float(shifted.std()), config.std_min) if config.normalise == "std" else 1.0
+    return Baseline(float(values[0] + shifted.mean()), std, values.size)
+
+
+def prior_advantages(u: npt.ArrayLike, valid: npt.ArrayLike, group: Baseline) -> FloatArray:
+    """A_i = (u_i - b_{-i}) / sigma with b_{-i} the mean of the group without i; (G,), 0 where invalid.
+
+    u: (G,), valid: (G,) bool. A group of fewer than 2 gives 0. Uses u_i - b_{-i} = n / (n - 1) (u_i - b).
+    """
+    values, mask = np.asarray(u, np.float64), np.asarray(valid, bool)
+    if group.count < 2:
+        return np.zeros_like(values)
+    scale = group.count / (group.count - 1) / group.std
+    return np.where(mask, scale * (values - group.mean), 0.0)
+
+
+def posterior_gates(
+    u: npt.ArrayLike,
+    accepted: npt.ArrayLike,
+    group: Baseline,
+    config: AdvantageConfig,
+    mean_log_ratio: npt.ArrayLike | None = None,
+) -> FloatArray:
+    """g_j = min(max((u_j - b) / sigma, 0), A_max) where accepted, else 0; (K,).
+
+    u: (K,), accepted: (K,) bool. mean_log_ratio: (K,) mean over z of log pi - log q in nats per token, for the
+    plausible gate: g_j exp(min(0, mean_log_ratio_j + kappa)).
+    """
+    mask = np.asarray(accepted, bool)
+    values = np.where(mask, np.asarray(u, np.float64), 0.0)
+    assert np.isfinite(values).all(), "an accepted path has a utility"
+    gates = np.where(mask, np.clip((values - group.mean) / group.std, 0.0, config.gate_max), 0.0)
+    if config.gate == "advantage":
+        return gates
+    assert mean_log_ratio is not None, "the plausible gate needs the mean log-ratio of the views"
+    ratio = np.where(mask, np.asarray(mean_log_ratio, np.float64), 0.0)
+    return gates * np.exp(np.minimum(0.0, ratio + config.plausible_slack))
+
+
+def advantages_and_gates(
+    prior_u: npt.ArrayLike,
+    prior_valid: npt.ArrayLike,
+    posterior_u: npt.ArrayLike,
+    accepted: npt.ArrayLike,
+    *,
+    config: AdvantageConfig,
+    mean_log_ratio: npt.ArrayLike | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Advantages (G,) of a question's prior samples and gates (K,) of its posterior paths.
+
+    The baseline's group is the valid prior samples; with `joint` the accepted posterior paths belong to it too.
+    """
+    u, valid = np.asarray(prior_u, np.float64), np.asarray(prior_valid, bool)
+    members = u[valid]
+    if config.group == "joint":
+        members = np.concatenate([members, np.asarray(posterior_u, np.float64)[np.asarray(accepted, bool)]])
+    group = baseline(members, config)
+    return (
+        prior_advantages(u, valid, group),
+        posterior_gates(posterior_u, accepted, group, config, mean_log_ratio),
+    )

@@ -1,0 +1,150 @@
+"""Is everything that a phase or a loop wrote still what was written? And the first half of a repair: what is not is
+moved away, with the markers that count it as there, so that the same command makes it again and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vpgea.errors import UsageError
+from vpgea.inspection.folders import run_config
+from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, selections, shards_in
+from vpgea.runs.phase_folder import Manifest, content_fingerprint, part_folder, part_folders
+from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.rounds import PHASES
+from vpgea.storage.links import refuse_links
+from vpgea.storage.shards import read_json
+
+_DAMAGED = "damaged"
+
+
+def is_run(root: Path) -> bool:
+    """Whether a folder is a loop's, by what stands in it: its own records may be what is damaged."""
+    return (root / "config.yaml").is_file() or (root / "base").is_dir() or (root / "round-000").is_dir()
+
+
+def phase_folders(root: Path) -> list[Path]:
+    """The phase folders of a loop's folder that were begun, in the order in which they are made; else itself."""
+    if not is_run(root):
+        return [root]
+    homes = [root / "base", *sorted(root.glob("round-*"))]
+    return [home / phase for home in homes for phase in PHASES if (home / phase).is_dir()]
+
+
+def shard_count(root: Path) -> int:
+    """Shards in a folder: the steps of a verification's progress."""
+    places = [place for folder in phase_folders(root) for place in (*part_folders(folder), *selections(folder))]
+    return sum(1 for place in places for _ in shards_in(place))
+
+
+def verify(root: Path, progress: Progress | None = None) -> Report:
+    """Read every file of a phase's or a loop's folder, one at a time. What is not finished is not damage.
+
+    Raises UsageError for a folder of something else, and for one with links that lead out of it.
+    """
+    if not root.is_dir():
+        raise UsageError(f"folder not found: {root}", why="there is nothing there", mend="give a run or phase folder")
+    refuse_links(root)
+    if not (root / "parts").is_dir() and not is_run(root):
+        raise UsageError(
+            f"{root} is not a folder of vpgea",
+            why="it holds neither parts nor rounds",
+            mend="give the --output-dir of a loop, rollout, filter, distill or eval",
+        )
+    report, progress = Report(), progress or NullProgress()
+    weights_stay = _verify_run(root, report) if is_run(root) else True
+    for folder in phase_folders(root):
+        PhaseCheck(root, folder, report, progress).verify(weights_stay=weights_stay)
+    if is_run(root):
+        _verify_sources(root, report)
+    return report
+
+
+def is_finished(root: Path, finding: Finding) -> bool:
+    """Whether what is damaged was finished: a phase that was not is continued by its own command."""
+    return (finding.phase.name not in PHASES and is_run(root)) or (root / finding.phase / "COMPLETE").is_file()
+
+
+def set_aside(root: Path, findings: Sequence[Finding]) -> list[Path]:
+    """Move what is damaged to root/damaged/, where it keeps its relative path; return where it went.
+
+    Nothing is deleted, and nothing that was set aside earlier is replaced: the later one gets a number.
+    """
+    moved = []
+    for path in dict.fromkeys(path for finding in findings for path in finding.aside):
+        if (root / path).exists():
+            target = _free_place(root / _DAMAGED / path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (root / path).rename(target)
+            moved.append(target)
+    return moved
+
+
+def _free_place(wanted: Path) -> Path:
+    place, number = wanted, 0
+    while place.exists():
+        number += 1
+        place = wanted.with_name(f"{wanted.name}.{number}")
+    return place
+
+
+# --- a loop's own records -------------------------------------------------------------------------------------------
+
+
+def _verify_run(root: Path, report: Report) -> bool:
+    """The records beside the phases; returns whether the weights of all rounds are kept."""
+
+    def damage(path: Path, wrong: str) -> None:
+        own, home = path.relative_to(root), path.parent if path.name == "round.json" else root
+        report.findings.append(Finding(own, wrong, RECORD, home.relative_to(root), (own,)))
+
+    weights_stay, manifest = False, part_folder(root, (0, 1)) / "manifest.json"
+    report.records += 2
+    try:
+        weights_stay = run_config(root, Manifest.read(manifest)).loop.keep_rounds is None
+    except UsageError as error:
+        damage(root / "config.yaml" if _is_manifest(manifest) else manifest, error.why)
+    for marker in (root / "base" / "round.json", *sorted(root.glob("round-*/round.json"))):
+        if marker.is_file():
+            report.records += 1
+            number = None if marker.parent.name == "base" else int(marker.parent.name.removeprefix("round-"))
+            try:
+                if read_json(marker)["round"] != number:
+                    damage(marker, "it is that of another round")
+            except UsageError as error:
+                damage(marker, error.why)
+    return weights_stay
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        Manifest.read(path)
+    except UsageError:
+        return False
+    return True
+
+
+def _verify_sources(root: Path, report: Report) -> None:
+    """What a phase says it was made from must be what stands there; only whole and complete phases can be compared."""
+    broken = {root / finding.phase for finding in report.findings}
+    before: Path | None = None
+    for home in sorted(root.glob("round-*")):
+        rollout, filtered, trained, measured = (home / name for name in PHASES)
+        pairs = [(rollout, filtered, "rollout"), (filtered, trained, "filter"), (trained, measured, "model")]
+        for source, made, name in [*pairs, *([(before, rollout, "model")] if before else [])]:
+            if broken & {source, made} or not all((folder / "COMPLETE").is_file() for folder in (source, made)):
+                continue
+            recorded, found = Manifest.read(made / "manifest.json").inputs[name], _made(source, name)
+            if recorded != found:
+                own = made.relative_to(root)
+                wrong = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {found}"
+                report.findings.append(Finding(own, wrong, f"the {made.name}", own, (own,)))
+        before = trained
+
+
+def _made(folder: Path, name: str) -> str:
+    """The fingerprint of a phase's rows, or of the model that it trained."""
+    if name == "model":
+        return str(read_json(folder / "summary.json")["model_fingerprint"])
+    return content_fingerprint(folder)

@@ -1,0 +1,242 @@
+"""One phase's folder looked through for damage, file by file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vpgea.errors import UsageError
+from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
+from vpgea.runs.phase_folder import Manifest, completed_shards, content_of, part_folders
+from vpgea.runs.progress import Progress
+from vpgea.runs.rounds import PHASES
+from vpgea.storage.schemas import SETS
+from vpgea.storage.shards import file_checksum, read_json, read_table, sidecar_path, verify_sidecar
+
+RECORD = "this record"
+_CHUNK, _SELECTION, _TRAINING = "this chunk", "the selection", "the training"
+_Sidecars = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Damage. Paths are relative to the folder that was verified. again: what must be made again. phase: in where.
+
+    aside: what a repair moves away, in this order; the damage itself comes first, so that a repair that is cut off
+    leaves damage that is found again.
+    """
+
+    path: Path
+    wrong: str
+    again: str
+    phase: Path
+    aside: tuple[Path, ...]
+
+
+@dataclass
+class Report:
+    """What was looked at, and what is damaged."""
+
+    findings: list[Finding] = field(default_factory=list)
+    shards: int = 0
+    checkpoints: int = 0
+    weights: int = 0
+    records: int = 0
+
+
+def shards_in(folder: Path) -> Iterator[Path]:
+    """Shards that are there, in no order, those without a sidecar too."""
+    if folder.is_dir():
+        yield from (folder / entry.name for entry in os.scandir(folder) if entry.name.endswith(".arrow"))
+
+
+def selections(folder: Path) -> list[Path]:
+    """Where a filter puts what it has selected, and the rest."""
+    return [folder / name for name in SETS]
+
+
+class PhaseCheck:
+    """One pass over a phase's folder."""
+
+    def __init__(self, root: Path, folder: Path, report: Report, progress: Progress) -> None:
+        self.root, self.folder, self.report, self.progress = root, folder, report, progress
+        self.parts = part_folders(folder)
+        self.markers = (folder / "COMPLETE", folder / "manifest.json")
+        self.kind: str = folder.name if folder.name in PHASES else ""
+
+    def verify(self, *, weights_stay: bool) -> None:
+        """weights_stay: no loop prunes what was published."""
+        manifest = self._manifest(self.markers[1]) if self.markers[1].is_file() else None
+        for part in self.parts:
+            if any(path.is_file() for path in (part / "manifest.json", part / "COMPLETE", self.markers[0])):
+                self._manifest(part / "manifest.json")  # else it was just about to be written
+        recorded = {part: self._completed(part) for part in self.parts}
+        is_trusted = self._root_markers(manifest, recorded)
+        for part in self.parts:
+            self._shards(part, recorded[part], is_trusted=is_trusted)
+            self._checkpoints(part)
+        if self.kind == "filter":
+            self._selection([name for shards in recorded.values() for name in shards or () if name[:5] == "chunk"])
+        elif self.kind == "distill":
+            self._weights(weights_stay=weights_stay)
+        elif (self.folder / "results.json").is_file():
+            self._record(self.folder / "results.json", "metrics", *self.markers[:1])
+
+    def _damage(self, path: Path, wrong: str, again: str, *markers: Path) -> None:
+        aside = (path, *([sidecar_path(path)] if path.suffix == ".arrow" else []), *markers)
+        relative = [one.relative_to(self.root) for one in dict.fromkeys(aside)]
+        phase = self.folder.relative_to(self.root)
+        self.report.findings.append(Finding(relative[0], wrong, again, phase, tuple(relative)))
+
+    def _record(self, path: Path, entry: str, *markers: Path) -> dict[str, Any] | None:
+        """A JSON file that has an entry."""
+        self.report.records += 1
+        try:
+            value = read_json(path)
+            value[entry]
+        except UsageError as error:
+            self._damage(path, error.why, RECORD, *markers)
+            return None
+        return value
+
+    def _manifest(self, path: Path) -> Manifest | None:
+        self.report.records += 1
+        try:
+            manifest = Manifest.read(path)
+        except UsageError as error:
+            self._damage(path, error.why, RECORD, *(self.markers if path in self.markers else ()))
+            return None
+        self.kind = manifest.phase
+        return manifest
+
+    def _completed(self, part: Path) -> _Sidecars | None:
+        """The shards with which a part was completed; None when it was not, or its record is damaged."""
+        marker = part / "COMPLETE"
+        if not marker.is_file():
+            if self.markers[0].is_file():
+                self._damage(marker, "it is gone, and the phase was complete", RECORD, *self.markers)
+            return None
+        if self._record(marker, "summary", *self.markers) is None:
+            return None
+        try:
+            shards = completed_shards(part)
+            for name, sidecar in shards.items():
+                verify_sidecar(part / name, sidecar)
+        except UsageError as error:
+            self._damage(marker, error.why, RECORD, *self.markers)
+            return None
+        return shards
+
+    def _root_markers(self, manifest: Manifest | None, recorded: dict[Path, _Sidecars | None]) -> bool:
+        """What is derived from the parts. Returns whether the parts' records are known to be the ones it came from."""
+        complete, own = self.markers
+        if complete.is_file() and not own.is_file():
+            self._damage(own, "it is gone, and the phase was complete", RECORD, *self.markers)
+        count = self._record(complete, "parts", *self.markers) if complete.is_file() else None
+        if count is not None and count["parts"] != len(self.parts):
+            wrong = f"{len(self.parts)} of {count['parts']} parts are there"
+            self._damage(complete, wrong, "the parts that are gone", *self.markers)
+        sidecars = [one for shards in recorded.values() for one in (shards or {}).values()]
+        if manifest is None or count is None or None in recorded.values() or count["parts"] != len(self.parts):
+            return False
+        if content_of(manifest, [one["sha256"] for one in sidecars]) == read_json(own).get("content_fingerprint"):
+            if count["rows"] != sum(one["rows"] for one in sidecars):
+                self._damage(complete, "it counts other rows than its parts", RECORD, *self.markers)
+            return True
+        wrong = "its content fingerprint is not that of its parts"
+        self._damage(own, wrong, RECORD, *self.markers)
+        return False
+
+    def _shards(self, part: Path, recorded: _Sidecars | None, *, is_trusted: bool) -> None:
+        """Every shard against its sidecar, and its sidecar against what the part was completed with.
+
+        Where these two differ, the shard is whole, and the phase's content fingerprint does not vouch for the record,
+        the record is what is damaged.
+        """
+        marker, gone = part / "COMPLETE", dict(recorded or {})
+        markers = (marker, *self.markers, *self._selected())
+        for path in shards_in(part):
+            wanted = gone.pop(path.name, None)
+            if sidecar_path(path).is_file() or wanted is not None:  # else it was about to be committed
+                found = self._shard(path, _CHUNK, *markers)
+                if found is not None and recorded is not None and found != wanted:
+                    wrong = f"it and the sidecar of {path.name} differ"
+                    if is_trusted:
+                        self._damage(path, "it is not the one with which its part was completed", _CHUNK, *markers)
+                    else:
+                        self._damage(marker, wrong, RECORD, *self.markers)
+        for name in gone:
+            self._damage(part / name, "it is gone", _CHUNK, *markers)
+
+    def _selected(self) -> list[Path]:
+        """What a filter derives from its chunks: on some engines they do not come out the same a second time."""
+        summary = self.folder / "summary.json"
+        return [summary, *selections(self.folder)] if self.kind == "filter" else []
+
+    def _shard(self, path: Path, again: str, *markers: Path) -> dict[str, Any] | None:
+        """The sidecar of a shard that is whole; else it is a finding."""
+        self.report.shards += 1
+        self.progress.advance(1)
+        try:
+            read_table(path)
+            return read_json(sidecar_path(path))
+        except UsageError as error:
+            self._damage(path, error.why, again, *markers)
+            return None
+
+    def _selection(self, chunks: Sequence[str]) -> None:
+        """A filter's second half; without its summary, which is written last, it is unfinished."""
+        summary = self.folder / "summary.json"
+        if not summary.is_file():
+            return
+        self._record(summary, "counts")
+        lengths = self.folder / "reference_lengths.json"
+        self._record(lengths, "default", summary)
+        for place in selections(self.folder):
+            for name in sorted({*chunks, *(path.name for path in shards_in(place))}):
+                self._shard(place / name, _SELECTION, summary)
+
+    def _weights(self, *, weights_stay: bool) -> None:
+        """What a distillation published, by the checksums that it recorded."""
+        summary = self.folder / "summary.json"
+        markers = (summary, *(part / "COMPLETE" for part in self.parts), *self.markers)
+        if self.markers[0].is_file() and not summary.is_file():
+            self._damage(summary, "it is gone, and the phase was complete", RECORD)
+        told = self._record(summary, "output") if summary.is_file() else None
+        places = [self.folder / name for name in ("adapter", "model") if (self.folder / name).is_dir()]
+        if told is not None and not places and weights_stay:
+            self._damage(self.folder / str(told["output"]), "it is gone", _TRAINING, *markers)
+        for place in places:
+            self.report.weights += 1
+            try:
+                if not (place / CHECKSUMS).is_file():
+                    raise UsageError("", why=f"{CHECKSUMS} is gone", mend="")
+                verify_checksums(place)
+                read_json(place / "vpgea_canary.json")
+            except UsageError as error:
+                self._damage(place, f"{error.what}: {error.why}".removeprefix(": "), _TRAINING, *markers)
+
+    def _checkpoints(self, part: Path) -> None:
+        old = part / "old_logprobs.safetensors"
+        for checkpoint in sorted((part / "checkpoints").glob("step-*")):
+            self.report.checkpoints += 1
+            try:
+                recorded = read_json(checkpoint / "checksums.json")
+                wrong = [name for name, checksum in recorded.items() if not _is_whole(checkpoint / name, checksum)]
+                why = f"the checksum of {wrong[0]} is not the recorded one" if wrong else ""
+            except UsageError as error:
+                why = error.why
+            if why:
+                self._damage(checkpoint, why, "the steps since the checkpoint before")
+                continue
+            wanted = read_json(checkpoint / "state.json").get("old_logprobs")
+            if wanted is not None and not _is_whole(old, wanted):
+                why = f"it is not the one with which {checkpoint.name} was written"
+                self._damage(old, why, _TRAINING, checkpoint.parent)
+
+
+def _is_whole(path: Path, checksum: Any) -> bool:
+    return path.is_file() and file_checksum(path) == checksum

@@ -1,0 +1,156 @@
+"""Phase 3: the training step. Learns from a filter folder and publishes an adapter or a model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vpgea.config.schema import ModelConfig, RunConfig, identity_of
+from vpgea.errors import QualityGateError, UsageError
+from vpgea.modeling.load import load_tokenizer, model_fingerprint
+from vpgea.runs.phase_folder import Manifest, PhaseFolder, content_fingerprint, flat_config, open_complete, part_folders
+from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.shards import read_json, write_json
+from vpgea.training.data import TrainingSet
+from vpgea.training.guards import epistemic_ids
+from vpgea.training.loggers import Log, step_log
+from vpgea.training.publish import publish, published_name
+from vpgea.training.ranks import Ranks
+from vpgea.training.roles import Roles
+from vpgea.training.trainer import Trainer, engine_mismatch
+
+
+def distill(
+    config: RunConfig,
+    filter_dir: Path,
+    output_dir: Path,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress: Progress | None = None,
+    log: Log | None = None,
+    ranks: Ranks | None = None,
+) -> dict[str, Any]:
+    """Train on a complete filter folder; return the summary. A stop writes a checkpoint first.
+
+    `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
+    `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded.
+    Raises UsageError (other weights, other inputs), QualityGateError (nothing to learn from, the published weights
+    differ after reloading), VpgeaError (too many gradients that are not finite) and Stopped.
+    """
+    stop, progress, ranks = stop or StopRequest(), progress or NullProgress(), ranks or Ranks()
+    open_complete(filter_dir, "filter")
+    manifest = Manifest(
+        phase="distill",
+        identity=identity_of(config, "distill", "model"),
+        inputs={
+            "filter": content_fingerprint(filter_dir),
+            "model": model_fingerprint(config.model),
+            **_reference_input(config),
+        },
+        config=flat_config(config),
+    )
+    folder = PhaseFolder(output_dir, manifest)
+    if ranks.any(not overwrite and (folder.is_complete or (output_dir / "summary.json").is_file())):
+        ranks.on_first(lambda: _finish_complete(folder, resume))
+        return trained(output_dir)
+    with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
+        data = _training_set(config, filter_dir, manifest)
+        roles = Roles(config, ranks)
+    ranks.on_first(lambda: PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite))
+    trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(load_tokenizer(config.model)))
+    with step_log(config, output_dir, ranks) as logger:
+        trainer.run(stop, progress, [logger, log] if log else [logger])
+    trainer.release()
+    difference = publish(config, roles, data.paths, output_dir, ranks)
+    ranks.on_first(lambda: _complete(config, trainer, folder, difference))
+    return trained(output_dir)
+
+
+def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
+    """All is trained and published: write the markers that are missing, and drop checkpoints. It was killed just
+    before, or a marker was lost."""
+    PhaseFolder.open(folder.root, folder.manifest, resume=resume)  # refuses what another configuration wrote
+    summary = folder.root / "summary.json"
+    if not summary.is_file():
+        write_json(summary, trained(folder.root))
+    folder.complete(read_json(summary))
+    shutil.rmtree(folder.part / "checkpoints", ignore_errors=True)
+
+
+def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, difference: float) -> None:
+    """Write the summary and mark the folder complete."""
+    guards, data = trainer.guards, trainer.data
+    summary = {
+        "steps": trainer.next_step,
+        "paths": len(data.paths),
+        "trained_tokens": trainer.trained_tokens,
+        "skipped_steps": guards.skipped_steps,
+        "alarms": guards.alarms,
+        "ended_early": guards.ended,
+        "truncated_support": data.truncated_support,  # no importance weights then
+        "reload_difference": difference,
+        "engine_mismatch": engine_mismatch(data.paths, trainer.old_logprobs),
+        "output": published_name(config),
+        "model_fingerprint": model_fingerprint(trained_model(config, folder.root)),
+    }
+    write_json(folder.root / "summary.json", summary)
+    folder.complete(summary)
+    shutil.rmtree(trainer.checkpoints, ignore_errors=True)
+
+
+def warnings_of(summary: dict[str, Any]) -> list[str]:
+    """What people should hear of a training that is otherwise done."""
+    found = []
+    if summary["skipped_steps"]:
+        found.append(f"{summary['skipped_steps']} steps were left out: their gradient was not finite")
+    if summary["alarms"]:
+        found.append(f"entropy fell below distill.entropy_floor in {summary['alarms']} steps; see metrics.jsonl")
+    if summary["ended_early"]:
+        found.append(f"training ended early: {summary['ended_early']}")
+    return found
+
+
+def trained(output_dir: Path) -> dict[str, Any]:
+    """The summary of a complete distill folder."""
+    summary: dict[str, Any] = read_json(part_folders(output_dir)[0] / "COMPLETE")["summary"]
+    return summary
+
+
+def trained_model(config: RunConfig, output_dir: Path) -> ModelConfig:
+    """Where the next phase finds the weights that a distill folder published."""
+    change = (
+        {"adapter": str(output_dir / "adapter")}
+        if config.distill.train == "lora"
+        else {"path": str(output_dir / "model"), "adapter": None}
+    )
+    return config.model.model_copy(update=change)
+
+
+def _training_set(config: RunConfig, filter_dir: Path, manifest: Manifest) -> TrainingSet:
+    """What there is to learn, drawn from the weights that are to be trained."""
+    read_json(filter_dir / "summary.json")  # written last: without it the selection may be half there
+    data = TrainingSet(filter_dir, config.distill)
+    if data.model_fingerprint != manifest.inputs["model"]:
+        raise UsageError(
+            f"{filter_dir} holds samples of other weights",
+            why=f"they were drawn from {data.model_fingerprint}, the configured model is {manifest.inputs['model']}",
+            mend="give the model (--model) and adapter (--set model.adapter=...) that the rollout was drawn from",
+        )
+    if not data.paths:
+        raise QualityGateError(
+            f"nothing to learn from in {filter_dir}",
+            why="no path has a gate and no prior sample an advantage",
+            mend="loosen the filter's thresholds or draw more samples",
+        )
+    return data
+
+
+def _reference_input(config: RunConfig) -> dict[str, str]:
+    if config.distill.reference is None:
+        return {}
+    reference = ModelConfig(**{**config.model.model_dump(), "path": config.distill.reference, "adapter": None})
+    return {"reference": model_fingerprint(reference)}

@@ -1,0 +1,168 @@
+"""Measuring a model on questions: prior-view samples, graded, with intervals clustered by question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vpgea.config.schema import RunConfig, identity_of
+from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.errors import UsageError
+from vpgea.filtering.crossview import grade_rows
+from vpgea.grading.values import find_value
+from vpgea.metrics import scores as metrics
+from vpgea.phases.filter import grader_pool, require_few_errors
+from vpgea.phases.rollout import RolloutPlan, draw_chunks
+from vpgea.questions.load import Question
+from vpgea.runs.phase_folder import Manifest, PhaseFolder, Shard, chunk_paths, open_complete
+from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import SAMPLES, TEXT
+from vpgea.storage.shards import iterate_rows, table_from_rows, write_json, write_table
+
+GRADED = pa.schema(
+    [
+        *SAMPLES,
+        pa.field("status", TEXT, nullable=False),
+        pa.field("extracted", TEXT),
+        pa.field("detail", TEXT),  # why, for error and timeout
+        pa.field("first_correct_tokens", pa.int32()),  # tokens up to the first place of the reference's value
+    ],
+    metadata=SAMPLES.metadata,
+)
+_COMPARED = (  # what a run and its baseline must share
+    *("questions", "eval.max_new_tokens", "eval.temperature", "eval.top_p"),
+    *("grading.grader", "grading.relative_tolerance"),
+)
+_COLUMNS = ("question_id", "status", "extracted", "completion_ids", "finish_reason", "first_correct_tokens")
+
+
+def evaluate(
+    config: RunConfig,
+    questions: Sequence[Question],
+    output_dir: Path,
+    *,
+    shard: Shard = (0, 1),
+    lease: EngineLease | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any] | None:
+    """Sample, grade and score; return the results once all parts are there (else None).
+
+    Raises UsageError (another baseline), QualityGateError (too many grader errors), EngineError and Stopped.
+    """
+    stop, progress = stop or StopRequest(), progress or NullProgress()
+    sampling = as_rollout(config)
+    plan = RolloutPlan.make(sampling, questions, shard=shard)
+    manifest = Manifest(
+        phase="eval",
+        identity={**plan.manifest.identity, **identity_of(config, "grading", "eval")},
+        inputs=plan.manifest.inputs,
+        config=plan.manifest.config,
+        shard=shard,
+    )
+    if config.eval.baseline is not None:
+        _require_comparable(manifest, Path(config.eval.baseline))
+    folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
+    missing = folder.missing(plan.own_chunks)
+    progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
+    if missing:
+        with (
+            nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines,
+            grader_pool(config) as graders,
+        ):
+            stop.check()
+            engine = engines.get(sampling)
+            stop.begin()
+            for done, (chunk, rows) in enumerate(draw_chunks(plan, missing, engine, stop, progress), start=1):
+                for row, grade in zip(rows, grade_rows(plan.views, graders, rows, stop), strict=True):
+                    row |= {"status": grade.status.value, "extracted": grade.extracted, "detail": grade.detail}
+                    row["first_correct_tokens"] = _first_correct(plan, row)
+                write_table(folder.chunk(chunk), table_from_rows(rows, GRADED))
+                stop.unit_done(more=done < len(missing))
+                stop.check()
+    require_few_errors(config, [folder.chunk(chunk) for chunk in plan.own_chunks])
+    if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
+        return None
+    return results(config, output_dir, plan.rejection_counts)
+
+
+def as_rollout(config: RunConfig) -> RunConfig:
+    """The configuration whose rollout draws the evaluation's samples: the prior view alone."""
+    rollout = config.rollout.model_copy(
+        update={
+            "prior_samples": config.eval.samples,
+            "posterior_samples": 0,
+            "max_new_tokens": config.eval.max_new_tokens,
+            "temperature": config.eval.temperature,
+            "top_p": config.eval.top_p,
+            "top_k": 0,
+            "seed": config.eval.seed,
+        }
+    )
+    return config.model_copy(update={"rollout": rollout})
+
+
+def results(config: RunConfig, output_dir: Path, rejection_counts: dict[str, int]) -> dict[str, Any]:
+    """Write and return results.json: every figure with its interval, against the baseline where there is one."""
+    baseline = None if config.eval.baseline is None else Path(config.eval.baseline)
+    numbers: dict[str, int] = {}
+    table = sample_table(output_dir, numbers)
+    base_table = None if baseline is None else sample_table(baseline, numbers)
+    estimates = metrics.evaluate(table, base_table, draws=config.eval.bootstrap, seed=config.eval.seed)
+    value = {
+        "questions": len(set(np.asarray(table.question).tolist())),
+        **rejection_counts,
+        "samples": len(np.asarray(table.question)),
+        "not_graded": int(np.isnan(np.asarray(table.correct, np.float64)).sum()),
+        "baseline": None if baseline is None else str(baseline),
+        "metrics": {name: estimate.as_dict() for name, estimate in estimates.items()},
+    }
+    write_json(output_dir / "results.json", value)
+    return value
+
+
+def sample_table(eval_dir: Path, numbers: dict[str, int]) -> metrics.SampleTable:
+    """The samples of an evaluation folder; `numbers` gives each question id its number, and grows."""
+    rows = [{name: row[name] for name in _COLUMNS} for row in iterate_rows(chunk_paths(eval_dir))]
+    correct = {"correct": 1.0, "wrong": 0.0}
+    nan = float("nan")
+    places = [nan if (n := row["first_correct_tokens"]) is None else float(n) for row in rows]
+    return metrics.SampleTable(
+        question=[numbers.setdefault(row["question_id"], len(numbers)) for row in rows],
+        correct=[correct.get(row["status"], nan) for row in rows],
+        tokens=[len(row["completion_ids"]) for row in rows],
+        truncated=[row["finish_reason"] == "length" for row in rows],
+        answers=[row["extracted"] for row in rows],
+        first_correct=None if np.isnan(places).all() else places,
+    )
+
+
+def _require_comparable(run: Manifest, baseline: Path) -> None:
+    """Same questions, cap, sampling and grader, or the comparison says nothing."""
+    base = open_complete(baseline, "eval")
+    ours, theirs = {**run.inputs, **run.identity}, {**base.inputs, **base.identity}
+    for key in _COMPARED:
+        if ours[key] != theirs.get(key):
+            raise UsageError(
+                f"the baseline {baseline} was measured otherwise",
+                why=f"{key} is {theirs.get(key)!r} there and {ours[key]!r} here",
+                mend="evaluate both with the same questions, cap, sampling and grader",
+            )
+
+
+def _first_correct(plan: RolloutPlan, row: dict[str, Any]) -> int | None:
+    """Number of leading completion tokens up to and with the first of the reference's value; None if it never stands
+    there. None for multiple choice too: a letter is a word of its own in any text."""
+    if plan.config.grading.grader == "choice":
+        return None
+    ids = [int(token) for token in row["completion_ids"]]
+    offset = find_value(plan.views.decode(ids), row["answer"])
+    return None if offset is None else plan.views.tokens_before(ids, offset) + 1

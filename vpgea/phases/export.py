@@ -1,0 +1,293 @@
+"""The weights of a run as a folder of their own: an adapter, a model, or an adapter merged into its base."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vpgea import __version__
+from vpgea.config.resolve import resolve
+from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.errors import QualityGateError, UsageError
+from vpgea.inspection.folders import read_manifest, run_config
+from vpgea.modeling.load import load_model, model_fingerprint, model_folder
+from vpgea.modeling.policy import completion_logprobs
+from vpgea.modeling.weight_files import CHECKSUMS, write_checksums
+from vpgea.phases.distill import trained, trained_model
+from vpgea.runs.phase_folder import content_fingerprint, open_complete
+from vpgea.runs.rounds import best_round, round_dir
+from vpgea.storage.shards import file_checksum, read_json, write_json
+from vpgea.training.checkpoint import publish_folder
+from vpgea.training.publish import RELOAD_TOLERANCE
+
+RECORD = "vpgea_export.json"
+CANARY = "vpgea_canary.json"
+_ADAPTER_ONLY = ("adapter_config.json", "adapter_model.safetensors", "README.md", CANARY, CHECKSUMS)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Published weights. round and figures: of a loop's round, None and empty for a distill folder by itself."""
+
+    distill_dir: Path
+    config: RunConfig
+    output: str
+    fingerprint: str
+    round: int | None = None
+    figures: dict[str, Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.distill_dir / self.output
+
+    @property
+    def model(self) -> ModelConfig:
+        """What was trained, as a model to load: the base with the adapter, or the model."""
+        return trained_model(self.config, self.distill_dir)
+
+
+def export(
+    source: Path,
+    output_dir: Path,
+    *,
+    round_name: str | None = None,
+    merge: bool = False,
+    base: str | None = None,
+    overwrite: bool = False,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Copy or merge the weights of a distill or loop folder to output_dir; return what vpgea_export.json says.
+
+    round_name: a number or `best`, of a loop folder. base: where the base model is now, if not where it was.
+    say: told of each longer step. Raises UsageError (no such weights, folder in use), QualityGateError (no round is
+    good enough, weights that do not give the recorded log-probabilities).
+    """
+    weights = find_weights(source, round_name, base)
+    if merge and weights.output != "adapter":
+        raise UsageError(
+            f"there is nothing to merge in {weights.folder}",
+            why="distill.train=full: it is a whole model already",
+            mend="leave out --merge",
+        )
+    output_dir = output_dir.resolve()
+    _require_free(output_dir, overwrite)
+    temporary = output_dir.parent / f".{output_dir.name}.vpgea-export.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    record = {
+        "kind": "merged model" if merge else weights.output,
+        "source": str(source.absolute()),
+        "round": weights.round,
+        "figures": weights.figures,
+        "model_fingerprint": weights.fingerprint,
+        "distill_fingerprint": content_fingerprint(weights.distill_dir),
+        "base": weights.config.model.path if weights.output == "adapter" else None,
+        "vpgea_version": __version__,
+    }
+    try:
+        if merge:
+            record |= _merge(weights, temporary, say)
+        else:
+            record |= _copy(weights, temporary, say)
+        write_json(temporary / RECORD, record)
+        publish_folder(temporary, output_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return record
+
+
+def find_weights(source: Path, round_name: str | None, base: str | None = None) -> Trained:
+    """The published weights of a distill folder, or of one round of a loop folder."""
+    if not source.is_dir():
+        raise UsageError(
+            f"folder not found: {source}", why="there is nothing there", mend="give a loop or distill folder"
+        )
+    phase = read_manifest(source).phase
+    if phase == "distill":
+        if round_name is not None:
+            raise UsageError(
+                f"{source} is a distill folder", why="it has one set of weights, no rounds", mend="leave out --round"
+            )
+        return _trained(source, base)
+    if phase != "loop":
+        raise UsageError(
+            f"{source} is a {phase} folder", why="it holds no weights", mend="give a loop or distill folder"
+        )
+    index = _round_index(source, round_name or "best")
+    figures = read_json(round_dir(source, index) / "round.json")
+    distill_dir = round_dir(source, index) / "distill"
+    if not any((distill_dir / name).is_dir() for name in ("adapter", "model")):
+        left = [i for i in _finished(source) if any((round_dir(source, i) / "distill").glob("*/vpgea_canary.json"))]
+        raise UsageError(
+            f"the weights of round {index} are gone",
+            why="they were pruned by loop.keep_rounds; the round's data and figures are still there",
+            mend=f"rounds that still have weights: {', '.join(map(str, left)) or 'none'}",
+        )
+    return _trained(distill_dir, base, index, figures)
+
+
+def _trained(
+    distill_dir: Path, base: str | None, index: int | None = None, figures: dict[str, Any] | None = None
+) -> Trained:
+    manifest = open_complete(distill_dir, "distill")
+    options = {} if base is None else {"model.path": base}
+    config = resolve(inherited=[(f"distill folder {distill_dir}", manifest.config)], options=options).config
+    summary = trained(distill_dir)
+    return Trained(distill_dir, config, summary["output"], summary["model_fingerprint"], index, figures)
+
+
+def _round_index(run_dir: Path, name: str) -> int:
+    """The round's number; `best` is that of highest e3 among those that kept their accuracy."""
+    finished = _finished(run_dir)
+    known = f"finished rounds: {', '.join(map(str, finished)) or 'none'}"
+    if name != "best":
+        if not name.isdecimal() or int(name) not in finished:
+            raise UsageError(f"no such round: {name}", why=known, mend="give --round with one of these, or best")
+        return int(name)
+    if not finished:
+        raise UsageError(f"no round of {run_dir} is finished", why=known, mend="run `vpgea loop` again: it continues")
+    config = run_config(run_dir, read_manifest(run_dir))
+    best = best_round(run_dir, config)
+    if best is None:
+        raise QualityGateError(
+            f"no round of {run_dir} is good enough to be the best",
+            why="held-out accuracy is below the base model's by more than loop.accuracy_margin="
+            f"{config.loop.accuracy_margin:g} in every round",
+            mend=f"give --round with a number to have one all the same; {known}",
+        )
+    return best
+
+
+def _finished(run_dir: Path) -> list[int]:
+    return [int(read_json(path)["round"]) for path in sorted(run_dir.glob("round-*/round.json"))]
+
+
+def _require_free(output_dir: Path, overwrite: bool) -> None:
+    """Only an empty folder is written to, or with overwrite an earlier export: anything else is left alone."""
+    try:
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        occupied = output_dir.exists() and any(output_dir.iterdir())
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(
+            f"cannot write to {output_dir}", why=error.strerror or str(error), mend="choose another --output-dir"
+        ) from error
+    if not occupied:
+        return
+    if not (output_dir / RECORD).is_file():
+        raise UsageError(
+            f"cannot write to {output_dir}",
+            why=f"it holds files that are not of an export (no {RECORD}), and is left alone",
+            mend="choose another --output-dir",
+        )
+    if not overwrite:
+        raise UsageError(
+            f"cannot write to {output_dir}",
+            why="it holds an earlier export",
+            mend="choose another --output-dir, or replace it with --overwrite",
+        )
+
+
+def _copy(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
+    """The published folder as it is. The fingerprint of an adapter needs its base, which is not downloaded for that."""
+    checked = weights.output == "model" or Path(weights.config.model.path).is_dir()
+    if checked:
+        _require_published(weights)
+    else:
+        say(f"the base model {weights.config.model.path} is no folder here: the fingerprint was not compared")
+    shutil.copytree(weights.folder, target)
+    for file in sorted(file for file in weights.folder.rglob("*") if file.is_file()):
+        if file_checksum(file) != file_checksum(target / file.relative_to(weights.folder)):
+            raise QualityGateError(
+                f"{file.name} was not copied whole", why="the copy's checksum differs", mend="check the disk, try again"
+            )
+    return {"fingerprint_checked": checked}
+
+
+def _require_published(weights: Trained) -> None:
+    found = model_fingerprint(weights.model)
+    if found != weights.fingerprint:
+        raise UsageError(
+            f"the weights in {weights.folder} are not those that were published",
+            why=f"their fingerprint is {found}, {weights.fingerprint} was published: "
+            "they, or the base model below the adapter, were changed",
+            mend="restore the files, or give the base model it was trained on with --model",
+        )
+
+
+def _merge(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
+    """Base plus adapter as one model, merged in float32, stored in the base's dtype, reloaded and compared."""
+    from transformers import AutoConfig
+
+    _require_published(weights)
+    canary = read_json(weights.folder / CANARY)
+    computed = getattr(torch, str(canary["dtype"]).removeprefix("torch."))
+    stored = AutoConfig.from_pretrained(
+        model_folder(weights.config.model), trust_remote_code=weights.config.model.trust_remote_code
+    ).dtype
+    stored = torch.float32 if stored is None else stored
+    tolerance = max(RELOAD_TOLERANCE.get(dtype, RELOAD_TOLERANCE[torch.float32]) for dtype in (computed, stored))
+    as_computed = weights.model.model_copy(update={"dtype": str(computed).removeprefix("torch.")})
+    say("checking the adapter on its base")
+    published = torch.cat([torch.tensor(path["logprobs"]) for path in canary["paths"]])
+    before = _canary_logprobs(load_model(as_computed), canary)
+    _require_close(before, published, tolerance, "the adapter on its base does not give what was published")
+    say("merging")
+    model = load_model(weights.model.model_copy(update={"dtype": "float32"}))
+    merged = model.merge_and_unload(safe_merge=True).to(stored)
+    merged.config.dtype = stored
+    merged.save_pretrained(target, safe_serialization=True)
+    del model, merged
+    for file in weights.folder.iterdir():  # what is left beside the adapter are the base's tokenizer files
+        if file.name not in _ADAPTER_ONLY:
+            shutil.copyfile(file, target / file.name)
+    say("reloading the merged model")
+    after = _canary_logprobs(_plain_transformers(target, as_computed), canary)
+    _require_close(after, before, tolerance, "the merged model differs from the adapter on its base")
+    _write_canary(target, canary, after)
+    write_checksums(target)
+    merged_model = ModelConfig(path=str(target), trust_remote_code=weights.config.model.trust_remote_code)
+    return {
+        "model_fingerprint": model_fingerprint(merged_model),
+        "adapter_fingerprint": weights.fingerprint,
+        "dtype": str(stored).removeprefix("torch."),
+        "canary": {
+            "before_difference": float((before - published).abs().max()),
+            "merge_difference": float((after - before).abs().max()),
+            "tolerance": tolerance,
+        },
+    }
+
+
+def _plain_transformers(folder: Path, config: ModelConfig) -> Any:
+    """The merged folder as any user of transformers loads it: nothing of the adapter, nothing of ours."""
+    return load_model(config.model_copy(update={"path": str(folder), "adapter": None, "revision": None}))
+
+
+def _canary_logprobs(model: Any, canary: dict[str, Any]) -> Tensor:
+    """float32 (T,): log-probabilities of the canary's completions, paths in order."""
+    sequences, starts = [path["ids"] for path in canary["paths"]], [path["start"] for path in canary["paths"]]
+    return completion_logprobs(model, sequences, starts).float().cpu()
+
+
+def _require_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:
+    difference = float((found - wanted).abs().max())
+    if not difference <= tolerance:  # a NaN is not close either
+        raise QualityGateError(
+            what,
+            why=f"log-probabilities of the canary paths differ by {difference:.2g}, {tolerance:g} is allowed",
+            mend="check that base and adapter belong together; if they do, please report the model's architecture",
+        )
+
+
+def _write_canary(folder: Path, canary: dict[str, Any], logprobs: Tensor) -> None:
+    """The merged model's own canary beside its weights."""
+    lengths = [len(path["logprobs"]) for path in canary["paths"]]
+    parts = torch.split(logprobs, lengths)
+    paths = [{**path, "logprobs": part.tolist()} for path, part in zip(canary["paths"], parts, strict=True)]
+    write_json(folder / CANARY, {**canary, "paths": paths})

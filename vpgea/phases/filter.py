@@ -1,0 +1,183 @@
+"""Phase 2: grade every sample, look at posterior paths from the prior's view, and select what to learn from.
+
+First half: measurements, chunk by chunk, resumable, by far the larger part of the work. Second half: thresholds,
+utilities, advantages and gates over the whole of them, quick and redone whenever a part completes the phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from vpgea.config.schema import RunConfig, identity_of
+from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.errors import QualityGateError, UsageError
+from vpgea.filtering.crossview import CrossView, sampling_truncated
+from vpgea.filtering.selection import ReferenceLengths, select
+from vpgea.grading.base import Grade, Status
+from vpgea.grading.pool import GraderPool, check_error_share
+from vpgea.modeling.load import load_views, model_fingerprint, vocabulary_size
+from vpgea.prompts.views import Views
+from vpgea.runs.phase_folder import (
+    Manifest,
+    PhaseFolder,
+    Shard,
+    chunk_number,
+    chunk_paths,
+    content_fingerprint,
+    flat_config,
+    open_complete,
+    part_folders,
+)
+from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import MEASUREMENTS, SETS, TEACHER, TEACHER_SHARD
+from vpgea.storage.shards import committed, file_checksum, read_json, read_table, table_from_rows, write_table
+
+
+def filter_rollout(
+    config: RunConfig,
+    rollout_dir: Path,
+    output_dir: Path,
+    *,
+    shard: Shard = (0, 1),
+    lease: EngineLease | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any] | None:
+    """Measure this part's chunks; once all parts are measured, select and return the summary (else None).
+
+    Raises UsageError (unfinished or damaged rollout, samples of other weights or sampling), QualityGateError (too many
+    grader errors, nothing selected), EngineError and Stopped.
+    """
+    stop, progress = stop or StopRequest(), progress or NullProgress()
+    rollout = open_complete(rollout_dir, "rollout")
+    views = load_views(config)
+    _require_same_source(config, rollout, views, rollout_dir)
+    _require_log_ratios(config)
+    _require_tail(config)
+    manifest = Manifest(
+        phase="filter",
+        identity=identity_of(config, "grading", "filter"),
+        inputs={"rollout": content_fingerprint(rollout_dir), **_reference_lengths_input(config)},
+        config=flat_config(config),
+        shard=shard,
+    )
+    folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
+    own = {chunk_number(path): path for path in chunk_paths(rollout_dir, share=shard)}
+    if _is_selected(output_dir, rollout_dir):
+        return _checked(config, read_json(output_dir / "summary.json"))
+    kinds = ("chunk", TEACHER_SHARD) if config.filter.teacher_top_k else ("chunk",)
+    missing = folder.missing(own, *kinds)
+    progress.advance(len(own) - len(missing))
+    if missing:
+        with (
+            nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines,
+            grader_pool(config) as graders,
+        ):
+            engine = engines.get(config)
+            measuring = CrossView(config, views, engine, graders, stop, progress)
+            stop.begin()
+            for done, index in enumerate(missing, start=1):
+                stop.check()
+                rows = read_table(own[index]).to_pylist()
+                if config.filter.teacher_top_k:
+                    write_table(folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER))
+                write_table(folder.chunk(index), table_from_rows(measuring.measure(rows), MEASUREMENTS))
+                stop.unit_done(more=done < len(missing))
+                progress.advance(1)
+    require_few_errors(config, [folder.chunk(index) for index in own])
+    if not folder.complete({"chunks": len(own)}):
+        return None
+    return _checked(config, select(config, views, rollout_dir, output_dir))
+
+
+def grader_pool(config: RunConfig) -> GraderPool:
+    grading = config.grading
+    return GraderPool(
+        grading.grader,
+        relative_tolerance=grading.relative_tolerance,
+        deadline_s=grading.deadline_s,
+        memory_mb=grading.memory_mb,
+        workers=grading.workers,
+    )
+
+
+def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:
+    """True when nothing is left to do: the summary, which is written last, and all that it counts are there."""
+    if not all((output_dir / marker).is_file() for marker in ("COMPLETE", "summary.json")):
+        return False
+    chunks = set[str]().union(*map(committed, part_folders(rollout_dir)))
+    return all(chunks <= committed(output_dir / name) for name in SETS)
+
+
+def _require_same_source(config: RunConfig, rollout: Manifest, views: Views, rollout_dir: Path) -> None:
+    """The checks must be made with the weights, the prompts and the sampling that made the paths."""
+    for name, now in (("model", model_fingerprint(config.model)), ("template", views.fingerprint)):
+        if rollout.inputs[name] != now:
+            raise UsageError(
+                f"{rollout_dir} was sampled from another {name}",
+                why=f"its fingerprint is {rollout.inputs[name]}, the configured {name} has {now}",
+                mend=f"use the {name} of the rollout, or draw a new rollout",
+            )
+    sampling = identity_of(config, "model", "rollout")
+    for key in ("model.dtype", "rollout.temperature", "rollout.top_p", "rollout.top_k", "rollout.seed"):
+        if rollout.identity[key] != sampling[key]:
+            raise UsageError(
+                f"{rollout_dir} was sampled otherwise",
+                why=f"{key} was {rollout.identity[key]!r} there and is {sampling[key]!r} here",
+                mend=f"leave {key} as it was: the filter takes it from the rollout when nothing else sets it",
+            )
+
+
+def _require_log_ratios(config: RunConfig) -> None:
+    if config.filter.advantage.gate == "plausible" and sampling_truncated(config):
+        raise UsageError(
+            "filter.advantage.gate=plausible cannot be used with this rollout",
+            why="its sampling was tempered or truncated, so the log-ratio of the views is not known",
+            mend="use filter.advantage.gate=advantage, or draw the rollout at temperature 1 without top-p and top-k",
+        )
+
+
+def _require_tail(config: RunConfig) -> None:
+    count, vocabulary = config.filter.teacher_top_k, vocabulary_size(config.model)
+    if count >= vocabulary:
+        raise UsageError(
+            f"filter.teacher_top_k is {count:,}",
+            why=f"the model's vocabulary has {vocabulary:,} tokens, and some must be left for the tail",
+            mend="give a smaller number; 64 is usual",
+        )
+
+
+def _reference_lengths_input(config: RunConfig) -> dict[str, str]:
+    if config.filter.reference_lengths is None:
+        return {}
+    path = Path(config.filter.reference_lengths)
+    ReferenceLengths.read(path)
+    return {"reference_lengths": file_checksum(path)[:16]}
+
+
+def require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
+    """QualityGateError when too many samples of these shards (status, detail) could not be graded.
+
+    A grader that fails often is broken: its silence would be read as a property of the model.
+    """
+    rows = [row for path in chunks for row in read_table(path, columns=["status", "detail"]).to_pylist()]
+    grades = [Grade(Status(row["status"]), detail=row["detail"]) for row in rows]
+    check_error_share(grades, config.grading.max_grade_errors)
+
+
+def _checked(config: RunConfig, summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary, unless too little was selected."""
+    selected = summary["counts"]["posterior_gated"] + summary["counts"]["prior_with_advantage"]
+    if selected < config.filter.min_selected:
+        raise QualityGateError(
+            f"{selected} samples are left to learn from",
+            why=f"filter.min_selected asks for at least {config.filter.min_selected}; the summary lists every reason",
+            mend="look at the rejected set with `vpgea inspect`, then loosen thresholds or draw more samples",
+        )
+    return summary

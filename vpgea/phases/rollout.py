@@ -1,0 +1,316 @@
+"""Phase 1: sample both views of every question into Arrow shards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
+from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
+from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.errors import UsageError
+from vpgea.modeling.load import context_length, load_views, model_fingerprint
+from vpgea.prompts.views import Views
+from vpgea.questions.load import Question, chunk_questions, fingerprint_questions, part_of
+from vpgea.runs.phase_folder import Manifest, PhaseFolder, Shard, flat_config
+from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
+from vpgea.storage.shards import table_from_rows, write_table
+
+BYTES_PER_TOKEN = 14  # id, log-probability and about six bytes of text
+
+
+@dataclass(frozen=True)
+class RolloutEstimate:
+    """What a rollout can cost at most."""
+
+    questions: int
+    rejected: list[str]
+    samples: int
+    prompt_tokens: int
+    completion_tokens: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """Everything that is known before the first sample: the questions of all chunks, and the part to draw."""
+
+    config: RunConfig
+    views: Views
+    chunks: list[list[Question]]
+    rejected: dict[str, str]  # question id → why
+    manifest: Manifest
+    round_index: int
+
+    @classmethod
+    def make(
+        cls, config: RunConfig, questions: Sequence[Question], *, shard: Shard = (0, 1), round_index: int = 0
+    ) -> RolloutPlan:
+        """Reject what cannot be a prompt, cut the rest into chunks, and say what the part will be made from.
+
+        Raises UsageError when nothing is left, when the posterior view has no thinking to sample, or when prompt and
+        completion together can outgrow the model's context.
+        """
+        views = load_views(config)
+        _require_thinking(config, views)
+        view = POSTERIOR if config.rollout.posterior_samples else PRIOR
+        reasons = {question.id: rejection(views, question, view) for question in questions}
+        rejected = {identifier: reason for identifier, reason in reasons.items() if reason is not None}
+        usable = [question for question in questions if question.id not in rejected]
+        if not usable:
+            raise UsageError(
+                "no question is left to sample",
+                why=f"all {len(rejected)} were rejected: {next(iter(rejected.values()), 'there were none')}",
+                mend="choose other questions, or another model; for over-long prompts raise views.max_prompt_tokens",
+            )
+        _require_context(config, max(len(views.prompt(question, view)) for question in usable))
+        manifest = Manifest(
+            phase="rollout",
+            identity={**identity_of(config, "model", "data", "views", "rollout"), "round": round_index},
+            inputs={
+                "model": model_fingerprint(config.model),
+                "questions": fingerprint_questions(questions),
+                "template": views.fingerprint,
+            },
+            config=flat_config(config),
+            shard=shard,
+        )
+        return cls(
+            config,
+            views,
+            chunk_questions(usable, config.rollout.questions_per_chunk),
+            rejected,
+            manifest,
+            round_index,
+        )
+
+    @property
+    def rejection_counts(self) -> dict[str, int]:
+        """Number of rejected questions per kind of reason."""
+        overlong = sum(reason.startswith("prompt over") for reason in self.rejected.values())
+        return {"rejected_overlong": overlong, "rejected_control_tokens": len(self.rejected) - overlong}
+
+    @property
+    def own_chunks(self) -> list[int]:
+        """Chunk numbers of this part."""
+        return part_of(range(len(self.chunks)), *self.manifest.shard)
+
+    def questions_in(self, chunks: Sequence[int]) -> int:
+        return sum(len(self.chunks[chunk]) for chunk in chunks)
+
+    def estimate(self, chunks: Sequence[int] | None = None) -> RolloutEstimate:
+        """An upper bound for this part, or for some chunks of it: every completion runs to its cap."""
+        rollout = self.config.rollout
+        questions = [
+            question for chunk in (self.own_chunks if chunks is None else chunks) for question in self.chunks[chunk]
+        ]
+        prompt_tokens = sum(
+            (len(self.views.prior_prompt(question)) if rollout.prior_samples else 0)
+            + (len(self.views.posterior_prompt(question)) if rollout.posterior_samples else 0)
+            for question in questions
+        )
+        samples = len(questions) * samples_per_question(rollout)
+        tokens = samples * rollout.max_new_tokens
+        return RolloutEstimate(
+            len(questions),
+            list(self.rejected),
+            samples,
+            prompt_tokens,
+            tokens,
+            tokens * BYTES_PER_TOKEN + prompt_tokens * 4,
+        )
+
+
+def rejection(views: Views, question: Question, view: View) -> str | None:
+    """Why a question cannot be a prompt of a view; None when it can. Nothing is cut or taken out of it."""
+    if (token := views.control_token_in(question)) is not None:
+        if token == views.tokenizer.unk_token:
+            return "the model's tokenizer does not know all of its words"
+        return f"control token {token} in its text"
+    if len(views.prompt(question, view)) > views.config.max_prompt_tokens:
+        return f"prompt over views.max_prompt_tokens={views.config.max_prompt_tokens}"
+    return None
+
+
+def _require_context(config: RunConfig, longest_prompt: int) -> None:
+    """Beyond its context a model writes noise, which would be sampled, graded and learned without a word."""
+    limit, cap = context_length(config.model), config.rollout.max_new_tokens
+    if limit is not None and longest_prompt + cap > limit:
+        raise UsageError(
+            f"prompt and completion can outgrow the model's context of {limit:,} tokens",
+            why=f"the longest prompt has {longest_prompt:,} tokens and a completion may have {cap:,}",
+            mend=f"set max_new_tokens (of rollout or eval) to at most {max(limit - longest_prompt, 0):,}",
+        )
+
+
+def _require_thinking(config: RunConfig, views: Views) -> None:
+    if config.rollout.posterior_samples and not views.thinks:
+        raise UsageError(
+            "the posterior view has nothing to sample",
+            why="its paths are thinking, and completions hold none: views.end_of_thinking is null, or the prompt "
+            "already ends the thinking",
+            mend="set rollout.posterior_samples=0, or let the model think (views.chat_template_kwargs, "
+            "views.end_of_thinking)",
+        )
+
+
+def samples_per_question(config: RolloutConfig) -> int:
+    return config.prior_samples + config.posterior_samples
+
+
+def rollout(
+    plan: RolloutPlan,
+    output_dir: Path,
+    *,
+    lease: EngineLease | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draw what is missing of this part; return the part's summary, with what was drawn and saved by this call.
+
+    A chunk is committed whole or not at all; a stop abandons the chunk under way, which is drawn again with the same
+    seeds. Raises UsageError (other inputs, too little disk), EngineError and Stopped.
+    """
+    stop, progress = stop or StopRequest(), progress or NullProgress()
+    if samples_per_question(plan.config.rollout) == 0:
+        raise UsageError(
+            "nothing to sample", why="both sample counts are 0", mend="set --prior-samples or --posterior-samples"
+        )
+    folder = PhaseFolder.open(output_dir, plan.manifest, resume=resume, overwrite=overwrite)
+    missing = folder.missing(plan.own_chunks)
+    progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
+    if missing:
+        _require_disk(output_dir, plan.estimate(missing).disk_bytes)
+        with nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines:
+            stop.check()
+            engine = engines.get(plan.config)
+            stop.begin()
+            for done, (chunk, rows) in enumerate(draw_chunks(plan, missing, engine, stop, progress), start=1):
+                write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
+                stop.unit_done(more=done < len(missing))
+                stop.check()
+    summary = {
+        "questions": plan.questions_in(plan.own_chunks),
+        **plan.rejection_counts,
+        "rejected": plan.rejected,
+        "chunks": len(plan.own_chunks),
+    }
+    folder.complete(summary)
+    return {**summary, "drawn_now": len(missing)}
+
+
+def draw_chunks(
+    plan: RolloutPlan, chunks: Sequence[int], engine: Engine, stop: StopRequest, progress: Progress
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield (chunk, all its samples as rows of SAMPLES in order of identity), each chunk as soon as it is whole.
+
+    The engine may work on several chunks at a time. Raises EngineError, Stopped.
+    """
+    config = plan.config.rollout
+    sampling = Sampling(config.max_new_tokens, plan.views.stop_ids, config.temperature, config.top_p, config.top_k)
+    underway: list[_Drawing] = []
+
+    def batches() -> Iterator[list[GenerateRequest]]:
+        for chunk in chunks:
+            underway.append(_Drawing(plan, plan.chunks[chunk], engine))
+            yield underway[-1].requests
+
+    def on_tokens(count: int) -> None:
+        stop.check()
+        progress.note(engine.usage.remark)
+        progress.advance(0, tokens=count)
+
+    for number, index, completion in engine.generate(batches(), sampling, on_tokens):
+        drawing = underway[number]
+        if drawing.add(index, completion):
+            progress.advance(1)
+        if not drawing.left:
+            yield chunks[number], drawing.take_rows()
+
+
+class _Drawing:
+    """A chunk whose samples are being drawn."""
+
+    def __init__(self, plan: RolloutPlan, questions: Sequence[Question], engine: Engine) -> None:
+        config = plan.config.rollout
+        self.plan, self.engine = plan, engine
+        self.requests: list[GenerateRequest] = []
+        self.identities: list[tuple[Question, View, int]] = []
+        for question in questions:
+            for view, count in ((PRIOR, config.prior_samples), (POSTERIOR, config.posterior_samples)):
+                prompt = plan.views.prompt(question, view) if count else []
+                for index in range(count):
+                    seed = sample_seed(config.seed, plan.round_index, question.id, view, index)
+                    self.identities.append((question, view, index))
+                    self.requests.append(GenerateRequest(prompt, seed, group=question.id))
+        self.rows: list[dict[str, Any]] = [{}] * len(self.requests)
+        self.left = dict.fromkeys((question.id for question in questions), samples_per_question(config))
+
+    def add(self, position: int, completion: Completion) -> bool:
+        """Keep a completion; True when it was the last of its question."""
+        question, view, index = self.identities[position]
+        thinking = self.plan.views.thinking_length(completion.ids.tolist())
+        self.rows[position] = {
+            **_identity_and_provenance(self.plan, self.engine, question, view, index),
+            "seed": self.requests[position].seed,
+            "question": question.text,
+            "answer": question.answer,
+            "options": list(question.options),
+            "prompt_ids": self.requests[position].prompt_ids,
+            "completion_ids": completion.ids,
+            "logprobs": completion.logprobs,
+            "thinking_tokens": len(completion.ids) if thinking is None else thinking,
+            "cut_off": thinking is None,
+            "finish_reason": completion.finish_reason,
+            "completion": self.plan.views.tokenizer.decode(completion.ids, skip_special_tokens=False),
+        }
+        self.left[question.id] -= 1
+        if self.left[question.id]:
+            return False
+        del self.left[question.id]
+        return True
+
+    def take_rows(self) -> list[dict[str, Any]]:
+        """The rows; they are not kept here, since a run has many chunks."""
+        rows, self.rows = self.rows, []
+        self.requests, self.identities = [], []
+        return rows
+
+
+def _identity_and_provenance(
+    plan: RolloutPlan, engine: Engine, question: Question, view: View, index: int
+) -> dict[str, Any]:
+    config = plan.config.rollout
+    return {
+        "round": plan.round_index,
+        "question_id": question.id,
+        "view": view,
+        "sample_index": index,
+        "model_fingerprint": plan.manifest.inputs["model"],
+        "template_fingerprint": plan.manifest.inputs["template"],
+        "engine": engine.name,
+        "logprobs_of": engine.logprobs_of,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "top_k": config.top_k,
+        "max_new_tokens": config.max_new_tokens,
+    }
+
+
+def _require_disk(output_dir: Path, needed: int) -> None:
+    """Refuse to start when not even an eighth of the upper bound is free: real completions end before their cap."""
+    free = shutil.disk_usage(output_dir).free
+    if free < max(needed // 8, 1 << 20):
+        raise UsageError(
+            f"too little disk space for {output_dir}",
+            why=f"{free / 2**20:,.1f} MiB are free, and this rollout can write up to {max(needed / 2**20, 1):,.1f} MiB",
+            mend="free some space, choose another --output-dir, or lower --limit, -n or rollout.max_new_tokens",
+        )

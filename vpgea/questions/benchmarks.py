@@ -1,0 +1,243 @@
+"""Named evaluation sets: where they come from, and how a user's copy is to be read.
+
+The project ships none of them. A set is read from a file or folder of the user's, or from the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from vpgea.config.schema import DataConfig, FieldMapping
+from vpgea.errors import UsageError
+from vpgea.questions.files import RawRows
+from vpgea.questions.load import LoadedQuestions, to_questions, wanted_columns
+from vpgea.questions.sources import read_source
+
+GPQA_REPEATS = 4  # as in simple-evals: every row four times, its choices in another order each time
+GPQA_CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_GPQA_COLUMNS = ("Record ID", "Question", *GPQA_CHOICES)
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """One evaluation set.
+
+    hub_id, subset, split: where the hub has it.
+    fields: column names of the hub's copy; a copy may use `id`, `question`, `answer`, `options` instead.
+    grader: what grades it.
+    notes: what a reader of the results should know.
+    columns: further columns that `prepare` needs.
+    prepare: raw rows → raw rows, before they are checked.
+    """
+
+    name: str
+    hub_id: str
+    subset: str | None
+    split: str
+    fields: FieldMapping
+    grader: Literal["math", "choice"]
+    notes: str
+    columns: tuple[str, ...] = ()
+    prepare: Callable[[RawRows], RawRows] = lambda raw: raw
+
+
+def load_evalset(
+    name: str, path: str | None = None, *, limit: int | None = None, skip_bad_rows: bool = False, offline: bool = False
+) -> LoadedQuestions:
+    """Load a named set from `path` (any format of `load_questions`, for gpqa-diamond also its csv), or from the hub.
+
+    gsm8k: the answer is what follows `####`, where the column holds the whole solution; its commas stay.
+    aime24, aime25: leading zeros of the answer go.
+    aime24: a row's `question_alt` takes the place of `question` where it says something else; the commonly copied
+    text of 2024-II-8 is corrupt. Where it only adds a drawing to the same words, `question` stays, as in other copies.
+    gpqa-diamond: 198 rows become 792 questions, id `RECORD/REPEAT`: choices permuted as simple-evals does it.
+
+    Raises UsageError for an unknown name and for everything that `load_questions` raises it for.
+    """
+    evalset = find_evalset(name)
+    wanted = wanted_columns(evalset.fields) | wanted_columns(FieldMapping()) | frozenset(evalset.columns)
+    if path is not None and path.lower().endswith(".csv") and evalset.columns == _GPQA_COLUMNS:
+        raw = _read_csv(Path(path).expanduser())
+    else:
+        source = DataConfig(
+            dataset=path or evalset.hub_id, subset=None if path else evalset.subset, split=evalset.split
+        )
+        raw = read_source(source, wanted, offline=offline)
+    fields = _present(evalset.fields, raw)
+    return to_questions(evalset.prepare(raw), fields, limit=limit, skip_bad_rows=skip_bad_rows)
+
+
+def find_evalset(name: str) -> EvalSet:
+    """A set by its name. Raises UsageError that names the nearest one."""
+    if name in EVALSETS:
+        return EVALSETS[name]
+    near = difflib.get_close_matches(name.lower(), EVALSETS, n=1, cutoff=0.3)
+    raise UsageError(
+        f"there is no evaluation set named {name!r}",
+        why=f"the names are {', '.join(EVALSETS)}",
+        mend=f"did you mean {near[0]}?" if near else "choose one of them, or give a question file",
+    )
+
+
+def _present(fields: FieldMapping, raw: RawRows) -> FieldMapping:
+    """The standard name of each column where the copy has it, else the hub's; the id only where there is one."""
+    found = {
+        role: standard if standard in raw.columns else getattr(fields, role)
+        for role, standard in FieldMapping().model_dump().items()
+    }
+    return FieldMapping(**(found | {"id": found["id"] if found["id"] in raw.columns else "id"}))
+
+
+def _map_rows(raw: RawRows, change: Callable[[dict[str, Any]], dict[str, Any]]) -> RawRows:
+    return replace(raw, rows=[(number, change(row)) for number, row in raw.rows])
+
+
+def _prepare_gsm8k(raw: RawRows) -> RawRows:
+    def final_answer(row: dict[str, Any]) -> dict[str, Any]:
+        answer = row.get("answer")
+        return row | {"answer": answer.rpartition("####")[2].strip()} if isinstance(answer, str) else row
+
+    return _map_rows(raw, final_answer)
+
+
+def _prepare_aime(raw: RawRows) -> RawRows:
+    def mended(row: dict[str, Any]) -> dict[str, Any]:
+        answer, alternative = row.get("answer"), row.get("question_alt")
+        if isinstance(answer, str) and answer.isdecimal():
+            row = row | {"answer": str(int(answer))}
+        text = "question" if "question" in row else "problem"
+        if alternative and isinstance(row.get(text), str) and not _only_adds(row[text], alternative):
+            row = row | {text: alternative}
+        return row
+
+    return _map_rows(raw, mended)
+
+
+def _only_adds(text: str, alternative: str) -> bool:
+    """Are the words of `text` all in `alternative`, in the same order?"""
+    words = iter(alternative.split())
+    return all(word in words for word in text.split())
+
+
+def _prepare_gpqa(raw: RawRows) -> RawRows:
+    """Repeat the rows and permute their choices, as OpenAI's simple-evals does (gpqa_eval.py).
+
+    The permutations depend on the number of rows alone: bad rows take part, and are left out afterwards.
+    """
+    missing = [name for name in _GPQA_COLUMNS if name not in raw.columns]
+    if missing and raw.rows:
+        raise UsageError(
+            f"{raw.file}: the column {missing[0]!r} is missing",
+            why=f"the columns are {', '.join(raw.columns)}",
+            mend="use gpqa_diamond.csv as it was published",
+        )
+    rng = random.Random(0)  # noqa: S311  # the published order, no secret
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for repeat in range(GPQA_REPEATS):
+        for number, row in raw.rows:
+            order = rng.sample(range(len(GPQA_CHOICES)), len(GPQA_CHOICES))
+            rows.append((number, _gpqa_row(row, order, repeat)))
+    return replace(raw, columns=dict.fromkeys(("id", "question", "answer", "options")), rows=rows)
+
+
+def _gpqa_row(row: dict[str, Any], order: list[int], repeat: int) -> dict[str, Any]:
+    record = row["Record ID"]
+    return {
+        "id": record and f"{record}/{repeat}",
+        "question": row["Question"],
+        "answer": "ABCD"[order.index(0)],
+        "options": [row[GPQA_CHOICES[i]] for i in order],
+    }
+
+
+def _read_csv(path: Path) -> RawRows:
+    """The columns of gpqa_diamond.csv that count; never the `Pre-Revision` ones. Row 1 follows the header."""
+    raw = RawRows(str(path), "row")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.DictReader(file, strict=True), start=1):
+                if None in row:
+                    raise csv.Error(f"row {number} has more cells than the header")
+                raw.add(number, row, frozenset(_GPQA_COLUMNS))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{path}: the csv file cannot be read after row {len(raw.rows)}", why=str(error), mend="get the file again"
+        ) from error
+    return raw
+
+
+_AIME_FIELDS = FieldMapping(question="problem")
+
+EVALSETS: dict[str, EvalSet] = {
+    evalset.name: evalset
+    for evalset in (
+        EvalSet(
+            "gsm8k",
+            "openai/gsm8k",
+            "main",
+            "test",
+            FieldMapping(),
+            "math",
+            "1319 questions; some answers have thousands commas.",
+            prepare=_prepare_gsm8k,
+        ),
+        EvalSet(
+            "math500",
+            "HuggingFaceH4/MATH-500",
+            None,
+            "test",
+            FieldMapping(id="unique_id", question="problem"),
+            "math",
+            "500 questions; 6 of them are also in AIME 1983-2023.",
+        ),
+        EvalSet(
+            "aime24",
+            "HuggingFaceH4/aime_2024",
+            None,
+            "train",
+            _AIME_FIELDS,
+            "math",
+            "30 questions, answers 0-999; commonly copied texts of 2024-II-8 are corrupt, mended where a row has "
+            "question_alt.",
+            columns=("question_alt",),
+            prepare=_prepare_aime,
+        ),
+        EvalSet(
+            "aime25",
+            "math-ai/aime25",
+            None,
+            "test",
+            _AIME_FIELDS,
+            "math",
+            "30 questions, answers 0-999.",
+            prepare=_prepare_aime,
+        ),
+        EvalSet(
+            "gpqa-diamond",
+            "Idavidrein/gpqa",
+            "gpqa_diamond",
+            "train",
+            FieldMapping(),
+            "choice",
+            "198 rows, 4 orders of the choices each; gated on the hub: accept its terms, or give gpqa_diamond.csv.",
+            columns=_GPQA_COLUMNS,
+            prepare=_prepare_gpqa,
+        ),
+        EvalSet(
+            "mmlu-pro",
+            "TIGER-Lab/MMLU-Pro",
+            None,
+            "test",
+            FieldMapping(id="question_id"),
+            "choice",
+            "12032 rows with 3-10 options; the letter of row 3983 contradicts its index, so it is a bad row: "
+            "skip_bad_rows leaves 12031.",
+        ),
+    )
+}

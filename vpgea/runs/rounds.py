@@ -1,0 +1,169 @@
+"""What a round is: its steps and their folders, its questions, its line of figures, and what follows from those."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vpgea.config.schema import RunConfig
+from vpgea.errors import UsageError
+from vpgea.questions.load import Question
+from vpgea.storage.shards import read_json, read_json_lines
+
+Phase = Literal["rollout", "filter", "distill", "eval"]
+PHASES: tuple[Phase, ...] = ("rollout", "filter", "distill", "eval")
+
+_STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase of one round; its name is the place of its folder in the run folder."""
+
+    round: int | None  # None: the base model's evaluation, which comes before the first round
+    phase: Phase
+
+    def __str__(self) -> str:
+        return "base/eval" if self.round is None else f"round-{self.round:03d}/{self.phase}"
+
+    @classmethod
+    def parse(cls, text: str) -> Step:
+        """The inverse of str(). Raises UsageError."""
+        found = _STEP.fullmatch(text)
+        if found is None:
+            raise UsageError(
+                f"no such step: {text}",
+                why="a step is named as its folder in the run folder",
+                mend="give base/eval, or a round and its phase, such as round-003/rollout",
+            )
+        if found[1] is None:
+            return cls(None, "eval")
+        return cls(int(found[1]), next(phase for phase in PHASES if phase == found[2]))
+
+
+def all_steps(rounds: int) -> list[Step]:
+    """The steps of a run in their order: each needs the one before it."""
+    return [Step(None, "eval"), *(Step(index, phase) for index in range(rounds) for phase in PHASES)]
+
+
+def round_dir(run_dir: Path, index: int) -> Path:
+    return run_dir / f"round-{index:03d}"
+
+
+def marker_of(run_dir: Path, index: int | None) -> Path:
+    """The file that a finished round has, with its line of figures; of the base model (None), too."""
+    return (run_dir / "base" if index is None else round_dir(run_dir, index)) / "round.json"
+
+
+def last_file(run_dir: Path, step: Step) -> Path | None:
+    """What is derived from all parts of a step, and written last; None where the phase's own marker says all."""
+    if step.phase == "filter":
+        return run_dir / str(step) / "summary.json"
+    return marker_of(run_dir, step.round) if step.phase == "eval" else None
+
+
+def finished_lines(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of the base model and of every finished round, as far as there is no gap."""
+    markers = (marker_of(run_dir, index) for index in itertools.chain([None], itertools.count()))
+    return [read_json(marker) for marker in itertools.takewhile(Path.is_file, markers)]
+
+
+def held_out_data(config: RunConfig) -> Any:
+    """The data section for the held-out questions: other file, same field names."""
+    if not config.loop.eval_dataset:
+        raise UsageError(
+            "no held-out questions were given",
+            why="loop.eval_dataset is empty, and every round is measured on questions that are not trained on",
+            mend="give --eval-dataset with a question file of its own",
+        )
+    return config.data.model_copy(update={"dataset": config.loop.eval_dataset, "limit": config.loop.eval_limit})
+
+
+def round_questions(questions: Sequence[Question], index: int, per_round: int | None, seed: int) -> list[Question]:
+    """The questions of one round: consecutive slices of one seeded permutation per pass over the data."""
+    count = len(questions)
+    if per_round is None or per_round >= count:
+        return list(questions)
+    first = index * per_round
+    passes = range(first // count, (first + per_round - 1) // count + 1)
+    order = np.concatenate([np.random.default_rng([seed, one]).permutation(count) for one in passes])
+    begin = first - passes[0] * count
+    chosen = [questions[place] for place in order[begin : begin + per_round]]
+    return list({question.id: question for question in chosen}.values())  # over the end of a pass one may come twice
+
+
+def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:
+    """lambda, or 0 while held-out accuracy is below the base's by more than delta or the token target is reached.
+
+    The price acts once per round and compounds over rounds, so it must be able to rest. lines: of the base and of
+    every round so far.
+    """
+    base, last = lines[0], lines[-1]
+    target = config.loop.token_target
+    too_low = last["accuracy"] < base["accuracy"] - config.loop.accuracy_margin
+    reached = target is not None and last["tokens"] <= target
+    return 0.0 if too_low or reached else config.filter.utility.length_price
+
+
+def ended_early(config: RunConfig, lines: Sequence[dict[str, Any]]) -> str | None:
+    """Why no further round is to follow, if so: held-out accuracy has left its band."""
+    band = config.loop.max_accuracy_drop
+    if band is None or not lines:
+        return None
+    base, last = lines[0]["accuracy"], lines[-1]["accuracy"]
+    if last >= base - band:
+        return None
+    return f"held-out accuracy is {last:.3f}, the base's {base:.3f}, and loop.max_accuracy_drop {band:g}"
+
+
+def best_round(run_dir: Path, config: RunConfig) -> int | None:
+    """The round of highest e3 among those whose held-out accuracy is not below the base's by more than delta."""
+    base = read_json(run_dir / "base" / "round.json")
+    lines = [read_json(path) for path in sorted(run_dir.glob("round-*/round.json"))]
+    good = [line for line in lines if line["accuracy"] >= base["accuracy"] - config.loop.accuracy_margin]
+    return max(good, key=lambda line: (line["e3"], line["round"]))["round"] if good else None
+
+
+def figures(results: dict[str, Any]) -> dict[str, Any]:
+    """What a round's line says of its evaluation."""
+    found = results["metrics"]
+    line: dict[str, Any] = {}
+    for name, key in (
+        ("accuracy", "accuracy"),
+        ("tokens", "tokens"),
+        ("truncated", "truncation_rate"),
+        ("e3", "e3"),
+        ("accuracy_gain", "accuracy_gain"),
+    ):
+        if key in found:
+            line[name] = found[key]["value"]
+            line[f"{name}_low"], line[f"{name}_high"] = found[key]["low"], found[key]["high"]
+    line.setdefault("e3", 1.0)  # the base is 1 by definition
+    return line
+
+
+def selection_figures(summary: dict[str, Any]) -> dict[str, Any]:
+    """What a round's line says of its filter."""
+    counts, bound = summary["counts"], summary["elbo"]
+    correct = (
+        counts["posterior_accepted"] + counts["posterior_pseudo_efficient"] + counts["posterior_rejected_undecided"]
+    )
+    return {
+        "accepted_share": counts["posterior_accepted"] / max(counts["posterior_sampled"], 1),
+        "pseudo_efficient_share": counts["posterior_pseudo_efficient"] / max(correct, 1),
+        "kl": bound["kl"]["value"] if isinstance(bound, dict) else None,
+        "elbo": bound["elbo"]["value"] if isinstance(bound, dict) else None,
+        "check_tokens": summary["tokens"]["check_tokens"],
+    }
+
+
+def last_reference_kl(path: Path) -> float | None:
+    """Of the last step in a training's metrics.jsonl; None without one."""
+    lines = read_json_lines(path)
+    return lines[-1]["reference_kl"] if lines else None
