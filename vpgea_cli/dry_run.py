@@ -13,11 +13,11 @@ from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.config.strict_yaml import scalar
 from vpgea.estimate import hardware
 from vpgea.estimate.estimator import Estimator, Lengths, Paths, PhaseEstimate, whole_run
-from vpgea.modeling.load import load_views, torch_device, torch_dtype
+from vpgea.modeling.load import torch_device, torch_dtype
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.phases.rollout import RolloutPlan, samples_per_question
-from vpgea.prompts.views import PromptPreview, Views
+from vpgea.prompts.views import PromptPreview, Views, load_views
 from vpgea.questions.load import Question, load_questions
 from vpgea.runs.phase_folder import chunk_paths
 from vpgea.runs.rounds import held_out_data, round_questions

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
 from vpgea.storage.shards import read_json
 
 if TYPE_CHECKING:
     import torch
-
-    from vpgea.prompts.views import Views
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -127,14 +125,6 @@ def vocabulary_size(config: ModelConfig) -> int:
     """Rows of the model's embedding: every id below it can be fed, also those without a token."""
     fields = read_json(model_folder(config) / "config.json")
     return int(fields.get("text_config", fields)["vocab_size"])
-
-
-def load_views(config: RunConfig) -> Views:
-    """The run's two views, with the model's tokenizer."""
-    from vpgea.prompts.views import Views
-
-    tokenizer = load_tokenizer(config.model)
-    return Views(tokenizer, config.views, eos_ids(config.model, tokenizer))
 
 
 def torch_device(config: ModelConfig) -> torch.device:

@@ -18,8 +18,8 @@ from vpgea.filtering.crossview import CrossView, sampling_truncated
 from vpgea.filtering.selection import ReferenceLengths, select
 from vpgea.grading.base import Grade, Status
 from vpgea.grading.pool import GraderPool, check_error_share
-from vpgea.modeling.load import load_views, model_fingerprint, vocabulary_size
-from vpgea.prompts.views import Views
+from vpgea.modeling.load import model_fingerprint, vocabulary_size
+from vpgea.prompts.views import Views, load_views
 from vpgea.runs.phase_folder import (
     Manifest,
     PhaseFolder,

@@ -19,11 +19,12 @@ from vpgea.config.resolve import dump_yaml, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import LOGS, EngineLease
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.load import load_views, model_fingerprint
+from vpgea.modeling.load import model_fingerprint
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout
+from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions, load_questions, part_of
 from vpgea.runs.phase_folder import (
     Manifest,

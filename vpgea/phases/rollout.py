@@ -13,8 +13,8 @@ from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
 from vpgea.engines.lease import LOGS, EngineLease
 from vpgea.errors import UsageError
-from vpgea.modeling.load import context_length, load_views, model_fingerprint
-from vpgea.prompts.views import Views
+from vpgea.modeling.load import context_length, model_fingerprint
+from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions, part_of
 from vpgea.runs.phase_folder import Manifest, PhaseFolder, Shard, flat_config
 from vpgea.runs.progress import NullProgress, Progress

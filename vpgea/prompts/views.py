@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from vpgea.config import strict_yaml
 from vpgea.config.schema import RunConfig, Section, ViewsConfig
 from vpgea.errors import UsageError
+from vpgea.modeling.load import eos_ids, load_tokenizer
 from vpgea.questions.load import Question
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 
@@ -282,10 +283,14 @@ class Views:
         return ids
 
 
+def load_views(config: RunConfig) -> Views:
+    """The run's two views, with the model's tokenizer."""
+    tokenizer = load_tokenizer(config.model)
+    return Views(tokenizer, config.views, eos_ids(config.model, tokenizer))
+
+
 def preview(config: RunConfig, questions: Sequence[Question], count: int = 2) -> list[PromptPreview]:
     """The first `count` questions rendered in each view, with the run's model and template."""
-    from vpgea.modeling.load import load_views
-
     views = load_views(config)
     return [views.preview(question, view) for question in questions[:count] for view in (PRIOR, POSTERIOR)]
 

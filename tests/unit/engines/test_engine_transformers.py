@@ -18,7 +18,8 @@ from vpgea.engines.base import Completion, GenerateRequest, Sampling, ScoreReque
 from vpgea.engines.lease import EngineLease
 from vpgea.engines.transformers import TransformersEngine, sample, truncate, uniform_stream
 from vpgea.errors import EngineError
-from vpgea.modeling.load import load_model, load_tokenizer, load_views
+from vpgea.modeling.load import load_model, load_tokenizer
+from vpgea.prompts.views import load_views
 from vpgea.runs.stopping import StopRequest
 
 CLOSE = 1e-4

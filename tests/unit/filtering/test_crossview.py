@@ -21,9 +21,9 @@ from vpgea.errors import Stopped
 from vpgea.filtering.crossview import EARLY_EXITS, CrossView, grade_rows
 from vpgea.grading.base import Status
 from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
-from vpgea.modeling.load import load_model, load_views
+from vpgea.modeling.load import load_model
 from vpgea.phases.filter import grader_pool
-from vpgea.prompts.views import Views
+from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest

@@ -17,8 +17,9 @@ from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, Stopped, UsageError
 from vpgea.metrics.scores import e3_score
-from vpgea.modeling.load import load_model, load_tokenizer, load_views
+from vpgea.modeling.load import load_model, load_tokenizer
 from vpgea.phases.evaluate import evaluate
+from vpgea.prompts.views import load_views
 from vpgea.questions.load import load_questions
 from vpgea.runs.phase_folder import open_complete
 from vpgea.runs.stopping import StopRequest

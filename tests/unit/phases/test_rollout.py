@@ -15,8 +15,8 @@ from tests.support import tiny
 from tests.support.rollouts import committed, plan_of, rows_of, run
 from vpgea.config.schema import RunConfig
 from vpgea.errors import Stopped, UsageError
-from vpgea.modeling.load import load_views
 from vpgea.phases.rollout import rejection
+from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question
 from vpgea.runs.phase_folder import chunk_paths, open_complete, part_folders
 from vpgea.runs.progress import NullProgress
