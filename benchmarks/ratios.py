@@ -75,7 +75,7 @@ def median_ratio(values: Sequence[float], others: Sequence[float], *, seed: int 
     ratios = np.asarray(values, np.float64) / np.asarray(others, np.float64)
     picks = np.random.default_rng(seed).integers(ratios.size, size=(_DRAWS, ratios.size))
     low, high = np.quantile(np.median(ratios[picks], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(np.median(ratios)), float(low), float(high), ratios.size)
+    return Estimate(value=float(np.median(ratios)), low=float(low), high=float(high), n=ratios.size)
 
 
 def report(rounds: Rounds, comparisons: Sequence[Comparison], *, about: dict[str, Any], file: Path | None) -> None:

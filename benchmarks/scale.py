@@ -57,7 +57,7 @@ class _NoEngine(EngineLease):
         raise Stopped("there is no model here", why="files alone are measured", mend="run a real rollout")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """Something that a command does with a folder. work: takes the folder and the number of chunks in it."""
 
@@ -129,22 +129,30 @@ def read(root: Path, chunks: int) -> None:
 
 
 STEPS = [
-    Step("open the run", _RUN, lambda run, _: PhaseFolder.open(run, simulated.manifest_of("loop"))),
-    Step("its rounds, the best one", _RUN, lambda run, _: read_rounds(run)),
-    Step("its status (inspect)", _RUN, lambda run, _: overview(open_source(run))),
-    Step("its status on a cluster", _RUN, lambda run, _: step_states(load(run / "config.yaml"), run, lambda step: 8)),
-    Step("resume the run", _RUN, resume_run),
-    Step("plan a rollout", _PHASE, plan_rollout),
-    Step("resume it, all drawn", _PHASE, resume_phase),
-    Step("resume it, half drawn", _PHASE, lambda root, chunks: resume_phase(root, 2 * chunks)),
-    Step("mark it complete", _PHASE, complete, unmark),
-    Step("read it as input", _PHASE, read),
-    Step("read one part's share", _PHASE, lambda root, _: chunk_paths(root, share=(0, simulated.PARTS))),
-    Step("its status (inspect)", _PHASE, lambda root, _: overview(open_source(root))),
+    Step(name="open the run", place=_RUN, work=lambda run, _: PhaseFolder.open(run, simulated.manifest_of("loop"))),
+    Step(name="its rounds, the best one", place=_RUN, work=lambda run, _: read_rounds(run)),
+    Step(name="its status (inspect)", place=_RUN, work=lambda run, _: overview(open_source(run))),
     Step(
-        "select from it",
-        _FILTER,
-        lambda root, _: select(simulated.run_config(), simulated.VIEWS, root.parents[1] / _PHASE / root.name, root),
+        name="its status on a cluster",
+        place=_RUN,
+        work=lambda run, _: step_states(load(run / "config.yaml"), run, lambda step: 8),
+    ),
+    Step(name="resume the run", place=_RUN, work=resume_run),
+    Step(name="plan a rollout", place=_PHASE, work=plan_rollout),
+    Step(name="resume it, all drawn", place=_PHASE, work=resume_phase),
+    Step(name="resume it, half drawn", place=_PHASE, work=lambda root, chunks: resume_phase(root, 2 * chunks)),
+    Step(name="mark it complete", place=_PHASE, work=complete, prepare=unmark),
+    Step(name="read it as input", place=_PHASE, work=read),
+    Step(
+        name="read one part's share", place=_PHASE, work=lambda root, _: chunk_paths(root, share=(0, simulated.PARTS))
+    ),
+    Step(name="its status (inspect)", place=_PHASE, work=lambda root, _: overview(open_source(root))),
+    Step(
+        name="select from it",
+        place=_FILTER,
+        work=lambda root, _: select(
+            simulated.run_config(), simulated.VIEWS, root.parents[1] / _PHASE / root.name, root
+        ),
         prepare=lambda root: simulated.flush_no_more(),  # two shards per chunk are written, and reading is what counts
         largest=3000,
     ),

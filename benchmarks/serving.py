@@ -133,7 +133,7 @@ def _endless_plan(config: RunConfig) -> RolloutPlan:
 def _peer_rows(config: RunConfig) -> list[dict[str, Any]]:
     """The rollout's requests in the form of the peer's `openai` data set, which adds a row's fields to the payload."""
     plan, rows = _endless_plan(config), []
-    sampling = Sampling(config.rollout.max_new_tokens, ())
+    sampling = Sampling(max_new_tokens=config.rollout.max_new_tokens, stop_ids=())
     for question in (question for chunk in plan.chunks for question in chunk):
         seed = sample_seed(config.rollout.seed, 0, question.id, PRIOR, 0)
         request = GenerateRequest(plan.views.prior_prompt(question), seed)

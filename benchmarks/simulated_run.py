@@ -81,7 +81,14 @@ VIEWS: Any = _Views()
 def plan_of(chunks: int) -> RolloutPlan:
     """The plan of a rollout's first part, as RolloutPlan.make leaves it."""
     cut = chunk_questions(questions_of(range(chunks)), QUESTIONS_PER_CHUNK)
-    return RolloutPlan(run_config(), VIEWS, cut, {}, manifest_of("rollout", 0, PARTS), 0)
+    return RolloutPlan(
+        config=run_config(),
+        views=VIEWS,
+        chunks=cut,
+        rejected={},
+        manifest=manifest_of("rollout", 0, PARTS),
+        round_index=0,
+    )
 
 
 def begin_run(run_dir: Path, rounds: int) -> None:

@@ -123,7 +123,9 @@ def show_distill(config: RunConfig, data: TrainingSet, output: Output) -> None:
 def training_memory_warning(config: RunConfig, data: TrainingSet) -> str | None:
     """What to say before a training that will not fit: on a CPU the system would end it without a word."""
     device = torch_device(config.model)
-    machine = hardware.Hardware("this device", 1.0, 1.0, 0.0, hardware.free_memory(device))
+    machine = hardware.Hardware(
+        name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=hardware.free_memory(device)
+    )
     return _too_large(_training(Estimator(config, read_shape(config.model), machine), data), machine)
 
 
@@ -295,7 +297,9 @@ def _preview(views: Views, question: str, view: View, ids: list[int]) -> PromptP
     """A stored prompt, from its ids."""
     tokenizer = views.tokenizer
     text = tokenizer.decode(ids, skip_special_tokens=False)
-    return PromptPreview(view, question, text, ids, tokenizer.convert_ids_to_tokens(ids))
+    return PromptPreview(
+        view=view, question_id=question, text=text, ids=ids, tokens=tokenizer.convert_ids_to_tokens(ids)
+    )
 
 
 def _key_rows(config: RunConfig) -> list[list[str]]:

@@ -71,7 +71,7 @@ from trl.experimental.sdft.sdft_trainer import (
 Sample = dict[str, list[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """What SPEC.json says. lora: rank, alpha and targets; None for full fine-tuning. options: over TRL's config."""
 

@@ -80,7 +80,7 @@ def exact(model: Any, ids: list[int], temperature: float) -> np.ndarray:
 def test_both_engines_draw_the_same_tokens_from_the_same_seeds(
     engine: SglangEngine, transformers: TransformersEngine
 ) -> None:
-    sampling = Sampling(40, (2,))
+    sampling = Sampling(max_new_tokens=40, stop_ids=(2,))
     ours, theirs = (draw(one, requests_for(64), sampling) for one in (engine, transformers))
     different = [
         (number, one.ids.tolist(), other.ids.tolist(), one.logprobs.tolist())
@@ -97,10 +97,10 @@ def test_both_engines_draw_the_same_tokens_from_the_same_seeds(
 @pytest.mark.parametrize(
     ("sampling", "temperature"),
     [
-        (Sampling(24, (2,)), 1.0),
-        (Sampling(24, (2,), temperature=0.6), 0.6),
-        (Sampling(24, (2,), temperature=1.3, top_p=0.8, top_k=7), 1.3),
-        (Sampling(24, (2,), temperature=0.0), 1.0),  # greedy: of the untempered model
+        (Sampling(max_new_tokens=24, stop_ids=(2,)), 1.0),
+        (Sampling(max_new_tokens=24, stop_ids=(2,), temperature=0.6), 0.6),
+        (Sampling(max_new_tokens=24, stop_ids=(2,), temperature=1.3, top_p=0.8, top_k=7), 1.3),
+        (Sampling(max_new_tokens=24, stop_ids=(2,), temperature=0.0), 1.0),  # greedy: of the untempered model
     ],
 )
 def test_log_probabilities_are_those_after_temperature_and_before_truncation(
@@ -114,17 +114,23 @@ def test_log_probabilities_are_those_after_temperature_and_before_truncation(
 
 
 def test_a_seed_gives_the_same_completion_alone_and_in_company(engine: SglangEngine) -> None:
-    requests, sampling = requests_for(12), Sampling(30, (2,))
+    requests, sampling = requests_for(12), Sampling(max_new_tokens=30, stop_ids=(2,))
     together = draw(engine, requests, sampling)
     for request, completion in list(zip(requests, together, strict=True))[::4]:
         assert draw(engine, [request], sampling)[0].ids.tolist() == completion.ids.tolist()
 
 
-@pytest.mark.parametrize("other", [Sampling(400, (), temperature=0.0), Sampling(400, (), top_p=0.9, top_k=5)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        Sampling(max_new_tokens=400, stop_ids=(), temperature=0.0),
+        Sampling(max_new_tokens=400, stop_ids=(), top_p=0.9, top_k=5),
+    ],
+)
 def test_nor_does_the_company_of_greedy_and_truncated_requests_change_it(
     engine: SglangEngine, config: RunConfig, server: ServerProcess, tmp_path: Path, other: Sampling
 ) -> None:
-    requests, sampling = requests_for(64), Sampling(40, (2,))
+    requests, sampling = requests_for(64), Sampling(max_new_tokens=40, stop_ids=(2,))
     alone = draw(engine, requests, sampling)
     second, enough = SglangEngine(config, logs=tmp_path, stop=StopRequest()), threading.Event()
 
@@ -145,7 +151,9 @@ def test_nor_does_the_company_of_greedy_and_truncated_requests_change_it(
 
 
 def test_a_request_has_its_own_cap(engine: SglangEngine) -> None:
-    drawn = draw(engine, [GenerateRequest(PROMPT, 1, cap) for cap in (1, 3, 90)], Sampling(9, ()))
+    drawn = draw(
+        engine, [GenerateRequest(PROMPT, 1, cap) for cap in (1, 3, 90)], Sampling(max_new_tokens=9, stop_ids=())
+    )
     assert [len(one.ids) for one in drawn] == [1, 3, 9]
 
 
@@ -191,13 +199,13 @@ def test_the_likeliest_tokens_are_those_of_the_trainers_model(
 def test_what_would_kill_the_server_never_reaches_it(engine: SglangEngine, model: Any) -> None:
     for ids in ([model.config.vocab_size], [-1], []):
         with pytest.raises(UsageError, match="vocabulary"):
-            draw(engine, [GenerateRequest(ids, 1)], Sampling(4, ()))
+            draw(engine, [GenerateRequest(ids, 1)], Sampling(max_new_tokens=4, stop_ids=()))
     limit = model.config.max_position_embeddings
     with pytest.raises(UsageError, match="does not fit the server"):
-        draw(engine, [GenerateRequest([5] * limit, 1)], Sampling(8, ()))
+        draw(engine, [GenerateRequest([5] * limit, 1)], Sampling(max_new_tokens=8, stop_ids=()))
     with pytest.raises(UsageError, match="does not fit the server"):
         engine.score([ScoreRequest([5] * (limit + 8), 1)])
-    assert len(draw(engine, [GenerateRequest(PROMPT, 1)], Sampling(4, ()))[0].ids) == 4
+    assert len(draw(engine, [GenerateRequest(PROMPT, 1)], Sampling(max_new_tokens=4, stop_ids=()))[0].ids) == 4
 
 
 @pytest.mark.parametrize("new_tokens", [1, 5, 500])
@@ -206,7 +214,7 @@ def test_the_models_whole_context_can_be_used(
 ) -> None:
     """SGLang keeps some positions of its context for itself; `vpgea serve` gives it a few more."""
     prompt = [5] * (model.config.max_position_embeddings - new_tokens)
-    completion = draw(engine, [GenerateRequest(prompt, 1)], Sampling(new_tokens, ()))[0]
+    completion = draw(engine, [GenerateRequest(prompt, 1)], Sampling(max_new_tokens=new_tokens, stop_ids=()))[0]
     assert len(completion.ids) == new_tokens
     request = ScoreRequest([*prompt, *completion.ids.tolist()], len(prompt))
     np.testing.assert_allclose(engine.score([request])[0], transformers.score([request])[0], atol=CLOSE)
@@ -222,9 +230,9 @@ def test_what_on_tokens_raises_stops_the_server_too(engine: SglangEngine, server
 
     requests = [GenerateRequest(PROMPT, seed, cap) for seed, cap in enumerate([4] * 8 + [400] * 60)]
     with pytest.raises(KeyboardInterrupt):
-        list(engine.generate([requests], Sampling(400, ()), on_tokens))
+        list(engine.generate([requests], Sampling(max_new_tokens=400, stop_ids=()), on_tokens))
     servers.until(lambda: servers.load(server) == 0, 20, "the server has stopped what was abandoned")
-    assert len(draw(engine, [GenerateRequest(PROMPT, 1)], Sampling(4, ()))[0].ids) == 4
+    assert len(draw(engine, [GenerateRequest(PROMPT, 1)], Sampling(max_new_tokens=4, stop_ids=()))[0].ids) == 4
 
 
 def test_batches_are_taken_as_there_is_room(engine: SglangEngine) -> None:
@@ -236,7 +244,7 @@ def test_batches_are_taken_as_there_is_room(engine: SglangEngine) -> None:
             yield requests_for(16)
 
     finished = 0
-    for _ in engine.generate(batches(), Sampling(2, ())):
+    for _ in engine.generate(batches(), Sampling(max_new_tokens=2, stop_ids=())):
         finished += 1
         if finished == 1:
             assert len(taken) < 150

@@ -120,7 +120,7 @@ def test_what_grows_faster_than_the_shards_is_found(root: Path) -> None:
 
     for work in (each_from_each, listing_for_each):
         with pytest.raises(AssertionError):
-            test_no_step_costs_more_per_shard_with_more_shards(Step("", "phase", work), root)
+            test_no_step_costs_more_per_shard_with_more_shards(Step(name="", place="phase", work=work), root)
 
 
 def test_opening_a_run_does_not_look_into_its_rounds(root: Path) -> None:

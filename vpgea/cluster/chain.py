@@ -22,7 +22,7 @@ from vpgea.runs.rounds import Step, all_steps, last_file, marker_of
 from vpgea.storage.shards import committed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepState:
     """How far a step is, by the run folder alone."""
 
@@ -40,7 +40,7 @@ class StepState:
         return [part for part in range(self.parts) if part not in self.done_parts] or [0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Submission:
     """One call of sbatch."""
 
@@ -95,7 +95,7 @@ def planned_parts(config: RunConfig, site: Site, questions: int, held_out: int) 
 
 def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepState:
     if marker_of(run_dir, step.round).is_file():
-        return StepState(step, 0, frozenset(), is_done=True)
+        return StepState(step=step, parts=0, done_parts=frozenset(), is_done=True)
     folder = run_dir / str(step)
     existing = part_folders(folder)
     parts = 1 if step.phase == "distill" else parts_of(step)
@@ -105,7 +105,7 @@ def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepSt
     last = last_file(run_dir, step)
     is_done = (folder / "COMPLETE").is_file() and (last is None or last.is_file())
     shards = 0 if is_done else sum(len(committed(part)) for part in existing)
-    return StepState(step, parts, frozenset(done), is_done, shards)
+    return StepState(step=step, parts=parts, done_parts=frozenset(done), is_done=is_done, shards=shards)
 
 
 def planned(
@@ -129,7 +129,7 @@ def planned(
             is_array = state.step.phase != "distill"
             arguments = [str(state.step), *([str(state.parts)] if is_array else [])]
             array = _ranges(parts) if is_array else None
-            own.append(queue_up(Submission(name, script, arguments, array, before)))
+            own.append(queue_up(Submission(name=name, script=script, arguments=arguments, array=array, after=before)))
         if own:
             before = own
 
@@ -143,7 +143,10 @@ def _preflights(run_dir: Path, site: Site) -> list[Submission]:
     """One look at each kind of node."""
     names = ["preflight"] + (["preflight-training"] if site.training != site.inference else [])
     folder = run_dir / scripts.FOLDER
-    return [Submission(job_name(run_dir, name), folder / f"{name}.sh", [name], None, []) for name in names]
+    return [
+        Submission(name=job_name(run_dir, name), script=folder / f"{name}.sh", arguments=[name], array=None, after=[])
+        for name in names
+    ]
 
 
 def require_array_size(states: Sequence[StepState]) -> None:

@@ -27,7 +27,7 @@ _NEVER = (  # reasons for which a job that waits will wait for ever
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """A job that ended without having done its part."""
 
@@ -136,12 +136,12 @@ def _failure(step: str, part: int | None, job: int, log: Path) -> Failure:
     text = _EXIT.sub(b"", tail).decode(errors="replace")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return Failure(
-        step,
-        part,
-        f"{job}" if part is None else f"{job}_{part}",
-        int(exits[-1][1]) if exits else None,
-        log,
-        lines[-_LAST_LINES:],
+        step=step,
+        part=part,
+        job=f"{job}" if part is None else f"{job}_{part}",
+        exit_code=int(exits[-1][1]) if exits else None,
+        log=log,
+        lines=lines[-_LAST_LINES:],
     )
 
 

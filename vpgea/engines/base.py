@@ -17,7 +17,7 @@ def ignore_tokens(count: int) -> None:
     """Nobody wants to know how many tokens were sampled."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How to sample.
 
@@ -76,7 +76,7 @@ class TopLogprobs:
     logprobs: np.ndarray
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EngineUsage:
     """What the engine did so far.
 

@@ -50,7 +50,7 @@ class Paths:
         return self.prompt + self.completion
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhaseEstimate:
     """The cost of one phase. processed_tokens: prompts, prefixes and scored paths. memory: peak bytes by part.
 
@@ -126,14 +126,14 @@ class Estimator:
         work = [self._decode(paths, options.max_new_tokens), self._read(prompts, batches)]
         longest, samples = _longest(prompts), min((count for _, count, _ in views), default=1)
         return PhaseEstimate(
-            "rollout",
-            int(paths.completion.sum()),
-            int(prompts.sum()),
-            0,
-            sum(part.flops for part in work),
-            int(paths.completion.sum()) * BYTES_PER_TOKEN + int(paths.prompt.sum()) * 4,
-            self._sampling_memory(longest, longest + options.max_new_tokens, len(paths.prompt), samples),
-            sum(map(self._seconds, work)) / self.hardware.devices,
+            phase="rollout",
+            sampled_tokens=int(paths.completion.sum()),
+            processed_tokens=int(prompts.sum()),
+            trained_tokens=0,
+            flops=sum(part.flops for part in work),
+            disk_bytes=int(paths.completion.sum()) * BYTES_PER_TOKEN + int(paths.prompt.sum()) * 4,
+            memory=self._sampling_memory(longest, longest + options.max_new_tokens, len(paths.prompt), samples),
+            seconds=sum(map(self._seconds, work)) / self.hardware.devices,
         )
 
     def evaluation(self, prompts: Lengths, mean_tokens: float | None = None) -> PhaseEstimate:
@@ -213,16 +213,16 @@ class Estimator:
             for starts, n, cap in drawn
         ]
         return PhaseEstimate(
-            "filter",
-            sampled,
-            processed + int(ends.sum()),
-            0,
-            sum(part.flops for part in work),
-            tokens * (BYTES_PER_TOKEN + 4)
+            phase="filter",
+            sampled_tokens=sampled,
+            processed_tokens=processed + int(ends.sum()),
+            trained_tokens=0,
+            flops=sum(part.flops for part in work),
+            disk_bytes=tokens * (BYTES_PER_TOKEN + 4)
             + int(prior.prompt.sum() + posterior.prompt.sum()) * 8
             + int(posterior.completion.sum()) * checks.teacher_top_k * _TOP_BYTES,
-            max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
-            sum(map(self._seconds, work)) / self.hardware.devices,
+            memory=max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
+            seconds=sum(map(self._seconds, work)) / self.hardware.devices,
         )
 
     def distill(
@@ -249,14 +249,14 @@ class Estimator:
         trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
         published = self.weights if is_full else 4 * trained
         return PhaseEstimate(
-            "distill",
-            0,
-            int(prior.end.sum()) + (int(posterior.completion.sum()) if options.runs_teacher else 0),
-            int(prior.completion.sum() + posterior.completion.sum()) * options.epochs,
-            work.flops,
-            2 * _CHECKPOINT_BYTES * trained + published + 4 * int(prior.completion.sum()),
-            self._training_memory(trained, batch if batch_tokens is None else batch_tokens),
-            self._seconds(work),
+            phase="distill",
+            sampled_tokens=0,
+            processed_tokens=int(prior.end.sum()) + (int(posterior.completion.sum()) if options.runs_teacher else 0),
+            trained_tokens=int(prior.completion.sum() + posterior.completion.sum()) * options.epochs,
+            flops=work.flops,
+            disk_bytes=2 * _CHECKPOINT_BYTES * trained + published + 4 * int(prior.completion.sum()),
+            memory=self._training_memory(trained, batch if batch_tokens is None else batch_tokens),
+            seconds=self._seconds(work),
         )
 
     def _continuations(self, candidates: Lengths, prompts: Lengths) -> list[tuple[Lengths, int, int]]:
@@ -386,14 +386,14 @@ def whole_run(one_round: Sequence[PhaseEstimate], evaluation: PhaseEstimate, rou
     """A loop: an evaluation of the base model, and every round's phases with an evaluation each."""
     parts = [evaluation, *([*one_round, evaluation] * rounds)]
     return PhaseEstimate(
-        "whole run",
-        sum(part.sampled_tokens for part in parts),
-        sum(part.processed_tokens for part in parts),
-        sum(part.trained_tokens for part in parts),
-        sum(part.flops for part in parts),
-        sum(part.disk_bytes for part in parts),
-        max(parts, key=lambda part: part.peak_memory).memory,
-        sum(part.seconds for part in parts),
+        phase="whole run",
+        sampled_tokens=sum(part.sampled_tokens for part in parts),
+        processed_tokens=sum(part.processed_tokens for part in parts),
+        trained_tokens=sum(part.trained_tokens for part in parts),
+        flops=sum(part.flops for part in parts),
+        disk_bytes=sum(part.disk_bytes for part in parts),
+        memory=max(parts, key=lambda part: part.peak_memory).memory,
+        seconds=sum(part.seconds for part in parts),
     )
 
 

@@ -23,7 +23,7 @@ MATMUL_EFFICIENCY = 0.4
 BANDWIDTH_EFFICIENCY = 0.6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hardware:
     """Rates that can be reached. flops: per second and device; bandwidth: bytes per second and device.
 
@@ -41,7 +41,7 @@ class Hardware:
 
 def _published(name: str, teraflops: float, terabytes_per_s: float, gigabytes: int, devices: int = 1) -> Hardware:
     return Hardware(
-        name,
+        name=name,
         flops=teraflops * 1e12 * MATMUL_EFFICIENCY,
         bandwidth=terabytes_per_s * 1e12 * BANDWIDTH_EFFICIENCY,
         overhead_s=GPU_OVERHEAD_S,
@@ -74,7 +74,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> Hardware:
     multiplications = _per_second(lambda: torch.mm(left, left), wait)
     copies = _per_second(lambda: target.copy_(source), wait)
     return Hardware(
-        torch.cuda.get_device_name(device) if on_gpu else "this machine's CPU",
+        name=torch.cuda.get_device_name(device) if on_gpu else "this machine's CPU",
         flops=multiplications * 2 * side**3,
         bandwidth=copies * 2 * block,  # read and written
         overhead_s=GPU_OVERHEAD_S if on_gpu else CPU_OVERHEAD_S,

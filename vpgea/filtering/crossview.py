@@ -215,7 +215,11 @@ class CrossView:
             for index in range(samples)
         ]
         sampling = Sampling(
-            max(caps, default=1), self.views.stop_ids, rollout.temperature, rollout.top_p, rollout.top_k
+            max_new_tokens=max(caps, default=1),
+            stop_ids=self.views.stop_ids,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
         )
         completions: list[list[Completion | None]] = [[None] * samples for _ in prompts]
         for _, position, completion in self.engine.generate([requests], sampling, self._on_tokens):
@@ -343,7 +347,9 @@ def grade_rows(views: Views, graders: GraderPool, rows: Sequence[dict[str, Any]]
 def sampling_truncated(config: RunConfig) -> bool:
     """True when stored log-probabilities are not the model's own: no ELBO, no importance weights."""
     rollout = config.rollout
-    return Sampling(1, (), rollout.temperature, rollout.top_p, rollout.top_k).truncated
+    return Sampling(
+        max_new_tokens=1, stop_ids=(), temperature=rollout.temperature, top_p=rollout.top_p, top_k=rollout.top_k
+    ).truncated
 
 
 def _is_correct_prior(path: Path) -> bool:

@@ -30,7 +30,7 @@ _VERDICT = ("status", "extracted", "reasons", "utility", "advantage", "gate")
 SampleKey = tuple[str, str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenRow:
     """One token of a completion. part: z (thinking with its end) or y. text: None without the tokenizer.
 
@@ -48,7 +48,7 @@ class TokenRow:
     log_ratio: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleDetail:
     """prompts: view → ids and, with the tokenizer, text. notes: what could not be shown, and why."""
 
@@ -239,14 +239,14 @@ def _tokens(row: dict[str, Any], strings: Strings | None, notes: list[str]) -> l
     texts = [None if strings is None else token_text(strings, token) for token in ids]
     return [
         TokenRow(
-            position,
-            ids[position],
-            texts[position],
-            "z" if position < thinking else "y",
-            _weight(row, is_thinking=position < thinking),
-            pi,
-            q,
-            None if pi is None or q is None else q - pi,
+            position=position,
+            id=ids[position],
+            text=texts[position],
+            part="z" if position < thinking else "y",
+            weight=_weight(row, is_thinking=position < thinking),
+            prior=pi,
+            posterior=q,
+            log_ratio=None if pi is None or q is None else q - pi,
         )
         for position, (pi, q) in enumerate(zip(prior, posterior, strict=True))
     ]

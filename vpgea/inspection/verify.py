@@ -97,7 +97,7 @@ def _verify_run(root: Path, report: Report) -> bool:
 
     def damage(path: Path, wrong: str) -> None:
         own, home = path.relative_to(root), path.parent if path.name == "round.json" else root
-        report.findings.append(Finding(own, wrong, RECORD, home.relative_to(root), (own,)))
+        report.findings.append(Finding(path=own, wrong=wrong, again=RECORD, phase=home.relative_to(root), aside=(own,)))
 
     weights_stay, manifest = False, part_folder(root, (0, 1)) / "manifest.json"
     report.records += 2
@@ -139,7 +139,9 @@ def _verify_sources(root: Path, report: Report) -> None:
             if recorded != found:
                 own = made.relative_to(root)
                 wrong = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {found}"
-                report.findings.append(Finding(own, wrong, f"the {made.name}", own, (own,)))
+                report.findings.append(
+                    Finding(path=own, wrong=wrong, again=f"the {made.name}", phase=own, aside=(own,))
+                )
         before = trained
 
 

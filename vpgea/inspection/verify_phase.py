@@ -21,7 +21,7 @@ _CHUNK, _SELECTION, _TRAINING = "this chunk", "the selection", "the training"
 _Sidecars = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """Damage. Paths are relative to the folder that was verified. again: what must be made again. phase: in where.
 
@@ -36,7 +36,7 @@ class Finding:
     aside: tuple[Path, ...]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Report:
     """What was looked at, and what is damaged."""
 
@@ -89,7 +89,9 @@ class PhaseCheck:
         aside = (path, *([sidecar_path(path)] if path.suffix == ".arrow" else []), *markers)
         relative = [one.relative_to(self.root) for one in dict.fromkeys(aside)]
         phase = self.folder.relative_to(self.root)
-        self.report.findings.append(Finding(relative[0], wrong, again, phase, tuple(relative)))
+        self.report.findings.append(
+            Finding(path=relative[0], wrong=wrong, again=again, phase=phase, aside=tuple(relative))
+        )
 
     def _record(self, path: Path, entry: str, *markers: Path) -> dict[str, Any] | None:
         """A JSON file that has an entry."""

@@ -20,7 +20,7 @@ WIDE = 2.0  # an e3 interval with high / low above this says nothing
 _CHUNK_CELLS = 2_000_000  # cells of the draws x questions matrix held at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleTable:
     """One row per sample; arrays of shape (n,).
 
@@ -38,7 +38,7 @@ class SampleTable:
     first_correct: npt.ArrayLike | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A figure with its 95 % interval.
 
@@ -288,11 +288,11 @@ def _size(name: str, counts: Sums) -> int:
 def _estimate(value: float, draws: FloatArray, n: int) -> Estimate:
     defined = draws[np.isfinite(draws)]
     if not np.isfinite(value):
-        return Estimate(None, None, None, n)
+        return Estimate(value=None, low=None, high=None, n=n)
     if defined.size < draws.size * (1 + LEVEL) / 2:
-        return Estimate(value, None, None, n)
+        return Estimate(value=value, low=None, high=None, n=n)
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value, float(low), float(high), n)
+    return Estimate(value=value, low=float(low), high=float(high), n=n)
 
 
 def _with_warnings(result: dict[str, Estimate], table: SampleTable, baseline: SampleTable) -> dict[str, Estimate]:
@@ -303,7 +303,7 @@ def _with_warnings(result: dict[str, Estimate], table: SampleTable, baseline: Sa
         found = result[name]
         said = [apart, _too_wide(found) if name == "e3" else None]
         text = "; ".join(part for part in said if part)
-        result[name] = Estimate(found.value, found.low, found.high, found.n, text or None)
+        result[name] = Estimate(value=found.value, low=found.low, high=found.high, n=found.n, warning=text or None)
     return result
 
 

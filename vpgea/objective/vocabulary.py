@@ -11,7 +11,7 @@ from torch import Tensor
 from vpgea.modeling.logprobs import pick, upcast
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VocabularySums:
     """Sums over the vocabulary at each position, (T,) each, float32 at least; the first three have a gradient.
 
@@ -41,7 +41,17 @@ def vocabulary_sums(
     targets: (T,) int64. Entries masked by -inf count 0 (0 log 0 = 0). Only `logits` gets a gradient: with g1, g2, g3
     those of the first three sums it is g1 (onehot - pi) + g2 (q - pi) + g3 pi (log pi - log pi_ref - KL).
     """
-    return VocabularySums(*_VocabularySums.apply(logits, targets, teacher, reference, with_entropy))
+    logprobs, guided, reference_kl, teacher_sum, reference_logprobs, entropy = _VocabularySums.apply(
+        logits, targets, teacher, reference, with_entropy
+    )
+    return VocabularySums(
+        logprobs=logprobs,
+        guided=guided,
+        reference_kl=reference_kl,
+        teacher=teacher_sum,
+        reference_logprobs=reference_logprobs,
+        entropy=entropy,
+    )
 
 
 class _VocabularySums(torch.autograd.Function):

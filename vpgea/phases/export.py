@@ -32,7 +32,7 @@ _ADAPTER_ONLY = ("adapter_config.json", "adapter_model.safetensors", "README.md"
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """Published weights. round and figures: of a loop's round, None and empty for a distill folder by itself."""
 
@@ -139,7 +139,14 @@ def _trained(
     options = {} if base is None else {"model.path": base}
     config = resolve(inherited=[(f"distill folder {distill_dir}", manifest.config)], options=options).config
     summary = trained(distill_dir)
-    return Trained(distill_dir, config, summary["output"], summary["model_fingerprint"], index, figures)
+    return Trained(
+        distill_dir=distill_dir,
+        config=config,
+        output=summary["output"],
+        fingerprint=summary["model_fingerprint"],
+        round=index,
+        figures=figures,
+    )
 
 
 def _round_index(run_dir: Path, name: str) -> int:

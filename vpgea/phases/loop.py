@@ -65,7 +65,7 @@ OnRound = Callable[[dict[str, Any]], None]
 _WHOLE: Shard = (0, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loop:
     """A run folder with everything that its rounds share."""
 
@@ -126,7 +126,15 @@ class Loop:
             },
             config=flat_config(config),
         )
-        return cls(config, run_dir, questions, held_out, manifest, reporter or NullReporter(), stop or StopRequest())
+        return cls(
+            config=config,
+            run_dir=run_dir,
+            questions=questions,
+            held_out=held_out,
+            manifest=manifest,
+            reporter=reporter or NullReporter(),
+            stop=stop or StopRequest(),
+        )
 
     def require_opened(self) -> None:
         """For single steps of a run that was opened before, perhaps by a process on another machine.

@@ -25,7 +25,7 @@ from vpgea.storage.shards import table_from_rows, write_table
 BYTES_PER_TOKEN = 14  # id, log-probability and about six bytes of text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RolloutEstimate:
     """What a rollout can cost at most."""
 
@@ -37,7 +37,7 @@ class RolloutEstimate:
     disk_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RolloutPlan:
     """Everything that is known before the first sample: the questions of all chunks, and the part to draw."""
 
@@ -82,12 +82,12 @@ class RolloutPlan:
             shard=shard,
         )
         return cls(
-            config,
-            views,
-            chunk_questions(usable, config.rollout.questions_per_chunk),
-            rejected,
-            manifest,
-            round_index,
+            config=config,
+            views=views,
+            chunks=chunk_questions(usable, config.rollout.questions_per_chunk),
+            rejected=rejected,
+            manifest=manifest,
+            round_index=round_index,
         )
 
     @property
@@ -118,12 +118,12 @@ class RolloutPlan:
         samples = len(questions) * samples_per_question(rollout)
         tokens = samples * rollout.max_new_tokens
         return RolloutEstimate(
-            len(questions),
-            list(self.rejected),
-            samples,
-            prompt_tokens,
-            tokens,
-            tokens * BYTES_PER_TOKEN + prompt_tokens * 4,
+            questions=len(questions),
+            rejected=list(self.rejected),
+            samples=samples,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=tokens,
+            disk_bytes=tokens * BYTES_PER_TOKEN + prompt_tokens * 4,
         )
 
 
@@ -215,7 +215,13 @@ def draw_chunks(
     The engine may work on several chunks at a time. Raises EngineError, Stopped.
     """
     config = plan.config.rollout
-    sampling = Sampling(config.max_new_tokens, plan.views.stop_ids, config.temperature, config.top_p, config.top_k)
+    sampling = Sampling(
+        max_new_tokens=config.max_new_tokens,
+        stop_ids=plan.views.stop_ids,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+    )
     underway: list[_Drawing] = []
 
     def batches() -> Iterator[list[GenerateRequest]]:

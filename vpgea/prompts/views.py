@@ -63,7 +63,7 @@ class Template(Section):
         return phrases
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptPreview:
     """A rendered prompt, for people to look at; tokens has one visible string per id."""
 
@@ -118,7 +118,9 @@ class Views:
 
     def preview(self, question: Question, view: View) -> PromptPreview:
         text, ids = self._prompt(self._user_turn(question, note_answer=None if view == PRIOR else question.answer))
-        return PromptPreview(view, question.id, text, ids, self.tokenizer.convert_ids_to_tokens(ids))
+        return PromptPreview(
+            view=view, question_id=question.id, text=text, ids=ids, tokens=self.tokenizer.convert_ids_to_tokens(ids)
+        )
 
     def prompt(self, question: Question, view: View) -> list[int]:
         """Ids of a view's prompt."""

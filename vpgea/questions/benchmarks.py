@@ -24,7 +24,7 @@ GPQA_CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "I
 _GPQA_COLUMNS = ("Record ID", "Question", *GPQA_CHOICES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalSet:
     """One evaluation set.
 
@@ -158,7 +158,7 @@ def _gpqa_row(row: dict[str, Any], order: list[int], repeat: int) -> dict[str, A
 
 def _read_csv(path: Path) -> RawRows:
     """The columns of gpqa_diamond.csv that count; never the `Pre-Revision` ones. Row 1 follows the header."""
-    raw = RawRows(str(path), "row")
+    raw = RawRows(file=str(path), unit="row")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.DictReader(file, strict=True), start=1):
@@ -178,65 +178,66 @@ EVALSETS: dict[str, EvalSet] = {
     evalset.name: evalset
     for evalset in (
         EvalSet(
-            "gsm8k",
-            "openai/gsm8k",
-            "main",
-            "test",
-            FieldMapping(),
-            "math",
-            "1319 questions; some answers have thousands commas.",
+            name="gsm8k",
+            hub_id="openai/gsm8k",
+            subset="main",
+            split="test",
+            fields=FieldMapping(),
+            grader="math",
+            notes="1319 questions; some answers have thousands commas.",
             prepare=_prepare_gsm8k,
         ),
         EvalSet(
-            "math500",
-            "HuggingFaceH4/MATH-500",
-            None,
-            "test",
-            FieldMapping(id="unique_id", question="problem"),
-            "math",
-            "500 questions; 6 of them are also in AIME 1983-2023.",
+            name="math500",
+            hub_id="HuggingFaceH4/MATH-500",
+            subset=None,
+            split="test",
+            fields=FieldMapping(id="unique_id", question="problem"),
+            grader="math",
+            notes="500 questions; 6 of them are also in AIME 1983-2023.",
         ),
         EvalSet(
-            "aime24",
-            "HuggingFaceH4/aime_2024",
-            None,
-            "train",
-            _AIME_FIELDS,
-            "math",
-            "30 questions, answers 0-999; commonly copied texts of 2024-II-8 are corrupt, mended where a row has "
+            name="aime24",
+            hub_id="HuggingFaceH4/aime_2024",
+            subset=None,
+            split="train",
+            fields=_AIME_FIELDS,
+            grader="math",
+            notes="30 questions, answers 0-999; commonly copied texts of 2024-II-8 are corrupt, mended where a row has "
             "question_alt.",
             columns=("question_alt",),
             prepare=_prepare_aime,
         ),
         EvalSet(
-            "aime25",
-            "math-ai/aime25",
-            None,
-            "test",
-            _AIME_FIELDS,
-            "math",
-            "30 questions, answers 0-999.",
+            name="aime25",
+            hub_id="math-ai/aime25",
+            subset=None,
+            split="test",
+            fields=_AIME_FIELDS,
+            grader="math",
+            notes="30 questions, answers 0-999.",
             prepare=_prepare_aime,
         ),
         EvalSet(
-            "gpqa-diamond",
-            "Idavidrein/gpqa",
-            "gpqa_diamond",
-            "train",
-            FieldMapping(),
-            "choice",
-            "198 rows, 4 orders of the choices each; gated on the hub: accept its terms, or give gpqa_diamond.csv.",
+            name="gpqa-diamond",
+            hub_id="Idavidrein/gpqa",
+            subset="gpqa_diamond",
+            split="train",
+            fields=FieldMapping(),
+            grader="choice",
+            notes="198 rows, 4 orders of the choices each; gated on the hub: "
+            "accept its terms, or give gpqa_diamond.csv.",
             columns=_GPQA_COLUMNS,
             prepare=_prepare_gpqa,
         ),
         EvalSet(
-            "mmlu-pro",
-            "TIGER-Lab/MMLU-Pro",
-            None,
-            "test",
-            FieldMapping(id="question_id"),
-            "choice",
-            "12032 rows with 3-10 options; the letter of row 3983 contradicts its index, so it is a bad row: "
+            name="mmlu-pro",
+            hub_id="TIGER-Lab/MMLU-Pro",
+            subset=None,
+            split="test",
+            fields=FieldMapping(id="question_id"),
+            grader="choice",
+            notes="12032 rows with 3-10 options; the letter of row 3983 contradicts its index, so it is a bad row: "
             "skip_bad_rows leaves 12031.",
         ),
     )

@@ -48,7 +48,7 @@ class BadRow:
         return f"{place}: {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RawRows:
     """The rows of one source: (line or row number, wanted columns) in file order, and what could not be read.
 
@@ -126,7 +126,7 @@ def _without_mark(line: _Line) -> _Line:
 
 def _read_jsonl(path: Path, wanted: AbstractSet[str]) -> RawRows:
     """One JSON object per line. Lines of white space only carry no row and are passed over."""
-    raw = RawRows(str(path), "line")
+    raw = RawRows(file=str(path), unit="line")
     compressed = path.suffix.lower() == ".gz"
     _refuse_other_magic(path, expected=_GZIP_MAGIC if compressed else b"")
     last = 0
@@ -213,7 +213,7 @@ def _read_json(path: Path, wanted: AbstractSet[str]) -> RawRows:
         raise UsageError(f"{path}: JSON that cannot be read", why=str(error)[:200], mend=mend) from None
     if not isinstance(value, list):
         raise UsageError(f"{path}: not a list of questions", why=f"it holds {type(value).__name__}", mend=mend)
-    raw = RawRows(str(path), "row")
+    raw = RawRows(file=str(path), unit="row")
     for number, row in enumerate(value, start=1):
         if isinstance(row, dict):
             raw.add(number, row, wanted)
@@ -226,7 +226,7 @@ def _read_parquet(path: Path, wanted: AbstractSet[str]) -> RawRows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    raw = RawRows(str(path), "row")
+    raw = RawRows(file=str(path), unit="row")
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -241,7 +241,7 @@ def _read_arrow(path: Path, wanted: AbstractSet[str]) -> RawRows:
     """An Arrow IPC file, or a stream (what `datasets` writes)."""
     import pyarrow as pa
 
-    raw = RawRows(str(path), "row")
+    raw = RawRows(file=str(path), unit="row")
     try:
         # No memory map: a file that shrinks while it is mapped kills the process.
         with pa.OSFile(str(path)) as source:

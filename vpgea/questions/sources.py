@@ -62,7 +62,7 @@ def _neighbours(path: Path) -> str:
 
 def _read_with_datasets(data: DataConfig, folder: Path | None, wanted: AbstractSet[str], *, offline: bool) -> RawRows:
     where = str(folder) if folder else f"{data.dataset} ({data.subset + ', ' if data.subset else ''}{data.split})"
-    raw = RawRows(where, "row")
+    raw = RawRows(file=where, unit="row")
     try:
         with _network(off=offline):
             table = _open_folder(data, folder) if folder else _load(data, data.dataset)

@@ -32,7 +32,7 @@ class StoredTeacher:
     logprobs: FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPath:
     """One sample as the trainer sees it: ids under the prior prompt and one weight per term.
 

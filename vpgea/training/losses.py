@@ -19,7 +19,7 @@ from vpgea.objective.vocabulary import VocabularySums, vocabulary_sums
 from vpgea.training.data import TrainingPath
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LossTerms:
     """Scaled terms of a step, summed over micro-batches and ranks; plain numbers for the log."""
 
@@ -64,7 +64,7 @@ class FrozenRole(Protocol):
         """(T, V) of some rows of hidden (T, H)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tokens:
     """The completion tokens of some paths as flat tensors (T,): what each of them weighs in each term.
 
@@ -89,7 +89,7 @@ class Tokens:
         return Tokens(**some)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MicroBatch:
     """Some paths, their tokens, and which of them are of which kind: int64 places among all tokens.
 
@@ -140,8 +140,8 @@ class MicroBatch:
                 top_logprobs=_spread([torch.tensor(one.logprobs) for one in stored], guided),
             )
         return cls(
-            paths,
-            tokens,
+            paths=paths,
+            tokens=tokens,
             guided=guided.nonzero().flatten(),
             plain=(~is_prior & ~guided).nonzero().flatten(),
             prior=is_prior.nonzero().flatten(),
@@ -169,7 +169,7 @@ def _spread(parts: Sequence[Tensor], mask: Tensor) -> Tensor:
     return rows.new_zeros((len(mask), rows.shape[-1])).index_copy(0, mask.nonzero().flatten(), rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loss:
     """L = w_kl L_D - w_pg J + w_ref R of one optimiser step, cut into micro-batches.
 

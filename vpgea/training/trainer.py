@@ -55,7 +55,7 @@ class Trainer:
         self.metrics = folder.root / "metrics.jsonl"
         self.trainable = roles.trainable
         self.optimizer = make_optimizer(self.distill, list(self.trainable.values()))
-        self.guards = Guards(self.distill)
+        self.guards = Guards(config=self.distill)
         self.next_step = self.trained_tokens = 0
         self._epistemic = np.empty(0, np.int64) if epistemic is None else epistemic
         self._old_file = folder.part / "old_logprobs.safetensors"
@@ -134,8 +134,8 @@ class Trainer:
         """Add the step's gradient, of all ranks' micro-batches, to the parameters; return its terms."""
         tally = Tally(self.roles.device)
         loss = Loss(
-            self.distill,
-            step.normalisers,
+            config=self.distill,
+            normalisers=step.normalisers,
             trained_tokens=sum(len(path.completion_ids) for path in step.paths),
             teacher=self.roles.teacher,
             reference=self.roles.reference,

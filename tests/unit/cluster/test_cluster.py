@@ -158,7 +158,9 @@ def test_a_step_is_done_only_with_what_is_derived_from_its_parts(tmp_path: Path)
     finish(tmp_path, Step(0, "filter"), 2)
     (tmp_path / "round-000" / "filter" / "summary.json").unlink()
     states = {str(state.step): state for state in step_states(CONFIG, tmp_path, lambda step: 2)}
-    assert states["round-000/filter"] == StepState(Step(0, "filter"), 2, frozenset({0, 1}), is_done=False)
+    assert states["round-000/filter"] == StepState(
+        step=Step(0, "filter"), parts=2, done_parts=frozenset({0, 1}), is_done=False
+    )
     assert states["round-000/filter"].missing == [0]
 
 

@@ -73,7 +73,7 @@ def test_generated_log_probabilities_are_those_of_scoring(
     model: Any, prompts: list[list[int]], stop_ids: tuple[int, ...]
 ) -> None:
     requests = requests_for(prompts)
-    completions = draw(model, requests, Sampling(40, stop_ids), batch_size=12)
+    completions = draw(model, requests, Sampling(max_new_tokens=40, stop_ids=stop_ids), batch_size=12)
     scored = TransformersEngine(model, batch_size=5).score(
         [
             ScoreRequest([*request.prompt_ids, *completion.ids.tolist()], len(request.prompt_ids))
@@ -94,7 +94,7 @@ def test_generated_log_probabilities_are_those_of_scoring(
 def test_generated_log_probabilities_are_those_of_the_sampler(
     model: Any, prompts: list[list[int]], stop_ids: tuple[int, ...], sampling: dict[str, Any]
 ) -> None:
-    options = Sampling(12, stop_ids, **sampling)
+    options = Sampling(max_new_tokens=12, stop_ids=stop_ids, **sampling)
     assert options.truncated
     requests = requests_for(prompts, 2)
     for request, completion in zip(requests, draw(model, requests, options), strict=True):
@@ -109,7 +109,7 @@ def test_generated_log_probabilities_are_those_of_the_sampler(
 def test_greedy_takes_the_likeliest_token_and_says_its_own_log_probability(
     model: Any, prompts: list[list[int]], stop_ids: tuple[int, ...]
 ) -> None:
-    completions = draw(model, requests_for(prompts, 2), Sampling(10, stop_ids, temperature=0))
+    completions = draw(model, requests_for(prompts, 2), Sampling(max_new_tokens=10, stop_ids=stop_ids, temperature=0))
     for index, prompt in enumerate(prompts):
         first, second = completions[2 * index : 2 * index + 2]
         assert first.ids.tolist() == second.ids.tolist()
@@ -162,7 +162,7 @@ def test_a_seed_gives_its_completion_alone_and_in_any_batch(
     model: Any, prompts: list[list[int]], stop_ids: tuple[int, ...]
 ) -> None:
     requests = requests_for(prompts, 4)
-    sampling = Sampling(24, stop_ids)
+    sampling = Sampling(max_new_tokens=24, stop_ids=stop_ids)
     together = draw(model, requests, sampling)
     shuffled = np.random.default_rng(0).permutation(len(requests)).tolist()
     mixed = draw(model, [requests[index] for index in shuffled], sampling, batch_size=7)
@@ -173,7 +173,7 @@ def test_a_seed_gives_its_completion_alone_and_in_any_batch(
 
 
 def test_other_seeds_give_other_completions(model: Any, prompts: list[list[int]], stop_ids: tuple[int, ...]) -> None:
-    completions = draw(model, requests_for(prompts[2:3], 32), Sampling(24, stop_ids))
+    completions = draw(model, requests_for(prompts[2:3], 32), Sampling(max_new_tokens=24, stop_ids=stop_ids))
     assert len({tuple(completion.ids.tolist()) for completion in completions}) > 24
 
 
@@ -206,7 +206,12 @@ def test_samples_have_the_exact_probabilities_of_the_model(
 ) -> None:
     """Pairs of first tokens against their enumerated probabilities; rare pairs share one cell."""
     count, prompt = 4000, prompts[1]
-    completions = draw(model, requests_for([prompt], count, first_seed=77), Sampling(2, stop_ids), batch_size=1000)
+    completions = draw(
+        model,
+        requests_for([prompt], count, first_seed=77),
+        Sampling(max_new_tokens=2, stop_ids=stop_ids),
+        batch_size=1000,
+    )
     drawn = Counter(tuple(completion.ids.tolist()) for completion in completions)
     first = exact_logits(model, prompt).softmax(-1)
     cells: dict[tuple[int, ...], float] = {}
@@ -227,10 +232,13 @@ def test_top_k_and_the_nucleus_bound_the_support(model: Any, prompts: list[list[
     probabilities = exact_logits(model, prompts[2]).softmax(-1)
     order = probabilities.argsort(descending=True)
     requests = requests_for([prompts[2]], 600)
-    drawn = {int(completion.ids[0]) for completion in draw(model, requests, Sampling(1, (), top_k=3), batch_size=600)}
+    drawn = {
+        int(completion.ids[0])
+        for completion in draw(model, requests, Sampling(max_new_tokens=1, stop_ids=(), top_k=3), batch_size=600)
+    }
     assert drawn == set(order[:3].tolist())
     size = int((probabilities[order].cumsum(-1) < 0.5).sum()) + 1
-    completions = draw(model, requests, Sampling(1, (), top_p=0.5), batch_size=600)
+    completions = draw(model, requests, Sampling(max_new_tokens=1, stop_ids=(), top_p=0.5), batch_size=600)
     assert {int(completion.ids[0]) for completion in completions} <= set(order[:size].tolist())
     shares = sum(np.exp(logprob) for logprob in {float(completion.logprobs[0]) for completion in completions})
     assert shares == pytest.approx(1, abs=0.2)
@@ -238,11 +246,15 @@ def test_top_k_and_the_nucleus_bound_the_support(model: Any, prompts: list[list[
 
 def test_truncation_keeps_the_likeliest_even_when_it_alone_is_over_the_share() -> None:
     logits = torch.tensor([[4.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    kept = torch.isfinite(truncate(logits, Sampling(1, (), top_p=0.01)))
+    kept = torch.isfinite(truncate(logits, Sampling(max_new_tokens=1, stop_ids=(), top_p=0.01)))
     assert kept[0].tolist() == [True, False, False]
     assert kept[1].sum() == 1
-    assert torch.isfinite(truncate(logits, Sampling(1, (), top_k=2)))[0].tolist() == [True, False, True]
-    assert torch.isfinite(truncate(logits, Sampling(1, (), top_k=99, top_p=1.0))).all()
+    assert torch.isfinite(truncate(logits, Sampling(max_new_tokens=1, stop_ids=(), top_k=2)))[0].tolist() == [
+        True,
+        False,
+        True,
+    ]
+    assert torch.isfinite(truncate(logits, Sampling(max_new_tokens=1, stop_ids=(), top_k=99, top_p=1.0))).all()
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
@@ -250,7 +262,7 @@ def test_truncation_keeps_the_likeliest_even_when_it_alone_is_over_the_share() -
 def test_all_mass_on_one_token_draws_it(uniform: float, place: int) -> None:
     logits = torch.full((1, 7), -torch.inf)
     logits[0, place] = 3.0
-    tokens, logprobs = sample(logits, np.array([uniform]), Sampling(1, ()))
+    tokens, logprobs = sample(logits, np.array([uniform]), Sampling(max_new_tokens=1, stop_ids=()))
     assert tokens.tolist() == [place]
     assert logprobs.tolist() == [0.0]
 
@@ -259,13 +271,13 @@ def test_the_edges_of_the_vocabulary() -> None:
     logits = torch.zeros(3, 5)
     logits[:, [0, 4]] = torch.tensor([-torch.inf, 2.0])
     uniforms = np.array([0.0, 1 - 2**-53, 0.5])
-    tokens, logprobs = sample(logits, uniforms, Sampling(1, ()))
+    tokens, logprobs = sample(logits, uniforms, Sampling(max_new_tokens=1, stop_ids=()))
     assert tokens.tolist() == [1, 4, 4]
     assert tokens.dtype == np.int32
     assert logprobs.dtype == np.float32
     rare = torch.zeros(1, 5)
     rare[0, 4] = -40.0
-    tokens, logprobs = sample(rare, np.array([1 - 2**-53]), Sampling(1, ()))
+    tokens, logprobs = sample(rare, np.array([1 - 2**-53]), Sampling(max_new_tokens=1, stop_ids=()))
     assert tokens.tolist() == [3]
     assert np.isfinite(logprobs).all()
 
@@ -276,7 +288,7 @@ def test_logits_that_are_not_finite_are_an_error(value: float, temperature: floa
     logits = torch.zeros(2, 5)
     logits[1, 2] = value
     with pytest.raises(EngineError, match="not finite"):
-        sample(logits, np.array([0.1, 0.2]), Sampling(1, (), temperature=temperature))
+        sample(logits, np.array([0.1, 0.2]), Sampling(max_new_tokens=1, stop_ids=(), temperature=temperature))
 
 
 # --- ends, caps and batches -----------------------------------------------------------------------------------------
@@ -284,7 +296,7 @@ def test_logits_that_are_not_finite_are_an_error(value: float, temperature: floa
 
 def test_every_stop_id_ends_and_is_the_last(model: Any, prompts: list[list[int]]) -> None:
     frequent = exact_logits(model, prompts[0]).argsort(descending=True)[:40].tolist()
-    sampling = Sampling(30, tuple(frequent[::2]))
+    sampling = Sampling(max_new_tokens=30, stop_ids=tuple(frequent[::2]))
     completions = draw(model, requests_for(prompts, 8), sampling)
     ended = [completion for completion in completions if completion.finish_reason == "stop"]
     assert len({int(completion.ids[-1]) for completion in ended}) > 1
@@ -296,13 +308,15 @@ def test_every_stop_id_ends_and_is_the_last(model: Any, prompts: list[list[int]]
 
 
 def test_each_request_keeps_its_own_cap(model: Any, prompts: list[list[int]], stop_ids: tuple[int, ...]) -> None:
-    whole = draw(model, requests_for(prompts, 4), Sampling(20, stop_ids))
+    whole = draw(model, requests_for(prompts, 4), Sampling(max_new_tokens=20, stop_ids=stop_ids))
     caps = [1, 3, 7, 20, 50]
     requests = [
         GenerateRequest(request.prompt_ids, request.seed, caps[index % len(caps)])
         for index, request in enumerate(requests_for(prompts, 4))
     ]
-    for request, capped, full in zip(requests, draw(model, requests, Sampling(20, stop_ids)), whole, strict=True):
+    for request, capped, full in zip(
+        requests, draw(model, requests, Sampling(max_new_tokens=20, stop_ids=stop_ids)), whole, strict=True
+    ):
         assert request.max_new_tokens is not None
         assert capped.ids.tolist() == full.ids.tolist()[: request.max_new_tokens]
         assert capped.finish_reason == ("stop" if capped.ids[-1] in stop_ids else "length")
@@ -323,7 +337,7 @@ def test_finished_rows_leave_the_batch(model: Any, prompts: list[list[int]], row
     requests = [
         GenerateRequest(prompts[0], seed, 40 if seed == 0 else 1 + seed % 4) for seed in range(32)
     ]  # a long tail: one row goes on alone
-    completions = draw(model, requests, Sampling(40, ()))
+    completions = draw(model, requests, Sampling(max_new_tokens=40, stop_ids=()))
     steps = rows_forwarded[1:]
     assert len(steps) == 39
     assert steps[4:] == [1] * 35
@@ -336,7 +350,7 @@ def test_a_prompt_that_many_rows_share_is_read_once(
     model: Any, prompts: list[list[int]], rows_forwarded: list[int]
 ) -> None:
     engine = TransformersEngine(model, batch_size=64)
-    assert len(list(engine.generate([requests_for(prompts[:2], 16)], Sampling(1, ())))) == 32
+    assert len(list(engine.generate([requests_for(prompts[:2], 16)], Sampling(max_new_tokens=1, stop_ids=())))) == 32
     assert rows_forwarded == [2 * max(len(prompt) for prompt in prompts[:2])]
     assert engine.usage.prompt_tokens == sum(len(prompt) for prompt in prompts[:2])
     assert engine.usage.seconds > 0
@@ -344,7 +358,7 @@ def test_a_prompt_that_many_rows_share_is_read_once(
 
 def test_completions_come_as_they_finish(model: Any, prompts: list[list[int]]) -> None:
     requests = [GenerateRequest(prompts[0], seed, cap) for seed, cap in enumerate([9, 2, 5])]
-    drawn = TransformersEngine(model, batch_size=8).generate([requests], Sampling(40, ()))
+    drawn = TransformersEngine(model, batch_size=8).generate([requests], Sampling(max_new_tokens=40, stop_ids=()))
     assert [index for _, index, _ in drawn] == [1, 2, 0]
 
 
@@ -358,22 +372,26 @@ def test_what_on_tokens_raises_abandons_the_rest(model: Any, prompts: list[list[
 
     engine = TransformersEngine(model, batch_size=2)
     with pytest.raises(KeyboardInterrupt):
-        list(engine.generate([requests_for(prompts, 2)], Sampling(40, ()), on_tokens))
+        list(engine.generate([requests_for(prompts, 2)], Sampling(max_new_tokens=40, stop_ids=()), on_tokens))
     assert told == [2, 2, 2]
-    again = list(engine.generate([requests_for(prompts, 1)], Sampling(3, ())))
+    again = list(engine.generate([requests_for(prompts, 1)], Sampling(max_new_tokens=3, stop_ids=())))
     assert len(again) == len(prompts)
 
 
 def test_nothing_asked_nothing_done(model: Any) -> None:
     engine = TransformersEngine(model, batch_size=2)
-    assert list(engine.generate([[]], Sampling(3, ()))) == list(engine.generate([], Sampling(3, ()))) == []
+    assert (
+        list(engine.generate([[]], Sampling(max_new_tokens=3, stop_ids=())))
+        == list(engine.generate([], Sampling(max_new_tokens=3, stop_ids=())))
+        == []
+    )
     assert engine.score([]) == []
 
 
 def test_a_model_with_tied_weights_and_no_thinking_tags(tmp_path: Path) -> None:
     folder = tiny.make_model(tmp_path, tie=True, thinking_tags=False, chat_template="qwen3", seed=3)
     model = load_model(ModelConfig(path=str(folder), device="cpu", threads=1))
-    completion = draw(model, [GenerateRequest([5, 6, 7], 1)], Sampling(8, ()))[0]
+    completion = draw(model, [GenerateRequest([5, 6, 7], 1)], Sampling(max_new_tokens=8, stop_ids=()))[0]
     scored = TransformersEngine(model, batch_size=1).score([ScoreRequest([5, 6, 7, *completion.ids.tolist()], 3)])
     np.testing.assert_allclose(completion.logprobs, scored[0], atol=CLOSE)
 
@@ -389,7 +407,7 @@ def test_an_adapter_samples_and_scores_alike(
     get_peft_model(base, lora).save_pretrained(tmp_path)
     adapted = load_model(ModelConfig(path=str(tiny_model), adapter=str(tmp_path), device="cpu", threads=1))
     request = requests_for(prompts, 1)[0]
-    completion = draw(adapted, [request], Sampling(8, ()))[0]
+    completion = draw(adapted, [request], Sampling(max_new_tokens=8, stop_ids=()))[0]
     asked = [ScoreRequest([*request.prompt_ids, *completion.ids.tolist()], len(request.prompt_ids))]
     np.testing.assert_allclose(
         completion.logprobs, TransformersEngine(adapted, batch_size=1).score(asked)[0], atol=CLOSE
@@ -405,5 +423,5 @@ def test_a_lease_opens_at_first_use_and_closes_at_the_end(run_config: Callable[.
         assert lease.get(config) is engine
         assert engine.name == "transformers"
         prompt = load_views(config).encode("x")
-        assert len(list(engine.generate([[GenerateRequest(prompt, 1)]], Sampling(2, ())))) == 1
+        assert len(list(engine.generate([[GenerateRequest(prompt, 1)]], Sampling(max_new_tokens=2, stop_ids=())))) == 1
     assert not hasattr(engine, "model")

@@ -20,7 +20,7 @@ from vpgea.estimate.estimator import Estimator, Lengths, Paths, whole_run
 from vpgea.estimate.hardware import NAMED, Hardware
 from vpgea.modeling.shape import ModelShape, published_shape, read_headers, read_shape, shape_of
 
-MACHINE = Hardware("test", flops=1e12, bandwidth=1e11, overhead_s=0.0, memory_bytes=10**9)
+MACHINE = Hardware(name="test", flops=1e12, bandwidth=1e11, overhead_s=0.0, memory_bytes=10**9)
 FIELDS: dict[str, Any] = {
     "model_type": "qwen2",
     "vocab_size": 96,
@@ -226,7 +226,7 @@ def test_time_follows_the_slower_of_multiplying_and_moving_and_the_overhead() ->
     prompts = lengths(10, 20)
 
     def seconds(**rates: float) -> float:
-        infinite = Hardware("x", flops=1e30, bandwidth=1e30, overhead_s=0.0, memory_bytes=1)
+        infinite = Hardware(name="x", flops=1e30, bandwidth=1e30, overhead_s=0.0, memory_bytes=1)
         machine = replace(infinite, **rates)  # type: ignore[arg-type]
         return Estimator(config, shape, machine).rollout(prompts, prompts).seconds
 

@@ -45,7 +45,12 @@ def table(seed: int, questions: int = 40, k: int = 4, spread: float = 2.0, token
     chance = 1 / (1 + np.exp(-spread * rng.standard_normal(questions)))
     question = np.repeat(np.arange(questions), k)
     correct = (rng.random(question.size) < chance[question]).astype(float)
-    return SampleTable(question, correct, rng.integers(1, 2 * tokens, question.size), rng.random(question.size) < 0.1)
+    return SampleTable(
+        question=question,
+        correct=correct,
+        tokens=rng.integers(1, 2 * tokens, question.size),
+        truncated=rng.random(question.size) < 0.1,
+    )
 
 
 def test_e3_score_of_a_hand_made_case() -> None:
@@ -143,36 +148,48 @@ def test_comparison_with_a_baseline() -> None:
 
 
 def test_invalid_rows_leave_every_figure() -> None:
-    run = SampleTable([0, 0, 1, 1], [1, 0, 1, 0], [10, 20, 30, 40], [0, 0, 0, 1], ["1", "2", "1", "3"], [5, 6, 7, 8])
+    run = SampleTable(
+        question=[0, 0, 1, 1],
+        correct=[1, 0, 1, 0],
+        tokens=[10, 20, 30, 40],
+        truncated=[0, 0, 0, 1],
+        answers=["1", "2", "1", "3"],
+        first_correct=[5, 6, 7, 8],
+    )
     polluted = SampleTable(
-        [0, 9, 0, 1, 1, 0, 1],
-        [1, np.nan, 0, 1, 0, np.nan, np.nan],
-        [10, 999, 20, 30, 40, 999, 999],
-        [0, 1, 0, 0, 1, 1, 1],
-        ["1", "x", "2", "1", "3", "2", "3"],
-        [5, 1, 6, 7, 8, 1, 1],
+        question=[0, 9, 0, 1, 1, 0, 1],
+        correct=[1, np.nan, 0, 1, 0, np.nan, np.nan],
+        tokens=[10, 999, 20, 30, 40, 999, 999],
+        truncated=[0, 1, 0, 0, 1, 1, 1],
+        answers=["1", "x", "2", "1", "3", "2", "3"],
+        first_correct=[5, 1, 6, 7, 8, 1, 1],
     )
     clean, found = evaluate(run, draws=100), evaluate(polluted, draws=100)
     assert {k: (v.value, v.n) for k, v in found.items()} == {k: (v.value, v.n) for k, v in clean.items()}
 
 
 def test_no_data_gives_no_figures() -> None:
-    found = evaluate(SampleTable([0, 1], [np.nan, np.nan], [5, 5], [0, 0]), draws=100)
-    assert found["accuracy"] == Estimate(None, None, None, 0)
-    assert evaluate(SampleTable([], [], [], []), draws=100)["tokens"] == Estimate(None, None, None, 0)
+    found = evaluate(SampleTable(question=[0, 1], correct=[np.nan, np.nan], tokens=[5, 5], truncated=[0, 0]), draws=100)
+    assert found["accuracy"] == Estimate(value=None, low=None, high=None, n=0)
+    assert evaluate(SampleTable(question=[], correct=[], tokens=[], truncated=[]), draws=100)["tokens"] == Estimate(
+        value=None, low=None, high=None, n=0
+    )
 
 
 def test_base_that_is_never_right_has_no_aes() -> None:
-    base = SampleTable([0, 1], [0, 0], [10, 10], [0, 0])
-    found = evaluate(SampleTable([0, 1], [1, 0], [5, 5], [0, 0]), base, draws=100)
-    assert found["aes"] == Estimate(None, None, None, 2)
+    base = SampleTable(question=[0, 1], correct=[0, 0], tokens=[10, 10], truncated=[0, 0])
+    found = evaluate(SampleTable(question=[0, 1], correct=[1, 0], tokens=[5, 5], truncated=[0, 0]), base, draws=100)
+    assert found["aes"] == Estimate(value=None, low=None, high=None, n=2)
     assert value(found["e3"]) == pytest.approx(score(0.5, 5, 0.5 / 3, 10))
 
 
 def test_a_base_that_is_rarely_right_has_an_aes_without_bounds() -> None:
     question = np.arange(20)
-    base = SampleTable(question, question == 0, np.full(20, 10), np.zeros(20))  # absent from a third of the draws
-    found = evaluate(SampleTable(question, question < 5, np.full(20, 5), np.zeros(20)), base)["aes"]
+    # absent from a third of the draws
+    base = SampleTable(question=question, correct=question == 0, tokens=np.full(20, 10), truncated=np.zeros(20))
+    found = evaluate(
+        SampleTable(question=question, correct=question < 5, tokens=np.full(20, 5), truncated=np.zeros(20)), base
+    )["aes"]
     assert found.value is not None
     assert (found.low, found.high) == (None, None)
 
@@ -186,7 +203,7 @@ def test_seeded_and_independent_of_row_order() -> None:
     question, correct, tokens, truncated = (
         np.asarray(column)[order] for column in (run.question, run.correct, run.tokens, run.truncated)
     )
-    shuffled = SampleTable(question, correct, tokens, truncated)
+    shuffled = SampleTable(question=question, correct=correct, tokens=tokens, truncated=truncated)
     for name, estimate in evaluate(shuffled, base, seed=5, draws=300).items():
         assert value(estimate) == pytest.approx(value(first[name]))
         assert bounds(estimate) == pytest.approx(bounds(first[name]))
@@ -196,9 +213,11 @@ def test_pairing_narrows_the_interval() -> None:
     base = table(4, questions=200, spread=4)
     correct = np.array(base.correct)
     correct[np.flatnonzero(correct == 0)[::30]] = 1
-    better = SampleTable(base.question, correct, base.tokens, base.truncated)
+    better = SampleTable(question=base.question, correct=correct, tokens=base.tokens, truncated=base.truncated)
     paired = bounds(evaluate(better, base)["accuracy_gain"])
-    apart = SampleTable(np.asarray(base.question) + 1000, base.correct, base.tokens, base.truncated)
+    apart = SampleTable(
+        question=np.asarray(base.question) + 1000, correct=base.correct, tokens=base.tokens, truncated=base.truncated
+    )
     found = evaluate(better, apart)["accuracy_gain"]
     unpaired = bounds(found)
     assert paired[0] > 0  # a few mended answers are seen
@@ -209,14 +228,15 @@ def test_pairing_narrows_the_interval() -> None:
 
 def test_same_run_against_itself_changes_nothing() -> None:
     found = evaluate(table(5), table(5), draws=300)
-    assert found["accuracy_gain"] == Estimate(0, 0, 0, 160)
+    assert found["accuracy_gain"] == Estimate(value=0, low=0, high=0, n=160)
     assert bounds(found["e3"]) == pytest.approx((1, 1))
 
 
 def test_every_draw_is_smoothed() -> None:
     """With a single question every draw is the data themselves, so the interval is the smoothed score alone."""
-    run, base = ([0] * 4, [1, 0, 0, 0], [10] * 4, [0] * 4), ([0] * 4, [1, 1, 0, 0], [20] * 4, [0] * 4)
-    found = evaluate(SampleTable(*run), SampleTable(*base), draws=100)["e3"]
+    run = SampleTable(question=[0] * 4, correct=[1, 0, 0, 0], tokens=[10] * 4, truncated=[0] * 4)
+    base = SampleTable(question=[0] * 4, correct=[1, 1, 0, 0], tokens=[20] * 4, truncated=[0] * 4)
+    found = evaluate(run, base, draws=100)["e3"]
     assert value(found) == pytest.approx(score(0.25, 10, 0.5, 20))
     assert bounds(found) == pytest.approx([score(1.5 / 5, 10, 2.5 / 5, 20)] * 2)
 
@@ -243,10 +263,10 @@ def test_intervals_cover_the_truth() -> None:
         question = np.repeat(np.arange(questions), k)
         runs = [
             SampleTable(
-                question,
-                (rng.random(logit.size) < 1 / (1 + np.exp(-logit - shift))).astype(float),
-                mean * rng.uniform(0.5, 1.5, logit.size),
-                np.zeros(logit.size),
+                question=question,
+                correct=(rng.random(logit.size) < 1 / (1 + np.exp(-logit - shift))).astype(float),
+                tokens=mean * rng.uniform(0.5, 1.5, logit.size),
+                truncated=np.zeros(logit.size),
             )
             for shift, mean in ((0, 100), (0.5, 60))
         ]

@@ -362,13 +362,24 @@ def test_usual_choices_of_modules_are_served(model: Path, tmp_path: Path, target
 def test_a_server_must_have_room_for_the_adapter(model: Path, tmp_path: Path) -> None:
     adapter = make_adapter(model, tmp_path / "adapter")
     able = {"enable_lora": True, "max_lora_rank": 2, "dp_size": 1}
-    require_room(adapter_rank(adapter), Facts("url", "v", "path", "Qwen2ForCausalLM", able))
+    require_room(
+        adapter_rank(adapter),
+        Facts(url="url", version="v", model_path="path", architecture="Qwen2ForCausalLM", options=able),
+    )
     for change, said in (
         ({"enable_lora": False}, "LoRA is not enabled"),
         ({"max_lora_rank": 1}, "room for 1"),
         ({"dp_size": 2}, "2 data-parallel copies"),
     ):
         with pytest.raises(UsageError, match=said):
-            require_room(adapter_rank(adapter), Facts("url", "v", "path", "Qwen2ForCausalLM", able | change))
+            require_room(
+                adapter_rank(adapter),
+                Facts(
+                    url="url", version="v", model_path="path", architecture="Qwen2ForCausalLM", options=able | change
+                ),
+            )
     with pytest.raises(UsageError, match="is a router"):
-        require_room(adapter_rank(adapter), Facts("url", "v", "path", "Qwen2ForCausalLM", {}))
+        require_room(
+            adapter_rank(adapter),
+            Facts(url="url", version="v", model_path="path", architecture="Qwen2ForCausalLM", options={}),
+        )

@@ -31,7 +31,7 @@ _LONGEST_PAUSE_S = 10.0
 _ROUTER_WINDOW = 256  # behind a router nobody tells the load of its servers
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Work:
     """One call to /generate: its payload for the server that takes it, and what to make of the answer."""
 
@@ -44,7 +44,7 @@ class Work:
     cancelled: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Server:
     """A server as the fleet sees it."""
 
@@ -166,7 +166,7 @@ class Fleet:
                 del self._servers[url]
         for url, endpoint in named.items():
             if url not in self._servers:
-                self._servers[url] = Server(ServerClient(endpoint, self._session))
+                self._servers[url] = Server(client=ServerClient(endpoint, self._session))
                 self._attending[url] = asyncio.create_task(self._attend(self._servers[url]))
 
     async def _attend(self, server: Server) -> None:

@@ -41,7 +41,7 @@ class Wanted:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """options: those that the server was started with; none are told behind a router."""
 
@@ -97,7 +97,7 @@ async def read_facts(client: ServerClient) -> Facts:
         told = await client.get("/get_model_info", timeout_s=CALL_S)
     architecture = str((told.get("architectures") or ["?"])[0])
     version, path = str(told.get("weight_version")), str(told.get("model_path"))
-    return Facts(client.endpoint.url, version, path, architecture, options)
+    return Facts(url=client.endpoint.url, version=version, model_path=path, architecture=architecture, options=options)
 
 
 def router_cannot(url: str, what: str) -> UsageError:
