@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vpgea.modeling.logprobs import pick, upcast
-from vpgea.objective.tokens import expectation
+from vpgea.objective.vocabulary import expectation
 
 TAIL_FLOOR = 1e-6
 

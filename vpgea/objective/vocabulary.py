@@ -1,4 +1,4 @@
-"""What the terms need of the whole vocabulary, in one pass over it, with the gradient in closed form."""
+"""Sums over the vocabulary: what the terms need, in one pass over it, with the gradient in closed form."""
 
 from __future__ import annotations
 
@@ -100,6 +100,14 @@ class _VocabularySums(torch.autograd.Function):
             gradient.addcmul_(q, of_guided.unsqueeze(-1))
         gradient.scatter_add_(-1, targets.unsqueeze(-1), of_target.unsqueeze(-1))
         return gradient.to(ctx.dtype), None, None, None, None
+
+
+def expectation(probs: Tensor, values: Tensor) -> Tensor:
+    """Sum over the last axis of probs * values with 0 * inf = 0, as for vocabulary entries masked by -inf logits.
+
+    The values are masked before the product, so that no NaN reaches the gradient of probs either.
+    """
+    return (probs * torch.where(probs > 0, values, 0.0)).sum(-1)
 
 
 def _make_finite(logprobs: Tensor) -> Tensor:

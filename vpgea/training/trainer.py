@@ -29,7 +29,8 @@ from vpgea.training.checkpoint import load_checkpoint, save_checkpoint
 from vpgea.training.data import Step, TrainingPath, TrainingSet
 from vpgea.training.guards import Guards, per_1000_tokens
 from vpgea.training.loggers import Log
-from vpgea.training.losses import Loss, LossTerms, MicroBatch, Tally
+from vpgea.training.losses import Loss, LossTerms, StepContext, Tally
+from vpgea.training.micro_batch import MicroBatch
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles
 from vpgea.training.sharding import only_last_reduces
@@ -133,14 +134,9 @@ class Trainer:
     def accumulate(self, step: Step) -> LossTerms:
         """Add the step's gradient, of all ranks' micro-batches, to the parameters; return its terms."""
         tally = Tally(self.roles.device)
-        loss = Loss(
-            config=self.distill,
-            normalisers=step.normalisers,
-            trained_tokens=sum(len(path.completion_ids) for path in step.paths),
-            teacher=self.roles.teacher,
-            reference=self.roles.reference,
-            tally=tally,
-        )
+        trained_tokens = sum(len(path.completion_ids) for path in step.paths)
+        context = StepContext(self.distill, step.normalisers, trained_tokens, tally)
+        loss = Loss(context, self.roles.teacher, self.roles.reference)
         batches = self._batches(step.paths)
         seen: dict[int, Tensor] = {}
         for number, paths in enumerate(batches):

@@ -1,0 +1,135 @@
+"""The paths of a micro-batch as flat tensors: what each of their tokens weighs in each term."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vpgea.config.schema import DistillConfig
+from vpgea.training.data import TrainingPath
+
+
+class FrozenRole(Protocol):
+    """A model that is not trained: hidden states of whole paths, logits of some tokens of them."""
+
+    def hidden(self, paths: Sequence[TrainingPath]) -> Tensor:
+        """(T, H) before each completion token of `paths`, in order."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(T, V) of some rows of hidden (T, H)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """The completion tokens of some paths as flat tensors (T,): what each of them weighs in each term.
+
+    targets: int64. old: log pi_old, NaN where it is what the student says now. sampler: NaN where it is unknown.
+    top_ids, top_logprobs: (T, k) of a stored teacher. teacher, reference: (T, H) hidden states of the frozen roles.
+    """
+
+    targets: Tensor
+    gate: Tensor
+    other_gate: Tensor
+    advantage: Tensor
+    old: Tensor
+    sampler: Tensor
+    top_ids: Tensor | None = None
+    top_logprobs: Tensor | None = None
+    teacher: Tensor | None = None
+    reference: Tensor | None = None
+
+    @property
+    def stored_teacher(self) -> tuple[Tensor, Tensor]:
+        """(top_logprobs, top_ids), where the filter stored them."""
+        assert self.top_logprobs is not None
+        assert self.top_ids is not None
+        return self.top_logprobs, self.top_ids
+
+    def __getitem__(self, rows: slice | Tensor) -> Tokens:
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        some: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
+        return Tokens(**some)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Some paths, their tokens, and which of them are of which kind: int64 places among all tokens.
+
+    guided: z of posterior paths under a dense form. plain: cross-entropy, on z of the sampled form and on
+    continuations. prior: the policy gradient's.
+    """
+
+    paths: Sequence[TrainingPath]
+    tokens: Tokens
+    guided: Tensor
+    plain: Tensor
+    prior: Tensor
+    seen: Tensor = field(init=False)  # float32 (T,): the student's log pi, filled as the loss is computed
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", torch.full_like(self.tokens.old, torch.nan))
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[TrainingPath], old_logprobs: dict[int, Tensor], config: DistillConfig, device: torch.device
+    ) -> MicroBatch:
+        """old_logprobs: log pi_old (T,) of prior paths by index; what is missing is what the student says now."""
+        lengths = torch.tensor([len(path.completion_ids) for path in paths])
+
+        def per_token(values: Sequence[float]) -> Tensor:
+            return torch.repeat_interleave(torch.tensor(values), lengths).to(device)
+
+        def joined(parts: Sequence[Tensor]) -> Tensor:
+            return torch.cat(list(parts)).to(device)
+
+        unknown = {path.index: torch.full((len(path.completion_ids),), torch.nan) for path in paths}
+        is_prior = per_token([float(path.is_prior) for path in paths]) > 0
+        in_thinking = joined([torch.arange(int(n)) < p.thinking_tokens for n, p in zip(lengths, paths, strict=True)])
+        guided = ~is_prior & in_thinking if config.is_dense else torch.zeros_like(is_prior)
+        stored = [path.teacher for path in paths if path.teacher is not None] if config.reads_teacher else []
+        tokens = Tokens(
+            targets=joined([torch.as_tensor(path.completion_ids, dtype=torch.long) for path in paths]),
+            gate=per_token([path.gate for path in paths]),
+            other_gate=per_token([path.other_gate for path in paths]),
+            advantage=per_token([path.advantage for path in paths]),
+            old=joined([old_logprobs.get(path.index, unknown[path.index]) for path in paths]),
+            sampler=joined([torch.as_tensor(path.sampler_logprobs) for path in paths]),
+        )
+        if stored:
+            tokens = replace(
+                tokens,
+                top_ids=_spread([torch.tensor(one.ids, dtype=torch.long) for one in stored], guided),
+                top_logprobs=_spread([torch.tensor(one.logprobs) for one in stored], guided),
+            )
+        return cls(
+            paths=paths,
+            tokens=tokens,
+            guided=guided.nonzero().flatten(),
+            plain=(~is_prior & ~guided).nonzero().flatten(),
+            prior=is_prior.nonzero().flatten(),
+        )
+
+    def with_frozen(self, teacher: FrozenRole | None, reference: FrozenRole | None) -> MicroBatch:
+        """The same with the hidden states of the frozen roles, one forward pass each."""
+        teacher_hidden = None
+        posterior = [path for path in self.paths if not path.is_prior]
+        if teacher is not None and not posterior:
+            teacher.hidden([])  # sharded ranks compute together
+        elif teacher is not None:
+            places = torch.cat([self.guided, self.plain]).sort().values  # all tokens of posterior paths
+            hidden = teacher.hidden(posterior)
+            teacher_hidden = hidden.new_zeros((len(self.tokens.targets), hidden.shape[-1])).index_copy(
+                0, places, hidden
+            )
+        reference_hidden = None if reference is None else reference.hidden(self.paths)
+        return replace(self, tokens=replace(self.tokens, teacher=teacher_hidden, reference=reference_hidden))
+
+
+def _spread(parts: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Rows of `parts`, end to end, at the places of the mask (T,), zeros elsewhere: (T, k)."""
+    rows = torch.cat(list(parts)).to(mask.device)
+    return rows.new_zeros((len(mask), rows.shape[-1])).index_copy(0, mask.nonzero().flatten(), rows)
