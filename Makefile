@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 SGLANG_VENV := .venv-sglang
 TRL_VENV := .venv-trl
+DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage soak lint types test-install install sglang trl clean
+.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage soak lint types docs test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -58,6 +59,10 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
+# The documentation as a static site in build/site, its links checked; an environment of its own, without PyTorch.
+docs: $(DOCS_VENV)/.installed
+	$(DOCS_VENV)/bin/python -m docs.tools.site
+
 # As a user does it: an empty environment, no extras, not editable.
 test-install:
 	rm -rf .venv-install
@@ -86,6 +91,12 @@ $(SGLANG_VENV)/.installed: constraints/sglang-cpu.txt $(wildcard sglang_cpu/pypr
 	$(SGLANG_VENV)/bin/python -m pip install --quiet --disable-pip-version-check ./sglang_cpu --no-deps
 	touch $@
 
+# The extra `docs` alone: the source is read, not imported.
+$(DOCS_VENV)/.installed: constraints/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/docs.txt
+	touch $@
+
 # The peer of benchmarks/training.py, in an environment of its own.
 trl: $(TRL_VENV)/.installed
 
@@ -96,4 +107,4 @@ $(TRL_VENV)/.installed: constraints/trl.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(SGLANG_VENV) $(TRL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) $(TRL_VENV) $(DOCS_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

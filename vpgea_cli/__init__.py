@@ -1,0 +1,1 @@
+"""The command line: options in, progress on stderr, one result on stdout."""

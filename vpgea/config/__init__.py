@@ -1,0 +1,1 @@
+"""The documented model of a run: its keys, where their values come from, and what can be wrong with them."""

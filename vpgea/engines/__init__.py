@@ -1,0 +1,1 @@
+"""What samples and scores: transformers in this process, or SGLang servers."""

@@ -1,0 +1,1 @@
+"""Is an answer right? Graders, and the isolated processes in which they work."""

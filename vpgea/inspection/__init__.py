@@ -1,0 +1,1 @@
+"""Looking into what vpgea wrote, and verifying it."""

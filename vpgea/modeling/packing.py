@@ -36,7 +36,7 @@ class Packed:
 
 
 def pack(sequences: Sequence[Sequence[int]], starts: Sequence[int], device: torch.device) -> Packed:
-    """Lay sequences end to end, the longest first; wanted are the tokens of sequences[i][starts[i]:]."""
+    """Lay sequences end to end, the longest first; wanted are the tokens of `sequences[i][starts[i]:]`."""
     lengths = [len(sequence) for sequence in sequences]
     order = sorted(range(len(sequences)), key=lambda index: -lengths[index])
     first, place = {}, 0

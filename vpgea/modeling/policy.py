@@ -74,7 +74,7 @@ class Policy(nn.Module):
     def forward(
         self, sequences: Sequence[Sequence[int]], starts: Sequence[int], use: Callable[[Tensor], Result]
     ) -> Result:
-        """use(hidden) where hidden (T, H) precedes each token of sequences[i][starts[i]:], rows in order; starts >= 1.
+        """use(hidden) where hidden (T, H) precedes each token of `sequences[i][starts[i]:]`, in order; starts >= 1.
 
         What needs the head belongs into `use`: sharded weights are whole only while a forward pass runs.
         """
@@ -87,7 +87,7 @@ class Policy(nn.Module):
             return self._scale(self.head(hidden))
 
     def logprobs(self, sequences: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """log pi (T,) in nats, float32 at least, of the tokens of sequences[i][starts[i]:]."""
+        """log pi (T,) in nats, float32 at least, of the tokens of `sequences[i][starts[i]:]`."""
         ends = [torch.as_tensor(ids[start:], dtype=torch.long) for ids, start in zip(sequences, starts, strict=True)]
         targets = torch.cat(ends).to(self.device)
 
@@ -122,7 +122,7 @@ class Policy(nn.Module):
 
 @torch.no_grad()
 def completion_logprobs(model: Any, sequences: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-    """log pi (T,) in nats of sequences[i][starts[i]:] under a model as it was loaded."""
+    """log pi (T,) in nats of `sequences[i][starts[i]:]` under a model as it was loaded."""
     return Policy(model, packing=False).logprobs(sequences, starts)
 
 

@@ -10,7 +10,7 @@ from vpgea.training.data import TrainingPath
 def micro_batches(
     paths: Sequence[TrainingPath], max_tokens: int, *, packing: bool, hidden: int, ranks: int = 1
 ) -> list[list[list[TrainingPath]]]:
-    """batches[i][rank]: the paths of each rank's i-th micro-batch; every path is in one of them.
+    """`batches[i][rank]`: the paths of each rank's i-th micro-batch; every path is in one of them.
 
     A batch holds at most max_tokens, padding included, or a single path that is longer. With packing the bins are
     filled evenly. hidden: width of the model, for what attention costs. Ranks that have nothing left get empty lists.

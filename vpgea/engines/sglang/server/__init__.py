@@ -1,0 +1,1 @@
+"""The server process that vpgea starts and stops."""

@@ -1,0 +1,1 @@
+"""Requests to one or many servers."""

@@ -1,0 +1,1 @@
+"""Which weights a server serves, and how that is made sure of."""

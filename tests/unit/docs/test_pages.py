@@ -1,0 +1,74 @@
+"""Links and shell blocks of every Markdown page: the ones lead somewhere, the others are run or say why not."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs.tools.pages import ROOT, anchors, commands_outside_blocks, links, pages, shell_blocks
+
+PAGES = {page.relative_to(ROOT).as_posix(): page for page in pages()}
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_relative_link_leads_to_a_file_and_a_heading(name: str) -> None:
+    missing = []
+    for link in links(PAGES[name]):
+        inside = link.path.is_file() and link.path.is_relative_to(ROOT)
+        if not inside or (link.anchor and link.anchor not in anchors(link.path)):
+            missing.append(link.target)
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_block_that_is_run_elsewhere_names_a_test_or_a_step_of_ci(name: str) -> None:
+    named = [block.reason for block in shell_blocks(PAGES[name]) if block.mark == "run by"]
+    assert [reason for reason in named if not (ROOT / reason).is_file() and reason not in CI] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_shell_stands_in_blocks_that_a_test_finds(name: str) -> None:
+    assert commands_outside_blocks(PAGES[name]) == []
+
+
+def _titles(entries: list[Any]) -> Iterator[str]:
+    for entry in entries:
+        for target in entry.values():
+            yield from [target] if isinstance(target, str) else _titles(target)
+
+
+def test_the_site_has_every_page_once() -> None:
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    data = {name for name in PAGES if name.startswith("tests/")}
+    assert sorted(_titles(nav)) == sorted(PAGES.keys() - data)
+
+
+def test_every_package_has_its_page_of_the_api() -> None:
+    packages = {path.parent.name for path in (ROOT / "vpgea").glob("*/__init__.py")} | {"errors"}
+    assert {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")} == {
+        package: f"# vpgea.{package}\n\n::: vpgea.{package}\n" for package in packages
+    }
+
+
+def test_links_and_blocks_are_seen_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("docs.tools.pages.ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One: *two*\n\n# One: *two*\n\n[a](other.md#b) [c](#d) [e](https://example.org) `[f](g.md)`\n\n"
+        "<!-- not run: too long -->\n```sh\nvpgea loop\n```\n\n```sh\nvpgea doctor\n```\n\n"
+        "    vpgea eval\n\n```\npython -m this\n```\n",
+        encoding="utf-8",
+    )
+    assert [(link.path.name, link.anchor) for link in links(page)] == [("other.md", "b"), ("page.md", "d")]
+    assert anchors(page) == {"one-two", "one-two-1"}
+    blocks = list(shell_blocks(page))
+    assert [(block.commands, block.mark, block.reason) for block in blocks] == [
+        ("vpgea loop\n", "not run", "too long"),
+        ("vpgea doctor\n", "", ""),
+    ]
+    assert commands_outside_blocks(page) == ["vpgea eval", "python -m this"]
