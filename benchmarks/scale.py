@@ -31,12 +31,15 @@ from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import Stopped
 from vpgea.filtering.selection import select
-from vpgea.inspection.folders import open_source, overview, rounds
+from vpgea.inspection.folders import open_source, overview
 from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import rollout
-from vpgea.questions.load import chunk_questions, fingerprint_questions, part_of
+from vpgea.phases.schedule import best_round
+from vpgea.questions.load import chunk_questions, fingerprint_questions
+from vpgea.runs.history import all_lines
+from vpgea.runs.layout import round_dir
+from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, content_fingerprint, open_complete
-from vpgea.runs.rounds import best_round
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import PRIOR, sample_seed
 
@@ -75,7 +78,7 @@ def _finished(run_dir: Path) -> int:
 
 def read_rounds(run_dir: Path) -> None:
     """What a resumed loop knows of its rounds."""
-    assert _finished(run_dir) == len(rounds(run_dir)) - 1
+    assert _finished(run_dir) == len(all_lines(run_dir)) - 1
     assert best_round(run_dir, load(run_dir / "config.yaml")) == _finished(run_dir) - 1
 
 
@@ -83,13 +86,13 @@ def resume_run(run_dir: Path, chunks: int) -> None:
     """As `vpgea loop` does when it is run again: the run, its rounds, then the phases of the newest one."""
     PhaseFolder.open(run_dir, simulated.manifest_of("loop"))
     read_rounds(run_dir)
-    newest = run_dir / f"round-{_finished(run_dir) - 1:03d}"
+    newest = round_dir(run_dir, _finished(run_dir) - 1)
     per_round = len(chunk_paths(newest / "rollout"))
     resume_phase(newest / "rollout", per_round)
     for phase in ("filter", "eval"):
         for part in range(simulated.PARTS):
             folder = PhaseFolder.open(newest / phase, simulated.manifest_of(phase, part, simulated.PARTS))
-            folder.missing(part_of(range(per_round), part, simulated.PARTS))
+            folder.missing(Part(part, simulated.PARTS).of(range(per_round)))
     PhaseFolder.open(newest / "distill", simulated.manifest_of("distill"))
 
 
@@ -105,7 +108,7 @@ def plan_rollout(root: Path, chunks: int) -> None:
     """Questions into chunks, their fingerprint, and a seed for each sample of one part."""
     questions = simulated.questions_of(range(chunks))
     fingerprint_questions(questions)
-    for chunk in part_of(chunk_questions(questions, simulated.QUESTIONS_PER_CHUNK), 0, simulated.PARTS):
+    for chunk in Part(0, simulated.PARTS).of(chunk_questions(questions, simulated.QUESTIONS_PER_CHUNK)):
         for question in chunk:
             sample_seed(0, 0, question.id, PRIOR, 0)
 
@@ -144,7 +147,9 @@ STEPS = [
     Step(name="mark it complete", place=_PHASE, work=complete, prepare=unmark),
     Step(name="read it as input", place=_PHASE, work=read),
     Step(
-        name="read one part's share", place=_PHASE, work=lambda root, _: chunk_paths(root, share=(0, simulated.PARTS))
+        name="read one part's share",
+        place=_PHASE,
+        work=lambda root, _: chunk_paths(root, share=Part(0, simulated.PARTS)),
     ),
     Step(name="its status (inspect)", place=_PHASE, work=lambda root, _: overview(open_source(root))),
     Step(

@@ -42,8 +42,9 @@ from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
 from vpgea.runs.phase_folder import chunk_paths
 from vpgea.runs.stopping import StopRequest
+from vpgea.storage.files import read_json, write_json
 from vpgea.storage.schemas import PRIOR, sample_seed
-from vpgea.storage.shards import iterate_rows, read_json, write_json
+from vpgea.storage.shards import iterate_rows
 
 TESTBED = Path(__file__).parents[1] / "examples" / "overthinker"
 PEERS = {  # name → options of SGLang's client; the last asks the server for the same as vpgea does

@@ -8,15 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from vpgea.config.resolve import dump_yaml
+from vpgea.config.resolve import dump_yaml, flat_config
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.phases.evaluate import GRADED
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.questions.load import Question, chunk_questions
-from vpgea.runs.phase_folder import Manifest, PhaseFolder, flat_config
-from vpgea.storage import shards
-from vpgea.storage.schemas import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION, SETS
-from vpgea.storage.shards import table_from_rows, write_bytes, write_json, write_table
+from vpgea.runs.layout import SETS, round_dir
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import Part
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.storage import files
+from vpgea.storage.files import write_bytes, write_json
+from vpgea.storage.schemas import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION
+from vpgea.storage.shards import table_from_rows, write_table
 
 QUESTIONS_PER_CHUNK = 4
 PARTS = 8  # of each phase, as an array of jobs would have
@@ -63,7 +67,7 @@ def questions_of(chunks: Iterable[int]) -> list[Question]:
 def manifest_of(phase: str, part: int = 0, parts: int = 1) -> Manifest:
     config = run_config()
     identity = identity_of(config, *_SECTIONS[phase])
-    return Manifest(phase, identity, {"model": "0" * 16, "questions": "0" * 32}, flat_config(config), (part, parts))
+    return Manifest(phase, identity, {"model": "0" * 16, "questions": "0" * 32}, flat_config(config), Part(part, parts))
 
 
 class _Views:
@@ -101,7 +105,7 @@ def begin_run(run_dir: Path, rounds: int) -> None:
 
 def write_round(run_dir: Path, index: int, chunks: int) -> None:
     """A finished round of so many chunks."""
-    folder = run_dir / f"round-{index:03d}"
+    folder = round_dir(run_dir, index)
     write_phase(folder / "rollout", "rollout", 0, chunks)
     write_phase(folder / "filter", "filter", 0, chunks)
     tables = [(folder / "filter" / name, _table(SELECTION, [0])) for name in SETS]
@@ -119,7 +123,7 @@ def write_round(run_dir: Path, index: int, chunks: int) -> None:
 
 def flush_no_more() -> None:
     """Shards from here on in this process are written by the same code, but not flushed to disk one by one."""
-    shards._fsync = lambda path: None
+    files.fsync = lambda path: None
 
 
 def write_phase(root: Path, phase: str, first: int, last: int) -> None:

@@ -31,13 +31,15 @@ import numpy as np
 import psutil
 
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
-from vpgea.config.resolve import resolve
+from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
 from vpgea.modeling.load import model_fingerprint
 from vpgea.modeling.shape import ModelShape, read_shape
-from vpgea.runs.phase_folder import Manifest, PhaseFolder, flat_config
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.storage.files import read_json, write_json
 from vpgea.storage.schemas import POSTERIOR, SELECTION
-from vpgea.storage.shards import read_json, table_from_rows, write_json, write_table
+from vpgea.storage.shards import table_from_rows, write_table
 
 ROOT = Path(__file__).parents[1]
 PEER = Path(__file__).parent / "peers" / "trl_training.py"

@@ -17,10 +17,10 @@ from vpgea.modeling.load import torch_device, torch_dtype
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.phases.rollout import RolloutPlan, samples_per_question
+from vpgea.phases.schedule import held_out_data, round_questions
 from vpgea.prompts.views import PromptPreview, Views, load_views
 from vpgea.questions.load import Question, load_questions
 from vpgea.runs.phase_folder import chunk_paths
-from vpgea.runs.rounds import held_out_data, round_questions
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 from vpgea.storage.shards import read_table
 from vpgea.training.batching import micro_batches

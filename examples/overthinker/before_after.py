@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vpgea.config.resolve import load
+from vpgea.phases.schedule import best_round
+from vpgea.runs.layout import round_dir
 from vpgea.runs.phase_folder import chunk_paths
-from vpgea.runs.rounds import best_round, round_dir
 from vpgea.storage.shards import iterate_rows
 from vpgea_cli.commands.loop import COLUMNS, row
 from vpgea_cli.text import aligned

@@ -20,8 +20,9 @@ from vpgea.config.schema import RunConfig
 from vpgea.phases.distill import trained_model
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.loop import Loop
+from vpgea.phases.schedule import best_round
 from vpgea.questions.load import load_questions
-from vpgea.runs.rounds import best_round, round_dir
+from vpgea.runs.layout import round_dir
 from vpgea.storage.shards import iterate_rows, shard_files
 
 HERE = Path(__file__).parent

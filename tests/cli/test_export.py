@@ -15,8 +15,8 @@ from tests.support import tiny
 from tests.support.finished import Finished, circle, finished_runs, small_config
 from vpgea.config.resolve import load
 from vpgea.phases.export import export
-from vpgea.runs.rounds import best_round
-from vpgea.storage.shards import file_checksum, read_json, write_json
+from vpgea.phases.schedule import best_round
+from vpgea.storage.files import file_checksum, read_json, write_json
 from vpgea_cli.main import run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,9 +15,9 @@ import pytest
 from tests.support import tiny
 from tests.support.loops import essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
-from vpgea.runs.phase_folder import Manifest
-from vpgea.runs.rounds import length_price
-from vpgea.storage.shards import read_json
+from vpgea.phases.schedule import length_price
+from vpgea.runs.manifest import Manifest
+from vpgea.storage.files import read_json
 from vpgea_cli.main import run
 
 Stamps = dict[str, int]

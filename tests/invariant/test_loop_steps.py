@@ -12,7 +12,7 @@ import pytest
 from tests.support.loops import essence, write_config
 from vpgea.config.resolve import load
 from vpgea.phases.loop import Loop
-from vpgea.runs.rounds import all_steps, marker_of
+from vpgea.runs.layout import all_steps, round_record
 from vpgea.runs.stopping import StopRequest
 from vpgea_cli.main import run
 
@@ -88,7 +88,7 @@ def test_what_two_parts_missed_of_each_other_is_settled_by_the_next_step(
         (folder / name).unlink()
     for part in range(PARTS):
         assert take(folder, "round-000/rollout", part, PARTS) == 0
-    assert marker_of(folder, None).is_file()
+    assert round_record(folder, None).is_file()
     for name in ("COMPLETE", "manifest.json"):
         (folder / "round-000/rollout" / name).unlink()
     for part in range(PARTS):
@@ -173,7 +173,7 @@ def test_steps_after_an_early_end_are_nothing_to_do(
     for step in all_steps(1):
         assert take(folder, str(step)) == 0
     for index, accuracy in ((None, 0.9), (0, 0.1)):
-        marker = marker_of(folder, index)
+        marker = round_record(folder, index)
         marker.write_text(json.dumps({**json.loads(marker.read_text()), "accuracy": accuracy}))
     for name in ("round-001/rollout", "round-001/filter", "round-001/distill", "round-001/eval", "round-002/rollout"):
         words = ["--step", name, "--set", "loop.max_accuracy_drop=0.2"]

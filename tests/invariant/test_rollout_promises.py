@@ -24,7 +24,8 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import Stopped, UsageError
-from vpgea.runs.phase_folder import chunk_paths, content_fingerprint, open_complete, part_folders
+from vpgea.runs.parts import Part, part_folders
+from vpgea.runs.phase_folder import chunk_paths, content_fingerprint, open_complete
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import POSTERIOR, PRIOR, sample_seed
@@ -104,7 +105,7 @@ def test_no_row_lost_or_twice_when_killed_at_any_moment(run_config: Callable[...
 
 def test_no_row_lost_or_twice_over_parts(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     for index in range(5):  # more parts than the three chunks
-        run(run_config(), tmp_path, shard=(index, 5))
+        run(run_config(), tmp_path, part=Part(index, 5))
     identities = Counter(tuple(row[name] for name in KEY) for row in rows_of(tmp_path))
     assert identities == Counter(itertools.product((row["id"] for row in tiny.QUESTIONS), (PRIOR, POSTERIOR), range(4)))
     assert open_complete(tmp_path, "rollout")
@@ -140,7 +141,7 @@ def test_bitwise_the_same_when_stopped_and_resumed(
 
 def test_bitwise_the_same_in_parts(run_config: Callable[..., RunConfig], tiny_rollout: Path, tmp_path: Path) -> None:
     for index in (1, 0):
-        run(run_config(), tmp_path, shard=(index, 2))
+        run(run_config(), tmp_path, part=Part(index, 2))
     assert [len(shard_files(part)) for part in part_folders(tmp_path)] == [2, 1]
     assert bytes_of(tmp_path) == bytes_of(tiny_rollout)
     assert content_fingerprint(tmp_path) == content_fingerprint(tiny_rollout)

@@ -18,8 +18,9 @@ import pytest
 
 from benchmarks import simulated_run as simulated
 from benchmarks.scale import STEPS, Step
+from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder, chunk_paths
-from vpgea.storage import shards
+from vpgea.storage import files
 
 ROUNDS = 4
 CHUNKS = (16, 32, 64)  # per folder; a round has four with shards: 64, 128 and 256 shards
@@ -73,7 +74,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Folders with each number of chunks, laid out as the benchmark has them."""
     place = tmp_path_factory.mktemp("scale")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "_fsync", lambda path: None)
+        patch.setattr(files, "fsync", lambda path: None)
         for chunks in CHUNKS:
             run_dir = place / "run" / f"{chunks}"
             simulated.begin_run(run_dir, ROUNDS)
@@ -145,7 +146,7 @@ def test_opening_a_part_reads_one_manifest_and_no_other_part(root: Path, tmp_pat
     for parts in (2, 16):
         manifest = simulated.manifest_of("rollout", 0, parts)
         for part in range(parts):
-            PhaseFolder.open(tmp_path / str(parts), replace(manifest, shard=(part, parts)))
+            PhaseFolder.open(tmp_path / str(parts), replace(manifest, part=Part(part, parts)))
         with counted() as counts:
             PhaseFolder.open(tmp_path / str(parts), manifest)
         found.append(Counter(counts))

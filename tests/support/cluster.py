@@ -20,7 +20,7 @@ from vpgea.cluster import queue, scripts
 from vpgea.cluster.chain import job_name
 from vpgea.config.resolve import dump_yaml, resolve
 from vpgea.config.strict_yaml import scalar
-from vpgea.runs.rounds import Step
+from vpgea.runs.layout import Step
 
 ROOT = Path(__file__).parents[2]
 PARTS = 2

@@ -12,9 +12,11 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import ViewsConfig
 from vpgea.filtering.selection import select
 from vpgea.prompts.views import Views
-from vpgea.runs.phase_folder import Manifest, PhaseFolder
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.storage.files import read_json
 from vpgea.storage.schemas import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, View
-from vpgea.storage.shards import iterate_rows, read_json, shard_files, table_from_rows, write_table
+from vpgea.storage.shards import iterate_rows, shard_files, table_from_rows, write_table
 
 Row = dict[str, Any]
 

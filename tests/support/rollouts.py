@@ -8,16 +8,17 @@ from typing import Any
 from vpgea.config.schema import RunConfig
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
-from vpgea.runs.phase_folder import Shard, chunk_paths
+from vpgea.runs.parts import WHOLE, Part
+from vpgea.runs.phase_folder import chunk_paths
 from vpgea.storage.shards import iterate_rows
 
 
-def plan_of(config: RunConfig, *, shard: Shard = (0, 1), round_index: int = 0) -> RolloutPlan:
-    return RolloutPlan.make(config, load_questions(config.data).questions, shard=shard, round_index=round_index)
+def plan_of(config: RunConfig, *, part: Part = WHOLE, round_index: int = 0) -> RolloutPlan:
+    return RolloutPlan.make(config, load_questions(config.data).questions, part=part, round_index=round_index)
 
 
-def run(config: RunConfig, folder: Path, *, shard: Shard = (0, 1), **options: Any) -> dict[str, Any]:
-    return rollout(plan_of(config, shard=shard), folder, **options)
+def run(config: RunConfig, folder: Path, *, part: Part = WHOLE, **options: Any) -> dict[str, Any]:
+    return rollout(plan_of(config, part=part), folder, **options)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vpgea.config.resolve import resolve
+from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.modeling.load import model_fingerprint
-from vpgea.runs.phase_folder import Manifest, PhaseFolder, flat_config
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.storage.files import write_json
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SELECTION, View
-from vpgea.storage.shards import table_from_rows, write_json, write_table
+from vpgea.storage.shards import table_from_rows, write_table
 
 VOCABULARY = 200  # ids below it are ordinary ones in every tiny model
 Row = dict[str, Any]

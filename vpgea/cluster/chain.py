@@ -17,8 +17,8 @@ from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.runs.phase_folder import part_folders, shard_of
-from vpgea.runs.rounds import Step, all_steps, last_file, marker_of
+from vpgea.runs.layout import COMPLETE, Step, all_steps, last_file, round_record
+from vpgea.runs.parts import part_folders, part_of_folder
 from vpgea.storage.shards import committed
 
 
@@ -94,16 +94,16 @@ def planned_parts(config: RunConfig, site: Site, questions: int, held_out: int) 
 
 
 def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepState:
-    if marker_of(run_dir, step.round).is_file():
+    if round_record(run_dir, step.round).is_file():
         return StepState(step=step, parts=0, done_parts=frozenset(), is_done=True)
-    folder = run_dir / str(step)
+    folder = step.folder(run_dir)
     existing = part_folders(folder)
     parts = 1 if step.phase == "distill" else parts_of(step)
     if existing:  # begun with another number: it goes on with that one
-        parts = shard_of(existing[0])[1]
-    done = {shard_of(part)[0] for part in existing if (part / "COMPLETE").is_file()}
+        parts = part_of_folder(existing[0]).count
+    done = {part_of_folder(part).index for part in existing if (part / COMPLETE).is_file()}
     last = last_file(run_dir, step)
-    is_done = (folder / "COMPLETE").is_file() and (last is None or last.is_file())
+    is_done = (folder / COMPLETE).is_file() and (last is None or last.is_file())
     shards = 0 if is_done else sum(len(committed(part)) for part in existing)
     return StepState(step=step, parts=parts, done_parts=frozenset(done), is_done=is_done, shards=shards)
 

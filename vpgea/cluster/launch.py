@@ -21,8 +21,9 @@ from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.load import model_folder
 from vpgea.phases.loop import Loop
+from vpgea.phases.schedule import ended_early
+from vpgea.runs.history import finished_lines
 from vpgea.runs.progress import NullReporter, Reporter
-from vpgea.runs.rounds import ended_early, finished_lines
 from vpgea.runs.stopping import StopRequest
 
 

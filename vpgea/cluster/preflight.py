@@ -13,8 +13,8 @@ from vpgea.engines.lease import engine_kind
 from vpgea.errors import UsageError
 from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import RolloutPlan
-from vpgea.runs.rounds import round_questions
-from vpgea.storage.shards import write_bytes
+from vpgea.phases.schedule import round_questions
+from vpgea.storage.files import write_bytes
 
 Row = tuple[str, str]
 

@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from vpgea.cluster.site import Site
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.storage.shards import file_checksum, read_json, write_bytes, write_json
+from vpgea.storage.files import file_checksum, read_json, write_bytes, write_json
 
 FOLDER = "slurm"  # in the run folder: the scripts
 LOGS = Path("logs") / "slurm"  # in the run folder: what jobs print

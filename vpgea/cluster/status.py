@@ -14,8 +14,8 @@ from vpgea.cluster.chain import StepState, job_name, job_prefix, step_states
 from vpgea.cluster.queue import Job
 from vpgea.config.schema import RunConfig
 from vpgea.errors import VpgeaError
-from vpgea.runs.rounds import ended_early, finished_lines, marker_of
-from vpgea.storage.shards import read_json
+from vpgea.phases.schedule import ended_early
+from vpgea.runs.history import all_lines, finished_lines
 
 _LOG_NAME = re.compile(r"(?P<name>vpgea-.+)-(?P<job>\d+)(?:_(?P<part>\d+))?\.out")
 _EXIT = re.compile(rb"^vpgea: (\S+) exit (\d+)$", re.MULTILINE)
@@ -84,13 +84,8 @@ def run_status(config: RunConfig, run_dir: Path) -> RunStatus:
         steps.append(StepStatus(state, own, _failures(state, own, logs.get(name, {}))))
     failures = [failure for step in steps for failure in step.failures]
     failures = [*_failed_preflights(run_dir, by_name, logs), *failures]
-    lines = _finished(config, run_dir)
+    lines = all_lines(run_dir)
     return RunStatus(steps, failures, lines, _advice(config, run_dir, steps, failures, jobs, unknown))
-
-
-def _finished(config: RunConfig, run_dir: Path) -> list[dict[str, Any]]:
-    markers = [marker_of(run_dir, index) for index in [None, *range(config.loop.rounds)]]
-    return [read_json(marker) for marker in markers if marker.is_file()]
 
 
 def _newest_logs(folder: Path) -> dict[str, dict[int | None, tuple[int, Path]]]:

@@ -28,7 +28,7 @@ from vpgea.config.problems import (
     unknown_key,
     wrong_value,
 )
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
 
 PREFIX = "VPGEA_"
@@ -114,6 +114,16 @@ def loads(text: str, name: str = "text") -> RunConfig:
 def dump_yaml(config: RunConfig) -> str:
     """Every key with its value and its meaning as a comment; `loads` gives an equal configuration back."""
     return "".join(_dump_section(config, indent=""))
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as dotted key → value, paths that exist here are made absolute."""
+    values = {key: value_of(config, key) for key, _ in leaves()}
+    for key in PATH_KEYS:
+        is_name = key == "views.template" and not Path(str(values[key])).suffix  # a built-in one, whatever lies here
+        if values[key] and not is_name and Path(values[key]).exists():
+            values[key] = str(Path(values[key]).absolute())  # links stay: a venv's python is one, and is known by it
+    return values
 
 
 def _dump_section(section: BaseModel, indent: str) -> Iterator[str]:

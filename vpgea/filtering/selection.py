@@ -19,9 +19,11 @@ from vpgea.filtering.crossview import sampling_truncated
 from vpgea.grading.base import Status
 from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
+from vpgea.runs.layout import REFERENCE_LENGTHS, SETS, SUMMARY
 from vpgea.runs.phase_folder import chunk_paths
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SELECTION, SETS
-from vpgea.storage.shards import read_json, read_table, table_from_rows, write_json, write_table
+from vpgea.storage.files import read_json, write_json
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SELECTION
+from vpgea.storage.shards import read_table, table_from_rows, write_table
 
 MIN_CALIBRATION_PATHS = 8
 NO_LOG_RATIOS = "not available (truncated support)"
@@ -137,8 +139,8 @@ def select(config: RunConfig, views: Views, rollout_dir: Path, output_dir: Path)
         "checks": _check_means(config, samples),
         "tokens": {name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
     }
-    write_json(output_dir / "reference_lengths.json", own.model_dump())
-    write_json(output_dir / "summary.json", summary)
+    write_json(output_dir / REFERENCE_LENGTHS, own.model_dump())
+    write_json(output_dir / SUMMARY, summary)
     return summary
 
 

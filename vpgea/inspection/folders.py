@@ -18,15 +18,18 @@ from vpgea.config.problems import FIELDS
 from vpgea.config.resolve import DEFAULT, resolve
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.errors import UsageError
-from vpgea.runs.phase_folder import Manifest, chunk_paths, part_folders
-from vpgea.storage.links import refuse_links
-from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SETS
+from vpgea.runs.history import all_lines
+from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, METRICS, PARTS, RESULTS, SETS, SUMMARY, WEIGHTS
+from vpgea.runs.links import refuse_links
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import part_folders
+from vpgea.runs.phase_folder import chunk_paths
+from vpgea.storage.files import read_json, read_json_lines
+from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR
 from vpgea.storage.shards import (
     committed,
     damaged,
     iterate_rows,
-    read_json,
-    read_json_lines,
     read_sidecar,
     read_table,
     shard_files,
@@ -63,7 +66,7 @@ class Source:
 
     def selection(self) -> list[Path]:
         """Shards of a filter's selected and rejected set; none before the selection is made."""
-        if self.root is None or self._phase != "filter" or not (self.root / "summary.json").is_file():
+        if self.root is None or self._phase != "filter" or not (self.root / SUMMARY).is_file():
             return []
         return [file for name in SETS for file in shard_files(self.root / name)]
 
@@ -103,14 +106,14 @@ def open_source(path: Path) -> Source:
         raise UsageError(
             f"{path} holds no samples of vpgea", why=f"its columns are {', '.join(names)}", mend="give another shard"
         )
-    root = next((folder for folder in islice(path.absolute().parents, 3) if (folder / "parts").is_dir()), None)
+    root = next((folder for folder in islice(path.absolute().parents, 3) if (folder / PARTS).is_dir()), None)
     return Source(path, kind, root, None if root is None else read_manifest(root))
 
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of a phase folder, complete or not. Raises UsageError when it is none."""
     refuse_links(root)
-    own = [root / "manifest.json", *(part / "manifest.json" for part in part_folders(root))]
+    own = [root / MANIFEST, *(part / MANIFEST for part in part_folders(root))]
     found = next((file for file in own if file.is_file()), None)
     if found is not None:
         return Manifest.read(found)
@@ -124,7 +127,7 @@ def read_manifest(root: Path) -> Manifest:
 
 def run_config(run_dir: Path, manifest: Manifest) -> RunConfig:
     """The configuration of a loop's last call. Raises UsageError when it is not whole, or not of this run."""
-    file = run_dir / "config.yaml"
+    file = run_dir / CONFIG
     resolved = resolve(file=file)
     absent = [key for key in manifest.config if resolved.origins.get(key) == DEFAULT]
     other = [
@@ -140,7 +143,7 @@ def run_config(run_dir: Path, manifest: Manifest) -> RunConfig:
 
 def chunks(root: Path) -> list[Path]:
     """The chunks of a phase folder; of an unfinished one those that are committed, which may be in the midst of it."""
-    if (root / "COMPLETE").is_file():
+    if (root / COMPLETE).is_file():
         return chunk_paths(root)
     return sorted((path for part in part_folders(root) for path in _committed(part)), key=shard_order)
 
@@ -160,18 +163,18 @@ def overview(source: Source) -> dict[str, Any]:
     if source.kind == "loop":
         run = run_config(root, manifest)
         config = {key: value_of(run, key) for key in FIELDS}  # the manifest keeps the first --rounds
-        found["rounds"] = rounds(root)
+        found["rounds"] = all_lines(root)
         found["complete"] = len(found["rounds"]) > run.loop.rounds
     else:
-        found["complete"] = (root / "COMPLETE").is_file()
+        found["complete"] = (root / COMPLETE).is_file()
         found["parts"] = [_part(part) for part in part_folders(root)]
-        found["parts_expected"] = manifest.shard[1]
+        found["parts_expected"] = manifest.part.count
         found |= _weights(root) if source.kind == "distill" else _extent(chunks(root))
     found |= {"fingerprint": manifest.fingerprint, "inputs": manifest.inputs, "configuration": changed(config)}
     if source.kind == "filter":
         for name in SETS:
             found[name] = _extent(_committed(root / name))["rows"]
-    for name, file in (("summary", "summary.json"), ("results", "results.json")):
+    for name, file in (("summary", SUMMARY), ("results", RESULTS)):
         if (root / file).is_file():
             found[name] = read_json(root / file)
     return found
@@ -181,12 +184,6 @@ def changed(config: dict[str, Any]) -> dict[str, Any]:
     """The entries of a recorded configuration that are not the defaults."""
     defaults = RunConfig()
     return {k: v for k, v in config.items() if k not in FIELDS or v != value_of(defaults, k)}
-
-
-def rounds(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of a loop's finished rounds, the base model's first."""
-    markers = [run_dir / "base" / "round.json", *sorted(run_dir.glob("round-*/round.json"))]
-    return [read_json(marker) for marker in markers if marker.is_file()]
 
 
 def head(source: Source, count: int) -> list[dict[str, Any]]:
@@ -211,7 +208,7 @@ def require_rows(source: Source) -> None:
 
 def metrics_lines(distill_dir: Path) -> list[dict[str, Any]]:
     """One line per optimiser step made so far."""
-    file = distill_dir / "metrics.jsonl"
+    file = distill_dir / METRICS
     return read_json_lines(file) if file.is_file() else []
 
 
@@ -275,12 +272,12 @@ def _view_statistics(table: pa.Table) -> dict[str, Any]:
 
 
 def _part(folder: Path) -> dict[str, Any]:
-    return {"part": folder.name, "complete": (folder / "COMPLETE").is_file(), **_extent(_committed(folder))}
+    return {"part": folder.name, "complete": (folder / COMPLETE).is_file(), **_extent(_committed(folder))}
 
 
 def _weights(distill_dir: Path) -> dict[str, Any]:
     """Steps made so far, and the bytes of what is published."""
-    folders = [distill_dir / name for name in ("adapter", "model") if (distill_dir / name).is_dir()]
+    folders = [distill_dir / name for name in WEIGHTS if (distill_dir / name).is_dir()]
     sizes = {folder.name: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders}
     return {"steps": len(metrics_lines(distill_dir)), "weights": sizes}
 

@@ -10,25 +10,39 @@ from pathlib import Path
 from vpgea.errors import UsageError
 from vpgea.inspection.folders import run_config
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, selections, shards_in
-from vpgea.runs.phase_folder import Manifest, content_fingerprint, part_folder, part_folders
+from vpgea.runs.history import read_line
+from vpgea.runs.layout import (
+    COMPLETE,
+    CONFIG,
+    DAMAGED,
+    MANIFEST,
+    PARTS,
+    PHASES,
+    ROUND_RECORD,
+    SUMMARY,
+    Step,
+    round_dir,
+    round_numbers,
+    round_record,
+)
+from vpgea.runs.links import refuse_links
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import WHOLE, part_folder, part_folders
+from vpgea.runs.phase_folder import content_fingerprint
 from vpgea.runs.progress import NullProgress, Progress
-from vpgea.runs.rounds import PHASES
-from vpgea.storage.links import refuse_links
-from vpgea.storage.shards import read_json
-
-_DAMAGED = "damaged"
+from vpgea.storage.files import read_json
 
 
 def is_run(root: Path) -> bool:
     """Whether a folder is a loop's, by what stands in it: its own records may be what is damaged."""
-    return (root / "config.yaml").is_file() or (root / "base").is_dir() or (root / "round-000").is_dir()
+    return (root / CONFIG).is_file() or any(round_dir(root, index).is_dir() for index in (None, 0))
 
 
 def phase_folders(root: Path) -> list[Path]:
     """The phase folders of a loop's folder that were begun, in the order in which they are made; else itself."""
     if not is_run(root):
         return [root]
-    homes = [root / "base", *sorted(root.glob("round-*"))]
+    homes = [round_dir(root, index) for index in (None, *round_numbers(root))]
     return [home / phase for home in homes for phase in PHASES if (home / phase).is_dir()]
 
 
@@ -46,7 +60,7 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
     if not root.is_dir():
         raise UsageError(f"folder not found: {root}", why="there is nothing there", mend="give a run or phase folder")
     refuse_links(root)
-    if not (root / "parts").is_dir() and not is_run(root):
+    if not (root / PARTS).is_dir() and not is_run(root):
         raise UsageError(
             f"{root} is not a folder of vpgea",
             why="it holds neither parts nor rounds",
@@ -63,7 +77,7 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
 
 def is_finished(root: Path, finding: Finding) -> bool:
     """Whether what is damaged was finished: a phase that was not is continued by its own command."""
-    return (finding.phase.name not in PHASES and is_run(root)) or (root / finding.phase / "COMPLETE").is_file()
+    return (finding.phase.name not in PHASES and is_run(root)) or (root / finding.phase / COMPLETE).is_file()
 
 
 def set_aside(root: Path, findings: Sequence[Finding]) -> list[Path]:
@@ -74,7 +88,7 @@ def set_aside(root: Path, findings: Sequence[Finding]) -> list[Path]:
     moved = []
     for path in dict.fromkeys(path for finding in findings for path in finding.aside):
         if (root / path).exists():
-            target = _free_place(root / _DAMAGED / path)
+            target = _free_place(root / DAMAGED / path)
             target.parent.mkdir(parents=True, exist_ok=True)
             (root / path).rename(target)
             moved.append(target)
@@ -96,24 +110,24 @@ def _verify_run(root: Path, report: Report) -> bool:
     """The records beside the phases; returns whether the weights of all rounds are kept."""
 
     def damage(path: Path, wrong: str) -> None:
-        own, home = path.relative_to(root), path.parent if path.name == "round.json" else root
+        own, home = path.relative_to(root), path.parent if path.name == ROUND_RECORD else root
         report.findings.append(Finding(path=own, wrong=wrong, again=RECORD, phase=home.relative_to(root), aside=(own,)))
 
-    weights_stay, manifest = False, part_folder(root, (0, 1)) / "manifest.json"
+    weights_stay, manifest = False, part_folder(root, WHOLE) / MANIFEST
     report.records += 2
     try:
         weights_stay = run_config(root, Manifest.read(manifest)).loop.keep_rounds is None
     except UsageError as error:
-        damage(root / "config.yaml" if _is_manifest(manifest) else manifest, error.why)
-    for marker in (root / "base" / "round.json", *sorted(root.glob("round-*/round.json"))):
-        if marker.is_file():
+        damage(root / CONFIG if _is_manifest(manifest) else manifest, error.why)
+    for index in (None, *round_numbers(root)):
+        record = round_record(root, index)
+        if record.is_file():
             report.records += 1
-            number = None if marker.parent.name == "base" else int(marker.parent.name.removeprefix("round-"))
             try:
-                if read_json(marker)["round"] != number:
-                    damage(marker, "it is that of another round")
+                if read_line(root, index)["round"] != index:
+                    damage(record, "it is that of another round")
             except UsageError as error:
-                damage(marker, error.why)
+                damage(record, error.why)
     return weights_stay
 
 
@@ -129,13 +143,13 @@ def _verify_sources(root: Path, report: Report) -> None:
     """What a phase says it was made from must be what stands there; only whole and complete phases can be compared."""
     broken = {root / finding.phase for finding in report.findings}
     before: Path | None = None
-    for home in sorted(root.glob("round-*")):
-        rollout, filtered, trained, measured = (home / name for name in PHASES)
+    for index in round_numbers(root):
+        rollout, filtered, trained, measured = (Step(index, phase).folder(root) for phase in PHASES)
         pairs = [(rollout, filtered, "rollout"), (filtered, trained, "filter"), (trained, measured, "model")]
         for source, made, name in [*pairs, *([(before, rollout, "model")] if before else [])]:
-            if broken & {source, made} or not all((folder / "COMPLETE").is_file() for folder in (source, made)):
+            if broken & {source, made} or not all((folder / COMPLETE).is_file() for folder in (source, made)):
                 continue
-            recorded, found = Manifest.read(made / "manifest.json").inputs[name], _made(source, name)
+            recorded, found = Manifest.read(made / MANIFEST).inputs[name], _made(source, name)
             if recorded != found:
                 own = made.relative_to(root)
                 wrong = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {found}"
@@ -148,5 +162,5 @@ def _verify_sources(root: Path, report: Report) -> None:
 def _made(folder: Path, name: str) -> str:
     """The fingerprint of a phase's rows, or of the model that it trained."""
     if name == "model":
-        return str(read_json(folder / "summary.json")["model_fingerprint"])
+        return str(read_json(folder / SUMMARY)["model_fingerprint"])
     return content_fingerprint(folder)

@@ -10,11 +10,25 @@ from typing import Any
 
 from vpgea.errors import UsageError
 from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
-from vpgea.runs.phase_folder import Manifest, completed_shards, content_of, part_folders
+from vpgea.runs.layout import (
+    CANARY,
+    CHECKPOINTS,
+    COMPLETE,
+    MANIFEST,
+    OLD_LOGPROBS,
+    PHASES,
+    REFERENCE_LENGTHS,
+    RESULTS,
+    SETS,
+    SUMMARY,
+    WEIGHTS,
+)
+from vpgea.runs.manifest import Manifest, content_of
+from vpgea.runs.parts import part_folders
+from vpgea.runs.phase_folder import completed_shards
 from vpgea.runs.progress import Progress
-from vpgea.runs.rounds import PHASES
-from vpgea.storage.schemas import SETS
-from vpgea.storage.shards import file_checksum, read_json, read_table, sidecar_path, verify_sidecar
+from vpgea.storage.files import file_checksum, read_json
+from vpgea.storage.shards import read_table, sidecar_path, verify_sidecar
 
 RECORD = "this record"
 _CHUNK, _SELECTION, _TRAINING = "this chunk", "the selection", "the training"
@@ -64,15 +78,15 @@ class PhaseCheck:
     def __init__(self, root: Path, folder: Path, report: Report, progress: Progress) -> None:
         self.root, self.folder, self.report, self.progress = root, folder, report, progress
         self.parts = part_folders(folder)
-        self.markers = (folder / "COMPLETE", folder / "manifest.json")
+        self.markers = (folder / COMPLETE, folder / MANIFEST)
         self.kind: str = folder.name if folder.name in PHASES else ""
 
     def verify(self, *, weights_stay: bool) -> None:
         """weights_stay: no loop prunes what was published."""
         manifest = self._manifest(self.markers[1]) if self.markers[1].is_file() else None
         for part in self.parts:
-            if any(path.is_file() for path in (part / "manifest.json", part / "COMPLETE", self.markers[0])):
-                self._manifest(part / "manifest.json")  # else it was just about to be written
+            if any(path.is_file() for path in (part / MANIFEST, part / COMPLETE, self.markers[0])):
+                self._manifest(part / MANIFEST)  # else it was just about to be written
         recorded = {part: self._completed(part) for part in self.parts}
         is_trusted = self._root_markers(manifest, recorded)
         for part in self.parts:
@@ -82,8 +96,8 @@ class PhaseCheck:
             self._selection([name for shards in recorded.values() for name in shards or () if name[:5] == "chunk"])
         elif self.kind == "distill":
             self._weights(weights_stay=weights_stay)
-        elif (self.folder / "results.json").is_file():
-            self._record(self.folder / "results.json", "metrics", *self.markers[:1])
+        elif (self.folder / RESULTS).is_file():
+            self._record(self.folder / RESULTS, "metrics", *self.markers[:1])
 
     def _damage(self, path: Path, wrong: str, again: str, *markers: Path) -> None:
         aside = (path, *([sidecar_path(path)] if path.suffix == ".arrow" else []), *markers)
@@ -116,7 +130,7 @@ class PhaseCheck:
 
     def _completed(self, part: Path) -> _Sidecars | None:
         """The shards with which a part was completed; None when it was not, or its record is damaged."""
-        marker = part / "COMPLETE"
+        marker = part / COMPLETE
         if not marker.is_file():
             if self.markers[0].is_file():
                 self._damage(marker, "it is gone, and the phase was complete", RECORD, *self.markers)
@@ -158,7 +172,7 @@ class PhaseCheck:
         Where these two differ, the shard is whole, and the phase's content fingerprint does not vouch for the record,
         the record is what is damaged.
         """
-        marker, gone = part / "COMPLETE", dict(recorded or {})
+        marker, gone = part / COMPLETE, dict(recorded or {})
         markers = (marker, *self.markers, *self._selected())
         for path in shards_in(part):
             wanted = gone.pop(path.name, None)
@@ -175,7 +189,7 @@ class PhaseCheck:
 
     def _selected(self) -> list[Path]:
         """What a filter derives from its chunks: on some engines they do not come out the same a second time."""
-        summary = self.folder / "summary.json"
+        summary = self.folder / SUMMARY
         return [summary, *selections(self.folder)] if self.kind == "filter" else []
 
     def _shard(self, path: Path, again: str, *markers: Path) -> dict[str, Any] | None:
@@ -191,11 +205,11 @@ class PhaseCheck:
 
     def _selection(self, chunks: Sequence[str]) -> None:
         """A filter's second half; without its summary, which is written last, it is unfinished."""
-        summary = self.folder / "summary.json"
+        summary = self.folder / SUMMARY
         if not summary.is_file():
             return
         self._record(summary, "counts")
-        lengths = self.folder / "reference_lengths.json"
+        lengths = self.folder / REFERENCE_LENGTHS
         self._record(lengths, "default", summary)
         for place in selections(self.folder):
             for name in sorted({*chunks, *(path.name for path in shards_in(place))}):
@@ -203,12 +217,12 @@ class PhaseCheck:
 
     def _weights(self, *, weights_stay: bool) -> None:
         """What a distillation published, by the checksums that it recorded."""
-        summary = self.folder / "summary.json"
-        markers = (summary, *(part / "COMPLETE" for part in self.parts), *self.markers)
+        summary = self.folder / SUMMARY
+        markers = (summary, *(part / COMPLETE for part in self.parts), *self.markers)
         if self.markers[0].is_file() and not summary.is_file():
             self._damage(summary, "it is gone, and the phase was complete", RECORD)
         told = self._record(summary, "output") if summary.is_file() else None
-        places = [self.folder / name for name in ("adapter", "model") if (self.folder / name).is_dir()]
+        places = [self.folder / name for name in WEIGHTS if (self.folder / name).is_dir()]
         if told is not None and not places and weights_stay:
             self._damage(self.folder / str(told["output"]), "it is gone", _TRAINING, *markers)
         for place in places:
@@ -217,13 +231,13 @@ class PhaseCheck:
                 if not (place / CHECKSUMS).is_file():
                     raise UsageError("", why=f"{CHECKSUMS} is gone", mend="")
                 verify_checksums(place)
-                read_json(place / "vpgea_canary.json")
+                read_json(place / CANARY)
             except UsageError as error:
                 self._damage(place, f"{error.what}: {error.why}".removeprefix(": "), _TRAINING, *markers)
 
     def _checkpoints(self, part: Path) -> None:
-        old = part / "old_logprobs.safetensors"
-        for checkpoint in sorted((part / "checkpoints").glob("step-*")):
+        old = part / OLD_LOGPROBS
+        for checkpoint in sorted((part / CHECKPOINTS).glob("step-*")):
             self.report.checkpoints += 1
             try:
                 recorded = read_json(checkpoint / "checksums.json")

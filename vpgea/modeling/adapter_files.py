@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vpgea.errors import UsageError
 from vpgea.modeling.weight_files import StoredTensor, is_zero, read_tensors
-from vpgea.storage.shards import file_checksum, read_json
+from vpgea.storage.files import file_checksum, read_json
 
 
 def adapter_fingerprint(folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
-from vpgea.storage.shards import read_json
+from vpgea.storage.files import read_json
 
 if TYPE_CHECKING:
     import torch

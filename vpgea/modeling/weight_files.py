@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpgea.errors import UsageError
-from vpgea.storage.shards import file_checksum, read_json, write_json
+from vpgea.storage.files import file_checksum, read_json, write_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,13 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vpgea.config.resolve import flat_config
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.load import load_tokenizer, model_fingerprint
-from vpgea.runs.phase_folder import Manifest, PhaseFolder, content_fingerprint, flat_config, open_complete, part_folders
+from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, SUMMARY
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import part_folders
+from vpgea.runs.phase_folder import PhaseFolder, content_fingerprint, open_complete
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.shards import read_json, write_json
+from vpgea.storage.files import read_json, write_json
 from vpgea.training.data import TrainingSet
 from vpgea.training.guards import epistemic_ids
 from vpgea.training.loggers import Log, step_log
@@ -54,7 +58,7 @@ def distill(
         config=flat_config(config),
     )
     folder = PhaseFolder(output_dir, manifest)
-    if ranks.any(not overwrite and (folder.is_complete or (output_dir / "summary.json").is_file())):
+    if ranks.any(not overwrite and (folder.is_complete or (output_dir / SUMMARY).is_file())):
         ranks.on_first(lambda: _finish_complete(folder, resume))
         return trained(output_dir)
     with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
@@ -74,11 +78,11 @@ def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
     """All is trained and published: write the markers that are missing, and drop checkpoints. It was killed just
     before, or a marker was lost."""
     PhaseFolder.open(folder.root, folder.manifest, resume=resume)  # refuses what another configuration wrote
-    summary = folder.root / "summary.json"
+    summary = folder.root / SUMMARY
     if not summary.is_file():
         write_json(summary, trained(folder.root))
     folder.complete(read_json(summary))
-    shutil.rmtree(folder.part / "checkpoints", ignore_errors=True)
+    shutil.rmtree(folder.part / CHECKPOINTS, ignore_errors=True)
 
 
 def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, difference: float) -> None:
@@ -97,7 +101,7 @@ def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, differen
         "output": published_name(config),
         "model_fingerprint": model_fingerprint(trained_model(config, folder.root)),
     }
-    write_json(folder.root / "summary.json", summary)
+    write_json(folder.root / SUMMARY, summary)
     folder.complete(summary)
     shutil.rmtree(trainer.checkpoints, ignore_errors=True)
 
@@ -116,23 +120,23 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
 
 def trained(output_dir: Path) -> dict[str, Any]:
     """The summary of a complete distill folder."""
-    summary: dict[str, Any] = read_json(part_folders(output_dir)[0] / "COMPLETE")["summary"]
+    summary: dict[str, Any] = read_json(part_folders(output_dir)[0] / COMPLETE)["summary"]
     return summary
 
 
 def trained_model(config: RunConfig, output_dir: Path) -> ModelConfig:
     """Where the next phase finds the weights that a distill folder published."""
     change = (
-        {"adapter": str(output_dir / "adapter")}
+        {"adapter": str(output_dir / ADAPTER)}
         if config.distill.train == "lora"
-        else {"path": str(output_dir / "model"), "adapter": None}
+        else {"path": str(output_dir / MODEL), "adapter": None}
     )
     return config.model.model_copy(update=change)
 
 
 def _training_set(config: RunConfig, filter_dir: Path, manifest: Manifest) -> TrainingSet:
     """What there is to learn, drawn from the weights that are to be trained."""
-    read_json(filter_dir / "summary.json")  # written last: without it the selection may be half there
+    read_json(filter_dir / SUMMARY)  # written last: without it the selection may be half there
     data = TrainingSet(filter_dir, config.distill)
     if data.model_fingerprint != manifest.inputs["model"]:
         raise UsageError(

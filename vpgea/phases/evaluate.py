@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.engines.lease import EngineLease
 from vpgea.errors import UsageError
 from vpgea.filtering.crossview import grade_rows
 from vpgea.grading.values import find_value
@@ -19,11 +19,15 @@ from vpgea.metrics import scores as metrics
 from vpgea.phases.filter import grader_pool, require_few_errors
 from vpgea.phases.rollout import RolloutPlan, draw_chunks
 from vpgea.questions.load import Question
-from vpgea.runs.phase_folder import Manifest, PhaseFolder, Shard, chunk_paths, open_complete
+from vpgea.runs.layout import LOGS, RESULTS
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import WHOLE, Part
+from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, open_complete
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.stopping import StopRequest
+from vpgea.storage.files import write_json
 from vpgea.storage.schemas import SAMPLES, TEXT
-from vpgea.storage.shards import iterate_rows, table_from_rows, write_json, write_table
+from vpgea.storage.shards import iterate_rows, table_from_rows, write_table
 
 GRADED = pa.schema(
     [
@@ -47,7 +51,7 @@ def evaluate(
     questions: Sequence[Question],
     output_dir: Path,
     *,
-    shard: Shard = (0, 1),
+    part: Part = WHOLE,
     lease: EngineLease | None = None,
     resume: bool = True,
     overwrite: bool = False,
@@ -60,13 +64,13 @@ def evaluate(
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     sampling = as_rollout(config)
-    plan = RolloutPlan.make(sampling, questions, shard=shard)
+    plan = RolloutPlan.make(sampling, questions, part=part)
     manifest = Manifest(
         phase="eval",
         identity={**plan.manifest.identity, **identity_of(config, "grading", "eval")},
         inputs=plan.manifest.inputs,
         config=plan.manifest.config,
-        shard=shard,
+        part=part,
     )
     if config.eval.baseline is not None:
         _require_comparable(manifest, Path(config.eval.baseline))
@@ -125,7 +129,7 @@ def results(config: RunConfig, output_dir: Path, rejection_counts: dict[str, int
         "baseline": None if baseline is None else str(baseline),
         "metrics": {name: estimate.as_dict() for name, estimate in estimates.items()},
     }
-    write_json(output_dir / "results.json", value)
+    write_json(output_dir / RESULTS, value)
     return value
 
 

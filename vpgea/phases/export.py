@@ -20,14 +20,14 @@ from vpgea.modeling.load import load_model, model_fingerprint, model_folder
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import CHECKSUMS, write_checksums
 from vpgea.phases.distill import trained, trained_model
+from vpgea.phases.schedule import best_round
+from vpgea.runs.history import all_lines, read_line
+from vpgea.runs.layout import CANARY, WEIGHTS, round_dir
 from vpgea.runs.phase_folder import content_fingerprint, open_complete
-from vpgea.runs.rounds import best_round, round_dir
-from vpgea.storage.shards import file_checksum, read_json, write_json
-from vpgea.training.checkpoint import publish_folder
+from vpgea.storage.files import file_checksum, publish_folder, read_json, write_json
 from vpgea.training.publish import RELOAD_TOLERANCE
 
 RECORD = "vpgea_export.json"
-CANARY = "vpgea_canary.json"
 _ADAPTER_ONLY = ("adapter_config.json", "adapter_model.safetensors", "README.md", CANARY, CHECKSUMS)
 Say = Callable[[str], None]
 
@@ -120,10 +120,10 @@ def find_weights(source: Path, round_name: str | None, base: str | None = None) 
             f"{source} is a {phase} folder", why="it holds no weights", mend="give a loop or distill folder"
         )
     index = _round_index(source, round_name or "best")
-    figures = read_json(round_dir(source, index) / "round.json")
+    figures = read_line(source, index)
     distill_dir = round_dir(source, index) / "distill"
-    if not any((distill_dir / name).is_dir() for name in ("adapter", "model")):
-        left = [i for i in _finished(source) if any((round_dir(source, i) / "distill").glob("*/vpgea_canary.json"))]
+    if not any((distill_dir / name).is_dir() for name in WEIGHTS):
+        left = [i for i in _finished(source) if any((round_dir(source, i) / "distill").glob(f"*/{CANARY}"))]
         raise UsageError(
             f"the weights of round {index} are gone",
             why="they were pruned by loop.keep_rounds; the round's data and figures are still there",
@@ -172,7 +172,7 @@ def _round_index(run_dir: Path, name: str) -> int:
 
 
 def _finished(run_dir: Path) -> list[int]:
-    return [int(read_json(path)["round"]) for path in sorted(run_dir.glob("round-*/round.json"))]
+    return [int(line["round"]) for line in all_lines(run_dir) if line["round"] is not None]
 
 
 def _require_free(output_dir: Path, overwrite: bool) -> None:

@@ -11,8 +11,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.filtering.crossview import CrossView, sampling_truncated
 from vpgea.filtering.selection import ReferenceLengths, select
@@ -20,21 +21,15 @@ from vpgea.grading.base import Grade, Status
 from vpgea.grading.pool import GraderPool, check_error_share
 from vpgea.modeling.load import model_fingerprint, vocabulary_size
 from vpgea.prompts.views import Views, load_views
-from vpgea.runs.phase_folder import (
-    Manifest,
-    PhaseFolder,
-    Shard,
-    chunk_number,
-    chunk_paths,
-    content_fingerprint,
-    flat_config,
-    open_complete,
-    part_folders,
-)
+from vpgea.runs.layout import COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import WHOLE, Part, part_folders
+from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, content_fingerprint, open_complete
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.schemas import MEASUREMENTS, SETS, TEACHER, TEACHER_SHARD
-from vpgea.storage.shards import committed, file_checksum, read_json, read_table, table_from_rows, write_table
+from vpgea.storage.files import file_checksum, read_json
+from vpgea.storage.schemas import MEASUREMENTS, TEACHER
+from vpgea.storage.shards import committed, read_table, table_from_rows, write_table
 
 
 def filter_rollout(
@@ -42,7 +37,7 @@ def filter_rollout(
     rollout_dir: Path,
     output_dir: Path,
     *,
-    shard: Shard = (0, 1),
+    part: Part = WHOLE,
     lease: EngineLease | None = None,
     resume: bool = True,
     overwrite: bool = False,
@@ -65,12 +60,12 @@ def filter_rollout(
         identity=identity_of(config, "grading", "filter"),
         inputs={"rollout": content_fingerprint(rollout_dir), **_reference_lengths_input(config)},
         config=flat_config(config),
-        shard=shard,
+        part=part,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    own = {chunk_number(path): path for path in chunk_paths(rollout_dir, share=shard)}
+    own = {chunk_number(path): path for path in chunk_paths(rollout_dir, share=part)}
     if _is_selected(output_dir, rollout_dir):
-        return _checked(config, read_json(output_dir / "summary.json"))
+        return _checked(config, read_json(output_dir / SUMMARY))
     kinds = ("chunk", TEACHER_SHARD) if config.filter.teacher_top_k else ("chunk",)
     missing = folder.missing(own, *kinds)
     progress.advance(len(own) - len(missing))
@@ -109,7 +104,7 @@ def grader_pool(config: RunConfig) -> GraderPool:
 
 def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:
     """True when nothing is left to do: the summary, which is written last, and all that it counts are there."""
-    if not all((output_dir / marker).is_file() for marker in ("COMPLETE", "summary.json")):
+    if not all((output_dir / marker).is_file() for marker in (COMPLETE, SUMMARY)):
         return False
     chunks = set[str]().union(*map(committed, part_folders(rollout_dir)))
     return all(chunks <= committed(output_dir / name) for name in SETS)

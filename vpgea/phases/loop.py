@@ -15,54 +15,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpgea.config.resolve import dump_yaml, resolve
+from vpgea.config.resolve import dump_yaml, flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.load import model_fingerprint
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout
-from vpgea.prompts.views import load_views
-from vpgea.questions.load import Question, chunk_questions, fingerprint_questions, load_questions, part_of
-from vpgea.runs.phase_folder import (
-    Manifest,
-    PhaseFolder,
-    Shard,
-    begun_shards,
-    chunk_paths,
-    complete_phase,
-    flat_config,
-    part_folder,
-    part_folders,
-    require_same,
-)
-from vpgea.runs.progress import NullReporter, Reporter
-from vpgea.runs.rounds import (
-    PHASES,
-    Phase,
-    Step,
+from vpgea.phases.schedule import (
     best_round,
     ended_early,
     figures,
-    finished_lines,
     held_out_data,
-    last_file,
     last_reference_kl,
     length_price,
-    marker_of,
-    round_dir,
     round_questions,
     selection_figures,
 )
+from vpgea.prompts.views import load_views
+from vpgea.questions.load import Question, chunk_questions, fingerprint_questions, load_questions
+from vpgea.runs.history import finished_lines
+from vpgea.runs.layout import (
+    CHECKPOINTS,
+    COMPLETE,
+    CONFIG,
+    LOGS,
+    MANIFEST,
+    METRICS,
+    PHASES,
+    REFERENCE_LENGTHS,
+    RESULTS,
+    SUMMARY,
+    WEIGHTS,
+    Phase,
+    Step,
+    last_file,
+    round_dir,
+    round_numbers,
+    round_record,
+)
+from vpgea.runs.links import refuse_links_in
+from vpgea.runs.manifest import Manifest, require_same
+from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders
+from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, complete_phase
+from vpgea.runs.progress import NullReporter, Reporter
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.links import refuse_links_in
-from vpgea.storage.shards import read_json, write_bytes, write_json
+from vpgea.storage.files import read_json, write_if_new, write_json
 from vpgea.training.ranks import Ranks
 
 OnRound = Callable[[dict[str, Any]], None]
-_WHOLE: Shard = (0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +95,9 @@ class Loop:
         """Read both question sets and open the run folder. Raises UsageError when it holds another run."""
         loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop)
         if not overwrite:
-            refuse_links_in(run_dir, run_dir / "base", *sorted(run_dir.glob("round-*")))
+            refuse_links_in(run_dir, *(round_dir(run_dir, index) for index in (None, *round_numbers(run_dir))))
         PhaseFolder.open(run_dir, loop.manifest, resume=resume, overwrite=overwrite)
-        _write_if_new(run_dir / "config.yaml", dump_yaml(loop.config))
+        write_if_new(run_dir / CONFIG, dump_yaml(loop.config).encode())
         return loop
 
     @classmethod
@@ -141,7 +144,7 @@ class Loop:
 
         Raises UsageError when it was not, or was another.
         """
-        manifest = part_folder(self.run_dir, _WHOLE) / "manifest.json"
+        manifest = part_folder(self.run_dir, WHOLE) / MANIFEST
         if not manifest.is_file():
             raise UsageError(
                 f"not the folder of a loop: {self.run_dir}",
@@ -153,7 +156,7 @@ class Loop:
     @property
     def finished(self) -> int:
         """Rounds that are complete, without a gap from the first on."""
-        return next(index for index in itertools.count() if not marker_of(self.run_dir, index).is_file())
+        return next(index for index in itertools.count() if not round_record(self.run_dir, index).is_file())
 
     def run(self, on_round: OnRound = lambda line: None) -> list[dict[str, Any]]:
         """All rounds that are missing; returns one line per finished round, the base model's first.
@@ -175,7 +178,7 @@ class Loop:
                 self._record(lines)
         return lines
 
-    def step(self, step: Step, *, shard: Shard = _WHOLE, ranks: Ranks | None = None) -> bool:
+    def step(self, step: Step, *, part: Part = WHOLE, ranks: Ranks | None = None) -> bool:
         """One part of one step, as a job of a cluster takes it; True once the whole step is done.
 
         What comes before must be complete, and is settled here where the last of its parts could not: two parts that
@@ -184,11 +187,11 @@ class Loop:
         phases raise.
         """
         ranks = ranks or Ranks()
-        if marker_of(self.run_dir, step.round).is_file():
+        if round_record(self.run_dir, step.round).is_file():
             return True
         refuse_links_in(self.run_dir, self._folder(step).parent)
         if step.round is None:
-            return self.take(step, [], shard=shard)
+            return self.take(step, [], part=part)
         before = step.round
         ranks.on_first(lambda: self._settle_rounds(before))
         lines = self.lines_before(before)
@@ -196,15 +199,15 @@ class Loop:
             self.reporter.warn(f"{step} is not needed: {reason}")
             return True
         ranks.on_first(lambda: self._settle_phases(step))
-        return self.take(step, lines, shard=shard, ranks=ranks)
+        return self.take(step, lines, part=part, ranks=ranks)
 
     def take(
-        self, step: Step, lines: Sequence[dict[str, Any]], *, shard: Shard = _WHOLE, ranks: Ranks | None = None
+        self, step: Step, lines: Sequence[dict[str, Any]], *, part: Part = WHOLE, ranks: Ranks | None = None
     ) -> bool:
         """Do a part of a step, also where its round is finished, without a look at others. lines: of earlier rounds."""
         with self._lease(self.run_dir / LOGS) as lease:
-            is_done = self._take(step, lines, lease, shard, ranks or Ranks())
-        if step.phase == "eval" and is_done and not marker_of(self.run_dir, step.round).is_file():
+            is_done = self._take(step, lines, lease, part, ranks or Ranks())
+        if step.phase == "eval" and is_done and not round_record(self.run_dir, step.round).is_file():
             self._finish(step.round, lines)
             self._record(finished_lines(self.run_dir))
         return is_done
@@ -221,12 +224,13 @@ class Loop:
         base = {model_fingerprint(self.config.model)}
         if self.config.distill.train == "lora":
             return base
-        summaries = self.run_dir.glob("round-*/distill/summary.json")
+        trainings = (Step(index, "distill").folder(self.run_dir) for index in round_numbers(self.run_dir))
+        summaries = (folder / SUMMARY for folder in trainings if (folder / SUMMARY).is_file())
         return base | {read_json(path)["model_fingerprint"] for path in summaries}
 
     def _record(self, lines: Sequence[dict[str, Any]]) -> None:
         """What follows from the finished rounds: the run's metrics, and which weights are kept."""
-        _write_if_new(self.run_dir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        write_if_new(self.run_dir / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._prune(len(lines) - 2)
 
     def _settle_rounds(self, before: int) -> None:
@@ -243,20 +247,20 @@ class Loop:
 
     def _settle(self, step: Step) -> None:
         """Raises UsageError when some part of a step is not complete."""
-        folder, shards = self._folder(step), self._shards(step)
-        parts = [part_folder(folder, shard) for shard in shards]
-        if any(not (part / "COMPLETE").is_file() for part in parts):
+        folder, parts = self._folder(step), self._parts(step)
+        folders = [part_folder(folder, part) for part in parts]
+        if any(not (part / COMPLETE).is_file() for part in folders):
             raise UsageError(
                 f"{step} is not complete",
                 why="the step that was asked for comes after it",
                 mend="run what is missing first; `vpgea slurm status RUN` lists it",
             )
-        if not (folder / "COMPLETE").is_file():  # else every part of an array would derive it from all parts again
+        if not (folder / COMPLETE).is_file():  # else every part of an array would derive it from all parts again
             complete_phase(folder)
         last = last_file(self.run_dir, step)
         # a training that was killed right after it was complete has left its checkpoints, which nobody needs
-        if (last is not None and not last.is_file()) or (parts[0] / "checkpoints").is_dir():
-            self.take(step, finished_lines(self.run_dir), shard=shards[0])
+        if (last is not None and not last.is_file()) or (folders[0] / CHECKPOINTS).is_dir():
+            self.take(step, finished_lines(self.run_dir), part=parts[0])
 
     def _round(self, index: int | None, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
         """All steps of one round (None: the base model's evaluation), its figures written last.
@@ -268,19 +272,17 @@ class Loop:
         phases: Sequence[Phase] = ("eval",) if index is None else PHASES
         for phase in phases:
             step = Step(index, phase)
-            for shard in self._shards(step):
-                self._take(step, lines, lease, shard, Ranks())
+            for part in self._parts(step):
+                self._take(step, lines, lease, part, Ranks())
         return self._finish(index, lines, round(time.perf_counter() - began, 1))
 
-    def _take(
-        self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard, ranks: Ranks
-    ) -> bool:
+    def _take(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part, ranks: Ranks) -> bool:
         """Whether the whole step is done now. Raises QualityGateError with the way out of a loop."""
         do = {
-            "rollout": lambda: self._rollout(step, lines, lease, shard),
-            "filter": lambda: self._filter(step, lines, lease, shard),
+            "rollout": lambda: self._rollout(step, lines, lease, part),
+            "filter": lambda: self._filter(step, lines, lease, part),
             "distill": lambda: self._distill(step, lines, lease, ranks),
-            "eval": lambda: self._evaluate(step, lines, lease, shard),
+            "eval": lambda: self._evaluate(step, lines, lease, part),
         }[step.phase]
         try:
             do()
@@ -291,33 +293,33 @@ class Loop:
                 mend=f"{error.mend}. Settings that change results need another --output-dir; to make only this step "
                 f"again, delete its folder {self._folder(step)}",
             ) from error
-        return (self._folder(step) / "COMPLETE").is_file()
+        return (self._folder(step) / COMPLETE).is_file()
 
-    def _rollout(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard) -> None:
+    def _rollout(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part) -> None:
         assert step.round is not None
         config = self._round_config(step.round, lines)
         questions = round_questions(
             self.questions, step.round, self.config.loop.questions_per_round, config.rollout.seed
         )
-        plan = RolloutPlan.make(config, questions, shard=shard, round_index=step.round)
+        plan = RolloutPlan.make(config, questions, part=part, round_index=step.round)
         own = sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks)
         with self.reporter.progress(own, f"{_label(step)}: questions") as progress:
             rollout(plan, self._folder(step), lease=lease, stop=self.stop, progress=progress)
 
-    def _filter(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard) -> None:
+    def _filter(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part) -> None:
         assert step.round is not None
         config, source = self._round_config(step.round, lines), round_dir(self.run_dir, step.round) / "rollout"
-        own = len(chunk_paths(source, share=shard))
+        own = len(chunk_paths(source, share=part))
         with self.reporter.progress(own, f"{_label(step)}: chunks") as progress:
             filter_rollout(
-                config, source, self._folder(step), shard=shard, lease=lease, stop=self.stop, progress=progress
+                config, source, self._folder(step), part=part, lease=lease, stop=self.stop, progress=progress
             )
 
     def _distill(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, ranks: Ranks) -> None:
         assert step.round is not None
         lease.release()
         config, folder = self._round_config(step.round, lines), round_dir(self.run_dir, step.round)
-        drawn = sum(read_json(part / "COMPLETE")["summary"]["questions"] for part in part_folders(folder / "rollout"))
+        drawn = sum(read_json(part / COMPLETE)["summary"]["questions"] for part in part_folders(folder / "rollout"))
         steps = -(-drawn // config.distill.questions_per_step) * config.distill.epochs
         with self.reporter.progress(steps, f"{_label(step)}: steps") as progress:
             training = distill(
@@ -327,22 +329,22 @@ class Loop:
             for warning in warnings_of(training):
                 self.reporter.warn(f"{_label(step)}: {warning}")
 
-    def _evaluate(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, shard: Shard) -> None:
+    def _evaluate(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part) -> None:
         """Every evaluation is paired with the base model's, its own with itself excepted."""
         config, baseline = self.config, None
         if step.round is not None:
             config = self._round_config(step.round, lines)
             tuned = trained_model(config, round_dir(self.run_dir, step.round) / "distill")
-            config, baseline = config.model_copy(update={"model": tuned}), str(self.run_dir / "base" / "eval")
+            config, baseline = config.model_copy(update={"model": tuned}), str(Step(None, "eval").folder(self.run_dir))
         config = config.model_copy(update={"eval": config.eval.model_copy(update={"baseline": baseline})})
-        chunks = part_of(chunk_questions(self.held_out, config.rollout.questions_per_chunk), *shard)
+        chunks = part.of(chunk_questions(self.held_out, config.rollout.questions_per_chunk))
         own = sum(map(len, chunks))
         with self.reporter.progress(own, f"{_label(step)}: questions") as progress:
             evaluate(
                 config,
                 self.held_out,
                 self._folder(step),
-                shard=shard,
+                part=part,
                 lease=lease,
                 stop=self.stop,
                 progress=progress,
@@ -352,24 +354,24 @@ class Loop:
         self, index: int | None, lines: Sequence[dict[str, Any]], seconds: float | None = None
     ) -> dict[str, Any]:
         """Write and return the line of a round whose steps are all complete. seconds: None where jobs made it."""
-        folder = marker_of(self.run_dir, index).parent
-        line: dict[str, Any] = {"round": index, **figures(read_json(folder / "eval" / "results.json"))}
+        folder = round_record(self.run_dir, index).parent
+        line: dict[str, Any] = {"round": index, **figures(read_json(folder / "eval" / RESULTS))}
         if index is not None:
             training = trained(folder / "distill")
             line |= {
-                **selection_figures(read_json(folder / "filter" / "summary.json")),
+                **selection_figures(read_json(folder / "filter" / SUMMARY)),
                 "length_price": length_price(self.config, lines),
-                "loss_reference_kl": last_reference_kl(folder / "distill" / "metrics.jsonl"),
+                "loss_reference_kl": last_reference_kl(folder / "distill" / METRICS),
                 "trained_tokens": training["trained_tokens"],
                 "engine_mismatch": (training["engine_mismatch"] or {}).get("largest"),
             }
         line["seconds"] = seconds
-        write_json(marker_of(self.run_dir, index), line)
+        write_json(round_record(self.run_dir, index), line)
         return line
 
-    def _shards(self, step: Step) -> list[Shard]:
+    def _parts(self, step: Step) -> list[Part]:
         """All parts of a step: as many as jobs of a cluster began it with, else one."""
-        return begun_shards(self._folder(step)) or [_WHOLE]
+        return begun_parts(self._folder(step)) or [WHOLE]
 
     def _folder(self, step: Step) -> Path:
         return self.run_dir / str(step)
@@ -381,7 +383,7 @@ class Loop:
         updates: dict[str, Any] = {}
         if index > 0:
             model = trained_model(config, round_dir(self.run_dir, index - 1) / "distill")
-            references = round_dir(self.run_dir, 0) / "filter" / "reference_lengths.json"
+            references = round_dir(self.run_dir, 0) / "filter" / REFERENCE_LENGTHS
             updates["reference_lengths"] = str(references)
         utility = config.filter.utility.model_copy(update={"length_price": length_price(config, lines)})
         distill_config = config.distill
@@ -403,7 +405,7 @@ class Loop:
         best = best_round(self.run_dir, self.config)
         for index in range(newest - keep + 1):
             if index != best:
-                for name in ("model", "adapter"):
+                for name in WEIGHTS:
                     shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
 
 
@@ -423,11 +425,6 @@ def _require_teacher(config: RunConfig) -> None:
             why="distill.teacher is stored, and filter.teacher_top_k is 0",
             mend="set filter.teacher_top_k=64, or use distill.teacher=round",
         )
-
-
-def _write_if_new(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_bytes(path, text.encode())
 
 
 def _require_disjoint(questions: Sequence[Question], held_out: Sequence[Question]) -> None:

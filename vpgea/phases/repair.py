@@ -16,9 +16,11 @@ from vpgea.phases.filter import filter_rollout
 from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
-from vpgea.runs.phase_folder import Manifest, Shard, begun_shards, content_fingerprint, part_folders, shard_of
+from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, all_steps
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import Part, begun_parts, part_folders, part_of_folder
+from vpgea.runs.phase_folder import content_fingerprint
 from vpgea.runs.progress import Reporter
-from vpgea.runs.rounds import all_steps
 from vpgea.runs.stopping import StopRequest
 
 _PART = re.compile(r"(\d+)-of-(\d+)")
@@ -28,7 +30,7 @@ def phase_manifest(root: Path) -> Manifest:
     """What a folder came from, by the first of its manifests that is whole. Raises UsageError without one."""
     for place in (root, *part_folders(root)):
         try:
-            return Manifest.read(place / "manifest.json")
+            return Manifest.read(place / MANIFEST)
         except UsageError:
             continue
     raise UsageError(
@@ -47,15 +49,15 @@ def remake_phase(
     """
     config = resolve(inherited=[(f"folder {root}", manifest.config)]).config
     source = _source(root, manifest)
-    for shard in _lost_parts(root, manifest.shard[1], findings):
-        reporter.info(f"{manifest.phase}: part {shard[0]}/{shard[1]} runs again, for what it lacks")
+    for part in _lost_parts(root, manifest.part.count, findings):
+        reporter.info(f"{manifest.phase}: part {part} runs again, for what it lacks")
         if manifest.phase == "rollout":
             questions, number = load_questions(config.data).questions, manifest.identity["round"]
-            rollout(RolloutPlan.make(config, questions, shard=shard, round_index=number), root, stop=stop)
+            rollout(RolloutPlan.make(config, questions, part=part, round_index=number), root, stop=stop)
         elif manifest.phase == "eval":
-            evaluate(config, load_questions(config.data).questions, root, shard=shard, stop=stop)
+            evaluate(config, load_questions(config.data).questions, root, part=part, stop=stop)
         elif manifest.phase == "filter":
-            filter_rollout(config, source, root, shard=shard, stop=stop)
+            filter_rollout(config, source, root, part=part, stop=stop)
         else:
             distill(config, source, root, stop=stop)
 
@@ -64,7 +66,7 @@ def _source(root: Path, manifest: Manifest) -> Path:
     """The folder that a filter or a distillation reads: the one beside it, if it is the one that was read."""
     name = {"filter": "rollout", "distill": "filter"}.get(manifest.phase, "")
     folder = root.absolute().parent / name
-    if name and (not (folder / "COMPLETE").is_file() or content_fingerprint(folder) != manifest.inputs[name]):
+    if name and (not (folder / COMPLETE).is_file() or content_fingerprint(folder) != manifest.inputs[name]):
         raise UsageError(
             f"the {name} that {root} was made from is not at {folder}",
             why=f"a {manifest.phase} does not record where its {name} was, and what was damaged is set aside",
@@ -73,11 +75,11 @@ def _source(root: Path, manifest: Manifest) -> Path:
     return folder
 
 
-def _lost_parts(root: Path, count: int, findings: Sequence[Finding]) -> list[Shard]:
+def _lost_parts(root: Path, count: int, findings: Sequence[Finding]) -> list[Part]:
     """The parts that lost something, or are gone; the first when only what is derived from all of them is lost."""
     hit = {int(found[1]) for finding in findings for path in finding.aside if (found := _PART.search(str(path)))}
-    there = {shard_of(part)[0] for part in part_folders(root)}
-    return [(index, count) for index in sorted(hit | (set(range(count)) - there) or {0})]
+    there = {part_of_folder(part).index for part in part_folders(root)}
+    return [Part(index, count) for index in sorted(hit | (set(range(count)) - there) or {0})]
 
 
 def remake_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter) -> None:
@@ -89,12 +91,12 @@ def remake_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, re
         record = {folder.parent} if step.phase == "eval" else set()  # a round's record follows its evaluation
         own = [finding for finding in findings if finding.phase in {folder, *record}]
         if own:
-            for shard in _lost_parts(run_dir / folder, len(begun_shards(run_dir / folder)) or 1, own):
-                loop.take(step, loop.lines_before(step.round), shard=shard)
+            for part in _lost_parts(run_dir / folder, len(begun_parts(run_dir / folder)) or 1, own):
+                loop.take(step, loop.lines_before(step.round), part=part)
 
 
 def _run_config(run_dir: Path) -> RunConfig:
     """The configuration of the run's last call; when its record is lost, of its first."""
-    if (run_dir / "config.yaml").is_file():
-        return resolve(file=run_dir / "config.yaml").config
+    if (run_dir / CONFIG).is_file():
+        return resolve(file=run_dir / CONFIG).config
     return resolve(inherited=[(f"folder {run_dir}", phase_manifest(run_dir).config)]).config

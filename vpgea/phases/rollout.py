@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
-from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.engines.lease import EngineLease
 from vpgea.errors import UsageError
 from vpgea.modeling.load import context_length, model_fingerprint
 from vpgea.prompts.views import Views, load_views
-from vpgea.questions.load import Question, chunk_questions, fingerprint_questions, part_of
-from vpgea.runs.phase_folder import Manifest, PhaseFolder, Shard, flat_config
+from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
+from vpgea.runs.layout import LOGS
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import WHOLE, Part
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
@@ -50,7 +54,7 @@ class RolloutPlan:
 
     @classmethod
     def make(
-        cls, config: RunConfig, questions: Sequence[Question], *, shard: Shard = (0, 1), round_index: int = 0
+        cls, config: RunConfig, questions: Sequence[Question], *, part: Part = WHOLE, round_index: int = 0
     ) -> RolloutPlan:
         """Reject what cannot be a prompt, cut the rest into chunks, and say what the part will be made from.
 
@@ -79,7 +83,7 @@ class RolloutPlan:
                 "template": views.fingerprint,
             },
             config=flat_config(config),
-            shard=shard,
+            part=part,
         )
         return cls(
             config=config,
@@ -99,7 +103,7 @@ class RolloutPlan:
     @property
     def own_chunks(self) -> list[int]:
         """Chunk numbers of this part."""
-        return part_of(range(len(self.chunks)), *self.manifest.shard)
+        return self.manifest.part.of(range(len(self.chunks)))
 
     def questions_in(self, chunks: Sequence[int]) -> int:
         return sum(len(self.chunks[chunk]) for chunk in chunks)

@@ -10,11 +10,10 @@ import difflib
 import hashlib
 import json
 import math
-import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
@@ -28,16 +27,12 @@ __all__ = [
     "chunk_questions",
     "fingerprint_questions",
     "load_questions",
-    "parse_shard",
-    "part_of",
     "to_questions",
     "wanted_columns",
 ]
 
 ANSWER_INDEX = "answer_index"  # MMLU-Pro's second statement of the answer, which must agree with the letter
 _SHOWN_BAD_ROWS = 5
-_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -239,21 +234,3 @@ def chunk_questions(questions: Sequence[Question], per_chunk: int) -> list[list[
     """Cut into chunks of `per_chunk` in order (the last may be smaller): the units that are committed and resumed."""
     assert per_chunk >= 1
     return [list(questions[start : start + per_chunk]) for start in range(0, len(questions), per_chunk)]
-
-
-def part_of(items: Sequence[T], index: int, count: int) -> list[T]:
-    """The items of part `index` of `count`: item c belongs to part c mod count, so all parts are about as large."""
-    assert 0 <= index < count
-    return list(items[index::count])
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """`"i/N"` → (i, N) with 0 <= i < N. Raises UsageError."""
-    match = _SHARD.fullmatch(text.strip())
-    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if index >= count:
-        why = f"part {index} of {count} does not exist; parts count from 0" if match else "it is not of the form i/N"
-        raise UsageError(
-            f"{text!r} is no shard", why=why, mend="write i/N with 0 <= i < N, e.g. 0/4 for the first of 4"
-        )
-    return index, count

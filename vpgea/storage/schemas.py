@@ -17,8 +17,6 @@ View = Literal["prior", "posterior"]
 PRIOR: View = "prior"
 POSTERIOR: View = "posterior"
 
-SETS = ("selected", "rejected")  # a filter's folders beside parts/, with a shard each for every chunk of the rollout
-
 IDS = pa.large_list(pa.int32())
 LOGPROBS = pa.large_list(pa.float32())
 TEXT = pa.large_string()
@@ -96,7 +94,6 @@ MEASUREMENTS = _schema(
 
 # Filter, optional: the posterior view along its own paths, so that the dense losses need no teacher of their own. Both
 # lists hold |z| times k values, position by position, likeliest first.
-TEACHER_SHARD = "teacher"  # teacher-00000.arrow beside chunk-00000.arrow
 TEACHER = _schema(
     _IDENTITY_FIELDS,
     [

@@ -1,27 +1,21 @@
 """Arrow shards: written once, committed atomically, checked and memory-mapped when read.
 
-A file is written under a temporary name, fsynced, and committed by a hard link to its own name: the first writer
-wins, a twin that finds the name taken discards its own. A sidecar holds rows, bytes and checksum. No locks, no clocks.
+The first writer of a shard wins, a twin that finds the name taken discards its own. A sidecar holds rows, bytes and
+checksum.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
-import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 
 from vpgea.errors import UsageError
+from vpgea.storage.files import commit, file_checksum, read_json, write_json
 
-_HOST = socket.gethostname()
 _SIDECAR = {"file": str, "rows": int, "bytes": int, "sha256": str}
 
 
@@ -30,16 +24,12 @@ def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
 
     When another writer committed first, theirs stays and its sidecar is returned.
     """
-    temporary = _temporary_name(path)
-    try:
+
+    def write(temporary: Path) -> None:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table, max_chunksize=4096)
-        _fsync(temporary)
-        with suppress(FileExistsError):
-            _link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
+
+    commit(path, write)
     return write_sidecar(path)
 
 
@@ -143,128 +133,12 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file atomically: temporary name, fsync, rename."""
-    temporary = _temporary_name(path)
-    try:
-        temporary.write_bytes(content)
-        _fsync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
-
-
-class _Record(dict[str, Any]):
-    """An object of a JSON file; an entry that it should have, and has not, is damage to the file."""
-
-    path: Path
-
-    def __missing__(self, key: str) -> Any:
-        raise UsageError(
-            f"damaged file: {self.path}",
-            why=f"it has no entry {key!r} where there must be one",
-            mend="`vpgea doctor FOLDER --repair` on the folder it belongs to makes again what can be made again",
-        )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file. Raises UsageError when the file is missing or not JSON, or lacks what is asked of it.
-
-    The last when it is asked for: `read_json(path)["rows"]`.
-    """
-
-    def as_record(entries: dict[str, Any]) -> _Record:
-        record = _Record(entries)
-        record.path = path
-        return record
-
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_hook=as_record)
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"
-        ) from error
-    except (ValueError, RecursionError) as error:  # no UTF-8; no JSON; thousands of digits; thousands of brackets
-        raise UsageError(
-            f"not a readable JSON file: {path}",
-            why=str(error),
-            mend="delete it and run the command that wrote it again",
-        ) from error
-    if not isinstance(value, dict):
-        raise UsageError(
-            f"not a JSON object: {path}", why=f"it holds a {type(value).__name__}", mend="restore or delete the file"
-        )
-    return value
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one on each line. Raises UsageError when a line is not JSON."""
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise UsageError(
-            f"not a readable file of JSON lines: {path}", why=str(error), mend="delete the lines that cannot be read"
-        ) from error
-
-
-def file_checksum(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
-    """Remove, in a folder and below it, temporary files of writers of this host that are gone.
-
-    depth: levels of folders below it to look into; None: all. Those of other hosts may still be alive. os.walk passes
-    over folders that vanish meanwhile.
-    """
-    for place, inner, names in os.walk(folder):
-        if depth is not None and len(Path(place).parts) - len(folder.parts) >= depth:
-            inner.clear()
-        for name in fnmatch.filter(names, ".*~*~*~*.tmp"):
-            _, host, pid, _ = name.rsplit("~", 3)
-            if host == _HOST and not Path(f"/proc/{pid}").exists():
-                Path(place, name).unlink(missing_ok=True)
-
-
-def _temporary_name(path: Path) -> Path:
-    return path.parent / f".{path.name}~{_HOST}~{os.getpid()}~{uuid4().hex}.tmp"
-
-
-def _link(temporary: Path, path: Path) -> None:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise UsageError(
-            f"cannot commit {path}",
-            why=f"its file system made no hard link: {error.strerror}",
-            mend="choose an --output-dir on a file system with hard links",
-        ) from error
-
-
 def _listing(folder: Path) -> set[str]:
     """One call for all names: asking a shared file system for each of them costs far more."""
     try:
         return set(os.listdir(folder))  # noqa: PTH208 - names, not paths
     except FileNotFoundError:
         return set()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _table(path: Path, source: Any) -> pa.Table:

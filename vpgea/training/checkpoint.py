@@ -7,7 +7,6 @@ is called what/row/name: `weight` or `optimizer.KEY`, where in the whole tensor 
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
-from vpgea.storage.shards import file_checksum, read_json, write_json
+from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
 from vpgea.training.ranks import Ranks
 
 _KEEP = 2
@@ -53,7 +52,7 @@ def save_checkpoint(
     def write() -> None:
         path = temporary / _part_name(ranks.rank)
         save_file(_entries(trainable, optimizer, ranks), path)
-        _fsync(path)  # here, because rank 0 cannot flush what another host still holds back
+        fsync(path)  # here, because rank 0 cannot flush what another host still holds back
 
     def publish() -> None:
         write_json(temporary / _STATE, {"step": step, **state})
@@ -110,24 +109,6 @@ def full_state(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
         if ranks.is_first:
             whole[name] = value.to("cpu", copy=True)
     return whole
-
-
-def publish_folder(temporary: Path, final: Path) -> None:
-    """Make a finished folder appear under its name, replacing an older one."""
-    for path in (*temporary.rglob("*"), temporary):
-        _fsync(path)
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _fsync(final.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- what a rank writes ---------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from vpgea.config.schema import DistillConfig
 from vpgea.errors import UsageError
 from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
+from vpgea.runs.layout import SETS, TEACHER_SHARD
 from vpgea.runs.phase_folder import chunk_paths
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SETS, TEACHER_SHARD
+from vpgea.storage.schemas import POSTERIOR, PRIOR
 from vpgea.storage.shards import damaged, iterate_rows, read_table, shard_files
 
 IntArray = npt.NDArray[np.int32]

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.runs.phase_folder import flat_config
 from vpgea.training.ranks import Ranks
 
 Log = Callable[[dict[str, Any]], None]

@@ -14,8 +14,8 @@ from vpgea.errors import QualityGateError
 from vpgea.modeling.load import load_model, model_folder
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import write_checksums
-from vpgea.storage.shards import write_json
-from vpgea.training.checkpoint import publish_folder
+from vpgea.runs.layout import ADAPTER, CANARY, MODEL
+from vpgea.storage.files import publish_folder, write_json
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles, sequences_of
@@ -62,7 +62,7 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
 
 def published_name(config: RunConfig) -> str:
     """Name of the folder inside the distill folder."""
-    return "adapter" if config.distill.train == "lora" else "model"
+    return ADAPTER if config.distill.train == "lora" else MODEL
 
 
 def _compare(
@@ -85,7 +85,7 @@ def _compare(
         {"ids": ids, "start": start, "logprobs": part.tolist()}
         for ids, start, part in zip(sequences, starts, values, strict=True)
     ]
-    write_json(folder / "vpgea_canary.json", {"dtype": str(dtype), "paths": canary})
+    write_json(folder / CANARY, {"dtype": str(dtype), "paths": canary})
     return difference
 
 

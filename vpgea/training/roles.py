@@ -16,7 +16,7 @@ from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model, torch_device, torch_dtype
 from vpgea.modeling.packing import ATTENTION
 from vpgea.modeling.policy import BASE, Policy, checked_policy
-from vpgea.storage.shards import read_json, write_json
+from vpgea.storage.files import read_json, write_json
 from vpgea.training.checkpoint import full_state
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from vpgea.config.schema import DistillConfig, RunConfig
 from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
+from vpgea.runs.layout import CHECKPOINTS, METRICS, OLD_LOGPROBS
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.shards import file_checksum, write_bytes
+from vpgea.storage.files import file_checksum, write_bytes
 from vpgea.training.batching import micro_batches
 from vpgea.training.checkpoint import load_checkpoint, save_checkpoint
 from vpgea.training.data import Step, TrainingPath, TrainingSet
@@ -52,14 +53,14 @@ class Trainer:
         """epistemic: ids of the tokens that are counted as words of reflection."""
         self.distill, self.data, self.roles = config.distill, data, roles
         self.ranks = ranks or Ranks()
-        self.checkpoints = folder.part / "checkpoints"
-        self.metrics = folder.root / "metrics.jsonl"
+        self.checkpoints = folder.part / CHECKPOINTS
+        self.metrics = folder.root / METRICS
         self.trainable = roles.trainable
         self.optimizer = make_optimizer(self.distill, list(self.trainable.values()))
         self.guards = Guards(config=self.distill)
         self.next_step = self.trained_tokens = 0
         self._epistemic = np.empty(0, np.int64) if epistemic is None else epistemic
-        self._old_file = folder.part / "old_logprobs.safetensors"
+        self._old_file = folder.part / OLD_LOGPROBS
         self._old_sum = file_checksum(self._old_file) if self._old_file.is_file() else None
         self.old_logprobs = self._old_logprobs()
         state = load_checkpoint(self.checkpoints, self._saved_tensors(), self.optimizer, self.ranks)

@@ -92,7 +92,7 @@ def command(
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
         from vpgea.phases.evaluate import evaluate
-        from vpgea.questions.load import parse_shard
+        from vpgea.runs.parts import Part
 
         target = required(output_dir)
         loaded = _load(resolved.config.data, evalset, offline=offline)
@@ -102,7 +102,7 @@ def command(
                 resolved.config,
                 loaded.questions,
                 target,
-                shard=parse_shard(shard),
+                part=Part.parse(shard),
                 resume=resume,
                 overwrite=overwrite,
                 stop=stop,

@@ -79,7 +79,7 @@ def command(
             inherited=inherited_from(rollout_dir, "rollout"),
         )
         from vpgea.phases.filter import filter_rollout
-        from vpgea.questions.load import parse_shard
+        from vpgea.runs.parts import Part
         from vpgea.runs.phase_folder import chunk_paths
 
         if dry_run:
@@ -87,14 +87,14 @@ def command(
 
             show_filter(resolved.config, rollout_dir, output)
             return
-        target, part = required(output_dir), parse_shard(shard)
+        target, part = required(output_dir), Part.parse(shard)
         chunks = len(chunk_paths(rollout_dir, share=part))
         with output.progress(chunks, "filter: chunks") as progress:
             summary = filter_rollout(
                 resolved.config,
                 rollout_dir,
                 target,
-                shard=part,
+                part=part,
                 resume=resume,
                 overwrite=overwrite,
                 stop=stop,

@@ -139,7 +139,7 @@ def command(
             _one_step(resolved.config, target, step, shard, offline=offline, output=output, stop=stop)
             return
         from vpgea.phases.loop import Loop
-        from vpgea.runs.rounds import best_round
+        from vpgea.phases.schedule import best_round
 
         loop = Loop.open(
             resolved.config,
@@ -174,8 +174,8 @@ def _one_step(
     config: RunConfig, target: Path, step: str, shard: str, *, offline: bool, output: Output, stop: StopRequest
 ) -> None:
     from vpgea.phases.loop import Loop
-    from vpgea.questions.load import parse_shard
-    from vpgea.runs.rounds import Step
+    from vpgea.runs.layout import Step
+    from vpgea.runs.parts import Part
 
     wanted = Step.parse(step)
     if wanted.phase == "distill" and shard != "0/1":
@@ -183,7 +183,7 @@ def _one_step(
     with with_ranks(output) as ranks:
         loop = Loop.read(config, target, offline=offline, reporter=output, stop=stop)
         loop.require_opened()
-        is_done = loop.step(wanted, shard=parse_shard(shard), ranks=ranks)
+        is_done = loop.step(wanted, part=Part.parse(shard), ranks=ranks)
         if ranks.is_first:
             output.info(f"{wanted} is done" if is_done else f"this part of {wanted} is done; other parts are not yet")
             output.result({"path": str(target / str(wanted)), "complete": is_done})

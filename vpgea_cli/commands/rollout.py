@@ -81,12 +81,13 @@ def command(
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
         from vpgea.phases.rollout import RolloutPlan, rollout
-        from vpgea.questions.load import load_questions, parse_shard
+        from vpgea.questions.load import load_questions
+        from vpgea.runs.parts import Part
 
         target = None if dry_run else required(output_dir)
         loaded = load_questions(resolved.config.data, offline=offline)
         output.skipped_rows(loaded.skipped)
-        plan = RolloutPlan.make(resolved.config, loaded.questions, shard=parse_shard(shard))
+        plan = RolloutPlan.make(resolved.config, loaded.questions, part=Part.parse(shard))
         if plan.rejected:
             output.warn(f"{len(plan.rejected)} questions rejected, the first for: {next(iter(plan.rejected.values()))}")
         if target is None:

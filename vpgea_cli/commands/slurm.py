@@ -12,6 +12,7 @@ import typer
 
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
+from vpgea.runs.layout import CONFIG
 from vpgea_cli.options import (
     ConfigOption,
     JsonOption,
@@ -141,7 +142,7 @@ def preflight(run: RunArgument, *, offline: OfflineOption = False, as_json: Json
 
 def run_config(run: Path, config: Path | None, sets: list[str] | None) -> RunConfig:
     """Of a run that was opened before, or from a file for a new one."""
-    recorded = run / "config.yaml"
+    recorded = run / CONFIG
     if config is None and not recorded.is_file():
         raise UsageError(
             f"not the folder of a loop: {run}",

@@ -25,8 +25,8 @@ from vpgea.cluster.status import run_status
 from vpgea.config.resolve import dump_yaml, resolve
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.runs.rounds import Step, all_steps
-from vpgea.storage.shards import write_json
+from vpgea.runs.layout import Step, all_steps
+from vpgea.storage.files import write_json
 from vpgea_cli.main import run
 
 ROOT = Path(__file__).parents[3]

@@ -19,7 +19,7 @@ from vpgea.config.schema import PlausibilityConfig, RunConfig
 from vpgea.filtering.selection import path_stats, select
 from vpgea.filtering.utility import FloatArray
 from vpgea.questions.load import Question
-from vpgea.storage.shards import file_checksum
+from vpgea.storage.files import file_checksum
 
 PSEUDO = ("leak", "derivation", "no-lift", "answerability", "plausibility")
 REASONS = (*PSEUDO, "error", "timeout", "cut-off", "wrong", "undecided")

@@ -20,10 +20,11 @@ from vpgea.errors import QualityGateError, Stopped, UsageError, VpgeaError
 from vpgea.modeling.load import load_model, model_fingerprint
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
-from vpgea.runs.phase_folder import Manifest, PhaseFolder
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.stopping import StopRequest
+from vpgea.storage.files import read_json
 from vpgea.storage.schemas import POSTERIOR
-from vpgea.storage.shards import read_json
 from vpgea.training.checkpoint import load_checkpoint
 from vpgea.training.data import TrainingSet
 from vpgea.training.ranks import Ranks

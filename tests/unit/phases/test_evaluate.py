@@ -21,9 +21,10 @@ from vpgea.modeling.load import load_model, load_tokenizer
 from vpgea.phases.evaluate import evaluate
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import load_questions
+from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import open_complete
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.shards import read_json
+from vpgea.storage.files import read_json
 
 
 class NoEngine(EngineLease):
@@ -173,12 +174,12 @@ def test_a_baseline_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:
 def test_parts_and_resumption_give_the_same_rows(base: Path, tmp_path: Path) -> None:
     chosen, folder = config(), tmp_path / "parts"
     questions = load_questions(chosen.data).questions
-    assert evaluate(chosen, questions, folder, shard=(1, 2)) is None
+    assert evaluate(chosen, questions, folder, part=Part(1, 2)) is None
     (folder / "parts" / "1-of-2" / "chunk-00003.json").unlink()
     (folder / "parts" / "1-of-2" / "chunk-00003.arrow").unlink()
     (folder / "parts" / "1-of-2" / "COMPLETE").unlink()
-    assert evaluate(chosen, questions, folder, shard=(1, 2)) is None
-    found = evaluate(chosen, questions, folder, shard=(0, 2))
+    assert evaluate(chosen, questions, folder, part=Part(1, 2)) is None
+    found = evaluate(chosen, questions, folder, part=Part(0, 2))
     assert found == read_json(base / "results.json")
     assert rollouts.bytes_of(folder) == rollouts.bytes_of(base)
 

@@ -18,10 +18,11 @@ from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, Stopped, UsageError
 from vpgea.phases.filter import filter_rollout
+from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import chunk_paths, open_complete
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.shards import file_checksum, read_json, write_json
+from vpgea.storage.files import file_checksum, read_json, write_json
 
 
 class NoEngine(EngineLease):
@@ -70,14 +71,14 @@ def test_what_is_lost_of_the_selection_is_made_again_without_a_model(drawn: Path
 
 def test_two_parts_select_what_one_part_does(drawn: Path, undisturbed: Path, tmp_path: Path) -> None:
     config, folder = overthinker.config(), tmp_path / "parts"
-    assert filter_rollout(config, drawn, folder, shard=(1, 2)) is None, "one part is no selection"
+    assert filter_rollout(config, drawn, folder, part=Part(1, 2)) is None, "one part is no selection"
     assert not (folder / "selected").exists()
-    summary = filter_rollout(config, drawn, folder, shard=(0, 2))
+    summary = filter_rollout(config, drawn, folder, part=Part(0, 2))
     assert summary == read_json(undisturbed / "summary.json")
     assert selection(folder) == selection(undisturbed)
     assert rollouts.bytes_of(folder) == rollouts.bytes_of(undisturbed)
     with pytest.raises(UsageError, match="2 parts"):
-        filter_rollout(config, drawn, folder, shard=(0, 4))
+        filter_rollout(config, drawn, folder, part=Part(0, 4))
 
 
 class StopAfter(NullProgress):

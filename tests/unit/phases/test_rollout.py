@@ -18,11 +18,13 @@ from vpgea.errors import Stopped, UsageError
 from vpgea.phases.rollout import rejection
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question
-from vpgea.runs.phase_folder import chunk_paths, open_complete, part_folders
+from vpgea.runs.parts import Part, part_folders
+from vpgea.runs.phase_folder import chunk_paths, open_complete
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
+from vpgea.storage.files import read_json
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES
-from vpgea.storage.shards import read_json, read_table
+from vpgea.storage.shards import read_table
 
 ROOT = Path(__file__).parents[3]
 
@@ -169,7 +171,7 @@ def test_another_seed_is_refused_by_name(run_config: Callable[..., RunConfig], t
 
 def test_another_number_of_parts_is_refused(run_config: Callable[..., RunConfig], tiny_rollout: Path) -> None:
     with pytest.raises(UsageError, match="was started with 1 parts"):
-        run(run_config(), tiny_rollout, shard=(0, 2))
+        run(run_config(), tiny_rollout, part=Part(0, 2))
 
 
 def test_too_little_disk_is_refused_before_anything_is_drawn(

@@ -14,21 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of, leaves
 from vpgea.errors import UsageError
-from vpgea.questions.load import part_of
-from vpgea.runs.phase_folder import (
-    Manifest,
-    PhaseFolder,
-    chunk_number,
-    chunk_paths,
-    complete_phase,
-    content_fingerprint,
-    fingerprint_of,
-    flat_config,
-    open_complete,
-)
-from vpgea.storage.shards import read_json, sidecar_path, write_json, write_table
+from vpgea.runs.layout import chunk_number
+from vpgea.runs.manifest import Manifest, fingerprint_of
+from vpgea.runs.parts import Part
+from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, complete_phase, content_fingerprint, open_complete
+from vpgea.storage.files import read_json, write_json
+from vpgea.storage.shards import sidecar_path, write_table
 
 SNAPSHOT = Path(__file__).parents[2] / "data" / "identity_fields.txt"
 PHASES = {  # the sections of the configuration that enter each phase's fingerprint
@@ -128,9 +122,9 @@ def test_overwrite_deletes_no_foreign_file_beside_our_own(tmp_path: Path) -> Non
 
 def test_overwrite_starts_anew(tmp_path: Path) -> None:
     finished(tmp_path / "out")
-    for name in ("summary.json", "metrics.jsonl", "config.yaml", "report.html"):
+    for name in ("summary.json", "metrics.jsonl", "config.yaml"):
         (tmp_path / "out" / name).write_text("{}", encoding="utf-8")
-    for name in ("selected", "rejected", "adapter", "model", "logs", "base", "round-012"):
+    for name in ("selected", "rejected", "adapter", "model", "logs", "tensorboard", "base", "round-1000"):
         (tmp_path / "out" / name).mkdir()
     other = replace(MANIFEST, identity={"rollout.seed": 1})
     folder = PhaseFolder.open(tmp_path / "out", other, overwrite=True)
@@ -139,23 +133,23 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
 
 
 def test_overwrite_of_one_part_does_not_delete_the_others(tmp_path: Path) -> None:
-    parts = [PhaseFolder.open(tmp_path / "out", replace(MANIFEST, shard=(index, 2))) for index in range(2)]
+    parts = [PhaseFolder.open(tmp_path / "out", replace(MANIFEST, part=Part(index, 2))) for index in range(2)]
     fill(parts[0], 0)
     with pytest.raises(UsageError, match="one of 2 parts"):
-        PhaseFolder.open(tmp_path / "out", replace(MANIFEST, shard=(1, 2)), overwrite=True)
+        PhaseFolder.open(tmp_path / "out", replace(MANIFEST, part=Part(1, 2)), overwrite=True)
     assert parts[0].missing([0]) == []
 
 
 def test_a_changed_number_of_parts_is_refused(tmp_path: Path) -> None:
-    PhaseFolder.open(tmp_path / "out", replace(MANIFEST, shard=(0, 2)))
+    PhaseFolder.open(tmp_path / "out", replace(MANIFEST, part=Part(0, 2)))
     with pytest.raises(UsageError, match="was started with 2 parts") as error:
-        PhaseFolder.open(tmp_path / "out", replace(MANIFEST, shard=(0, 3)))
+        PhaseFolder.open(tmp_path / "out", replace(MANIFEST, part=Part(0, 3)))
     assert "i/2" in error.value.mend
 
 
 def test_parts_of_one_phase_have_the_same_inputs(tmp_path: Path) -> None:
-    PhaseFolder.open(tmp_path / "out", replace(MANIFEST, shard=(0, 2)))
-    other = replace(MANIFEST, identity={**MANIFEST.identity, "rollout.seed": 1}, shard=(1, 2))
+    PhaseFolder.open(tmp_path / "out", replace(MANIFEST, part=Part(0, 2)))
+    other = replace(MANIFEST, identity={**MANIFEST.identity, "rollout.seed": 1}, part=Part(1, 2))
     with pytest.raises(UsageError, match=r"rollout\.seed differs"):
         PhaseFolder.open(tmp_path / "out", other)
 
@@ -164,9 +158,9 @@ def test_parts_that_began_together_from_other_inputs_never_become_a_phase(tmp_pa
     """Each saw no manifest of the other when it looked."""
     other = replace(MANIFEST, identity={**MANIFEST.identity, "rollout.seed": 1})
     for place, manifest, index in (("one", MANIFEST, 0), ("two", other, 1)):
-        PhaseFolder.open(tmp_path / place, replace(manifest, shard=(index, 2)))
+        PhaseFolder.open(tmp_path / place, replace(manifest, part=Part(index, 2)))
     (tmp_path / "two" / "parts" / "1-of-2").rename(tmp_path / "one" / "parts" / "1-of-2")
-    parts = [PhaseFolder(tmp_path / "one", replace(MANIFEST, shard=(index, 2))) for index in range(2)]
+    parts = [PhaseFolder(tmp_path / "one", replace(MANIFEST, part=Part(index, 2))) for index in range(2)]
     assert not parts[0].complete({})
     with pytest.raises(UsageError, match=r"rollout\.seed differs"):
         parts[1].complete({})
@@ -191,12 +185,12 @@ def test_opening_sweeps_its_own_part_and_what_stands_beside_the_parts(tmp_path: 
     process = subprocess.Popen(["true"])
     process.wait()
     name = f".x.json~{socket.gethostname()}~{process.pid}~0.tmp"
-    own, other = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 2))).part for index in range(2)]
+    own, other = [PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(index, 2))).part for index in range(2)]
     beside = [tmp_path, tmp_path / "selected", tmp_path / "round-000"]
     for folder in (own, own / "checkpoints", other, *beside):
         folder.mkdir(exist_ok=True)
         (folder / name).touch()
-    PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(0, 2)))
+    PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(0, 2)))
     assert list(tmp_path.rglob("*.tmp")) == [other / name]
 
 
@@ -204,7 +198,7 @@ def test_opening_sweeps_its_own_part_and_what_stands_beside_the_parts(tmp_path: 
 
 
 def test_a_phase_is_complete_when_all_parts_are(tmp_path: Path) -> None:
-    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 11))) for index in range(11)]
+    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(index, 11))) for index in range(11)]
     for index, part in enumerate(parts):
         fill(part, index, index + 11)
         assert part.complete({}) == (index == 10)
@@ -214,7 +208,7 @@ def test_a_phase_is_complete_when_all_parts_are(tmp_path: Path) -> None:
 
 
 def test_the_unfinished_part_is_named(tmp_path: Path) -> None:
-    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 2))) for index in range(2)]
+    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(index, 2))) for index in range(2)]
     parts[0].complete({})
     with pytest.raises(UsageError, match="is not complete") as error:
         open_complete(tmp_path, "rollout")
@@ -244,7 +238,7 @@ def test_the_content_fingerprint_follows_the_rows_and_the_identity_not_the_parts
     finished(tmp_path / "a")
     finished(tmp_path / "b")
     for index in range(2):
-        part = PhaseFolder.open(tmp_path / "split", replace(MANIFEST, shard=(index, 2)))
+        part = PhaseFolder.open(tmp_path / "split", replace(MANIFEST, part=Part(index, 2)))
         fill(part, index)
         part.complete({})
     other = PhaseFolder.open(tmp_path / "c", MANIFEST)
@@ -263,7 +257,7 @@ def test_completing_again_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_chunks_are_in_the_order_of_their_numbers_beyond_five_digits(tmp_path: Path) -> None:
-    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 2))) for index in range(2)]
+    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(index, 2))) for index in range(2)]
     fill(parts[0], 99_998, 100_000, 1_000_000)
     fill(parts[1], 10_000, 99_999, 100_001)
     numbers = [10_000, 99_998, 99_999, 100_000, 100_001, 1_000_000]
@@ -273,28 +267,28 @@ def test_chunks_are_in_the_order_of_their_numbers_beyond_five_digits(tmp_path: P
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8])
-def test_shares_are_those_of_part_of_whatever_the_number_of_parts(tmp_path: Path, count: int) -> None:
-    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, shard=(index, 4))) for index in range(4)]
+def test_shares_are_those_of_parts_whatever_the_number_of_parts(tmp_path: Path, count: int) -> None:
+    parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(index, 4))) for index in range(4)]
     for index, part in enumerate(parts):
-        fill(part, *part_of(range(13), index, 4))
+        fill(part, *Part(index, 4).of(range(13)))
         part.complete({})
     for index in range(count):
-        own = [chunk_number(path) for path in chunk_paths(tmp_path, share=(index, count))]
-        assert own == part_of(range(13), index, count)
+        own = [chunk_number(path) for path in chunk_paths(tmp_path, share=Part(index, count))]
+        assert own == Part(index, count).of(range(13))
 
 
 def test_a_share_of_the_chunks_is_checked_alone_but_a_lost_one_is_noticed_by_all(tmp_path: Path) -> None:
     folder = finished(tmp_path, chunks=5)
-    assert [path.name for path in chunk_paths(tmp_path, share=(1, 2))] == ["chunk-00001.arrow", "chunk-00003.arrow"]
+    assert [path.name for path in chunk_paths(tmp_path, share=Part(1, 2))] == ["chunk-00001.arrow", "chunk-00003.arrow"]
     folder.chunk(1).unlink()
     write_table(folder.chunk(1), pa.table({"chunk": [99]}))
-    assert len(chunk_paths(tmp_path, share=(0, 2))) == 3
+    assert len(chunk_paths(tmp_path, share=Part(0, 2))) == 3
     with pytest.raises(UsageError, match=r"chunk-00001\.arrow"):
-        chunk_paths(tmp_path, share=(1, 2))
+        chunk_paths(tmp_path, share=Part(1, 2))
     folder.chunk(1).unlink()
     for index in range(2):
         with pytest.raises(UsageError, match=r"chunk-00001\.arrow"):
-            chunk_paths(tmp_path, share=(index, 2))
+            chunk_paths(tmp_path, share=Part(index, 2))
 
 
 @pytest.mark.parametrize("gone", ["shard", "sidecar", "both"])
@@ -344,7 +338,9 @@ def test_a_manifest_without_the_contents_fingerprint_is_named(tmp_path: Path) ->
 
 def test_a_manifest_survives_its_file(tmp_path: Path, run_config: Callable[..., RunConfig]) -> None:
     config = run_config()
-    manifest = Manifest("rollout", identity_of(config, *PHASES["loop"]), {"model": "m"}, flat_config(config), (1, 3))
+    manifest = Manifest(
+        "rollout", identity_of(config, *PHASES["loop"]), {"model": "m"}, flat_config(config), Part(1, 3)
+    )
     PhaseFolder.open(tmp_path, manifest)
     read = Manifest.read(tmp_path / "parts" / "1-of-3" / "manifest.json")
     assert read == manifest

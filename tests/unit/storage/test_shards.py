@@ -17,17 +17,15 @@ import pyarrow as pa
 import pytest
 
 from vpgea.errors import UsageError
+from vpgea.storage.files import read_json, sweep_temporaries, write_json
 from vpgea.storage.shards import (
     iterate_rows,
-    read_json,
     read_sidecar,
     read_table,
     shard_files,
     sidecar_path,
-    sweep_temporaries,
     table_from_rows,
     verify,
-    write_json,
     write_table,
 )
 

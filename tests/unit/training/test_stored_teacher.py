@@ -15,8 +15,10 @@ from vpgea.errors import UsageError
 from vpgea.modeling.load import vocabulary_size
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.loop import Loop
-from vpgea.runs.phase_folder import Manifest, PhaseFolder, chunk_paths
-from vpgea.storage.schemas import POSTERIOR, TEACHER_SHARD
+from vpgea.runs.layout import TEACHER_SHARD
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.phase_folder import PhaseFolder, chunk_paths
+from vpgea.storage.schemas import POSTERIOR
 from vpgea.storage.shards import iterate_rows, sidecar_path
 from vpgea.training.data import TrainingSet
 from vpgea.training.roles import Roles

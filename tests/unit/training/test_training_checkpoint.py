@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vpgea.errors import UsageError
-from vpgea.training.checkpoint import load_checkpoint, publish_folder, save_checkpoint
+from vpgea.storage.files import publish_folder
+from vpgea.training.checkpoint import load_checkpoint, save_checkpoint
 from vpgea.training.ranks import Ranks
 
 RANKS = Ranks()

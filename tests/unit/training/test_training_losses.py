@@ -14,7 +14,8 @@ from tests.support.selection_rows import VOCABULARY, Row, distill_config, sample
 from vpgea.config.schema import RunConfig
 from vpgea.modeling.load import load_model
 from vpgea.modeling.packing import ATTENTION
-from vpgea.runs.phase_folder import Manifest, PhaseFolder
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 from vpgea.training.data import TrainingSet
 from vpgea.training.losses import LossTerms

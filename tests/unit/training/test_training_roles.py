@@ -17,7 +17,8 @@ from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model
 from vpgea.phases.distill import distill, trained_model
-from vpgea.runs.phase_folder import Manifest, PhaseFolder
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.training.data import TrainingPath, TrainingSet
 from vpgea.training.roles import Roles, eval_mode, sequences_of
 from vpgea.training.trainer import Trainer

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.campaigns.fuzz.probe import ACCEPTED, Edit, Probe, as_json, damaged, edits, odd_json, odd_objects, odd_values
 from vpgea.runs import phase_folder
-from vpgea.storage.shards import read_json, read_table, write_table
+from vpgea.storage.files import read_json
+from vpgea.storage.shards import read_table, write_table
 
 _MANIFEST = phase_folder.Manifest("rollout", {"seed": 1}, {"questions": "ab"}, {"rollout.seed": 1})
 _PART = Path("parts", "0-of-1")

@@ -11,7 +11,7 @@ from vpgea.engines.sglang.weights.facts import CALL_S, Facts, Wanted, cannot_see
 from vpgea.errors import UsageError
 from vpgea.modeling.adapter_files import adapter_fingerprint, adapter_modules, require_adapter_fits
 from vpgea.modeling.weight_files import verify_checksums
-from vpgea.storage.shards import read_json
+from vpgea.storage.files import read_json
 
 PREFIX = "vpgea-"
 # What peft can write into adapter_config.json and SGLang passes over, with other results then.

@@ -21,7 +21,7 @@ from vpgea.modeling.weight_files import (
     require_same_tensors,
     verify_checksums,
 )
-from vpgea.storage.shards import read_json
+from vpgea.storage.files import read_json
 
 _OUTPUT_LAYER = "lm_head.weight"  # a server leaves it out where it is tied to the embedding
 _IDLE_S = 60  # in which what others asked of the server must end

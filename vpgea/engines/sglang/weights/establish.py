@@ -25,9 +25,9 @@ from vpgea.engines.sglang.weights.facts import CALL_S, Facts, Wanted, cannot_see
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.adapter_files import adapter_has_effect, adapter_rank
 from vpgea.modeling.load import vocabulary_size
-from vpgea.storage.shards import read_json
+from vpgea.runs.layout import CANARY
+from vpgea.storage.files import read_json
 
-CANARY = "vpgea_canary.json"
 # Largest difference of a log-probability between SGLang and transformers, by the coarser dtype of the two. In float32
 # 2e-6 to 3e-5 were measured, in bfloat16 up to 0.33; other weights differ by whole nats somewhere.
 CANARY_TOLERANCE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.5}

@@ -1,77 +1,18 @@
-"""What a round is: its steps and their folders, its questions, its line of figures, and what follows from those."""
+"""What a round is decided by: its questions, its price of length, its line of figures, and what follows from those."""
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
 from vpgea.questions.load import Question
-from vpgea.storage.shards import read_json, read_json_lines
-
-Phase = Literal["rollout", "filter", "distill", "eval"]
-PHASES: tuple[Phase, ...] = ("rollout", "filter", "distill", "eval")
-
-_STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One phase of one round; its name is the place of its folder in the run folder."""
-
-    round: int | None  # None: the base model's evaluation, which comes before the first round
-    phase: Phase
-
-    def __str__(self) -> str:
-        return "base/eval" if self.round is None else f"round-{self.round:03d}/{self.phase}"
-
-    @classmethod
-    def parse(cls, text: str) -> Step:
-        """The inverse of str(). Raises UsageError."""
-        found = _STEP.fullmatch(text)
-        if found is None:
-            raise UsageError(
-                f"no such step: {text}",
-                why="a step is named as its folder in the run folder",
-                mend="give base/eval, or a round and its phase, such as round-003/rollout",
-            )
-        if found[1] is None:
-            return cls(None, "eval")
-        return cls(int(found[1]), next(phase for phase in PHASES if phase == found[2]))
-
-
-def all_steps(rounds: int) -> list[Step]:
-    """The steps of a run in their order: each needs the one before it."""
-    return [Step(None, "eval"), *(Step(index, phase) for index in range(rounds) for phase in PHASES)]
-
-
-def round_dir(run_dir: Path, index: int) -> Path:
-    return run_dir / f"round-{index:03d}"
-
-
-def marker_of(run_dir: Path, index: int | None) -> Path:
-    """The file that a finished round has, with its line of figures; of the base model (None), too."""
-    return (run_dir / "base" if index is None else round_dir(run_dir, index)) / "round.json"
-
-
-def last_file(run_dir: Path, step: Step) -> Path | None:
-    """What is derived from all parts of a step, and written last; None where the phase's own marker says all."""
-    if step.phase == "filter":
-        return run_dir / str(step) / "summary.json"
-    return marker_of(run_dir, step.round) if step.phase == "eval" else None
-
-
-def finished_lines(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of the base model and of every finished round, as far as there is no gap."""
-    markers = (marker_of(run_dir, index) for index in itertools.chain([None], itertools.count()))
-    return [read_json(marker) for marker in itertools.takewhile(Path.is_file, markers)]
+from vpgea.runs.history import all_lines, read_line
+from vpgea.storage.files import read_json_lines
 
 
 def held_out_data(config: RunConfig) -> Any:
@@ -124,9 +65,8 @@ def ended_early(config: RunConfig, lines: Sequence[dict[str, Any]]) -> str | Non
 
 def best_round(run_dir: Path, config: RunConfig) -> int | None:
     """The round of highest e3 among those whose held-out accuracy is not below the base's by more than delta."""
-    base = read_json(run_dir / "base" / "round.json")
-    lines = [read_json(path) for path in sorted(run_dir.glob("round-*/round.json"))]
-    good = [line for line in lines if line["accuracy"] >= base["accuracy"] - config.loop.accuracy_margin]
+    lowest = read_line(run_dir, None)["accuracy"] - config.loop.accuracy_margin
+    good = [line for line in all_lines(run_dir)[1:] if line["accuracy"] >= lowest]
     return max(good, key=lambda line: (line["e3"], line["round"]))["round"] if good else None
 
 

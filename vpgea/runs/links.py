@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from vpgea.errors import UsageError
-
-_NOT_OURS = ("adapter", "model", "logs", "wandb", "tensorboard", "damaged")  # weights may be linked, as caches do
+from vpgea.runs.layout import NOT_LOOKED_INTO
 
 
 def refuse_links(root: Path) -> None:
@@ -36,14 +35,14 @@ def _look(outside: Path, folder: Path) -> list[Path]:
     for entry in os.scandir(folder):
         if entry.is_symlink():
             _require_inside(outside, Path(entry.path))
-        elif entry.is_dir(follow_symlinks=False) and entry.name not in _NOT_OURS:
+        elif entry.is_dir(follow_symlinks=False) and entry.name not in NOT_LOOKED_INTO:
             below.append(Path(entry.path))
     return below
 
 
 def _require_inside(root: Path, link: Path) -> None:
     target = link.resolve()
-    if not target.is_relative_to(root) and link.name not in _NOT_OURS:
+    if not target.is_relative_to(root) and link.name not in NOT_LOOKED_INTO:
         raise UsageError(
             f"{link} leads out of its folder",
             why=f"it is a link to {target}, and only what stands in {root} belongs to it",

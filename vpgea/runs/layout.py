@@ -1,0 +1,140 @@
+"""Every file and folder name of a run, and the order in which numbered ones stand.
+
+RUN/    config.yaml · metrics.jsonl · logs/ · slurm/ · damaged/ · parts/0-of-1/manifest.json
+        base/ eval/ · round.json
+        round-000/ rollout/ · filter/ · distill/ · eval/ · round.json
+PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COMPLETE · chunk-00000.arrow · ...
+  of a filter   selected/ · rejected/ · reference_lengths.json · summary.json; teacher-00000.arrow in its parts
+  of a distill  adapter/ or model/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs in its part
+  of an eval    results.json
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vpgea.errors import UsageError
+
+PARTS = "parts"
+MANIFEST = "manifest.json"
+COMPLETE = "COMPLETE"
+LOGS = "logs"  # what servers of our own say; beside a phase's parts, of a loop in the run folder
+
+CHUNK = "chunk"  # chunk-00000.arrow: one shard per chunk of questions
+TEACHER_SHARD = "teacher"  # teacher-00000.arrow beside it, where a filter stores its teacher
+
+SETS = ("selected", "rejected")  # a filter's folders beside parts/, with a shard each for every chunk of the rollout
+SUMMARY = "summary.json"  # of a filter and of a distill; written last
+REFERENCE_LENGTHS = "reference_lengths.json"
+
+ADAPTER, MODEL = "adapter", "model"
+WEIGHTS = (ADAPTER, MODEL)
+CANARY = "vpgea_canary.json"  # beside published weights: ids with their log-probabilities
+METRICS = "metrics.jsonl"  # a line per optimiser step; in the run folder a line per round
+CHECKPOINTS = "checkpoints"
+OLD_LOGPROBS = "old_logprobs.safetensors"
+
+RESULTS = "results.json"
+
+CONFIG = "config.yaml"
+BASE = "base"
+ROUND_RECORD = "round.json"
+DAMAGED = "damaged"  # what a repair has moved away
+LOGGERS = ("wandb", "tensorboard")  # folders that loggers make in a distill folder
+
+NOT_LOOKED_INTO = frozenset({*WEIGHTS, LOGS, *LOGGERS, DAMAGED})  # may hold links: weights do, as caches have them
+
+_WRITTEN = frozenset(  # what phases and loops put into their folder, apart from rounds and temporaries
+    {*(PARTS, MANIFEST, COMPLETE, CONFIG, SUMMARY, REFERENCE_LENGTHS, RESULTS, METRICS, BASE), *SETS, *NOT_LOOKED_INTO}
+)
+_ROUND = re.compile(r"round-(\d{3,})")
+_STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
+
+Phase = Literal["rollout", "filter", "distill", "eval"]
+PHASES: tuple[Phase, ...] = ("rollout", "filter", "distill", "eval")
+
+
+def is_written_by_us(name: str) -> bool:
+    """Whether phases and loops give this name to something that they put into their folder."""
+    return name in _WRITTEN or _ROUND.fullmatch(name) is not None or (name.startswith(".") and name.endswith(".tmp"))
+
+
+# --- chunks ---------------------------------------------------------------------------------------------------------
+
+
+def chunk_name(index: int, kind: str = CHUNK) -> str:
+    """File name of a chunk's shard."""
+    return f"{kind}-{index:05d}.arrow"
+
+
+def chunk_number(path: Path) -> int:
+    """The inverse of `chunk_name`."""
+    return int(path.stem.rpartition("-")[2])
+
+
+# --- steps and rounds -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase of one round; its name is the place of its folder in the run folder."""
+
+    round: int | None  # None: the base model's evaluation, which comes before the first round
+    phase: Phase
+
+    def __str__(self) -> str:
+        return f"{round_name(self.round)}/{self.phase}"
+
+    @classmethod
+    def parse(cls, text: str) -> Step:
+        """The inverse of str(). Raises UsageError."""
+        found = _STEP.fullmatch(text)
+        if found is None:
+            raise UsageError(
+                f"no such step: {text}",
+                why="a step is named as its folder in the run folder",
+                mend="give base/eval, or a round and its phase, such as round-003/rollout",
+            )
+        if found[1] is None:
+            return cls(None, "eval")
+        return cls(int(found[1]), next(phase for phase in PHASES if phase == found[2]))
+
+    def folder(self, run_dir: Path) -> Path:
+        """The phase folder of the step."""
+        return run_dir / str(self)
+
+
+def all_steps(rounds: int) -> list[Step]:
+    """The steps of a run in their order: each needs the one before it."""
+    return [Step(None, "eval"), *(Step(index, phase) for index in range(rounds) for phase in PHASES)]
+
+
+def round_name(index: int | None) -> str:
+    """Folder name of a round; None: of the base model."""
+    return BASE if index is None else f"round-{index:03d}"
+
+
+def round_dir(run_dir: Path, index: int | None) -> Path:
+    """Folder of a round; None: of the base model."""
+    return run_dir / round_name(index)
+
+
+def round_record(run_dir: Path, index: int | None) -> Path:
+    """The file that a finished round has, with its line of figures; of the base model (None), too."""
+    return round_dir(run_dir, index) / ROUND_RECORD
+
+
+def round_numbers(run_dir: Path) -> list[int]:
+    """Rounds that have a folder, in the order in which they are made: by number, also from round-1000 on."""
+    found = (_ROUND.fullmatch(path.name) for path in run_dir.glob("round-*"))
+    return sorted(index for match in found if match and match[0] == round_name(index := int(match[1])))
+
+
+def last_file(run_dir: Path, step: Step) -> Path | None:
+    """What is derived from all parts of a step, and written last; None where the phase's own marker says all."""
+    if step.phase == "filter":
+        return step.folder(run_dir) / SUMMARY
+    return round_record(run_dir, step.round) if step.phase == "eval" else None

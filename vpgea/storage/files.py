@@ -1,0 +1,178 @@
+"""Files written whole or not at all: JSON records, bytes, checksums, and folders that appear at once.
+
+A file is written under a temporary name, fsynced, and gets its own name by a rename (the last writer wins) or, in
+`commit`, by a hard link (the first writer wins). No locks, no clocks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from vpgea.errors import UsageError
+
+_HOST = socket.gethostname()
+
+
+def commit(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` write a temporary file, and give it its name unless a file of this name is there already.
+
+    Raises:
+        UsageError: The file system makes no hard links.
+    """
+    temporary = _temporary_name(path)
+    try:
+        write(temporary)
+        fsync(temporary)
+        with suppress(FileExistsError):
+            _link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file atomically: temporary name, fsync, rename."""
+    temporary = _temporary_name(path)
+    try:
+        temporary.write_bytes(content)
+        fsync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync(path.parent)
+
+
+def write_if_new(path: Path, content: bytes) -> None:
+    """The same, unless the file holds just this: what many processes derive alike is not written by each of them."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_bytes(path, content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file atomically."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON value as our files hold it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Make a finished folder appear under its name, replacing an older one."""
+    for path in (*temporary.rglob("*"), temporary):
+        fsync(path)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    fsync(final.parent)
+
+
+class _Record(dict[str, Any]):
+    """An object of a JSON file; an entry that it should have, and has not, is damage to the file."""
+
+    path: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise UsageError(
+            f"damaged file: {self.path}",
+            why=f"it has no entry {key!r} where there must be one",
+            mend="`vpgea doctor FOLDER --repair` on the folder it belongs to makes again what can be made again",
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file. Raises UsageError when the file is missing or not JSON, or lacks what is asked of it.
+
+    The last when it is asked for: `read_json(path)["rows"]`.
+    """
+
+    def as_record(entries: dict[str, Any]) -> _Record:
+        record = _Record(entries)
+        record.path = path
+        return record
+
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), object_hook=as_record)
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"
+        ) from error
+    except (ValueError, RecursionError) as error:  # no UTF-8; no JSON; thousands of digits; thousands of brackets
+        raise UsageError(
+            f"not a readable JSON file: {path}",
+            why=str(error),
+            mend="delete it and run the command that wrote it again",
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"not a JSON object: {path}", why=f"it holds a {type(value).__name__}", mend="restore or delete the file"
+        )
+    return value
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one on each line. Raises UsageError when a line is not JSON."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UsageError(
+            f"not a readable file of JSON lines: {path}", why=str(error), mend="delete the lines that cannot be read"
+        ) from error
+
+
+def file_checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
+    """Remove, in a folder and below it, temporary files of writers of this host that are gone.
+
+    depth: levels of folders below it to look into; None: all. Those of other hosts may still be alive. os.walk passes
+    over folders that vanish meanwhile.
+    """
+    for place, inner, names in os.walk(folder):
+        if depth is not None and len(Path(place).parts) - len(folder.parts) >= depth:
+            inner.clear()
+        for name in fnmatch.filter(names, ".*~*~*~*.tmp"):
+            _, host, pid, _ = name.rsplit("~", 3)
+            if host == _HOST and not Path(f"/proc/{pid}").exists():
+                Path(place, name).unlink(missing_ok=True)
+
+
+def fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.parent / f".{path.name}~{_HOST}~{os.getpid()}~{uuid4().hex}.tmp"
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot commit {path}",
+            why=f"its file system made no hard link: {error.strerror}",
+            mend="choose an --output-dir on a file system with hard links",
+        ) from error
