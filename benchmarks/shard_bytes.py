@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.simulated_run import some_value
+from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.phases.rollout import BYTES_PER_TOKEN
-from vpgea.storage.schemas import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION, TEACHER
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SELECTION, TEACHER
 from vpgea.storage.shards import table_from_rows, write_table
 
 QUESTIONS, SAMPLES_EACH = 4, 8

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vpgea.config.resolve import dump_yaml, flat_config
 from vpgea.config.schema import RunConfig, identity_of
+from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.phases.evaluate import GRADED
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.questions.load import Question, chunk_questions
@@ -19,7 +20,7 @@ from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage import files
 from vpgea.storage.files import write_bytes, write_json
-from vpgea.storage.schemas import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, SELECTION
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SELECTION
 from vpgea.storage.shards import table_from_rows, write_table
 
 QUESTIONS_PER_CHUNK = 4

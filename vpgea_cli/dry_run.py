@@ -12,7 +12,8 @@ import numpy as np
 from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.config.strict_yaml import scalar
 from vpgea.estimate import hardware
-from vpgea.estimate.estimator import Estimator, Lengths, Paths, PhaseEstimate, whole_run
+from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
+from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
 from vpgea.modeling.load import torch_device, torch_dtype
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import as_rollout
@@ -60,32 +61,30 @@ def show_filter(config: RunConfig, rollout_dir: Path, output: Output) -> None:
         view: dict(zip(questions, _prompts(views, list(questions.values()), view).tolist(), strict=True))
         for view in (PRIOR, POSTERIOR)
     }
-    paths = {
-        name: Paths(
-            _array(prompts[PRIOR][row["question_id"]] for row in chosen),
-            _array(row["thinking_tokens"] for row in chosen),
-        )
-        for name, chosen in (
-            ("prior", [row for row in rows if row["view"] == PRIOR]),
-            ("posterior", [row for row in rows if row["view"] == POSTERIOR]),
-            ("candidates", [row for row in rows if row["view"] == POSTERIOR and not row["cut_off"]]),
-        )
+    chosen = {
+        "prior": [row for row in rows if row["view"] == PRIOR],
+        "posterior": [row for row in rows if row["view"] == POSTERIOR],
+        "candidates": [row for row in rows if row["view"] == POSTERIOR and not row["cut_off"]],
     }
-    lengths = (
-        _array(prompts[PRIOR].values()),
-        paths["prior"],
-        paths["posterior"],
-        paths["candidates"],
-        _array(prompts[POSTERIOR][row["question_id"]] for row in rows if row["view"] == PRIOR),
-        _array(prompts[POSTERIOR][row["question_id"]] for row in rows if row["view"] == POSTERIOR),
+
+    def behind(view: View, name: str) -> Paths:
+        return Paths(
+            _array(prompts[view][row["question_id"]] for row in chosen[name]),
+            _array(row["thinking_tokens"] for row in chosen[name]),
+        )
+
+    lengths = RolloutLengths(
+        prompts=_array(prompts[PRIOR].values()),
+        **{name: behind(PRIOR, name) for name in chosen},
+        **{f"noted_{name}": behind(POSTERIOR, name) for name in chosen},
     )
-    upper = estimator.filter(*lengths)
+    upper = estimator.filter(lengths)
     answers = [len(row["completion_ids"]) - row["thinking_tokens"] for row in rows if not row["cut_off"]]
-    expected = replace(estimator.filter(*lengths, float(np.mean(answers or [0]))), phase="filter, expected")
+    expected = replace(estimator.filter(lengths, float(np.mean(answers or [0]))), phase="filter, expected")
     _show(
         output,
         estimator,
-        {"questions": len(questions), "samples": len(rows), "candidates": len(paths["candidates"].prompt)},
+        {"questions": len(questions), "samples": len(rows), "candidates": len(chosen["candidates"])},
         _previews(views, list(questions.values())),
         [upper, expected],
         "the samples' own lengths, as if every path that ended were correct; in the first line every continuation runs "

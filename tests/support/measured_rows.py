@@ -10,12 +10,13 @@ from typing import Any
 from tests.support import tiny
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import ViewsConfig
+from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.filtering.selection import select
 from vpgea.prompts.views import Views
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.files import read_json
-from vpgea.storage.schemas import MEASUREMENTS, POSTERIOR, PRIOR, SAMPLES, View
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, View
 from vpgea.storage.shards import iterate_rows, shard_files, table_from_rows, write_table
 
 Row = dict[str, Any]

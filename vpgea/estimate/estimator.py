@@ -10,20 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from vpgea.config.schema import RunConfig
 from vpgea.engines.transformers import SCORE_TOKENS
 from vpgea.estimate.hardware import Hardware
+from vpgea.filtering.checks.base import Check
+from vpgea.filtering.checks.registry import CHECKS
+from vpgea.filtering.cost import ANSWER_TOKENS, Cost, Lengths, Paths, RolloutLengths
 from vpgea.modeling.head import CHUNK_LOGITS
 from vpgea.modeling.load import torch_dtype
 from vpgea.modeling.shape import ModelShape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.phases.rollout import BYTES_PER_TOKEN
 
-Lengths = npt.NDArray[np.int64]
-
-ANSWER_TOKENS = 16  # the cue, the answer and its closing delimiter behind a scored path; a value to be derived
 _CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, write) to grow it by a token
 _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
 _TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
@@ -36,18 +35,6 @@ _PROGRAM_BYTES = 500 * 10**6  # Python with torch, transformers and peft; a CUDA
 # Bytes alive per row and vocabulary entry at the worst moment of sampling, seen with torch 2.13 on a CPU in float32 and
 # bfloat16, and what top-k or top-p add to it.
 _SAMPLING_BYTES, _TRUNCATION_BYTES = 26, 8
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Sequences under one view: prompt and completion tokens, int64 (N,) each."""
-
-    prompt: Lengths
-    completion: Lengths
-
-    @property
-    def end(self) -> Lengths:
-        return self.prompt + self.completion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +76,11 @@ class _Work:
 class Estimator:
     """The formulas for one configuration, model and machine."""
 
-    def __init__(self, config: RunConfig, shape: ModelShape, hardware: Hardware) -> None:
+    def __init__(
+        self, config: RunConfig, shape: ModelShape, hardware: Hardware, checks: Sequence[Check] = CHECKS
+    ) -> None:
         self.config, self.shape, self.hardware = config, shape, hardware
+        self.checks = [check for check in checks if check.is_enabled(config.filter)]
         self.dtype_bytes = torch_dtype(config.model).itemsize
         self.weights = shape.parameters * self.dtype_bytes
         self.kv = shape.kv_bytes_per_token(self.dtype_bytes)
@@ -153,74 +143,62 @@ class Estimator:
         lengths = [
             round(options.max_new_tokens if tokens is None else tokens) for tokens in (prior_tokens, posterior_tokens)
         ]
-        drawn, guided = (
-            _repeated(prior, count, tokens)
-            for count, tokens in zip((options.prior_samples, options.posterior_samples), lengths, strict=True)
+        views = ((options.prior_samples, lengths[0]), (options.posterior_samples, lengths[1]))
+        drawn, guided = (_repeated(prior, count, tokens) for count, tokens in views)
+        noted, noted_guided = (_repeated(posterior, count, tokens) for count, tokens in views)
+        known = RolloutLengths(
+            prompts=prior,
+            prior=drawn,
+            posterior=guided,
+            candidates=guided,
+            noted_prior=noted,
+            noted_posterior=noted_guided,
+            noted_candidates=noted_guided,
         )
         return [
             self.rollout(prior, posterior, prior_tokens, posterior_tokens),
-            self.filter(
-                prior,
-                drawn,
-                guided,
-                guided,
-                np.repeat(posterior, options.prior_samples),
-                np.repeat(posterior, options.posterior_samples),
-            ),
-            self.distill(drawn, guided, np.repeat(posterior, options.posterior_samples)),
+            self.filter(known),
+            self.distill(drawn, guided, noted_guided.prompt),
         ]
 
-    def filter(
-        self,
-        prompts: Lengths,
-        prior: Paths,
-        posterior: Paths,
-        candidates: Paths,
-        prior_in_posterior: Lengths,
-        posterior_in_posterior: Lengths,
-        answer_tokens: float | None = None,
-    ) -> PhaseEstimate:
+    def filter(self, lengths: RolloutLengths, answer_tokens: float | None = None) -> PhaseEstimate:
         """Phase 2 over a rollout's samples.
 
-        prompts: prior prompt of each question. candidates: the paths (prior prompt, z) that the checks continue from.
-        posterior: all posterior paths as scored under the prior prompt. prior_in_posterior, posterior_in_posterior: the
-        posterior prompt of each prior and of each posterior path. Which paths are correct is not known before, so that
-        every one of them is counted. answer_tokens: mean length of an answer behind z; else every continuation runs to
-        its cap.
+        Args:
+            lengths: which paths are correct is not known before, so that every candidate is counted.
+            answer_tokens: mean length of an answer behind z; else every continuation runs to its cap.
         """
-        checks, batch = self.config.filter, self.config.rollout.batch_size
+        options, batch = self.config.filter, self.config.rollout.batch_size
+        costs = [check.cost(self.config, lengths) for check in self.checks]
+        costs.append(Cost(scored=(lengths.posterior.end + ANSWER_TOKENS,)))  # for the ELBO, always
+        if options.teacher_top_k:
+            costs.append(Cost(scored=(lengths.noted_posterior.end,)))
+        drawn = [continuations for cost in costs for continuations in cost.continuations]
         work, sampled, processed = [], 0, 0
-        drawn = self._continuations(candidates.end, prompts)
-        for starts, samples, cap in drawn:
-            count = len(starts) * samples
-            length = cap if answer_tokens is None else min(cap, round(answer_tokens))
-            work.append(self._decode(_repeated(starts, samples, length), cap))
-            work.append(self._read(starts, -(-count // batch)))
-            sampled, processed = sampled + count * length, processed + int(starts.sum())
-        scored = [posterior.end + ANSWER_TOKENS]
-        if checks.plausibility.enabled:
-            scored.append(prior_in_posterior + prior.completion)
-        if checks.teacher_top_k:
-            scored.append(posterior_in_posterior + posterior.completion)
-        if checks.counterfactual:
-            scored.append(candidates.end)
-        ends = np.concatenate(scored)
+        for kind in drawn:
+            count = len(kind.starts) * kind.samples
+            length = kind.cap if answer_tokens is None else min(kind.cap, round(answer_tokens))
+            work.append(self._decode(_repeated(kind.starts, kind.samples, length), kind.cap))
+            work.append(self._read(kind.starts, -(-count // batch)))
+            sampled, processed = sampled + count * length, processed + int(kind.starts.sum())
+        ends = np.concatenate([scored for cost in costs for scored in cost.scored])
         together = max(_longest(ends), min(SCORE_TOKENS, batch * _longest(ends), int(ends.sum())))
         work.append(self._read(ends, ends.sum() / max(together, 1)))
-        tokens = int(prior.completion.sum() + posterior.completion.sum())
         peaks = [
-            self._sampling_memory(_longest(starts), _longest(starts) + cap, len(starts) * n, n)
-            for starts, n, cap in drawn
+            self._sampling_memory(
+                _longest(kind.starts), _longest(kind.starts) + kind.cap, len(kind.starts) * kind.samples, kind.samples
+            )
+            for kind in drawn
         ]
+        paths = lengths.prior, lengths.posterior
+        stored = sum(int(view.completion.sum()) * (BYTES_PER_TOKEN + 4) + int(view.prompt.sum()) * 8 for view in paths)
         return PhaseEstimate(
             phase="filter",
             sampled_tokens=sampled,
             processed_tokens=processed + int(ends.sum()),
             trained_tokens=0,
             flops=sum(part.flops for part in work),
-            disk_bytes=tokens * (BYTES_PER_TOKEN + 4)
-            + int(prior.prompt.sum() + posterior.prompt.sum()) * 8
-            + int(posterior.completion.sum()) * checks.teacher_top_k * _TOP_BYTES,
+            disk_bytes=stored + int(lengths.posterior.completion.sum()) * options.teacher_top_k * _TOP_BYTES,
             memory=max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
             seconds=sum(map(self._seconds, work)) / self.hardware.devices,
         )
@@ -257,19 +235,6 @@ class Estimator:
             disk_bytes=2 * _CHECKPOINT_BYTES * trained + published + 4 * int(prior.completion.sum()),
             memory=self._training_memory(trained, batch if batch_tokens is None else batch_tokens),
             seconds=self._seconds(work),
-        )
-
-    def _continuations(self, candidates: Lengths, prompts: Lengths) -> list[tuple[Lengths, int, int]]:
-        """(starts, samples, cap) of every kind of continuation: what stands before, how many of each, how long."""
-        checks = self.config.filter
-        samples, cap = checks.answerability.samples, checks.answerability.max_new_tokens
-        answerability = [(candidates, samples, cap), (prompts, samples, cap)]  # behind each path, and without thinking
-        derivation = (candidates, checks.derivation.samples, checks.derivation.window + ANSWER_TOKENS)
-        exits = [(candidates, samples, cap)] * 3  # after a quarter, a half and three quarters of the path
-        return (
-            answerability * checks.answerability.enabled
-            + [derivation] * checks.derivation.enabled
-            + exits * checks.early_exits
         )
 
     # --- arithmetic and time ----------------------------------------------------------------------------------

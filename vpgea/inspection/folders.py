@@ -18,6 +18,7 @@ from vpgea.config.problems import FIELDS
 from vpgea.config.resolve import DEFAULT, resolve
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.errors import UsageError
+from vpgea.filtering.measurements import check_numbers
 from vpgea.runs.history import all_lines
 from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, METRICS, PARTS, RESULTS, SETS, SUMMARY, WEIGHTS
 from vpgea.runs.links import refuse_links
@@ -237,11 +238,16 @@ def distribution(values: Sequence[float]) -> dict[str, float | int]:
 def _summary_columns(table: pa.Table) -> pa.Table:
     """What statistics need of a shard: scalars as they are, completions as their number of tokens."""
     wanted = ["question_id", "view", "thinking_tokens", "cut_off", "finish_reason", "status", "reasons"]
-    wanted += ["utility", "advantage", "gate", "answerability", "derivation"]
+    wanted += _numbers()
     kept = table.select([name for name in wanted if name in table.column_names])
     if "completion_ids" in table.column_names:
         kept = kept.append_column("tokens", pc.list_value_length(table["completion_ids"]))
     return kept
+
+
+def _numbers() -> list[str]:
+    """Columns whose distribution is shown."""
+    return ["utility", "advantage", "gate", *check_numbers()]
 
 
 def _view_statistics(table: pa.Table) -> dict[str, Any]:
@@ -263,7 +269,7 @@ def _view_statistics(table: pa.Table) -> dict[str, Any]:
         reasons = Counter(reason for row in columns["reasons"] for reason in row)
         found["accepted"] = sum(not row for row in columns["reasons"])
         found["reasons"] = dict(reasons.most_common())
-    for name in ("utility", "advantage", "gate", "answerability", "derivation"):
+    for name in _numbers():
         if name in columns and (spread := distribution(columns[name]))["n"]:
             found[name] = spread
             if name in ("advantage", "gate"):

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
+from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.load import load_tokenizer, model_folder
 from vpgea.storage.files import read_json
-from vpgea.storage.schemas import IDENTITY, MEASUREMENTS, POSTERIOR, PRIOR
+from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR
 from vpgea.storage.shards import read_table
 
 # Measured columns that are numbers or words for people to read; ids and log-probabilities stand with the tokens.

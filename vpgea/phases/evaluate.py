@@ -13,10 +13,9 @@ import pyarrow as pa
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import UsageError
-from vpgea.filtering.crossview import grade_rows
+from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.grading.values import find_value
 from vpgea.metrics import scores as metrics
-from vpgea.phases.filter import grader_pool, require_few_errors
 from vpgea.phases.rollout import RolloutPlan, draw_chunks
 from vpgea.questions.load import Question
 from vpgea.runs.layout import LOGS, RESULTS

@@ -6,7 +6,6 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,12 @@ from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.filtering.crossview import CrossView, sampling_truncated
-from vpgea.filtering.selection import ReferenceLengths, select
-from vpgea.grading.base import Grade, Status
-from vpgea.grading.pool import GraderPool, check_error_share
+from vpgea.filtering.crossview import CrossView
+from vpgea.filtering.measurements import MEASUREMENTS
+from vpgea.filtering.prior_view import sampling_truncated
+from vpgea.filtering.reference_lengths import ReferenceLengths
+from vpgea.filtering.selection import select
+from vpgea.grading.samples import grader_pool, require_few_errors
 from vpgea.modeling.load import model_fingerprint, vocabulary_size
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.layout import COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
@@ -28,7 +29,7 @@ from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, content_fingerprin
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import file_checksum, read_json
-from vpgea.storage.schemas import MEASUREMENTS, TEACHER
+from vpgea.storage.schemas import TEACHER
 from vpgea.storage.shards import committed, read_table, table_from_rows, write_table
 
 
@@ -91,17 +92,6 @@ def filter_rollout(
     return _checked(config, select(config, views, rollout_dir, output_dir))
 
 
-def grader_pool(config: RunConfig) -> GraderPool:
-    grading = config.grading
-    return GraderPool(
-        grading.grader,
-        relative_tolerance=grading.relative_tolerance,
-        deadline_s=grading.deadline_s,
-        memory_mb=grading.memory_mb,
-        workers=grading.workers,
-    )
-
-
 def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:
     """True when nothing is left to do: the summary, which is written last, and all that it counts are there."""
     if not all((output_dir / marker).is_file() for marker in (COMPLETE, SUMMARY)):
@@ -154,16 +144,6 @@ def _reference_lengths_input(config: RunConfig) -> dict[str, str]:
     path = Path(config.filter.reference_lengths)
     ReferenceLengths.read(path)
     return {"reference_lengths": file_checksum(path)[:16]}
-
-
-def require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
-    """QualityGateError when too many samples of these shards (status, detail) could not be graded.
-
-    A grader that fails often is broken: its silence would be read as a property of the model.
-    """
-    rows = [row for path in chunks for row in read_table(path, columns=["status", "detail"]).to_pylist()]
-    grades = [Grade(Status(row["status"]), detail=row["detail"]) for row in rows]
-    check_error_share(grades, config.grading.max_grade_errors)
 
 
 def _checked(config: RunConfig, summary: dict[str, Any]) -> dict[str, Any]:

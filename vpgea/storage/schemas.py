@@ -1,5 +1,7 @@
 """The Arrow schemas that the phases exchange: the contract between them.
 
+MEASUREMENTS, of the filter's first half, stands in vpgea/filtering/measurements.py, since its columns are the checks'.
+
 One row per sample. A sample's identity is (round, question_id, view, sample_index). Ids are 32-bit, log-probabilities
 float32 natural logarithms, lists large lists; text is for reading only, ids are what moves between phases.
 """
@@ -21,14 +23,14 @@ IDS = pa.large_list(pa.int32())
 LOGPROBS = pa.large_list(pa.float32())
 TEXT = pa.large_string()
 
-_IDENTITY_FIELDS = [
+IDENTITY_FIELDS = [
     pa.field("round", pa.int32(), nullable=False),
     pa.field("question_id", TEXT, nullable=False),
     pa.field("view", TEXT, nullable=False),
     pa.field("sample_index", pa.int32(), nullable=False),
 ]
 
-IDENTITY = tuple(field.name for field in _IDENTITY_FIELDS)
+IDENTITY = tuple(field.name for field in IDENTITY_FIELDS)
 
 _PROVENANCE_FIELDS = [
     pa.field("model_fingerprint", TEXT, nullable=False),
@@ -42,7 +44,8 @@ _PROVENANCE_FIELDS = [
 ]
 
 
-def _schema(*groups: list[pa.Field]) -> pa.Schema:
+def versioned(*groups: list[pa.Field]) -> pa.Schema:
+    """A schema of these fields, marked with the version of our schemas."""
     return pa.schema(
         [field for group in groups for field in group], metadata={b"vpgea.schema_version": str(SCHEMA_VERSION).encode()}
     )
@@ -50,8 +53,8 @@ def _schema(*groups: list[pa.Field]) -> pa.Schema:
 
 # Rollout. thinking_tokens is |z|: the leading completion ids up to and including the first end of thinking (all of
 # them when the path is cut off).
-SAMPLES = _schema(
-    _IDENTITY_FIELDS,
+SAMPLES = versioned(
+    IDENTITY_FIELDS,
     [
         pa.field("seed", pa.uint64(), nullable=False),
         pa.field("question", TEXT, nullable=False),
@@ -68,34 +71,10 @@ SAMPLES = _schema(
     _PROVENANCE_FIELDS,
 )
 
-# Filter, first half: what was measured on each sample. Null means not measured or not applicable.
-MEASUREMENTS = _schema(
-    _IDENTITY_FIELDS,
-    [
-        pa.field("status", TEXT, nullable=False),  # correct | wrong | error | timeout
-        pa.field("extracted", TEXT),
-        pa.field("detail", TEXT),  # why, for error and timeout
-        pa.field("other_view_logprobs", LOGPROBS),  # z under the view that did not sample it
-        pa.field("answerability", pa.float32()),  # share of valid continuations that are correct
-        pa.field("answerability_valid", pa.int32()),
-        pa.field("answerability_empty", pa.float32()),  # the same without any thinking
-        pa.field("answer_tokens", pa.float32()),  # mean |y| over the prior-view continuations
-        pa.field("crossview_answer_ids", IDS),  # one correct prior-view continuation with its end
-        pa.field("derivation", pa.float32()),  # share of continuations that state the value next
-        pa.field("answer_position", pa.float32()),  # first place of the value, as a share of z
-        pa.field("leak", TEXT),  # the phrase that betrays the note
-        pa.field("log_s_cue", pa.float32()),  # log-probability of the reference answer after the cue, prior view
-        pa.field("early_exits", pa.list_(pa.float32())),  # answerability at 25, 50, 75 % of z
-        pa.field("counterfactual_logprob", pa.float32()),  # mean log q(z) under another question's answer
-        pa.field("check_tokens", pa.int64(), nullable=False),  # tokens sampled for the checks
-        pa.field("score_tokens", pa.int64(), nullable=False),  # tokens scored for the checks
-    ],
-)
-
 # Filter, optional: the posterior view along its own paths, so that the dense losses need no teacher of their own. Both
 # lists hold |z| times k values, position by position, likeliest first.
-TEACHER = _schema(
-    _IDENTITY_FIELDS,
+TEACHER = versioned(
+    IDENTITY_FIELDS,
     [
         pa.field("top_k", pa.int32(), nullable=False),
         pa.field("top_ids", IDS, nullable=False),
@@ -104,8 +83,8 @@ TEACHER = _schema(
 )
 
 # Filter, second half: the selected and the rejected set, ready to learn from without the rollout at hand.
-SELECTION = _schema(
-    _IDENTITY_FIELDS,
+SELECTION = versioned(
+    IDENTITY_FIELDS,
     [
         pa.field("prompt_ids", IDS, nullable=False),  # the *prior* prompt, whichever view sampled the path
         pa.field("posterior_prompt_ids", IDS),  # for the dense forms' teacher

@@ -16,8 +16,9 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import LoraConfig, ModelConfig, RunConfig
 from vpgea.errors import UsageError
 from vpgea.estimate import hardware
-from vpgea.estimate.estimator import Estimator, Lengths, Paths, whole_run
+from vpgea.estimate.estimator import Estimator, whole_run
 from vpgea.estimate.hardware import NAMED, Hardware
+from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
 from vpgea.modeling.shape import ModelShape, published_shape, read_headers, read_shape, shape_of
 
 MACHINE = Hardware(name="test", flops=1e12, bandwidth=1e11, overhead_s=0.0, memory_bytes=10**9)
@@ -240,13 +241,19 @@ def test_time_follows_the_slower_of_multiplying_and_moving_and_the_overhead() ->
 def test_every_check_of_the_filter_is_counted() -> None:
     shape = shape_of_model(qwen2())
     prior, posterior = Paths(lengths(10, 10), lengths(90, 80)), Paths(lengths(10, 10), lengths(50, 40))
+    noted = Paths(lengths(30, 30), lengths(50, 40))
+    known = RolloutLengths(
+        prompts=lengths(10),
+        prior=prior,
+        posterior=posterior,
+        candidates=posterior,
+        noted_prior=Paths(lengths(30, 30), lengths(90, 80)),
+        noted_posterior=noted,
+        noted_candidates=noted,
+    )
 
     def sampled(answer_tokens: float | None = None, **dotted: Any) -> int:
-        estimator = Estimator(config_of(**dotted), shape, MACHINE)
-        estimate = estimator.filter(
-            lengths(10), prior, posterior, posterior, lengths(30, 30), lengths(30, 30), answer_tokens
-        )
-        return estimate.sampled_tokens
+        return Estimator(config_of(**dotted), shape, MACHINE).filter(known, answer_tokens).sampled_tokens
 
     off: dict[str, Any] = {"filter__answerability__enabled": False, "filter__derivation__enabled": False}
     assert sampled(**off) == 0

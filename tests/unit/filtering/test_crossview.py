@@ -18,11 +18,12 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.engines.transformers import TransformersEngine
 from vpgea.errors import Stopped
-from vpgea.filtering.crossview import EARLY_EXITS, CrossView, grade_rows
+from vpgea.filtering.checks.early_exits import SHARES
+from vpgea.filtering.crossview import CrossView
 from vpgea.grading.base import Status
+from vpgea.grading.samples import grade_rows, grader_pool
 from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
 from vpgea.modeling.load import load_model
-from vpgea.phases.filter import grader_pool
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question
 from vpgea.runs.progress import NullProgress
@@ -229,7 +230,7 @@ def test_diagnostics(measured: Measured) -> None:
     for row, found in measured.candidates:
         z, end = thinking(row), measured.views.end_of_thinking_ids
         prompt = measured.views.prior_prompt(question_of(row))
-        for share, value in zip(EARLY_EXITS, found["early_exits"], strict=True):
+        for share, value in zip(SHARES, found["early_exits"], strict=True):
             drawn = measured.continuations(row, f"early-exit-{share}")
             assert list(drawn[0].request.prompt_ids) == prompt + z[: int(share * len(z))] + end
             assert value == np.mean([measured.is_right(one, row["answer"]) for one in drawn])

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.support.measured_rows import Row, posterior, prior, select_rows, selection, views, write_pair
 from vpgea.config.schema import PlausibilityConfig, RunConfig
-from vpgea.filtering.selection import path_stats, select
+from vpgea.filtering.log_ratios import path_stats
+from vpgea.filtering.selection import select
 from vpgea.filtering.utility import FloatArray
 from vpgea.questions.load import Question
 from vpgea.storage.files import file_checksum

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.measured_rows import Row, posterior, prior, select_rows
 from vpgea.errors import UsageError
-from vpgea.filtering.selection import ReferenceLengths
+from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.storage.files import read_json, write_json
 
 

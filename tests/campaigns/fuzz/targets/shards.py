@@ -11,8 +11,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from tests.campaigns.fuzz.probe import ACCEPTED, Edit, Probe, damaged, edits
+from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.storage.files import file_checksum, write_json
-from vpgea.storage.schemas import MEASUREMENTS, SAMPLES, TEACHER
+from vpgea.storage.schemas import SAMPLES, TEACHER
 from vpgea.storage.shards import read_table, sidecar_path, table_from_rows, write_sidecar, write_table
 
 _ROWS = 3

@@ -1,0 +1,59 @@
+"""Cut before the value first appears: does the prior view get there by itself?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from vpgea.config.schema import RunConfig
+from vpgea.filtering.checks.base import Check, Judge, below
+from vpgea.filtering.cost import ANSWER_TOKENS, Continuations, Cost, RolloutLengths
+from vpgea.filtering.prior_view import PriorView, Start
+from vpgea.filtering.samples import Chunk, JudgedSample
+from vpgea.grading.values import find_value, value_is_distinct
+
+
+def _measure(chunk: Chunk, view: PriorView) -> None:
+    """Cut z before the value of y* first appears; share of short continuations that state the value next."""
+    options, views = view.config.filter.derivation, view.views
+    starts, caps = [], []
+    for sample in chunk.candidates:
+        question = sample.question
+        asked = "\n".join([question.text, *question.options])
+        if sample.value_offset is not None and value_is_distinct(question.answer, asked):
+            cut = views.tokens_before(sample.z, sample.value_offset)
+            starts.append(Start(sample, sample.prior_prompt + sample.z[:cut], "derivation"))
+            caps.append(options.window + len(views.encode(question.answer)))
+    for start, completions in zip(starts, view.continuations(starts, options.samples, caps), strict=True):
+        answer = start.sample.question.answer
+        stated = [find_value(views.decode(completion.ids.tolist()), answer) is not None for completion in completions]
+        start.sample.found["derivation"] = float(np.mean(stated))
+
+
+def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
+    threshold = config.filter.derivation.threshold
+
+    def judge(sample: JudgedSample) -> list[str] | None:
+        share = sample.measured["derivation"]
+        return None if share is None else ["derivation"] * below(share, threshold)
+
+    return judge
+
+
+def _cost(config: RunConfig, lengths: RolloutLengths) -> Cost:
+    options = config.filter.derivation
+    return Cost((Continuations(lengths.candidates.end, options.samples, options.window + ANSWER_TOKENS),))
+
+
+DERIVATION = Check(
+    name="derivation",
+    about="cut before the value first appears: does the prior get there by itself?",
+    columns=(pa.field("derivation", pa.float32()),),  # share of continuations that state the value next
+    measure=_measure,
+    reasons={"derivation": "the prior does not reach the value from the steps before it: a step is missing or wrong"},
+    judge=_judge,
+    cost=_cost,
+    reads_content=True,
+)

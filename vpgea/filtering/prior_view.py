@@ -1,0 +1,143 @@
+"""What checks ask of the model: continuations behind the plain prompt, and log-probabilities of paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from vpgea.config.schema import RunConfig
+from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling, ScoreRequest
+from vpgea.filtering.samples import MeasuredSample
+from vpgea.grading.base import Grade, GradeRequest, Status
+from vpgea.grading.pool import GraderPool
+from vpgea.prompts.views import Views
+from vpgea.runs.progress import Progress
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.schemas import sample_seed
+
+_SLICE = 256  # scoring requests between two looks at the stop
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where continuations begin: behind these ids.
+
+    Attributes:
+        sample: the seeds follow from its identity, and its tokens are counted.
+        use: what they are for, in a word; keeps the seeds of different uses apart.
+    """
+
+    sample: MeasuredSample
+    ids: list[int]
+    use: str
+
+
+class PriorView:
+    """The weights that sampled the paths, asked in slices so that a stop is heard. Counts the tokens it takes."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        views: Views,
+        engine: Engine,
+        graders: GraderPool,
+        stop: StopRequest,
+        progress: Progress,
+    ) -> None:
+        self.config, self.views, self.engine, self.graders = config, views, engine, graders
+        self.stop, self.progress = stop, progress
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether stored log-probabilities are not the model's own."""
+        return sampling_truncated(self.config)
+
+    def continuations(self, starts: Sequence[Start], count: int, caps: Sequence[int]) -> list[list[Completion]]:
+        """`count` completions behind each start, up to its cap in tokens, sampled like the rollout.
+
+        Raises:
+            EngineError: the engine failed.
+            Stopped: a stop was asked for.
+        """
+        rollout = self.config.rollout
+        requests = [
+            GenerateRequest(
+                start.ids,
+                sample_seed(rollout.seed, *start.sample.key, use=f"{start.use}/{index}"),
+                cap,
+                group=start.sample.question.id,
+            )
+            for start, cap in zip(starts, caps, strict=True)
+            for index in range(count)
+        ]
+        sampling = Sampling(
+            max_new_tokens=max(caps, default=1),
+            stop_ids=self.views.stop_ids,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+        )
+        completions: list[list[Completion | None]] = [[None] * count for _ in starts]
+        for _, position, completion in self.engine.generate([requests], sampling, self._on_tokens):
+            completions[position // count][position % count] = completion
+            starts[position // count].sample.check_tokens += len(completion.ids)
+        return [[completion for completion in group if completion is not None] for group in completions]
+
+    def answers(self, starts: Sequence[Start]) -> list[tuple[list[Completion], list[Grade]]]:
+        """Answers behind each start, as many and as long as the answerability check asks for, and their grades."""
+        options = self.config.filter.answerability
+        count = options.samples
+        completions = self.continuations(starts, count, [options.max_new_tokens] * len(starts))
+        requests = [
+            GradeRequest(self.views.decode(completion.ids.tolist()), question.answer, question.text)
+            for question, group in zip((start.sample.question for start in starts), completions, strict=True)
+            for completion in group
+        ]
+        grades = self.graders.grade(requests, lambda _: self.stop.check())
+        return [(group, grades[index * count : (index + 1) * count]) for index, group in enumerate(completions)]
+
+    def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        """Untempered log-probabilities, float32 (len(ids) - start,) each, counted for the sample at its place."""
+        results = self.in_slices(self.engine.score, requests)
+        for sample, logprobs in zip(samples, results, strict=True):
+            sample.score_tokens += len(logprobs)
+        return results
+
+    def in_slices(
+        self, score: Callable[[Sequence[ScoreRequest]], list[T]], requests: Sequence[ScoreRequest]
+    ) -> list[T]:
+        """Score in slices, so that a stop is heard."""
+        results: list[T] = []
+        for start in range(0, len(requests), _SLICE):
+            self.stop.check()
+            results += score(requests[start : start + _SLICE])
+        return results
+
+    def _on_tokens(self, count: int) -> None:
+        self.stop.check()
+        self.progress.note(self.engine.usage.remark)
+        self.progress.advance(0, tokens=count)
+
+
+def sampling_truncated(config: RunConfig) -> bool:
+    """True when stored log-probabilities are not the model's own: no ELBO, no importance weights."""
+    rollout = config.rollout
+    sampling = Sampling(
+        max_new_tokens=1,
+        stop_ids=(),
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+    )
+    return sampling.truncated
+
+
+def share_correct(grades: Sequence[Grade]) -> tuple[float | None, int]:
+    """(share of the valid grades that are correct, None without any; number of valid grades)."""
+    valid = [grade.status == Status.CORRECT for grade in grades if grade.status.valid]
+    return (float(np.mean(valid)) if valid else None), len(valid)

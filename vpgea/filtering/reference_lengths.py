@@ -1,0 +1,61 @@
+"""L_ref: how long a question's correct answers were under the base model."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from vpgea.config.schema import Section
+from vpgea.errors import UsageError
+from vpgea.filtering import utility
+from vpgea.filtering.samples import JudgedSample, by_question
+from vpgea.storage.files import read_json
+from vpgea.storage.schemas import PRIOR
+
+Tokens = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ReferenceLengths(Section):
+    """L_ref in tokens: of each question, and for questions that are not among them."""
+
+    questions: dict[str, Tokens]
+    default: Tokens
+
+    @classmethod
+    def read(cls, path: Path) -> ReferenceLengths:
+        """Raises UsageError for a file that `vpgea filter` did not write."""
+        value = read_json(path)
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise UsageError(
+                f"not a file of reference lengths: {path}",
+                why=" ".join(str(error).split()),
+                mend="give the reference_lengths.json that `vpgea filter` wrote for the base model's rollout",
+            ) from error
+
+    def floored(self, floor: float) -> ReferenceLengths:
+        lengths = {question: max(length, floor) for question, length in self.questions.items()}
+        return ReferenceLengths(questions=lengths, default=max(self.default, floor))
+
+    def of(self, question_id: str) -> float:
+        return self.questions.get(question_id, self.default)
+
+
+def own_reference_lengths(samples: Sequence[JudgedSample]) -> ReferenceLengths:
+    """Each question's mean length of its correct prior samples, else the median of all that have a grade; and the
+    median over the questions as default. Of the base model's rollout, this is L_ref for every later round."""
+    lengths: dict[str, float] = {}
+    for question_id, group in by_question(samples).items():
+        prior = [sample for sample in group if sample.view == PRIOR and sample.status.valid]
+        correct = utility.mean_correct_length([s.length for s in prior], [s.r for s in prior])
+        if correct is not None:
+            lengths[question_id] = correct
+        elif prior:
+            lengths[question_id] = statistics.median(sample.length for sample in prior)
+    everything = list(lengths.values()) or [sample.length for sample in samples]
+    return ReferenceLengths(questions=lengths, default=statistics.median(everything))

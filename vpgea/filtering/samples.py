@@ -1,0 +1,112 @@
+"""A sample on its way through the filter: under measurement, in its chunk, and under judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vpgea.filtering.log_ratios import PathStats
+from vpgea.grading.base import Grade, Status
+from vpgea.questions.load import Question
+from vpgea.storage.schemas import POSTERIOR, PRIOR
+
+Key = tuple[int, str, str, int]
+Value = str | int | float | Sequence[float | None] | np.ndarray | None  # of a column of MEASUREMENTS
+
+
+@dataclass(kw_only=True)
+class MeasuredSample:
+    """A sample under measurement; `found` collects columns of MEASUREMENTS."""
+
+    row: dict[str, Any]
+    question: Question
+    prior_prompt: list[int]
+    z: list[int]
+    z_text: str
+    grade: Grade
+    value_offset: int | None = None  # of a candidate: first character of the reference's value in z_text
+    found: dict[str, Value] = field(default_factory=dict)
+    check_tokens: int = 0
+    score_tokens: int = 0
+
+    @property
+    def key(self) -> Key:
+        return self.row["round"], self.row["question_id"], self.row["view"], self.row["sample_index"]
+
+    @property
+    def is_candidate(self) -> bool:
+        """A posterior path that passed the pre-filter: its own answer, written with the note in sight, is right."""
+        return self.row["view"] == POSTERIOR and self._is_right
+
+    @property
+    def is_correct_prior(self) -> bool:
+        return self.row["view"] == PRIOR and self._is_right
+
+    @property
+    def _is_right(self) -> bool:
+        return self.grade.status == Status.CORRECT and not self.row["cut_off"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The samples of whole questions that are measured together."""
+
+    samples: Sequence[MeasuredSample]
+
+    @property
+    def candidates(self) -> list[MeasuredSample]:
+        return [sample for sample in self.samples if sample.is_candidate]
+
+    @property
+    def posterior(self) -> list[MeasuredSample]:
+        return [sample for sample in self.samples if sample.row["view"] == POSTERIOR]
+
+
+@dataclass(kw_only=True)
+class JudgedSample:
+    """What selection needs to know of one sample, and what it decides; no log-probabilities per token.
+
+    Attributes:
+        length: tokens; of a posterior path |z| + mean |y| over its prior-view continuations.
+        log_ratio: sum over z of log q - log pi, nats; None where one of them is not known.
+        own_logprob: mean over z under the view that sampled it, nats.
+    """
+
+    key: Key
+    status: Status
+    cut_off: bool
+    length: float
+    measured: dict[str, Any]
+    log_ratio: float | None
+    own_logprob: float | None
+    thinking_tokens: int
+    stats: PathStats | None
+    reasons: list[str] = field(default_factory=list)
+    utility: float = float("nan")
+    advantage: float | None = None
+    gate: float | None = None
+
+    @property
+    def view(self) -> str:
+        return self.key[2]
+
+    @property
+    def r(self) -> float:
+        """Correctness in [0, 1]: the grade of a prior sample, the answerability of a posterior path where it was
+        measured; NaN when no grade, or no continuation, is valid."""
+        if not self.status.valid:
+            return float("nan")
+        if self.measured["answerability_valid"] is None:
+            return float(self.status == Status.CORRECT)
+        share = self.measured["answerability"]
+        return float("nan") if share is None else float(share)
+
+
+def by_question(samples: Sequence[JudgedSample]) -> dict[str, list[JudgedSample]]:
+    groups: dict[str, list[JudgedSample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.key[1], []).append(sample)
+    return groups
