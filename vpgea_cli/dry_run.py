@@ -19,7 +19,7 @@ from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.phases.rollout import RolloutPlan, samples_per_question
 from vpgea.phases.schedule import held_out_data, round_questions
-from vpgea.prompts.views import PromptPreview, Views, load_views
+from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
 from vpgea.questions.load import Question, load_questions
 from vpgea.runs.phase_folder import chunk_paths
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
@@ -29,7 +29,6 @@ from vpgea.training.data import TrainingPath, TrainingSet
 from vpgea_cli.output import Output, aligned, duration
 from vpgea_cli.prompt_text import prompt_text
 
-_SHOWN_QUESTIONS = 2
 _COLUMNS = ("question_id", "question", "answer", "options", "view", "completion_ids", "thinking_tokens", "cut_off")
 
 
@@ -46,7 +45,7 @@ def show_rollout(plan: RolloutPlan, output: Output) -> None:
             "rejected": plan.rejected,
             "samples": len(questions) * samples_per_question(plan.config.rollout),
         },
-        _previews(plan.views, questions),
+        plan.views.previews(questions),
         [estimator.rollout(_prompts(plan.views, questions, PRIOR), _prompts(plan.views, questions, POSTERIOR))],
         "an upper bound: every completion runs to rollout.max_new_tokens",
     )
@@ -85,7 +84,7 @@ def show_filter(config: RunConfig, rollout_dir: Path, output: Output) -> None:
         output,
         estimator,
         {"questions": len(questions), "samples": len(rows), "candidates": len(chosen["candidates"])},
-        _previews(views, list(questions.values())),
+        views.previews(list(questions.values())),
         [upper, expected],
         "the samples' own lengths, as if every path that ended were correct; in the first line every continuation runs "
         "to its cap, in the second it is as long as the rollout's mean answer",
@@ -102,8 +101,8 @@ def show_distill(config: RunConfig, data: TrainingSet, output: Output) -> None:
         for view, ids in ((PRIOR, path.prompt_ids), (POSTERIOR, path.posterior_prompt_ids)):
             if ids is not None:
                 key = (path.question, view)
-                shown.setdefault(key, _preview(views, data.questions[path.question], view, ids.tolist()))
-    first = sorted({question for question, _ in shown})[:_SHOWN_QUESTIONS]
+                shown.setdefault(key, views.stored_preview(data.questions[path.question], view, ids.tolist()))
+    first = sorted({question for question, _ in shown})[:SHOWN_QUESTIONS]
     _show(
         output,
         estimator,
@@ -163,7 +162,7 @@ def show_loop(config: RunConfig, output: Output, *, offline: bool) -> None:
             "held_out_questions": len(held_out),
             "rounds": rounds,
         },
-        _previews(plan.views, questions),
+        plan.views.previews(questions),
         [*one_round, evaluation, whole_run(one_round, evaluation, rounds)],
         f"one round, then the whole run: {rounds} rounds and the base model's evaluation; an upper bound, since every "
         "completion runs to its cap, every path is checked and every path is trained on",
@@ -286,19 +285,6 @@ def _training_paths(paths: Sequence[TrainingPath]) -> Paths:
 
 def _array(values: Iterable[int]) -> Lengths:
     return np.fromiter(values, dtype=np.int64)
-
-
-def _previews(views: Views, questions: Sequence[Question]) -> list[PromptPreview]:
-    return [views.preview(question, view) for question in questions[:_SHOWN_QUESTIONS] for view in (PRIOR, POSTERIOR)]
-
-
-def _preview(views: Views, question: str, view: View, ids: list[int]) -> PromptPreview:
-    """A stored prompt, from its ids."""
-    tokenizer = views.tokenizer
-    text = tokenizer.decode(ids, skip_special_tokens=False)
-    return PromptPreview(
-        view=view, question_id=question, text=text, ids=ids, tokens=tokenizer.convert_ids_to_tokens(ids)
-    )
 
 
 def _key_rows(config: RunConfig) -> list[list[str]]:

@@ -90,3 +90,23 @@ def test_no_files_import_each_other_in_a_circle(arrows: dict[str, set[str]]) -> 
     while free := {module for module, targets in remaining.items() if not targets & remaining.keys()}:
         remaining = {module: targets for module, targets in remaining.items() if module not in free}
     assert sorted(remaining) == []
+
+
+MOST_LINES, MOST_FUNCTION_LINES = 450, 60
+
+
+def test_a_file_can_be_read_in_one_go() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in modules().values()}
+    assert [str(path.relative_to(ROOT)) for path, count in lines.items() if count > MOST_LINES] == []
+
+
+def test_a_function_fits_a_screen() -> None:
+    """Its signature left aside: that of a command is the table of its options."""
+    found = [
+        f"{name}.{node.name}: {length} lines"
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (length := (node.end_lineno or node.lineno) - node.body[0].lineno + 1) > MOST_FUNCTION_LINES
+    ]
+    assert found == []

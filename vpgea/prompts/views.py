@@ -63,6 +63,9 @@ class Template(Section):
         return phrases
 
 
+SHOWN_QUESTIONS = 2  # of which prompts are shown to people
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptPreview:
     """A rendered prompt, for people to look at; tokens has one visible string per id."""
@@ -117,10 +120,21 @@ class Views:
         return self._prompt(self._user_turn(question, note_answer=question.answer if answer is None else answer))[1]
 
     def preview(self, question: Question, view: View) -> PromptPreview:
+        """A question's prompt as it is rendered."""
         text, ids = self._prompt(self._user_turn(question, note_answer=None if view == PRIOR else question.answer))
-        return PromptPreview(
-            view=view, question_id=question.id, text=text, ids=ids, tokens=self.tokenizer.convert_ids_to_tokens(ids)
-        )
+        return self._preview(question.id, view, text, ids)
+
+    def previews(self, questions: Sequence[Question]) -> list[PromptPreview]:
+        """Both views of the first questions."""
+        return [self.preview(question, view) for question in questions[:SHOWN_QUESTIONS] for view in (PRIOR, POSTERIOR)]
+
+    def stored_preview(self, question_id: str, view: View, ids: list[int]) -> PromptPreview:
+        """A prompt of which only the ids are there."""
+        return self._preview(question_id, view, self.tokenizer.decode(ids, skip_special_tokens=False), ids)
+
+    def _preview(self, question_id: str, view: View, text: str, ids: list[int]) -> PromptPreview:
+        tokens = self.tokenizer.convert_ids_to_tokens(ids)
+        return PromptPreview(view=view, question_id=question_id, text=text, ids=ids, tokens=tokens)
 
     def prompt(self, question: Question, view: View) -> list[int]:
         """Ids of a view's prompt."""
@@ -289,12 +303,6 @@ def load_views(config: RunConfig) -> Views:
     """The run's two views, with the model's tokenizer."""
     tokenizer = load_tokenizer(config.model)
     return Views(tokenizer, config.views, eos_ids(config.model, tokenizer))
-
-
-def preview(config: RunConfig, questions: Sequence[Question], count: int = 2) -> list[PromptPreview]:
-    """The first `count` questions rendered in each view, with the run's model and template."""
-    views = load_views(config)
-    return [views.preview(question, view) for question in questions[:count] for view in (PRIOR, POSTERIOR)]
 
 
 def _require_chat_template(tokenizer: Any) -> None:

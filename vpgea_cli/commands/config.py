@@ -110,7 +110,7 @@ def _values(resolved: Resolved) -> list[tuple[str, Any, str]]:
 
 
 def _previews(config: RunConfig, offline: bool) -> Sequence[PromptPreview]:
-    from vpgea.prompts.views import preview
+    from vpgea.prompts.views import load_views
     from vpgea.questions.load import load_questions
 
-    return preview(config, load_questions(config.data, offline=offline).questions, count=2)
+    return load_views(config).previews(load_questions(config.data, offline=offline).questions)

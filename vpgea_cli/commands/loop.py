@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,6 +39,9 @@ from vpgea_cli.options import (
 )
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running, with_ranks
+
+if TYPE_CHECKING:
+    from vpgea.phases.loop import Loop
 
 
 class Launcher(StrEnum):
@@ -139,7 +142,6 @@ def command(
             _one_step(resolved.config, target, step, shard, offline=offline, output=output, stop=stop)
             return
         from vpgea.phases.loop import Loop
-        from vpgea.phases.schedule import best_round
 
         loop = Loop.open(
             resolved.config,
@@ -150,12 +152,18 @@ def command(
             reporter=output,
             stop=stop,
         )
-        before = loop.finished
-        with output.live_table(f"rounds of {target}", COLUMNS) as add_row:
-            lines = loop.run(lambda line: add_row(row(line)))
-        best = best_round(target, resolved.config)
-        output.info(closing_words(target, lines, before, best))
-        output.result({"path": str(target), "best_round": best, "rounds": lines})
+        _all_rounds(loop, output)
+
+
+def _all_rounds(loop: Loop, output: Output) -> None:
+    from vpgea.phases.schedule import best_round
+
+    before, target = loop.finished, loop.run_dir
+    with output.live_table(f"rounds of {target}", COLUMNS) as add_row:
+        lines = loop.run(lambda line: add_row(row(line)))
+    best = best_round(target, loop.config)
+    output.info(closing_words(target, lines, before, best))
+    output.result({"path": str(target), "best_round": best, "rounds": lines})
 
 
 def _require_fitting(step: str | None, shard: str, launcher: Launcher, site: Path | None) -> None:

@@ -46,10 +46,6 @@ class EndpointList:
         self._keys = environment.get(API_KEY_VARIABLE), environment.get(ADMIN_KEY_VARIABLE)
         self._path = None if "://" in value else Path(value).expanduser()
 
-    @property
-    def may_change(self) -> bool:
-        return self._path is not None
-
     def read(self) -> list[Endpoint]:
         """The servers named now, each once. Raises UsageError."""
         if self._path is None:
