@@ -36,10 +36,11 @@ from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import rollout
 from vpgea.phases.schedule import best_round
 from vpgea.questions.load import chunk_questions, fingerprint_questions
+from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.history import all_lines
 from vpgea.runs.layout import round_dir
 from vpgea.runs.parts import Part
-from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, content_fingerprint, open_complete
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import PRIOR, sample_seed
 
@@ -126,9 +127,13 @@ def unmark(root: Path) -> None:
 
 def read(root: Path, chunks: int) -> None:
     """What the next phase does with a complete one."""
-    open_complete(root, "rollout")
-    content_fingerprint(root)
-    assert len(chunk_paths(root)) == chunks
+    assert len(CompletePhase.open(root, "rollout").chunks()) == chunks
+
+
+def _pair(root: Path) -> tuple[CompletePhase, CompletePhase]:
+    """A filter's rollout and its own measurements."""
+    rollout_dir = root.parents[1] / _PHASE / root.name
+    return CompletePhase.open(rollout_dir, "rollout"), CompletePhase.open(root, "filter")
 
 
 STEPS = [
@@ -155,9 +160,7 @@ STEPS = [
     Step(
         name="select from it",
         place=_FILTER,
-        work=lambda root, _: select(
-            simulated.run_config(), simulated.VIEWS, root.parents[1] / _PHASE / root.name, root
-        ),
+        work=lambda root, _: select(simulated.run_config(), simulated.VIEWS, *_pair(root)),
         prepare=lambda root: simulated.flush_no_more(),  # two shards per chunk are written, and reading is what counts
         largest=3000,
     ),

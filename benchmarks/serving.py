@@ -40,7 +40,7 @@ from vpgea.engines.sglang.traffic import wire
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
-from vpgea.runs.phase_folder import chunk_paths
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json, write_json
 from vpgea.storage.schemas import PRIOR, sample_seed

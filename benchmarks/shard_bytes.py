@@ -73,7 +73,7 @@ def main() -> None:
             for tokens in options.tokens:
                 rows = rows_of(schema, tokens, options.text_bytes, options.top_k)
                 path = Path(folder) / f"{name}-{tokens}.arrow"
-                cells += f"{write_table(path, table_from_rows(rows, schema))['bytes'] / len(rows) / tokens:>9.2f}"
+                cells += f"{write_table(path, table_from_rows(rows, schema)).bytes / len(rows) / tokens:>9.2f}"
                 path.unlink()
             print(f"{name:<32}{cells}", flush=True)
 

@@ -11,15 +11,19 @@ import pyarrow as pa
 from vpgea.config.resolve import dump_yaml, flat_config
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.filtering.measurements import MEASUREMENTS
+from vpgea.metrics.scores import Estimate
 from vpgea.phases.evaluate import GRADED
 from vpgea.phases.rollout import RolloutPlan
+from vpgea.phases.schedule import TrainingFigures, line_of
 from vpgea.questions.load import Question, chunk_questions
-from vpgea.runs.layout import SETS, round_dir
+from vpgea.runs.layout import CONFIG, SETS, SUMMARY, round_dir, round_record
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, RoundLine
 from vpgea.storage import files
 from vpgea.storage.files import write_bytes, write_json
+from vpgea.storage.records import json_of
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SELECTION
 from vpgea.storage.shards import table_from_rows, write_table
 
@@ -45,6 +49,34 @@ _VALUES: dict[str, Any] = {  # where the first value of a type will not do
     "answerability_valid": 8,
     "reasons": [],
 }
+
+
+FILTER_SUMMARY = FilterSummary(
+    counts={
+        "posterior_sampled": 1,
+        "posterior_accepted": 1,
+        "posterior_pseudo_efficient": 0,
+        "posterior_rejected_undecided": 0,
+    },
+    plausibility_limits="off",
+    needs_no_thinking=[],
+    elbo="not available (simulated)",
+    checks={},
+    tokens={"check_tokens": 0, "score_tokens": 0},
+)
+DISTILL_SUMMARY = DistillSummary(
+    steps=1,
+    paths=1,
+    trained_tokens=1,
+    skipped_steps=0,
+    alarms=0,
+    ended_early=None,
+    truncated_support=False,
+    reload_difference=0.0,
+    engine_mismatch=None,
+    output="adapter",
+    model_fingerprint="0" * 16,
+)
 
 
 def run_config(rounds: int = 1) -> RunConfig:
@@ -99,9 +131,9 @@ def plan_of(chunks: int) -> RolloutPlan:
 def begin_run(run_dir: Path, rounds: int) -> None:
     """The run folder before its first round, the base model's evaluation done."""
     PhaseFolder.open(run_dir, manifest_of("loop"))
-    write_bytes(run_dir / "config.yaml", dump_yaml(run_config(rounds)).encode())
+    write_bytes(run_dir / CONFIG, dump_yaml(run_config(rounds)).encode())
     write_phase(run_dir / "base" / "eval", "eval", 0, 1)
-    write_json(run_dir / "base" / "round.json", {"round": None, **_figures(0)})
+    write_json(round_record(run_dir, None), round_line(None).as_json())
 
 
 def write_round(run_dir: Path, index: int, chunks: int) -> None:
@@ -114,12 +146,12 @@ def write_round(run_dir: Path, index: int, chunks: int) -> None:
         place.mkdir()
         for chunk in range(chunks):
             write_table(place / f"chunk-{chunk:05d}.arrow", table)
-    write_json(folder / "filter" / "summary.json", {"counts": {}})
+    write_json(folder / "filter" / SUMMARY, json_of(FILTER_SUMMARY))
     training = PhaseFolder.open(folder / "distill", manifest_of("distill"))
-    write_json(folder / "distill" / "summary.json", {"model_fingerprint": "0" * 16})
-    training.complete({"output": "adapter"})
+    write_json(folder / "distill" / SUMMARY, json_of(DISTILL_SUMMARY))
+    training.complete(json_of(DISTILL_SUMMARY))
     write_phase(folder / "eval", "eval", 0, -(-chunks // _CHUNKS_PER_EVAL_CHUNK))
-    write_json(folder / "round.json", {"round": index, **_figures(index)})
+    write_json(round_record(run_dir, index), round_line(index, e3=1 + index / 1000).as_json())
 
 
 def flush_no_more() -> None:
@@ -156,5 +188,27 @@ def _table(schema: pa.Schema, chunks: Iterable[int]) -> pa.Table:
     return table_from_rows([{field.name: some_value(field, row) for field in schema} for row in rows], schema)
 
 
-def _figures(index: int) -> dict[str, float]:
-    return {"accuracy": 0.5, "tokens": 1000.0, "truncated": 0.0, "e3": 1 + index / 1000, "seconds": 1.0}
+def round_line(index: int | None, *, accuracy: float = 0.5, tokens: float = 1000.0, e3: float = 1.0) -> RoundLine:
+    """The line of a round with these figures and the simulated training; intervals have no width."""
+    return line_of(
+        index,
+        EvalResults(
+            questions=1,
+            rejected_overlong=0,
+            rejected_control_tokens=0,
+            samples=1,
+            not_graded=0,
+            baseline=None,
+            metrics={
+                name: Estimate(value=value, low=value, high=value, n=1)
+                for name, value in {
+                    "accuracy": accuracy,
+                    "tokens": tokens,
+                    "truncation_rate": 0.0,
+                    **({} if index is None else {"e3": e3, "accuracy_gain": 0.0}),
+                }.items()
+            },
+        ),
+        None if index is None else TrainingFigures.of(FILTER_SUMMARY, DISTILL_SUMMARY, price=0.1, reference_kl=0.0),
+        1.0,
+    )

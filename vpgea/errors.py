@@ -28,6 +28,10 @@ class UsageError(VpgeaError):
     exit_code = 2
 
 
+class DamagedError(UsageError):
+    """Something that a run wrote is gone, or is not what was written: `vpgea doctor` finds it too (exit code 2)."""
+
+
 class QualityGateError(VpgeaError):
     """The run went through, but its result may not be used (exit code 3)."""
 

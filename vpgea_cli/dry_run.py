@@ -21,7 +21,7 @@ from vpgea.phases.rollout import RolloutPlan, samples_per_question
 from vpgea.phases.schedule import held_out_data, round_questions
 from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
 from vpgea.questions.load import Question, load_questions
-from vpgea.runs.phase_folder import chunk_paths
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 from vpgea.storage.shards import read_table
 from vpgea.training.batching import micro_batches

@@ -17,6 +17,7 @@ from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
 
 if TYPE_CHECKING:
+    from vpgea.runs.layout import Phase
     from vpgea.training.ranks import Ranks
 
 Inherited = list[tuple[str, dict[str, Any]]]
@@ -29,14 +30,14 @@ def required(path: Path | None, option: str = "--output-dir") -> Path:
     return path
 
 
-def inherited_from(folder: Path, phase: str) -> Inherited:
+def inherited_from(folder: Path, phase: Phase) -> Inherited:
     """The configuration that a complete phase folder was made with, as the lowest layer above the defaults.
 
     Without the section about servers: those of the phase before may be gone, or out of reach from this machine.
     """
-    from vpgea.runs.phase_folder import open_complete
+    from vpgea.runs.complete_phase import CompletePhase
 
-    recorded = open_complete(folder, phase).config
+    recorded = CompletePhase.open(folder, phase).manifest.config
     kept = {key: value for key, value in recorded.items() if not key.startswith("sglang.")}
     return [(f"{phase} folder {folder}", kept)]
 
@@ -81,9 +82,9 @@ def share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if whole else "-"
 
 
-def with_interval(metric: dict[str, Any], *, digits: int = 3) -> str:
+def with_interval(value: float | None, low: float | None, high: float | None, *, digits: int = 3) -> str:
     """`0.912 [0.887, 0.935]`."""
-    if metric["value"] is None:
+    if value is None:
         return "-"
-    text = f"{metric['value']:.{digits}f}"
-    return text if metric["low"] is None else f"{text} [{metric['low']:.{digits}f}, {metric['high']:.{digits}f}]"
+    text = f"{value:.{digits}f}"
+    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -10,8 +10,8 @@ from typing import Any
 
 from vpgea.config.resolve import load
 from vpgea.phases.schedule import best_round
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.layout import round_dir
-from vpgea.runs.phase_folder import chunk_paths
 from vpgea.storage.shards import iterate_rows
 from vpgea_cli.commands.loop import COLUMNS, row
 from vpgea_cli.text import aligned

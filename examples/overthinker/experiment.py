@@ -23,6 +23,7 @@ from vpgea.phases.loop import Loop
 from vpgea.phases.schedule import best_round
 from vpgea.questions.load import load_questions
 from vpgea.runs.layout import round_dir
+from vpgea.storage.records import json_of
 from vpgea.storage.shards import iterate_rows, shard_files
 
 HERE = Path(__file__).parent
@@ -95,7 +96,7 @@ def measure(config: RunConfig, folder: Path, baseline: Path | None) -> dict[str,
     )
     results = evaluate(config, load_questions(config.data).questions, folder)
     assert results is not None, "an evaluation in one part is complete"
-    return results
+    return json_of(results)
 
 
 def sound_share(folder: Path, rounds: int) -> dict[str, float | None]:

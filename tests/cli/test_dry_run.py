@@ -13,8 +13,8 @@ import pytest
 from tests.support import tiny
 from tests.support.finished import circle, small_config
 from vpgea.config.resolve import dump_yaml
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.parts import part_folders
-from vpgea.runs.phase_folder import chunk_paths
 from vpgea.storage.files import read_json
 from vpgea.storage.shards import iterate_rows
 

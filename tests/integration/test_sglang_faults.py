@@ -14,7 +14,7 @@ from tests.support import overthinker, rollouts, servers
 from tests.support.rollouts import committed, rows_of
 from tests.support.servers import Command, until
 from vpgea.engines.sglang.server.process import ServerProcess
-from vpgea.runs.phase_folder import chunk_paths
+from vpgea.runs.complete_phase import chunk_paths
 
 pytestmark = pytest.mark.sglang
 LONG = {"data.limit": 160, "rollout.questions_per_chunk": 8}  # some 20 s of sampling

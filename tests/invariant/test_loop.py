@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.simulated_run import round_line
 from tests.support import tiny
 from tests.support.loops import essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
@@ -335,7 +336,7 @@ def test_a_log_has_one_line_per_round_and_stdout_one_result(
 )
 def test_the_price_of_length_rests(accuracy: float, tokens: float, target: float | None, price: float) -> None:
     config = resolve(options={"loop.accuracy_margin": 0.025, "loop.token_target": target}).config
-    lines = [{"accuracy": 0.9, "tokens": 90.0}, {"accuracy": accuracy, "tokens": tokens}]
+    lines = [round_line(None, accuracy=0.9, tokens=90.0), round_line(0, accuracy=accuracy, tokens=tokens)]
     assert length_price(config, lines) == price
 
 

@@ -24,8 +24,8 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import Stopped, UsageError
+from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part, part_folders
-from vpgea.runs.phase_folder import chunk_paths, content_fingerprint, open_complete
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import POSTERIOR, PRIOR, sample_seed
@@ -108,7 +108,7 @@ def test_no_row_lost_or_twice_over_parts(run_config: Callable[..., RunConfig], t
         run(run_config(), tmp_path, part=Part(index, 5))
     identities = Counter(tuple(row[name] for name in KEY) for row in rows_of(tmp_path))
     assert identities == Counter(itertools.product((row["id"] for row in tiny.QUESTIONS), (PRIOR, POSTERIOR), range(4)))
-    assert open_complete(tmp_path, "rollout")
+    assert CompletePhase.open(tmp_path, "rollout")
 
 
 def test_a_shard_that_is_lost_after_completion_is_drawn_again_the_same(
@@ -136,7 +136,10 @@ def test_bitwise_the_same_when_stopped_and_resumed(
     assert committed(tmp_path) < 3
     run(run_config(), tmp_path)
     assert bytes_of(tmp_path) == bytes_of(tiny_rollout)
-    assert content_fingerprint(tmp_path) == content_fingerprint(tiny_rollout)
+    assert (
+        CompletePhase.open(tmp_path, "rollout").content_fingerprint
+        == CompletePhase.open(tiny_rollout, "rollout").content_fingerprint
+    )
 
 
 def test_bitwise_the_same_in_parts(run_config: Callable[..., RunConfig], tiny_rollout: Path, tmp_path: Path) -> None:
@@ -144,7 +147,10 @@ def test_bitwise_the_same_in_parts(run_config: Callable[..., RunConfig], tiny_ro
         run(run_config(), tmp_path, part=Part(index, 2))
     assert [len(shard_files(part)) for part in part_folders(tmp_path)] == [2, 1]
     assert bytes_of(tmp_path) == bytes_of(tiny_rollout)
-    assert content_fingerprint(tmp_path) == content_fingerprint(tiny_rollout)
+    assert (
+        CompletePhase.open(tmp_path, "rollout").content_fingerprint
+        == CompletePhase.open(tiny_rollout, "rollout").content_fingerprint
+    )
 
 
 def test_a_finished_rollout_has_nothing_left_to_do(run_config: Callable[..., RunConfig], tiny_rollout: Path) -> None:

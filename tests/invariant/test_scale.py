@@ -18,8 +18,9 @@ import pytest
 
 from benchmarks import simulated_run as simulated
 from benchmarks.scale import STEPS, Step
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.parts import Part
-from vpgea.runs.phase_folder import PhaseFolder, chunk_paths
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage import files
 
 ROUNDS = 4

@@ -9,13 +9,15 @@ from typing import Any
 
 from tests.support import tiny
 from vpgea.config.resolve import resolve
-from vpgea.config.schema import ViewsConfig
+from vpgea.config.schema import RunConfig, ViewsConfig
 from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.filtering.selection import select
 from vpgea.prompts.views import Views
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
-from vpgea.storage.files import read_json
+from vpgea.runs.records import FilterSummary
+from vpgea.storage.records import read_record
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, View
 from vpgea.storage.shards import iterate_rows, shard_files, table_from_rows, write_table
 
@@ -105,10 +107,17 @@ def views() -> Views:
     return Views(tokenizer, ViewsConfig(), [tokenizer.eos_token_id])
 
 
-def select_rows(folder: Path, rows: Sequence[Row], **dotted: Any) -> tuple[Row, dict[tuple[str, str, int], Row]]:
+def select_from(config: RunConfig, rollout: Path, measured: Path) -> FilterSummary:
+    """Select from two complete folders."""
+    return select(config, views(), CompletePhase.open(rollout, "rollout"), CompletePhase.open(measured, "filter"))
+
+
+def select_rows(
+    folder: Path, rows: Sequence[Row], **dotted: Any
+) -> tuple[FilterSummary, dict[tuple[str, str, int], Row]]:
     """Write the rows to folder/0, folder/1, ... and select from them: the summary, and `selection`."""
     config = resolve(options={key.replace("__", "."): value for key, value in dotted.items()}).config
     folders = write_pair(folder / str(len(list(folder.glob("*/filter")))), rows)
-    summary = select(config, views(), *folders)
-    assert summary == read_json(folders[1] / "summary.json")
+    summary = select_from(config, *folders)
+    assert summary == read_record(folders[1] / "summary.json", FilterSummary)
     return summary, selection(folders[1])

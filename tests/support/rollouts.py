@@ -8,8 +8,8 @@ from typing import Any
 from vpgea.config.schema import RunConfig
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.parts import WHOLE, Part
-from vpgea.runs.phase_folder import chunk_paths
 from vpgea.storage.shards import iterate_rows
 
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.simulated_run import FILTER_SUMMARY
 from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.modeling.load import model_fingerprint
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.files import write_json
+from vpgea.storage.records import json_of
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SELECTION, View
 from vpgea.storage.shards import table_from_rows, write_table
 
@@ -83,5 +85,5 @@ def write_selection(folder: Path, config: RunConfig, rows: Sequence[Row]) -> Pat
         kept = [row for row in rows if bool(row["reasons"]) == rejected]
         write_table(folder / name / "chunk-00000.arrow", table_from_rows(kept, SELECTION))
     phase.complete({})
-    write_json(folder / "summary.json", {})
+    write_json(folder / "summary.json", json_of(FILTER_SUMMARY))
     return folder

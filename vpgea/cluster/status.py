@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vpgea.cluster import queue, scripts
 from vpgea.cluster.chain import StepState, job_name, job_prefix, step_states
@@ -16,6 +15,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.errors import VpgeaError
 from vpgea.phases.schedule import ended_early
 from vpgea.runs.history import all_lines, finished_lines
+from vpgea.runs.records import RoundLine
 
 _LOG_NAME = re.compile(r"(?P<name>vpgea-.+)-(?P<job>\d+)(?:_(?P<part>\d+))?\.out")
 _EXIT = re.compile(rb"^vpgea: (\S+) exit (\d+)$", re.MULTILINE)
@@ -64,7 +64,7 @@ class RunStatus:
 
     steps: list[StepStatus]
     failures: list[Failure]
-    rounds: list[dict[str, Any]]  # the lines of finished rounds, the base model's first
+    rounds: list[RoundLine]  # the lines of finished rounds, the base model's first
     advice: str
 
 

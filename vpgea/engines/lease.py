@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +38,11 @@ def engine_kind(config: RunConfig) -> str:
     return "sglang"
 
 
+def lent(lease: EngineLease | None, logs: Path, stop: StopRequest) -> AbstractContextManager[EngineLease]:
+    """The lease that a caller has and keeps, or one of our own that ends with the `with` block."""
+    return nullcontext(lease) if lease else EngineLease(logs, stop)
+
+
 class EngineLease:
     """Opens an engine at its first use and closes it at the end of the `with` block.
 
@@ -58,7 +64,8 @@ class EngineLease:
         self._model: ModelConfig | None = None
 
     def get(self, config: RunConfig) -> Engine:
-        """The engine with the configuration's model: the one that is open, or a new one in its place."""
+        """The engine with the configuration's model: the one that is open, or a new one. Raises Stopped."""
+        self._stop.check()
         if self._engine is None or self._model != config.model:
             self.release()
             self._engine, self._model = self._open(config), config.model

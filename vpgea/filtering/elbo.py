@@ -6,45 +6,13 @@ the posterior's support is cut and the estimate has no meaning.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from vpgea.runs.records import ElboEstimate, Term
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Term:
-    """A mean over questions and its standard error, both in the term's unit; None where there is too little data."""
-
-    value: float | None
-    standard_error: float | None
-
-
-@dataclass(frozen=True)
-class ElboEstimate:
-    """ELBO_EA = log_s_cue - length_cost - kl, in nats, and the health of its importance weights.
-
-    ess_share: effective sample size / K of a question, mean over questions. log_weight_variance: variance of log w
-    within a question, mean over the questions with at least two paths and finite weights. paths are those used,
-    left_out those without a measurement.
-    """
-
-    elbo: Term
-    log_s_cue: Term
-    length_cost: Term
-    kl: Term
-    ess_share: Term
-    log_weight_variance: Term
-    questions: int
-    paths: int
-    left_out: int
-
-    def as_dict(self) -> dict[str, dict[str, float | None] | int]:
-        """Plain values: {term: {value, standard_error}, questions, paths, left_out}."""
-        return asdict(self)
 
 
 def path_log_ratio(posterior_logprobs: npt.ArrayLike, prior_logprobs: npt.ArrayLike, thinking_tokens: int) -> float:

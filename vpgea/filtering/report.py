@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from vpgea.filtering.prior_view import sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.samples import JudgedSample
 from vpgea.grading.base import Status
+from vpgea.runs.records import ElboEstimate, FilterSummary
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 
 OTHER_REASONS = {  # of paths that no check has found wanting
@@ -33,17 +33,17 @@ OTHER_REASONS = {  # of paths that no check has found wanting
 
 def summary(
     config: RunConfig, samples: Sequence[JudgedSample], references: ReferenceLengths, checks: Sequence[Check]
-) -> dict[str, Any]:
+) -> FilterSummary:
     """summary.json."""
     limits = plausibility_limits(config, samples)
-    return {
-        "counts": counts(samples, checks),
-        "plausibility_limits": vars(limits) if isinstance(limits, PathStats) else limits,
-        "needs_no_thinking": questions_without_need(samples, config.filter),
-        "elbo": _elbo(config, samples, references),
-        "checks": _check_means(config, samples, checks),
-        "tokens": {name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
-    }
+    return FilterSummary(
+        counts=counts(samples, checks),
+        plausibility_limits=vars(limits) if isinstance(limits, PathStats) else limits,
+        needs_no_thinking=questions_without_need(samples, config.filter),
+        elbo=_elbo(config, samples, references),
+        checks=_check_means(config, samples, checks),
+        tokens={name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
+    )
 
 
 def counts(samples: Sequence[JudgedSample], checks: Sequence[Check]) -> dict[str, int]:
@@ -73,9 +73,9 @@ def counts(samples: Sequence[JudgedSample], checks: Sequence[Check]) -> dict[str
 
 def _check_means(
     config: RunConfig, samples: Sequence[JudgedSample], checks: Sequence[Check]
-) -> dict[str, float | int | None]:
+) -> dict[str, float | None]:
     """Means of the measurements over the posterior paths that have them."""
-    means: dict[str, float | int | None] = {}
+    means: dict[str, float | None] = {}
     for column in [*check_numbers(checks), "answer_position"]:
         values = [sample.measured[column] for sample in samples if sample.measured[column] is not None]
         means[column] = float(np.mean(values)) if values else None
@@ -91,7 +91,7 @@ def _check_means(
     return means
 
 
-def _elbo(config: RunConfig, samples: Sequence[JudgedSample], references: ReferenceLengths) -> dict[str, Any] | str:
+def _elbo(config: RunConfig, samples: Sequence[JudgedSample], references: ReferenceLengths) -> ElboEstimate | str:
     """The terms of ELBO_EA over all posterior paths, the rejected ones too: they are draws from q as well."""
     if sampling_truncated(config):
         return NO_LOG_RATIOS
@@ -106,4 +106,4 @@ def _elbo(config: RunConfig, samples: Sequence[JudgedSample], references: Refere
         [sample.length / references.of(sample.key[1]) for sample in posterior],
         [nan if sample.log_ratio is None else sample.log_ratio for sample in posterior],
         config.filter.utility.length_price,
-    ).as_dict()
+    )

@@ -20,18 +20,20 @@ from vpgea.filtering.samples import JudgedSample, Key, by_question
 from vpgea.grading.base import Status
 from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import REFERENCE_LENGTHS, SETS, SUMMARY
-from vpgea.runs.phase_folder import chunk_paths
+from vpgea.runs.records import FilterSummary
 from vpgea.storage.files import write_json
+from vpgea.storage.records import json_of
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SELECTION
 from vpgea.storage.shards import read_table, table_from_rows, write_table
 
 
 def select(
-    config: RunConfig, views: Views, rollout_dir: Path, output_dir: Path, checks: Sequence[Check] = CHECKS
-) -> dict[str, Any]:
+    config: RunConfig, views: Views, rollout: CompletePhase, measured: CompletePhase, checks: Sequence[Check] = CHECKS
+) -> FilterSummary:
     """Write selected/, rejected/, reference_lengths.json and summary.json; return the summary."""
-    pairs = list(zip(chunk_paths(rollout_dir), chunk_paths(output_dir), strict=True))
+    pairs = list(zip(rollout.chunks(), measured.chunks(), strict=True))
     samples = [sample for pair in pairs for sample in _samples(config, *pair, measurement_schema(checks).names)]
     judges = [check.judge(config, samples) for check in checks if check.is_enabled(config.filter)]
     for sample in samples:
@@ -45,10 +47,10 @@ def select(
         _value(config, group, references.of(question_id))
     by_key = {sample.key: sample for sample in samples}
     for rollout_path, _ in pairs:
-        _write_sets(views, rollout_path, output_dir, by_key)
+        _write_sets(views, rollout_path, measured.root, by_key)
     found = summary(config, samples, references, checks)
-    write_json(output_dir / REFERENCE_LENGTHS, own.model_dump())
-    write_json(output_dir / SUMMARY, found)
+    write_json(measured.root / REFERENCE_LENGTHS, own.model_dump())
+    write_json(measured.root / SUMMARY, json_of(found))
     return found
 
 

@@ -19,12 +19,12 @@ from vpgea.config.resolve import DEFAULT, resolve
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.errors import UsageError
 from vpgea.filtering.measurements import check_numbers
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.history import all_lines
 from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, METRICS, PARTS, RESULTS, SETS, SUMMARY, WEIGHTS
 from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import part_folders
-from vpgea.runs.phase_folder import chunk_paths
 from vpgea.storage.files import read_json, read_json_lines
 from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR
 from vpgea.storage.shards import (
@@ -164,7 +164,7 @@ def overview(source: Source) -> dict[str, Any]:
     if source.kind == "loop":
         run = run_config(root, manifest)
         config = {key: value_of(run, key) for key in FIELDS}  # the manifest keeps the first --rounds
-        found["rounds"] = all_lines(root)
+        found["rounds"] = [line.as_json() for line in all_lines(root)]
         found["complete"] = len(found["rounds"]) > run.loop.rounds
     else:
         found["complete"] = (root / COMPLETE).is_file()
@@ -292,10 +292,10 @@ def _extent(shards: Sequence[Path]) -> dict[str, int]:
     """Number of shards, rows and bytes, by their sidecars."""
     sidecars = [read_sidecar(path) for path in shards]
     for path, sidecar in zip(shards, sidecars, strict=True):
-        if (size := path.stat().st_size) != sidecar["bytes"]:
-            raise damaged(path, f"{size} bytes are there, {sidecar['bytes']} bytes were committed")
+        if (size := path.stat().st_size) != sidecar.bytes:
+            raise damaged(path, f"{size} bytes are there, {sidecar.bytes} bytes were committed")
     return {
         "shards": len(shards),
-        "rows": sum(sidecar["rows"] for sidecar in sidecars),
-        "bytes": sum(sidecar["bytes"] for sidecar in sidecars),
+        "rows": sum(sidecar.rows for sidecar in sidecars),
+        "bytes": sum(sidecar.bytes for sidecar in sidecars),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.folders import run_config
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, selections, shards_in
 from vpgea.runs.history import read_line
@@ -28,9 +28,9 @@ from vpgea.runs.layout import (
 from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, part_folder, part_folders
-from vpgea.runs.phase_folder import content_fingerprint
 from vpgea.runs.progress import NullProgress, Progress
-from vpgea.storage.files import read_json
+from vpgea.runs.records import DistillSummary
+from vpgea.storage.records import read_record
 
 
 def is_run(root: Path) -> bool:
@@ -124,9 +124,9 @@ def _verify_run(root: Path, report: Report) -> bool:
         if record.is_file():
             report.records += 1
             try:
-                if read_line(root, index)["round"] != index:
+                if read_line(root, index).round != index:
                     damage(record, "it is that of another round")
-            except UsageError as error:
+            except DamagedError as error:
                 damage(record, error.why)
     return weights_stay
 
@@ -134,7 +134,7 @@ def _verify_run(root: Path, report: Report) -> bool:
 def _is_manifest(path: Path) -> bool:
     try:
         Manifest.read(path)
-    except UsageError:
+    except DamagedError:
         return False
     return True
 
@@ -159,8 +159,8 @@ def _verify_sources(root: Path, report: Report) -> None:
         before = trained
 
 
-def _made(folder: Path, name: str) -> str:
+def _made(folder: Path, name: str) -> str | None:
     """The fingerprint of a phase's rows, or of the model that it trained."""
     if name == "model":
-        return str(read_json(folder / SUMMARY)["model_fingerprint"])
-    return content_fingerprint(folder)
+        return read_record(folder / SUMMARY, DistillSummary).model_fingerprint
+    return Manifest.read(folder / MANIFEST).content_fingerprint

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError, UsageError
 from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
 from vpgea.runs.layout import (
     CANARY,
+    CHECKPOINT_CHECKSUMS,
+    CHECKPOINT_STATE,
     CHECKPOINTS,
     COMPLETE,
     MANIFEST,
@@ -25,14 +28,16 @@ from vpgea.runs.layout import (
 )
 from vpgea.runs.manifest import Manifest, content_of
 from vpgea.runs.parts import part_folders
-from vpgea.runs.phase_folder import completed_shards
 from vpgea.runs.progress import Progress
+from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, PartMarker, PhaseMarker
 from vpgea.storage.files import file_checksum, read_json
-from vpgea.storage.shards import read_table, sidecar_path, verify_sidecar
+from vpgea.storage.records import read_entry, read_record
+from vpgea.storage.shards import Sidecar, read_sidecar, read_table, sidecar_path
 
 RECORD = "this record"
 _CHUNK, _SELECTION, _TRAINING = "this chunk", "the selection", "the training"
-_Sidecars = dict[str, dict[str, Any]]
+_Sidecars = dict[str, Sidecar]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,7 @@ class PhaseCheck:
         elif self.kind == "distill":
             self._weights(weights_stay=weights_stay)
         elif (self.folder / RESULTS).is_file():
-            self._record(self.folder / RESULTS, "metrics", *self.markers[:1])
+            self._record(self.folder / RESULTS, EvalResults, *self.markers[:1])
 
     def _damage(self, path: Path, wrong: str, again: str, *markers: Path) -> None:
         aside = (path, *([sidecar_path(path)] if path.suffix == ".arrow" else []), *markers)
@@ -107,25 +112,25 @@ class PhaseCheck:
             Finding(path=relative[0], wrong=wrong, again=again, phase=phase, aside=tuple(relative))
         )
 
-    def _record(self, path: Path, entry: str, *markers: Path) -> dict[str, Any] | None:
-        """A JSON file that has an entry."""
-        self.report.records += 1
+    def _whole(self, read: Callable[[], T], path: Path, again: str, *markers: Path) -> T | None:
+        """What is read of a path; when it is damaged a finding, and None."""
         try:
-            value = read_json(path)
-            value[entry]
-        except UsageError as error:
-            self._damage(path, error.why, RECORD, *markers)
+            return read()
+        except DamagedError as error:
+            self._damage(path, error.why, again, *markers)
             return None
-        return value
+
+    def _record(self, path: Path, kind: type[T], *markers: Path) -> T | None:
+        """A JSON record."""
+        self.report.records += 1
+        return self._whole(lambda: read_record(path, kind), path, RECORD, *markers)
 
     def _manifest(self, path: Path) -> Manifest | None:
         self.report.records += 1
-        try:
-            manifest = Manifest.read(path)
-        except UsageError as error:
-            self._damage(path, error.why, RECORD, *(self.markers if path in self.markers else ()))
-            return None
-        self.kind = manifest.phase
+        markers = self.markers if path in self.markers else ()
+        manifest = self._whole(lambda: Manifest.read(path), path, RECORD, *markers)
+        if manifest is not None:
+            self.kind = manifest.phase
         return manifest
 
     def _completed(self, part: Path) -> _Sidecars | None:
@@ -135,35 +140,27 @@ class PhaseCheck:
             if self.markers[0].is_file():
                 self._damage(marker, "it is gone, and the phase was complete", RECORD, *self.markers)
             return None
-        if self._record(marker, "summary", *self.markers) is None:
-            return None
-        try:
-            shards = completed_shards(part)
-            for name, sidecar in shards.items():
-                verify_sidecar(part / name, sidecar)
-        except UsageError as error:
-            self._damage(marker, error.why, RECORD, *self.markers)
-            return None
-        return shards
+        self.report.records += 1
+        recorded = self._whole(lambda: PartMarker.read(part), marker, RECORD, *self.markers)
+        return None if recorded is None else recorded.shards
 
     def _root_markers(self, manifest: Manifest | None, recorded: dict[Path, _Sidecars | None]) -> bool:
         """What is derived from the parts. Returns whether the parts' records are known to be the ones it came from."""
         complete, own = self.markers
         if complete.is_file() and not own.is_file():
             self._damage(own, "it is gone, and the phase was complete", RECORD, *self.markers)
-        count = self._record(complete, "parts", *self.markers) if complete.is_file() else None
-        if count is not None and count["parts"] != len(self.parts):
-            wrong = f"{len(self.parts)} of {count['parts']} parts are there"
+        count = self._record(complete, PhaseMarker, *self.markers) if complete.is_file() else None
+        if count is not None and count.parts != len(self.parts):
+            wrong = f"{len(self.parts)} of {count.parts} parts are there"
             self._damage(complete, wrong, "the parts that are gone", *self.markers)
-        sidecars = [one for shards in recorded.values() for one in (shards or {}).values()]
-        if manifest is None or count is None or None in recorded.values() or count["parts"] != len(self.parts):
+        sidecars = [sidecar for shards in recorded.values() for sidecar in (shards or {}).values()]
+        if manifest is None or count is None or None in recorded.values() or count.parts != len(self.parts):
             return False
-        if content_of(manifest, [one["sha256"] for one in sidecars]) == read_json(own).get("content_fingerprint"):
-            if count["rows"] != sum(one["rows"] for one in sidecars):
+        if content_of(manifest, [sidecar.sha256 for sidecar in sidecars]) == manifest.content_fingerprint:
+            if count.rows != sum(sidecar.rows for sidecar in sidecars):
                 self._damage(complete, "it counts other rows than its parts", RECORD, *self.markers)
             return True
-        wrong = "its content fingerprint is not that of its parts"
-        self._damage(own, wrong, RECORD, *self.markers)
+        self._damage(own, "its content fingerprint is not that of its parts", RECORD, *self.markers)
         return False
 
     def _shards(self, part: Path, recorded: _Sidecars | None, *, is_trusted: bool) -> None:
@@ -192,25 +189,22 @@ class PhaseCheck:
         summary = self.folder / SUMMARY
         return [summary, *selections(self.folder)] if self.kind == "filter" else []
 
-    def _shard(self, path: Path, again: str, *markers: Path) -> dict[str, Any] | None:
+    def _shard(self, path: Path, again: str, *markers: Path) -> Sidecar | None:
         """The sidecar of a shard that is whole; else it is a finding."""
         self.report.shards += 1
         self.progress.advance(1)
-        try:
-            read_table(path)
-            return read_json(sidecar_path(path))
-        except UsageError as error:
-            self._damage(path, error.why, again, *markers)
-            return None
+        table = self._whole(lambda: read_table(path), path, again, *markers)
+        return None if table is None else read_sidecar(path)
 
     def _selection(self, chunks: Sequence[str]) -> None:
         """A filter's second half; without its summary, which is written last, it is unfinished."""
         summary = self.folder / SUMMARY
         if not summary.is_file():
             return
-        self._record(summary, "counts")
+        self._record(summary, FilterSummary)
         lengths = self.folder / REFERENCE_LENGTHS
-        self._record(lengths, "default", summary)
+        self.report.records += 1
+        self._whole(lambda: read_entry(lengths, "default", float), lengths, RECORD, summary)
         for place in selections(self.folder):
             for name in sorted({*chunks, *(path.name for path in shards_in(place))}):
                 self._shard(place / name, _SELECTION, summary)
@@ -221,38 +215,37 @@ class PhaseCheck:
         markers = (summary, *(part / COMPLETE for part in self.parts), *self.markers)
         if self.markers[0].is_file() and not summary.is_file():
             self._damage(summary, "it is gone, and the phase was complete", RECORD)
-        told = self._record(summary, "output") if summary.is_file() else None
+        trained = self._record(summary, DistillSummary) if summary.is_file() else None
         places = [self.folder / name for name in WEIGHTS if (self.folder / name).is_dir()]
-        if told is not None and not places and weights_stay:
-            self._damage(self.folder / str(told["output"]), "it is gone", _TRAINING, *markers)
+        if trained is not None and not places and weights_stay:
+            self._damage(self.folder / trained.output, "it is gone", _TRAINING, *markers)
         for place in places:
             self.report.weights += 1
+            if not (place / CHECKSUMS).is_file():
+                self._damage(place, f"{CHECKSUMS} is gone", _TRAINING, *markers)
+                continue
             try:
-                if not (place / CHECKSUMS).is_file():
-                    raise UsageError("", why=f"{CHECKSUMS} is gone", mend="")
                 verify_checksums(place)
                 read_json(place / CANARY)
             except UsageError as error:
-                self._damage(place, f"{error.what}: {error.why}".removeprefix(": "), _TRAINING, *markers)
+                self._damage(place, f"{error.what}: {error.why}", _TRAINING, *markers)
 
     def _checkpoints(self, part: Path) -> None:
-        old = part / OLD_LOGPROBS
         for checkpoint in sorted((part / CHECKPOINTS).glob("step-*")):
             self.report.checkpoints += 1
-            try:
-                recorded = read_json(checkpoint / "checksums.json")
-                wrong = [name for name, checksum in recorded.items() if not _is_whole(checkpoint / name, checksum)]
-                why = f"the checksum of {wrong[0]} is not the recorded one" if wrong else ""
-            except UsageError as error:
-                why = error.why
-            if why:
-                self._damage(checkpoint, why, "the steps since the checkpoint before")
+            again = "the steps since the checkpoint before"
+            recorded = self._whole(partial(read_json, checkpoint / CHECKPOINT_CHECKSUMS), checkpoint, again)
+            if recorded is None:
                 continue
-            wanted = read_json(checkpoint / "state.json").get("old_logprobs")
+            wrong = [name for name, checksum in recorded.items() if not _is_whole(checkpoint / name, checksum)]
+            if wrong:
+                self._damage(checkpoint, f"the checksum of {wrong[0]} is not the recorded one", again)
+                continue
+            old, wanted = part / OLD_LOGPROBS, read_json(checkpoint / CHECKPOINT_STATE).get("old_logprobs")
             if wanted is not None and not _is_whole(old, wanted):
                 why = f"it is not the one with which {checkpoint.name} was written"
                 self._damage(old, why, _TRAINING, checkpoint.parent)
 
 
-def _is_whole(path: Path, checksum: Any) -> bool:
+def _is_whole(path: Path, checksum: object) -> bool:
     return path.is_file() and file_checksum(path) == checksum

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vpgea.errors import UsageError
 from vpgea.modeling.weight_files import StoredTensor, is_zero, read_tensors
-from vpgea.storage.files import file_checksum, read_json
+from vpgea.storage.files import file_checksum
+from vpgea.storage.records import read_entry
 
 
 def adapter_fingerprint(folder: Path) -> str:
@@ -20,7 +21,7 @@ def adapter_fingerprint(folder: Path) -> str:
 
 
 def adapter_rank(folder: Path) -> int:
-    return int(read_json(folder / "adapter_config.json")["r"])
+    return read_entry(folder / "adapter_config.json", "r", int)
 
 
 def adapter_has_effect(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpgea.errors import UsageError
 from vpgea.storage.files import file_checksum, read_json, write_json
+from vpgea.storage.records import read_entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        named: dict[str, str] = read_json(index)["weight_map"]
+        named = read_entry(index, "weight_map", dict[str, str])
         return [folder / name for name in sorted(set(named.values()))]
     return sorted(folder.glob("*.safetensors"))
 
@@ -71,7 +72,7 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
         tensors |= _tensors_of(file)
     index = folder / "model.safetensors.index.json"
     if index.is_file() and len(files) > 1:
-        missing = sorted(read_json(index)["weight_map"].keys() - tensors.keys())
+        missing = sorted(read_entry(index, "weight_map", dict[str, str]).keys() - tensors.keys())
         if missing:
             raise _damaged(index, f"{len(missing)} tensors that it lists are in no file, e.g. {missing[0]}")
     return tensors

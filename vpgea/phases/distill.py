@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.load import load_tokenizer, model_fingerprint
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, SUMMARY
 from vpgea.runs.manifest import Manifest
-from vpgea.runs.parts import part_folders
-from vpgea.runs.phase_folder import PhaseFolder, content_fingerprint, open_complete
+from vpgea.runs.parts import WHOLE, part_folder
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.records import DistillSummary, FilterSummary, PartMarker
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.files import read_json, write_json
+from vpgea.storage.files import write_json
+from vpgea.storage.records import from_json, json_of, read_record
 from vpgea.training.data import TrainingSet
 from vpgea.training.guards import epistemic_ids
 from vpgea.training.loggers import Log, step_log
@@ -37,7 +39,7 @@ def distill(
     progress: Progress | None = None,
     log: Log | None = None,
     ranks: Ranks | None = None,
-) -> dict[str, Any]:
+) -> DistillSummary:
     """Train on a complete filter folder; return the summary. A stop writes a checkpoint first.
 
     `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
@@ -46,12 +48,12 @@ def distill(
     differ after reloading), VpgeaError (too many gradients that are not finite) and Stopped.
     """
     stop, progress, ranks = stop or StopRequest(), progress or NullProgress(), ranks or Ranks()
-    open_complete(filter_dir, "filter")
+    filtered = CompletePhase.open(filter_dir, "filter")
     manifest = Manifest(
         phase="distill",
         identity=identity_of(config, "distill", "model"),
         inputs={
-            "filter": content_fingerprint(filter_dir),
+            "filter": filtered.content_fingerprint,
             "model": model_fingerprint(config.model),
             **_reference_input(config),
         },
@@ -62,7 +64,7 @@ def distill(
         ranks.on_first(lambda: _finish_complete(folder, resume))
         return trained(output_dir)
     with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
-        data = _training_set(config, filter_dir, manifest)
+        data = _training_set(config, filtered, manifest)
         roles = Roles(config, ranks)
     ranks.on_first(lambda: PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite))
     trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(load_tokenizer(config.model)))
@@ -80,48 +82,48 @@ def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
     PhaseFolder.open(folder.root, folder.manifest, resume=resume)  # refuses what another configuration wrote
     summary = folder.root / SUMMARY
     if not summary.is_file():
-        write_json(summary, trained(folder.root))
-    folder.complete(read_json(summary))
+        write_json(summary, json_of(trained(folder.root)))
+    folder.complete(json_of(read_record(summary, DistillSummary)))
     shutil.rmtree(folder.part / CHECKPOINTS, ignore_errors=True)
 
 
 def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, difference: float) -> None:
     """Write the summary and mark the folder complete."""
     guards, data = trainer.guards, trainer.data
-    summary = {
-        "steps": trainer.next_step,
-        "paths": len(data.paths),
-        "trained_tokens": trainer.trained_tokens,
-        "skipped_steps": guards.skipped_steps,
-        "alarms": guards.alarms,
-        "ended_early": guards.ended,
-        "truncated_support": data.truncated_support,  # no importance weights then
-        "reload_difference": difference,
-        "engine_mismatch": engine_mismatch(data.paths, trainer.old_logprobs),
-        "output": published_name(config),
-        "model_fingerprint": model_fingerprint(trained_model(config, folder.root)),
-    }
-    write_json(folder.root / SUMMARY, summary)
-    folder.complete(summary)
+    summary = DistillSummary(
+        steps=trainer.next_step,
+        paths=len(data.paths),
+        trained_tokens=trainer.trained_tokens,
+        skipped_steps=guards.skipped_steps,
+        alarms=guards.alarms,
+        ended_early=guards.ended,
+        truncated_support=data.truncated_support,  # no importance weights then
+        reload_difference=difference,
+        engine_mismatch=engine_mismatch(data.paths, trainer.old_logprobs),
+        output=published_name(config),
+        model_fingerprint=model_fingerprint(trained_model(config, folder.root)),
+    )
+    write_json(folder.root / SUMMARY, json_of(summary))
+    folder.complete(json_of(summary))
     shutil.rmtree(trainer.checkpoints, ignore_errors=True)
 
 
-def warnings_of(summary: dict[str, Any]) -> list[str]:
+def warnings_of(summary: DistillSummary) -> list[str]:
     """What people should hear of a training that is otherwise done."""
     found = []
-    if summary["skipped_steps"]:
-        found.append(f"{summary['skipped_steps']} steps were left out: their gradient was not finite")
-    if summary["alarms"]:
-        found.append(f"entropy fell below distill.entropy_floor in {summary['alarms']} steps; see metrics.jsonl")
-    if summary["ended_early"]:
-        found.append(f"training ended early: {summary['ended_early']}")
+    if summary.skipped_steps:
+        found.append(f"{summary.skipped_steps} steps were left out: their gradient was not finite")
+    if summary.alarms:
+        found.append(f"entropy fell below distill.entropy_floor in {summary.alarms} steps; see metrics.jsonl")
+    if summary.ended_early:
+        found.append(f"training ended early: {summary.ended_early}")
     return found
 
 
-def trained(output_dir: Path) -> dict[str, Any]:
+def trained(output_dir: Path) -> DistillSummary:
     """The summary of a complete distill folder."""
-    summary: dict[str, Any] = read_json(part_folders(output_dir)[0] / COMPLETE)["summary"]
-    return summary
+    part = part_folder(output_dir, WHOLE)
+    return from_json(DistillSummary, PartMarker.read(part).summary, part / COMPLETE)
 
 
 def trained_model(config: RunConfig, output_dir: Path) -> ModelConfig:
@@ -134,19 +136,19 @@ def trained_model(config: RunConfig, output_dir: Path) -> ModelConfig:
     return config.model.model_copy(update=change)
 
 
-def _training_set(config: RunConfig, filter_dir: Path, manifest: Manifest) -> TrainingSet:
+def _training_set(config: RunConfig, filtered: CompletePhase, manifest: Manifest) -> TrainingSet:
     """What there is to learn, drawn from the weights that are to be trained."""
-    read_json(filter_dir / SUMMARY)  # written last: without it the selection may be half there
-    data = TrainingSet(filter_dir, config.distill)
+    read_record(filtered.root / SUMMARY, FilterSummary)  # written last: without it the selection may be half there
+    data = TrainingSet(filtered, config.distill)
     if data.model_fingerprint != manifest.inputs["model"]:
         raise UsageError(
-            f"{filter_dir} holds samples of other weights",
+            f"{filtered.root} holds samples of other weights",
             why=f"they were drawn from {data.model_fingerprint}, the configured model is {manifest.inputs['model']}",
             mend="give the model (--model) and adapter (--set model.adapter=...) that the rollout was drawn from",
         )
     if not data.paths:
         raise QualityGateError(
-            f"nothing to learn from in {filter_dir}",
+            f"nothing to learn from in {filtered.root}",
             why="no path has a gate and no prior sample an advantage",
             mend="loosen the filter's thresholds or draw more samples",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,26 @@ import numpy as np
 import pyarrow as pa
 
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.engines.lease import EngineLease
+from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.grading.values import find_value
 from vpgea.metrics import scores as metrics
 from vpgea.phases.rollout import RolloutPlan, draw_chunks
 from vpgea.questions.load import Question
-from vpgea.runs.layout import LOGS, RESULTS
+from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.layout import CHUNK, LOGS, RESULTS
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
-from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, open_complete
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_json
+from vpgea.storage.records import json_of
 from vpgea.storage.schemas import SAMPLES, TEXT
-from vpgea.storage.shards import iterate_rows, table_from_rows, write_table
+from vpgea.storage.shards import iterate_rows, table_from_rows
 
 GRADED = pa.schema(
     [
@@ -56,7 +59,7 @@ def evaluate(
     overwrite: bool = False,
     stop: StopRequest | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any] | None:
+) -> EvalResults | None:
     """Sample, grade and score; return the results once all parts are there (else None).
 
     Raises UsageError (another baseline), QualityGateError (too many grader errors), EngineError and Stopped.
@@ -71,30 +74,30 @@ def evaluate(
         config=plan.manifest.config,
         part=part,
     )
-    if config.eval.baseline is not None:
-        _require_comparable(manifest, Path(config.eval.baseline))
+    baseline = None if config.eval.baseline is None else CompletePhase.open(Path(config.eval.baseline), "eval")
+    if baseline is not None:
+        _require_comparable(manifest, baseline)
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
     missing = folder.missing(plan.own_chunks)
     progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
     if missing:
-        with (
-            nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines,
-            grader_pool(config) as graders,
-        ):
-            stop.check()
+        with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
             engine = engines.get(sampling)
-            stop.begin()
-            for done, (chunk, rows) in enumerate(draw_chunks(plan, missing, engine, stop, progress), start=1):
-                for row, grade in zip(rows, grade_rows(plan.views, graders, rows, stop), strict=True):
-                    row |= {"status": grade.status.value, "extracted": grade.extracted, "detail": grade.detail}
-                    row["first_correct_tokens"] = _first_correct(plan, row)
-                write_table(folder.chunk(chunk), table_from_rows(rows, GRADED))
-                stop.unit_done(more=done < len(missing))
-                stop.check()
+
+            def work() -> Made:
+                for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
+                    for row, grade in zip(rows, grade_rows(plan.views, graders, rows, stop), strict=True):
+                        row |= {"status": grade.status.value, "extracted": grade.extracted, "detail": grade.detail}
+                        row["first_correct_tokens"] = _first_correct(plan, row)
+                    yield chunk, {CHUNK: table_from_rows(rows, GRADED)}
+
+            run_chunks(folder, missing, stop, work)
     require_few_errors(config, [folder.chunk(chunk) for chunk in plan.own_chunks])
     if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
         return None
-    return results(config, output_dir, plan.rejection_counts)
+    found = results(config, CompletePhase.open(output_dir, "eval"), baseline, plan.rejection_counts)
+    write_json(output_dir / RESULTS, json_of(found))
+    return found
 
 
 def as_rollout(config: RunConfig) -> RunConfig:
@@ -113,28 +116,27 @@ def as_rollout(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"rollout": rollout})
 
 
-def results(config: RunConfig, output_dir: Path, rejection_counts: dict[str, int]) -> dict[str, Any]:
-    """Write and return results.json: every figure with its interval, against the baseline where there is one."""
-    baseline = None if config.eval.baseline is None else Path(config.eval.baseline)
+def results(
+    config: RunConfig, evaluation: CompletePhase, baseline: CompletePhase | None, rejection_counts: dict[str, int]
+) -> EvalResults:
+    """Every figure of an evaluation with its interval, against the baseline where there is one."""
     numbers: dict[str, int] = {}
-    table = sample_table(output_dir, numbers)
+    table = sample_table(evaluation, numbers)
     base_table = None if baseline is None else sample_table(baseline, numbers)
     estimates = metrics.evaluate(table, base_table, draws=config.eval.bootstrap, seed=config.eval.seed)
-    value = {
-        "questions": len(set(np.asarray(table.question).tolist())),
+    return EvalResults(
+        questions=len(set(np.asarray(table.question).tolist())),
         **rejection_counts,
-        "samples": len(np.asarray(table.question)),
-        "not_graded": int(np.isnan(np.asarray(table.correct, np.float64)).sum()),
-        "baseline": None if baseline is None else str(baseline),
-        "metrics": {name: estimate.as_dict() for name, estimate in estimates.items()},
-    }
-    write_json(output_dir / RESULTS, value)
-    return value
+        samples=len(np.asarray(table.question)),
+        not_graded=int(np.isnan(np.asarray(table.correct, np.float64)).sum()),
+        baseline=None if baseline is None else str(baseline.root),
+        metrics=estimates,
+    )
 
 
-def sample_table(eval_dir: Path, numbers: dict[str, int]) -> metrics.SampleTable:
-    """The samples of an evaluation folder; `numbers` gives each question id its number, and grows."""
-    rows = [{name: row[name] for name in _COLUMNS} for row in iterate_rows(chunk_paths(eval_dir))]
+def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> metrics.SampleTable:
+    """The samples of an evaluation; `numbers` gives each question id its number, and grows."""
+    rows = [{name: row[name] for name in _COLUMNS} for row in iterate_rows(evaluation.chunks())]
     correct = {"correct": 1.0, "wrong": 0.0}
     nan = float("nan")
     places = [nan if (n := row["first_correct_tokens"]) is None else float(n) for row in rows]
@@ -148,14 +150,14 @@ def sample_table(eval_dir: Path, numbers: dict[str, int]) -> metrics.SampleTable
     )
 
 
-def _require_comparable(run: Manifest, baseline: Path) -> None:
+def _require_comparable(run: Manifest, baseline: CompletePhase) -> None:
     """Same questions, cap, sampling and grader, or the comparison says nothing."""
-    base = open_complete(baseline, "eval")
+    base = baseline.manifest
     ours, theirs = {**run.inputs, **run.identity}, {**base.inputs, **base.identity}
     for key in _COMPARED:
         if ours[key] != theirs.get(key):
             raise UsageError(
-                f"the baseline {baseline} was measured otherwise",
+                f"the baseline {baseline.root} was measured otherwise",
                 why=f"{key} is {theirs.get(key)!r} there and {ours[key]!r} here",
                 mend="evaluate both with the same questions, cap, sampling and grader",
             )

@@ -21,9 +21,10 @@ from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import CHECKSUMS, write_checksums
 from vpgea.phases.distill import trained, trained_model
 from vpgea.phases.schedule import best_round
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import all_lines, read_line
 from vpgea.runs.layout import CANARY, WEIGHTS, round_dir
-from vpgea.runs.phase_folder import content_fingerprint, open_complete
+from vpgea.runs.records import RoundLine
 from vpgea.storage.files import file_checksum, publish_folder, read_json, write_json
 from vpgea.training.publish import RELOAD_TOLERANCE
 
@@ -36,21 +37,21 @@ Say = Callable[[str], None]
 class Trained:
     """Published weights. round and figures: of a loop's round, None and empty for a distill folder by itself."""
 
-    distill_dir: Path
+    distilled: CompletePhase
     config: RunConfig
     output: str
     fingerprint: str
     round: int | None = None
-    figures: dict[str, Any] | None = None
+    figures: RoundLine | None = None
 
     @property
     def folder(self) -> Path:
-        return self.distill_dir / self.output
+        return self.distilled.root / self.output
 
     @property
     def model(self) -> ModelConfig:
         """What was trained, as a model to load: the base with the adapter, or the model."""
-        return trained_model(self.config, self.distill_dir)
+        return trained_model(self.config, self.distilled.root)
 
 
 def export(
@@ -84,9 +85,9 @@ def export(
         "kind": "merged model" if merge else weights.output,
         "source": str(source.absolute()),
         "round": weights.round,
-        "figures": weights.figures,
+        "figures": None if weights.figures is None else weights.figures.as_json(),
         "model_fingerprint": weights.fingerprint,
-        "distill_fingerprint": content_fingerprint(weights.distill_dir),
+        "distill_fingerprint": weights.distilled.content_fingerprint,
         "base": weights.config.model.path if weights.output == "adapter" else None,
         "vpgea_version": __version__,
     }
@@ -133,17 +134,17 @@ def find_weights(source: Path, round_name: str | None, base: str | None = None) 
 
 
 def _trained(
-    distill_dir: Path, base: str | None, index: int | None = None, figures: dict[str, Any] | None = None
+    distill_dir: Path, base: str | None, index: int | None = None, figures: RoundLine | None = None
 ) -> Trained:
-    manifest = open_complete(distill_dir, "distill")
+    distilled = CompletePhase.open(distill_dir, "distill")
     options = {} if base is None else {"model.path": base}
-    config = resolve(inherited=[(f"distill folder {distill_dir}", manifest.config)], options=options).config
+    config = resolve(inherited=[(f"distill folder {distill_dir}", distilled.manifest.config)], options=options).config
     summary = trained(distill_dir)
     return Trained(
-        distill_dir=distill_dir,
+        distilled=distilled,
         config=config,
-        output=summary["output"],
-        fingerprint=summary["model_fingerprint"],
+        output=summary.output,
+        fingerprint=summary.model_fingerprint,
         round=index,
         figures=figures,
     )
@@ -172,7 +173,7 @@ def _round_index(run_dir: Path, name: str) -> int:
 
 
 def _finished(run_dir: Path) -> list[int]:
-    return [int(line["round"]) for line in all_lines(run_dir) if line["round"] is not None]
+    return [line.round for line in all_lines(run_dir) if line.round is not None]
 
 
 def _require_free(output_dir: Path, overwrite: bool) -> None:

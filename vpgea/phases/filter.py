@@ -6,13 +6,11 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.engines.lease import EngineLease
+from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.filtering.crossview import CrossView
 from vpgea.filtering.measurements import MEASUREMENTS
@@ -22,15 +20,19 @@ from vpgea.filtering.selection import select
 from vpgea.grading.samples import grader_pool, require_few_errors
 from vpgea.modeling.load import model_fingerprint, vocabulary_size
 from vpgea.prompts.views import Views, load_views
-from vpgea.runs.layout import COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
+from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, part_folders
-from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, content_fingerprint, open_complete
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.records import FilterSummary
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.files import file_checksum, read_json
+from vpgea.storage.files import file_checksum
+from vpgea.storage.records import read_record
 from vpgea.storage.schemas import TEACHER
-from vpgea.storage.shards import committed, read_table, table_from_rows, write_table
+from vpgea.storage.shards import committed, read_table, table_from_rows
 
 
 def filter_rollout(
@@ -44,52 +46,51 @@ def filter_rollout(
     overwrite: bool = False,
     stop: StopRequest | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any] | None:
+) -> FilterSummary | None:
     """Measure this part's chunks; once all parts are measured, select and return the summary (else None).
 
     Raises UsageError (unfinished or damaged rollout, samples of other weights or sampling), QualityGateError (too many
     grader errors, nothing selected), EngineError and Stopped.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
-    rollout = open_complete(rollout_dir, "rollout")
+    rollout = CompletePhase.open(rollout_dir, "rollout")
     views = load_views(config)
-    _require_same_source(config, rollout, views, rollout_dir)
+    _require_same_source(config, rollout, views)
     _require_log_ratios(config)
     _require_tail(config)
     manifest = Manifest(
         phase="filter",
         identity=identity_of(config, "grading", "filter"),
-        inputs={"rollout": content_fingerprint(rollout_dir), **_reference_lengths_input(config)},
+        inputs={"rollout": rollout.content_fingerprint, **_reference_lengths_input(config)},
         config=flat_config(config),
         part=part,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    own = {chunk_number(path): path for path in chunk_paths(rollout_dir, share=part)}
+    own = {chunk_number(path): path for path in rollout.chunks(share=part)}
     if _is_selected(output_dir, rollout_dir):
-        return _checked(config, read_json(output_dir / SUMMARY))
-    kinds = ("chunk", TEACHER_SHARD) if config.filter.teacher_top_k else ("chunk",)
+        return _checked(config, read_record(output_dir / SUMMARY, FilterSummary))
+    kinds = (CHUNK, TEACHER_SHARD) if config.filter.teacher_top_k else (CHUNK,)
     missing = folder.missing(own, *kinds)
     progress.advance(len(own) - len(missing))
     if missing:
-        with (
-            nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines,
-            grader_pool(config) as graders,
-        ):
-            engine = engines.get(config)
-            measuring = CrossView(config, views, engine, graders, stop, progress)
-            stop.begin()
-            for done, index in enumerate(missing, start=1):
-                stop.check()
-                rows = read_table(own[index]).to_pylist()
-                if config.filter.teacher_top_k:
-                    write_table(folder.chunk(index, TEACHER_SHARD), table_from_rows(measuring.teacher(rows), TEACHER))
-                write_table(folder.chunk(index), table_from_rows(measuring.measure(rows), MEASUREMENTS))
-                stop.unit_done(more=done < len(missing))
-                progress.advance(1)
+        with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
+            measuring = CrossView(config, views, engines.get(config), graders, stop, progress)
+
+            def work() -> Made:
+                for index in missing:
+                    rows = read_table(own[index]).to_pylist()
+                    tables = {}
+                    if config.filter.teacher_top_k:
+                        tables[TEACHER_SHARD] = table_from_rows(measuring.teacher(rows), TEACHER)
+                    tables[CHUNK] = table_from_rows(measuring.measure(rows), MEASUREMENTS)
+                    progress.advance(1)
+                    yield index, tables
+
+            run_chunks(folder, missing, stop, work)
     require_few_errors(config, [folder.chunk(index) for index in own])
     if not folder.complete({"chunks": len(own)}):
         return None
-    return _checked(config, select(config, views, rollout_dir, output_dir))
+    return _checked(config, select(config, views, rollout, CompletePhase.open(output_dir, "filter")))
 
 
 def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:
@@ -100,21 +101,22 @@ def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:
     return all(chunks <= committed(output_dir / name) for name in SETS)
 
 
-def _require_same_source(config: RunConfig, rollout: Manifest, views: Views, rollout_dir: Path) -> None:
+def _require_same_source(config: RunConfig, rollout: CompletePhase, views: Views) -> None:
     """The checks must be made with the weights, the prompts and the sampling that made the paths."""
+    made_from = rollout.manifest
     for name, now in (("model", model_fingerprint(config.model)), ("template", views.fingerprint)):
-        if rollout.inputs[name] != now:
+        if made_from.inputs[name] != now:
             raise UsageError(
-                f"{rollout_dir} was sampled from another {name}",
-                why=f"its fingerprint is {rollout.inputs[name]}, the configured {name} has {now}",
+                f"{rollout.root} was sampled from another {name}",
+                why=f"its fingerprint is {made_from.inputs[name]}, the configured {name} has {now}",
                 mend=f"use the {name} of the rollout, or draw a new rollout",
             )
     sampling = identity_of(config, "model", "rollout")
     for key in ("model.dtype", "rollout.temperature", "rollout.top_p", "rollout.top_k", "rollout.seed"):
-        if rollout.identity[key] != sampling[key]:
+        if made_from.identity[key] != sampling[key]:
             raise UsageError(
-                f"{rollout_dir} was sampled otherwise",
-                why=f"{key} was {rollout.identity[key]!r} there and is {sampling[key]!r} here",
+                f"{rollout.root} was sampled otherwise",
+                why=f"{key} was {made_from.identity[key]!r} there and is {sampling[key]!r} here",
                 mend=f"leave {key} as it was: the filter takes it from the rollout when nothing else sets it",
             )
 
@@ -146,9 +148,9 @@ def _reference_lengths_input(config: RunConfig) -> dict[str, str]:
     return {"reference_lengths": file_checksum(path)[:16]}
 
 
-def _checked(config: RunConfig, summary: dict[str, Any]) -> dict[str, Any]:
+def _checked(config: RunConfig, summary: FilterSummary) -> FilterSummary:
     """The summary, unless too little was selected."""
-    selected = summary["counts"]["posterior_gated"] + summary["counts"]["prior_with_advantage"]
+    selected = summary.counts["posterior_gated"] + summary.counts["prior_with_advantage"]
     if selected < config.filter.min_selected:
         raise QualityGateError(
             f"{selected} samples are left to learn from",

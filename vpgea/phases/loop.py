@@ -23,19 +23,20 @@ from vpgea.modeling.load import model_fingerprint
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
-from vpgea.phases.rollout import RolloutPlan, rollout
+from vpgea.phases.rollout import RolloutPlan, rollout, rollout_summary
 from vpgea.phases.schedule import (
+    TrainingFigures,
     best_round,
     ended_early,
-    figures,
     held_out_data,
     last_reference_kl,
     length_price,
+    line_of,
     round_questions,
-    selection_figures,
 )
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions, load_questions
+from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.history import finished_lines
 from vpgea.runs.layout import (
     CHECKPOINTS,
@@ -59,13 +60,15 @@ from vpgea.runs.layout import (
 from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, require_same
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders
-from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, complete_phase
+from vpgea.runs.phase_folder import PhaseFolder, complete_phase
 from vpgea.runs.progress import NullReporter, Reporter
+from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, RoundLine
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.files import read_json, write_if_new, write_json
+from vpgea.storage.files import write_if_new, write_json
+from vpgea.storage.records import read_record
 from vpgea.training.ranks import Ranks
 
-OnRound = Callable[[dict[str, Any]], None]
+OnRound = Callable[[RoundLine], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +161,7 @@ class Loop:
         """Rounds that are complete, without a gap from the first on."""
         return next(index for index in itertools.count() if not round_record(self.run_dir, index).is_file())
 
-    def run(self, on_round: OnRound = lambda line: None) -> list[dict[str, Any]]:
+    def run(self, on_round: OnRound = lambda line: None) -> list[RoundLine]:
         """All rounds that are missing; returns one line per finished round, the base model's first.
 
         Raises what the phases raise; everything finished stays.
@@ -201,9 +204,7 @@ class Loop:
         ranks.on_first(lambda: self._settle_phases(step))
         return self.take(step, lines, part=part, ranks=ranks)
 
-    def take(
-        self, step: Step, lines: Sequence[dict[str, Any]], *, part: Part = WHOLE, ranks: Ranks | None = None
-    ) -> bool:
+    def take(self, step: Step, lines: Sequence[RoundLine], *, part: Part = WHOLE, ranks: Ranks | None = None) -> bool:
         """Do a part of a step, also where its round is finished, without a look at others. lines: of earlier rounds."""
         with self._lease(self.run_dir / LOGS) as lease:
             is_done = self._take(step, lines, lease, part, ranks or Ranks())
@@ -212,7 +213,7 @@ class Loop:
             self._record(finished_lines(self.run_dir))
         return is_done
 
-    def lines_before(self, index: int | None) -> list[dict[str, Any]]:
+    def lines_before(self, index: int | None) -> list[RoundLine]:
         """What a round is decided by: the lines of the base model and of every round before it. None: the base."""
         return [] if index is None else finished_lines(self.run_dir)[: index + 1]
 
@@ -226,11 +227,11 @@ class Loop:
             return base
         trainings = (Step(index, "distill").folder(self.run_dir) for index in round_numbers(self.run_dir))
         summaries = (folder / SUMMARY for folder in trainings if (folder / SUMMARY).is_file())
-        return base | {read_json(path)["model_fingerprint"] for path in summaries}
+        return base | {read_record(path, DistillSummary).model_fingerprint for path in summaries}
 
-    def _record(self, lines: Sequence[dict[str, Any]]) -> None:
+    def _record(self, lines: Sequence[RoundLine]) -> None:
         """What follows from the finished rounds: the run's metrics, and which weights are kept."""
-        write_if_new(self.run_dir / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_if_new(self.run_dir / METRICS, "".join(json.dumps(line.as_json()) + "\n" for line in lines).encode())
         self._prune(len(lines) - 2)
 
     def _settle_rounds(self, before: int) -> None:
@@ -262,7 +263,7 @@ class Loop:
         if (last is not None and not last.is_file()) or (folders[0] / CHECKPOINTS).is_dir():
             self.take(step, finished_lines(self.run_dir), part=parts[0])
 
-    def _round(self, index: int | None, lines: Sequence[dict[str, Any]], lease: EngineLease) -> dict[str, Any]:
+    def _round(self, index: int | None, lines: Sequence[RoundLine], lease: EngineLease) -> RoundLine:
         """All steps of one round (None: the base model's evaluation), its figures written last.
 
         The evaluation and the next round's rollout have the same weights, and so one engine; none is open while
@@ -276,7 +277,7 @@ class Loop:
                 self._take(step, lines, lease, part, Ranks())
         return self._finish(index, lines, round(time.perf_counter() - began, 1))
 
-    def _take(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part, ranks: Ranks) -> bool:
+    def _take(self, step: Step, lines: Sequence[RoundLine], lease: EngineLease, part: Part, ranks: Ranks) -> bool:
         """Whether the whole step is done now. Raises QualityGateError with the way out of a loop."""
         do = {
             "rollout": lambda: self._rollout(step, lines, lease, part),
@@ -295,7 +296,7 @@ class Loop:
             ) from error
         return (self._folder(step) / COMPLETE).is_file()
 
-    def _rollout(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part) -> None:
+    def _rollout(self, step: Step, lines: Sequence[RoundLine], lease: EngineLease, part: Part) -> None:
         assert step.round is not None
         config = self._round_config(step.round, lines)
         questions = round_questions(
@@ -306,7 +307,7 @@ class Loop:
         with self.reporter.progress(own, f"{_label(step)}: questions") as progress:
             rollout(plan, self._folder(step), lease=lease, stop=self.stop, progress=progress)
 
-    def _filter(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part) -> None:
+    def _filter(self, step: Step, lines: Sequence[RoundLine], lease: EngineLease, part: Part) -> None:
         assert step.round is not None
         config, source = self._round_config(step.round, lines), round_dir(self.run_dir, step.round) / "rollout"
         own = len(chunk_paths(source, share=part))
@@ -315,11 +316,11 @@ class Loop:
                 config, source, self._folder(step), part=part, lease=lease, stop=self.stop, progress=progress
             )
 
-    def _distill(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, ranks: Ranks) -> None:
+    def _distill(self, step: Step, lines: Sequence[RoundLine], lease: EngineLease, ranks: Ranks) -> None:
         assert step.round is not None
         lease.release()
         config, folder = self._round_config(step.round, lines), round_dir(self.run_dir, step.round)
-        drawn = sum(read_json(part / COMPLETE)["summary"]["questions"] for part in part_folders(folder / "rollout"))
+        drawn = sum(rollout_summary(part).questions for part in part_folders(folder / "rollout"))
         steps = -(-drawn // config.distill.questions_per_step) * config.distill.epochs
         with self.reporter.progress(steps, f"{_label(step)}: steps") as progress:
             training = distill(
@@ -329,7 +330,7 @@ class Loop:
             for warning in warnings_of(training):
                 self.reporter.warn(f"{_label(step)}: {warning}")
 
-    def _evaluate(self, step: Step, lines: Sequence[dict[str, Any]], lease: EngineLease, part: Part) -> None:
+    def _evaluate(self, step: Step, lines: Sequence[RoundLine], lease: EngineLease, part: Part) -> None:
         """Every evaluation is paired with the base model's, its own with itself excepted."""
         config, baseline = self.config, None
         if step.round is not None:
@@ -350,23 +351,18 @@ class Loop:
                 progress=progress,
             )
 
-    def _finish(
-        self, index: int | None, lines: Sequence[dict[str, Any]], seconds: float | None = None
-    ) -> dict[str, Any]:
+    def _finish(self, index: int | None, lines: Sequence[RoundLine], seconds: float | None = None) -> RoundLine:
         """Write and return the line of a round whose steps are all complete. seconds: None where jobs made it."""
-        folder = round_record(self.run_dir, index).parent
-        line: dict[str, Any] = {"round": index, **figures(read_json(folder / "eval" / RESULTS))}
+        folder, training = round_dir(self.run_dir, index), None
         if index is not None:
-            training = trained(folder / "distill")
-            line |= {
-                **selection_figures(read_json(folder / "filter" / SUMMARY)),
-                "length_price": length_price(self.config, lines),
-                "loss_reference_kl": last_reference_kl(folder / "distill" / METRICS),
-                "trained_tokens": training["trained_tokens"],
-                "engine_mismatch": (training["engine_mismatch"] or {}).get("largest"),
-            }
-        line["seconds"] = seconds
-        write_json(round_record(self.run_dir, index), line)
+            training = TrainingFigures.of(
+                read_record(folder / "filter" / SUMMARY, FilterSummary),
+                trained(folder / "distill"),
+                price=length_price(self.config, lines),
+                reference_kl=last_reference_kl(folder / "distill" / METRICS),
+            )
+        line = line_of(index, read_record(folder / "eval" / RESULTS, EvalResults), training, seconds)
+        write_json(round_record(self.run_dir, index), line.as_json())
         return line
 
     def _parts(self, step: Step) -> list[Part]:
@@ -376,7 +372,7 @@ class Loop:
     def _folder(self, step: Step) -> Path:
         return self.run_dir / str(step)
 
-    def _round_config(self, index: int, lines: Sequence[dict[str, Any]]) -> RunConfig:
+    def _round_config(self, index: int, lines: Sequence[RoundLine]) -> RunConfig:
         """The configuration of one round: the weights of the round before, and the price of length."""
         config = self.config
         model = config.model

@@ -16,10 +16,10 @@ from vpgea.phases.filter import filter_rollout
 from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
-from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, all_steps
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, Phase, all_steps
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part, begun_parts, part_folders, part_of_folder
-from vpgea.runs.phase_folder import content_fingerprint
 from vpgea.runs.progress import Reporter
 from vpgea.runs.stopping import StopRequest
 
@@ -64,15 +64,22 @@ def remake_phase(
 
 def _source(root: Path, manifest: Manifest) -> Path:
     """The folder that a filter or a distillation reads: the one beside it, if it is the one that was read."""
-    name = {"filter": "rollout", "distill": "filter"}.get(manifest.phase, "")
-    folder = root.absolute().parent / name
-    if name and (not (folder / COMPLETE).is_file() or content_fingerprint(folder) != manifest.inputs[name]):
+    sources: dict[str, Phase] = {"filter": "rollout", "distill": "filter"}
+    name = sources.get(manifest.phase)
+    folder = root.absolute().parent / (name or "")
+    if name and not _is_source(folder, name, manifest):
         raise UsageError(
             f"the {name} that {root} was made from is not at {folder}",
             why=f"a {manifest.phase} does not record where its {name} was, and what was damaged is set aside",
             mend=f"run `vpgea {manifest.phase} {name.upper()}_FOLDER --output-dir {root}` with the same options",
         )
     return folder
+
+
+def _is_source(folder: Path, name: Phase, manifest: Manifest) -> bool:
+    if not (folder / COMPLETE).is_file():
+        return False
+    return CompletePhase.open(folder, name).content_fingerprint == manifest.inputs[name]
 
 
 def _lost_parts(root: Path, count: int, findings: Sequence[Finding]) -> list[Part]:

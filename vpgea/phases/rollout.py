@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,22 @@ from typing import Any
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
-from vpgea.engines.lease import EngineLease
+from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
 from vpgea.modeling.load import context_length, model_fingerprint
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
-from vpgea.runs.layout import LOGS
+from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.layout import CHUNK, COMPLETE, LOGS
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.records import PartMarker, RolloutSummary
 from vpgea.runs.stopping import StopRequest
+from vpgea.storage.records import from_json, json_of
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
-from vpgea.storage.shards import table_from_rows, write_table
+from vpgea.storage.shards import table_from_rows
 
 BYTES_PER_TOKEN = 14  # id, log-probability and about six bytes of text
 
@@ -193,22 +195,27 @@ def rollout(
     progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
     if missing:
         _require_disk(output_dir, plan.estimate(missing).disk_bytes)
-        with nullcontext(lease) if lease else EngineLease(output_dir / LOGS, stop) as engines:
-            stop.check()
+        with lent(lease, output_dir / LOGS, stop) as engines:
             engine = engines.get(plan.config)
-            stop.begin()
-            for done, (chunk, rows) in enumerate(draw_chunks(plan, missing, engine, stop, progress), start=1):
-                write_table(folder.chunk(chunk), table_from_rows(rows, SAMPLES))
-                stop.unit_done(more=done < len(missing))
-                stop.check()
-    summary = {
-        "questions": plan.questions_in(plan.own_chunks),
+
+            def work() -> Made:
+                for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
+                    yield chunk, {CHUNK: table_from_rows(rows, SAMPLES)}
+
+            run_chunks(folder, missing, stop, work)
+    summary = RolloutSummary(
+        questions=plan.questions_in(plan.own_chunks),
         **plan.rejection_counts,
-        "rejected": plan.rejected,
-        "chunks": len(plan.own_chunks),
-    }
-    folder.complete(summary)
-    return {**summary, "drawn_now": len(missing)}
+        rejected=plan.rejected,
+        chunks=len(plan.own_chunks),
+    )
+    folder.complete(json_of(summary))
+    return {**json_of(summary), "drawn_now": len(missing)}
+
+
+def rollout_summary(part: Path) -> RolloutSummary:
+    """What a complete part of a rollout says of itself. Raises DamagedError."""
+    return from_json(RolloutSummary, PartMarker.read(part).summary, part / COMPLETE)
 
 
 def draw_chunks(

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vpgea.config.schema import RunConfig
-from vpgea.errors import UsageError
+from vpgea.errors import QualityGateError, UsageError
+from vpgea.metrics.scores import Estimate
 from vpgea.questions.load import Question
 from vpgea.runs.history import all_lines, read_line
+from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, RoundLine
 from vpgea.storage.files import read_json_lines
+
+# the name in a round's line → the metric of the evaluation
+_HELD_OUT = {
+    "accuracy": "accuracy",
+    "tokens": "tokens",
+    "truncated": "truncation_rate",
+    "e3": "e3",
+    "accuracy_gain": "accuracy_gain",
+}
 
 
 def held_out_data(config: RunConfig) -> Any:
@@ -39,7 +51,7 @@ def round_questions(questions: Sequence[Question], index: int, per_round: int | 
     return list({question.id: question for question in chosen}.values())  # over the end of a pass one may come twice
 
 
-def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:
+def length_price(config: RunConfig, lines: Sequence[RoundLine]) -> float:
     """lambda, or 0 while held-out accuracy is below the base's by more than delta or the token target is reached.
 
     The price acts once per round and compounds over rounds, so it must be able to rest. lines: of the base and of
@@ -47,17 +59,17 @@ def length_price(config: RunConfig, lines: Sequence[dict[str, Any]]) -> float:
     """
     base, last = lines[0], lines[-1]
     target = config.loop.token_target
-    too_low = last["accuracy"] < base["accuracy"] - config.loop.accuracy_margin
-    reached = target is not None and last["tokens"] <= target
+    too_low = last.accuracy < base.accuracy - config.loop.accuracy_margin
+    reached = target is not None and last.tokens <= target
     return 0.0 if too_low or reached else config.filter.utility.length_price
 
 
-def ended_early(config: RunConfig, lines: Sequence[dict[str, Any]]) -> str | None:
+def ended_early(config: RunConfig, lines: Sequence[RoundLine]) -> str | None:
     """Why no further round is to follow, if so: held-out accuracy has left its band."""
     band = config.loop.max_accuracy_drop
     if band is None or not lines:
         return None
-    base, last = lines[0]["accuracy"], lines[-1]["accuracy"]
+    base, last = lines[0].accuracy, lines[-1].accuracy
     if last >= base - band:
         return None
     return f"held-out accuracy is {last:.3f}, the base's {base:.3f}, and loop.max_accuracy_drop {band:g}"
@@ -65,42 +77,70 @@ def ended_early(config: RunConfig, lines: Sequence[dict[str, Any]]) -> str | Non
 
 def best_round(run_dir: Path, config: RunConfig) -> int | None:
     """The round of highest e3 among those whose held-out accuracy is not below the base's by more than delta."""
-    lowest = read_line(run_dir, None)["accuracy"] - config.loop.accuracy_margin
-    good = [line for line in all_lines(run_dir)[1:] if line["accuracy"] >= lowest]
-    return max(good, key=lambda line: (line["e3"], line["round"]))["round"] if good else None
+    lowest = read_line(run_dir, None).accuracy - config.loop.accuracy_margin
+    good = [line for line in all_lines(run_dir)[1:] if line.accuracy >= lowest]
+    return max(good, key=lambda line: (line.e3, line.round)).round if good else None
 
 
-def figures(results: dict[str, Any]) -> dict[str, Any]:
-    """What a round's line says of its evaluation."""
-    found = results["metrics"]
-    line: dict[str, Any] = {}
-    for name, key in (
-        ("accuracy", "accuracy"),
-        ("tokens", "tokens"),
-        ("truncated", "truncation_rate"),
-        ("e3", "e3"),
-        ("accuracy_gain", "accuracy_gain"),
-    ):
-        if key in found:
-            line[name] = found[key]["value"]
-            line[f"{name}_low"], line[f"{name}_high"] = found[key]["low"], found[key]["high"]
-    line.setdefault("e3", 1.0)  # the base is 1 by definition
-    return line
+def line_of(
+    index: int | None, results: EvalResults, training: TrainingFigures | None, seconds: float | None
+) -> RoundLine:
+    """The line of a round whose steps are all complete. training: of rounds; the base model has none.
+
+    Raises QualityGateError when a figure is not defined on the held-out samples.
+    """
+    found = dict[str, Any](e3=1.0)  # the base is 1 by definition
+    for name, metric in _HELD_OUT.items():
+        if (estimate := results.metrics.get(metric)) is not None:
+            found[name] = _defined(metric, estimate)
+            found[f"{name}_low"], found[f"{name}_high"] = estimate.low, estimate.high
+    return RoundLine(round=index, **found, **({} if training is None else vars(training)), seconds=seconds)
 
 
-def selection_figures(summary: dict[str, Any]) -> dict[str, Any]:
-    """What a round's line says of its filter."""
-    counts, bound = summary["counts"], summary["elbo"]
-    correct = (
-        counts["posterior_accepted"] + counts["posterior_pseudo_efficient"] + counts["posterior_rejected_undecided"]
-    )
-    return {
-        "accepted_share": counts["posterior_accepted"] / max(counts["posterior_sampled"], 1),
-        "pseudo_efficient_share": counts["posterior_pseudo_efficient"] / max(correct, 1),
-        "kl": bound["kl"]["value"] if isinstance(bound, dict) else None,
-        "elbo": bound["elbo"]["value"] if isinstance(bound, dict) else None,
-        "check_tokens": summary["tokens"]["check_tokens"],
-    }
+def _defined(metric: str, estimate: Estimate) -> float:
+    if estimate.value is None:
+        raise QualityGateError(
+            f"{metric} is not defined on the held-out samples",
+            why=estimate.warning or f"{estimate.n} samples are behind it",
+            mend="look at the round's evaluation with `vpgea inspect`; more held-out questions or samples help",
+        )
+    return estimate.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFigures:
+    """What a round's line says of its filter and its training."""
+
+    accepted_share: float
+    pseudo_efficient_share: float
+    kl: float | None
+    elbo: float | None
+    check_tokens: int
+    length_price: float
+    loss_reference_kl: float | None
+    trained_tokens: int
+    engine_mismatch: float | None
+
+    @classmethod
+    def of(
+        cls, selection: FilterSummary, training: DistillSummary, *, price: float, reference_kl: float | None
+    ) -> TrainingFigures:
+        """price: lambda of the round. reference_kl: of its last optimiser step, in nats."""
+        counts, bound = selection.counts, selection.elbo
+        correct = (
+            counts["posterior_accepted"] + counts["posterior_pseudo_efficient"] + counts["posterior_rejected_undecided"]
+        )
+        return cls(
+            accepted_share=counts["posterior_accepted"] / max(counts["posterior_sampled"], 1),
+            pseudo_efficient_share=counts["posterior_pseudo_efficient"] / max(correct, 1),
+            kl=None if isinstance(bound, str) else bound.kl.value,
+            elbo=None if isinstance(bound, str) else bound.elbo.value,
+            check_tokens=selection.tokens["check_tokens"],
+            length_price=price,
+            loss_reference_kl=reference_kl,
+            trained_tokens=training.trained_tokens,
+            engine_mismatch=None if training.engine_mismatch is None else training.engine_mismatch.largest,
+        )
 
 
 def last_reference_kl(path: Path) -> float | None:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 from vpgea.runs.layout import round_numbers, round_record
-from vpgea.storage.files import read_json
+from vpgea.runs.records import RoundLine
 
 
-def read_line(run_dir: Path, index: int | None) -> dict[str, Any]:
-    """The line of a finished round; None: of the base model. Raises UsageError."""
-    return read_json(round_record(run_dir, index))
+def read_line(run_dir: Path, index: int | None) -> RoundLine:
+    """The line of a finished round; None: of the base model. Raises DamagedError."""
+    return RoundLine.read(round_record(run_dir, index))
 
 
-def finished_lines(run_dir: Path) -> list[dict[str, Any]]:
+def finished_lines(run_dir: Path) -> list[RoundLine]:
     """The lines of the base model and of every finished round, as far as there is no gap."""
     indices = itertools.chain([None], itertools.count())
     finished = itertools.takewhile(lambda index: round_record(run_dir, index).is_file(), indices)
     return [read_line(run_dir, index) for index in finished]
 
 
-def all_lines(run_dir: Path) -> list[dict[str, Any]]:
+def all_lines(run_dir: Path) -> list[RoundLine]:
     """The lines of the base model and of every finished round, also beyond a gap."""
     indices = [None, *round_numbers(run_dir)]
     return [read_line(run_dir, index) for index in indices if round_record(run_dir, index).is_file()]

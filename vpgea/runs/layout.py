@@ -35,6 +35,7 @@ WEIGHTS = (ADAPTER, MODEL)
 CANARY = "vpgea_canary.json"  # beside published weights: ids with their log-probabilities
 METRICS = "metrics.jsonl"  # a line per optimiser step; in the run folder a line per round
 CHECKPOINTS = "checkpoints"
+CHECKPOINT_STATE, CHECKPOINT_CHECKSUMS = "state.json", "checksums.json"
 OLD_LOGPROBS = "old_logprobs.safetensors"
 
 RESULTS = "results.json"

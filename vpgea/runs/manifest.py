@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vpgea import __version__
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError, UsageError
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.storage.files import read_json
+from vpgea.storage.records import from_json, json_of
 from vpgea.storage.schemas import SCHEMA_VERSION
 
 
@@ -22,62 +23,94 @@ def fingerprint_of(identity: dict[str, Any], inputs: dict[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """manifest.json."""
+
+    phase: str
+    vpgea_version: str
+    schema_version: int
+    fingerprint: str
+    shard: list[int]
+    identity: dict[str, object]
+    inputs: dict[str, str]
+    config: dict[str, object]
+    content_fingerprint: str | None = None
+
+
 @dataclass(frozen=True)
 class Manifest:
-    """What a phase folder came from."""
+    """What a phase folder came from.
+
+    content_fingerprint: of a complete phase, its identity, its inputs and the rows that came out.
+    """
 
     phase: str
     identity: dict[str, Any]
     inputs: dict[str, str]
     config: dict[str, Any]
     part: Part = WHOLE
+    content_fingerprint: str | None = None
 
     @property
     def fingerprint(self) -> str:
+        """Of what it was made from."""
         return fingerprint_of(self.identity, self.inputs)
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "phase": self.phase,
-            "vpgea_version": __version__,
-            "schema_version": SCHEMA_VERSION,
-            "fingerprint": self.fingerprint,
-            "shard": [self.part.index, self.part.count],
-            "identity": self.identity,
-            "inputs": self.inputs,
-            "config": self.config,
-        }
+    def as_json(self) -> dict[str, object]:
+        """What manifest.json says."""
+        value = json_of(
+            _Record(
+                phase=self.phase,
+                vpgea_version=__version__,
+                schema_version=SCHEMA_VERSION,
+                fingerprint=self.fingerprint,
+                shard=[self.part.index, self.part.count],
+                identity=self.identity,
+                inputs=self.inputs,
+                config=self.config,
+                content_fingerprint=self.content_fingerprint,
+            )
+        )
+        if self.content_fingerprint is None:
+            del value["content_fingerprint"]
+        return value
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
+        """Raises DamagedError for a file that is none, or of another version."""
         value = read_json(path)
-        try:
-            if value["schema_version"] != SCHEMA_VERSION:
-                raise UsageError(
-                    f"{path} was written by another version of vpgea ({value.get('vpgea_version')})",
-                    why=f"its data has schema version {value['schema_version']}, this one reads {SCHEMA_VERSION}",
-                    mend="use the version that wrote it, or write to a new folder",
-                )
-            index, count = value["shard"]
-            manifest = cls(
-                value["phase"], value["identity"], value["inputs"], dict(value["config"]), Part(index, count)
+        if value.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+            raise DamagedError(
+                f"{path} was written by another version of vpgea ({value.get('vpgea_version')})",
+                why=f"its data has schema version {value['schema_version']}, this one reads {SCHEMA_VERSION}",
+                mend="use the version that wrote it, or write to a new folder",
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise not_a_manifest(path, f"{error} is missing or odd") from error
-        mappings = (manifest.identity, manifest.inputs, manifest.config)
-        if not (isinstance(index, int) and isinstance(count, int) and all(isinstance(each, dict) for each in mappings)):
-            raise not_a_manifest(path, "shard, identity, inputs or config is of another type")
-        if manifest.fingerprint != value["fingerprint"]:
-            raise UsageError(
+        try:
+            record = from_json(_Record, value, path)
+        except DamagedError as error:
+            raise _not_a_manifest(path, error.why) from error
+        if len(record.shard) != 2:
+            raise _not_a_manifest(path, "shard is of another type")
+        manifest = cls(
+            record.phase,
+            record.identity,
+            record.inputs,
+            record.config,
+            Part(*record.shard),
+            record.content_fingerprint,
+        )
+        if manifest.fingerprint != record.fingerprint:
+            raise DamagedError(
                 f"damaged manifest: {path}",
-                why=f"its fingerprint is {value['fingerprint']}, and what it holds has {manifest.fingerprint}",
+                why=f"its fingerprint is {record.fingerprint}, and what it holds has {manifest.fingerprint}",
                 mend="`vpgea doctor FOLDER --repair` on the folder it belongs to writes it again",
             )
         return manifest
 
 
-def not_a_manifest(path: Path, why: str) -> UsageError:
-    return UsageError(f"not a vpgea manifest: {path}", why=why, mend="restore or delete the folder")
+def _not_a_manifest(path: Path, why: str) -> DamagedError:
+    return DamagedError(f"not a vpgea manifest: {path}", why=why, mend="restore or delete the folder")
 
 
 def content_of(manifest: Manifest, checksums: Sequence[str]) -> str:

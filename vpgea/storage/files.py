@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError, UsageError
 
 _HOST = socket.gethostname()
 
@@ -78,56 +78,34 @@ def publish_folder(temporary: Path, final: Path) -> None:
     fsync(final.parent)
 
 
-class _Record(dict[str, Any]):
-    """An object of a JSON file; an entry that it should have, and has not, is damage to the file."""
-
-    path: Path
-
-    def __missing__(self, key: str) -> Any:
-        raise UsageError(
-            f"damaged file: {self.path}",
-            why=f"it has no entry {key!r} where there must be one",
-            mend="`vpgea doctor FOLDER --repair` on the folder it belongs to makes again what can be made again",
-        )
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file. Raises UsageError when the file is missing or not JSON, or lacks what is asked of it.
-
-    The last when it is asked for: `read_json(path)["rows"]`.
-    """
-
-    def as_record(entries: dict[str, Any]) -> _Record:
-        record = _Record(entries)
-        record.path = path
-        return record
-
+    """An object from a JSON file. Raises DamagedError when the file is missing, not JSON, or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_hook=as_record)
+        value = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
     except FileNotFoundError as error:
-        raise UsageError(
+        raise DamagedError(
             f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"
         ) from error
     except (ValueError, RecursionError) as error:  # no UTF-8; no JSON; thousands of digits; thousands of brackets
-        raise UsageError(
+        raise DamagedError(
             f"not a readable JSON file: {path}",
             why=str(error),
             mend="delete it and run the command that wrote it again",
         ) from error
     if not isinstance(value, dict):
-        raise UsageError(
+        raise DamagedError(
             f"not a JSON object: {path}", why=f"it holds a {type(value).__name__}", mend="restore or delete the file"
         )
     return value
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one on each line. Raises UsageError when a line is not JSON."""
+    """The objects of a file with one on each line. Raises DamagedError when a line is not JSON."""
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
-        raise UsageError(
+        raise DamagedError(
             f"not a readable file of JSON lines: {path}", why=str(error), mend="delete the lines that cannot be read"
         ) from error
 

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError
 from vpgea.storage.files import commit, file_checksum, read_json, write_json
+from vpgea.storage.records import from_json, json_of
 
-_SIDECAR = {"file": str, "rows": int, "bytes": int, "sha256": str}
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What stands beside a shard, in NAME.json: it is what makes the shard count as committed."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
 
 
-def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
+def write_table(path: Path, table: pa.Table) -> Sidecar:
     """Commit a table as an Arrow IPC file with its sidecar; return the sidecar of what is committed.
 
     When another writer committed first, theirs stays and its sidecar is returned.
@@ -33,12 +43,12 @@ def write_table(path: Path, table: pa.Table) -> dict[str, Any]:
     return write_sidecar(path)
 
 
-def write_sidecar(path: Path) -> dict[str, Any]:
-    """Describe a committed shard from what is on disk; the sidecar is what makes a shard count as done."""
+def write_sidecar(path: Path) -> Sidecar:
+    """Describe a committed shard from what is on disk."""
     with pa.memory_map(str(path)) as source:
         rows = _table(path, source).num_rows
-    sidecar = {"file": path.name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_checksum(path)}
-    write_json(sidecar_path(path), sidecar)
+    sidecar = Sidecar(path.name, rows, path.stat().st_size, file_checksum(path))
+    write_json(sidecar_path(path), json_of(sidecar))
     return sidecar
 
 
@@ -47,48 +57,43 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a committed shard, memory-mapped, after comparing it with its sidecar. Raises UsageError when damaged."""
+    """Read a committed shard, memory-mapped, after comparing it with its sidecar. Raises DamagedError when damaged."""
     sidecar = verify(path)
     with pa.memory_map(str(path)) as source:
         table = _table(path, source)
-    if table.num_rows != sidecar["rows"]:
-        raise damaged(path, f"it has {table.num_rows} rows, and its sidecar says {sidecar['rows']}")
+    if table.num_rows != sidecar.rows:
+        raise damaged(path, f"it has {table.num_rows} rows, and its sidecar says {sidecar.rows}")
     for name in columns or ():
         if table.schema.names.count(name) != 1:
             raise damaged(path, f"it has not exactly one column {name}")
     return table.select(list(columns)) if columns is not None else table
 
 
-def verify(path: Path) -> dict[str, Any]:
-    """The sidecar of a shard that is whole. Raises UsageError, naming the file, when it is not."""
+def verify(path: Path) -> Sidecar:
+    """The sidecar of a shard that is whole. Raises DamagedError, naming the file, when it is not."""
     sidecar = read_sidecar(path)
     actual = path.stat().st_size if path.is_file() else None
-    if actual != sidecar["bytes"] or file_checksum(path) != sidecar["sha256"]:
+    if actual != sidecar.bytes or file_checksum(path) != sidecar.sha256:
         state = "the file is gone" if actual is None else f"{actual} bytes whose checksum is not the recorded one"
-        raise damaged(path, f"{state} ({sidecar['bytes']} bytes were committed)")
+        raise damaged(path, f"{state} ({sidecar.bytes} bytes were committed)")
     return sidecar
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """The sidecar of a shard. Raises UsageError when it is missing or does not say what one says."""
-    sidecar = read_json(sidecar_path(path))
-    verify_sidecar(path, sidecar)
+def read_sidecar(path: Path) -> Sidecar:
+    """The sidecar of a shard. Raises DamagedError when it is missing or does not say what one says."""
+    value = read_json(sidecar_path(path))
+    try:
+        sidecar = from_json(Sidecar, value, sidecar_path(path))
+    except DamagedError as error:
+        raise damaged(path, f"its sidecar does not state its rows, bytes and checksum: {error.why}") from error
+    if sidecar.file != path.name:
+        raise damaged(path, f"its sidecar {sidecar_path(path).name} is that of {sidecar.file}")
     return sidecar
 
 
-def verify_sidecar(path: Path, sidecar: Any) -> None:
-    """Raise UsageError unless a JSON value says what a sidecar of this shard says; `verify` looks if it is true."""
-    if not is_sidecar(sidecar) or sidecar["file"] != path.name:
-        raise damaged(path, f"its sidecar {sidecar_path(path).name} does not state its rows, bytes and checksum")
-
-
-def is_sidecar(value: Any) -> bool:
-    """Whether a JSON value has the form of a sidecar."""
-    return isinstance(value, dict) and {name: type(entry) for name, entry in value.items()} == _SIDECAR
-
-
-def damaged(path: Path, why: str) -> UsageError:
-    return UsageError(
+def damaged(path: Path, why: str) -> DamagedError:
+    """The error for a shard that is not as it was committed."""
+    return DamagedError(
         f"damaged shard: {path}",
         why=why,
         mend=f"delete {path} and {sidecar_path(path).name}, then run the command that wrote it again: "
@@ -97,7 +102,7 @@ def damaged(path: Path, why: str) -> UsageError:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Shards of a finished folder, in order. Raises UsageError when one has lost its sidecar."""
+    """Shards of a finished folder, in order. Raises DamagedError when one has lost its sidecar."""
     names = _listing(folder)
     paths = sorted((folder / name for name in names if name.endswith(".arrow")), key=shard_order)
     for path in paths:

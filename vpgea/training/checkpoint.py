@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
+from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE
 from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
 from vpgea.training.ranks import Ranks
 
 _KEEP = 2
-_STATE, _CHECKSUMS = "state.json", "checksums.json"
 
 Pieces = list[tuple[int, Any]]  # (first row in the whole tensor, the rows as a slice of safetensors), in order
 
@@ -55,9 +55,9 @@ def save_checkpoint(
         fsync(path)  # here, because rank 0 cannot flush what another host still holds back
 
     def publish() -> None:
-        write_json(temporary / _STATE, {"step": step, **state})
-        names = [*map(_part_name, range(ranks.world)), _STATE]
-        write_json(temporary / _CHECKSUMS, {name: file_checksum(temporary / name) for name in names})
+        write_json(temporary / CHECKPOINT_STATE, {"step": step, **state})
+        names = [*map(_part_name, range(ranks.world)), CHECKPOINT_STATE]
+        write_json(temporary / CHECKPOINT_CHECKSUMS, {name: file_checksum(temporary / name) for name in names})
         publish_folder(temporary, final)
         for old in sorted(folder.glob("step-*"))[:-_KEEP]:
             shutil.rmtree(old)
@@ -151,7 +151,7 @@ def _rng_state() -> dict[str, Tensor]:
 
 
 def _require_whole(checkpoint: Path) -> None:
-    for name, checksum in read_json(checkpoint / _CHECKSUMS).items():
+    for name, checksum in read_json(checkpoint / CHECKPOINT_CHECKSUMS).items():
         if not (checkpoint / name).is_file() or file_checksum(checkpoint / name) != checksum:
             raise UsageError(
                 f"damaged checkpoint: {checkpoint / name}",
@@ -165,7 +165,7 @@ def _restore(
     checkpoint: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> dict[str, Any]:
     """Fill the weights, the optimizer and the random generators; the state of the checkpoint."""
-    parts = sorted(name for name in read_json(checkpoint / _CHECKSUMS) if name.startswith("rank-"))
+    parts = sorted(name for name in read_json(checkpoint / CHECKPOINT_CHECKSUMS) if name.startswith("rank-"))
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in parts]
         stored = _stored(files)
@@ -176,7 +176,7 @@ def _restore(
         if len(files) == ranks.world:
             _restore_rng(stored["rng"], ranks)
         _restore_optimizer(optimizer, trainable, stored)
-    return read_json(checkpoint / _STATE)
+    return read_json(checkpoint / CHECKPOINT_STATE)
 
 
 def _stored(files: list[Any]) -> dict[str, dict[str, Pieces]]:

@@ -16,8 +16,8 @@ from vpgea.config.schema import DistillConfig
 from vpgea.errors import UsageError
 from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import SETS, TEACHER_SHARD
-from vpgea.runs.phase_folder import chunk_paths
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 from vpgea.storage.shards import damaged, iterate_rows, read_table, shard_files
 
@@ -82,16 +82,16 @@ class _QuestionSizes:
 class TrainingSet:
     """Every question of the filter's output, the paths that carry a gradient, and the order of the steps."""
 
-    def __init__(self, filter_dir: Path, config: DistillConfig) -> None:
+    def __init__(self, filtered: CompletePhase, config: DistillConfig) -> None:
         self.config = config
-        rows = _load_rows(filter_dir)
+        rows = _load_rows(filtered)
         self.model_fingerprint: str = rows[0]["model_fingerprint"]
         self.truncated_support = _truncated(rows[0])
         self.questions = list(dict.fromkeys(row["question_id"] for row in rows))
         number = {question: index for index, question in enumerate(self.questions)}
         self.sizes = _sizes(rows, number, config)
         self.K = max((size.posterior_paths for size in self.sizes), default=0)
-        self.paths = _paths(rows, number, config, _stored_teachers(filter_dir) if config.reads_teacher else None)
+        self.paths = _paths(rows, number, config, _stored_teachers(filtered) if config.reads_teacher else None)
         self.by_question: list[list[TrainingPath]] = [[] for _ in self.questions]
         for path in self.paths:
             self.by_question[path.question].append(path)
@@ -123,10 +123,10 @@ class TrainingSet:
         )
 
 
-def _stored_teachers(filter_dir: Path) -> dict[tuple[str, int], StoredTeacher]:
+def _stored_teachers(filtered: CompletePhase) -> dict[tuple[str, int], StoredTeacher]:
     """(question id, sample index) → what the filter stored. Raises UsageError when it stored nothing."""
     found = {}
-    for shard in chunk_paths(filter_dir, TEACHER_SHARD):
+    for shard in filtered.chunks(TEACHER_SHARD):
         for batch in read_table(shard).to_batches():
             keys = zip(*(batch[name].to_pylist() for name in ("question_id", "sample_index", "top_k")), strict=True)
             for row, (question, index, top_k) in enumerate(keys):
@@ -134,35 +134,35 @@ def _stored_teachers(filter_dir: Path) -> dict[tuple[str, int], StoredTeacher]:
                 found[question, index] = StoredTeacher(ids.reshape(-1, top_k), logprobs.reshape(-1, top_k))
     if not found:
         raise UsageError(
-            f"{filter_dir} holds no teacher",
+            f"{filtered.root} holds no teacher",
             why="distill.teacher is stored, and filter.teacher_top_k was 0",
             mend="filter the rollout again with --store-teacher-topk 64, or use distill.teacher=round",
         )
     return found
 
 
-def _load_rows(filter_dir: Path) -> list[dict[str, Any]]:
-    files = [file for name in SETS for file in shard_files(filter_dir / name)]
-    _require_all(filter_dir, files)
+def _load_rows(filtered: CompletePhase) -> list[dict[str, Any]]:
+    files = [file for name in SETS for file in shard_files(filtered.root / name)]
+    _require_all(filtered, files)
     rows = sorted(iterate_rows(files), key=lambda row: (row["question_id"], row["view"], row["sample_index"]))
     if not rows:
         raise UsageError(
-            f"nothing to learn from in {filter_dir}", why="it holds no samples", mend="run `vpgea filter` again"
+            f"nothing to learn from in {filtered.root}", why="it holds no samples", mend="run `vpgea filter` again"
         )
     for name in ("model_fingerprint", "template_fingerprint", "temperature", "top_p", "top_k"):
         values = Counter(str(row[name]) for row in rows)
         if len(values) > 1:
             raise UsageError(
-                f"{filter_dir} mixes samples of different origin",
+                f"{filtered.root} mixes samples of different origin",
                 why=f"{name} has the values {', '.join(values)}",
                 mend="filter and distil each rollout by itself",
             )
     return rows
 
 
-def _require_all(filter_dir: Path, files: Sequence[Path]) -> None:
+def _require_all(filtered: CompletePhase, files: Sequence[Path]) -> None:
     """Every chunk has a selected and a rejected shard; one that is gone would be learned without, unnoticed."""
-    wanted = [filter_dir / name / chunk.name for chunk in chunk_paths(filter_dir) for name in SETS]
+    wanted = [filtered.root / name / chunk.name for chunk in filtered.chunks() for name in SETS]
     if lost := sorted(set(wanted) - set(files)):
         raise damaged(lost[0], "it is gone")
 

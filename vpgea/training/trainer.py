@@ -23,6 +23,7 @@ from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
 from vpgea.runs.layout import CHECKPOINTS, METRICS, OLD_LOGPROBS
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import Progress
+from vpgea.runs.records import EngineMismatch
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import file_checksum, write_bytes
 from vpgea.training.batching import micro_batches
@@ -299,7 +300,7 @@ def learning_rate(config: DistillConfig, step: int, total: int) -> float:
     return config.learning_rate * (final + (1 - final) * decay[config.schedule])
 
 
-def engine_mismatch(paths: Sequence[TrainingPath], old: dict[int, Tensor]) -> dict[str, float] | None:
+def engine_mismatch(paths: Sequence[TrainingPath], old: dict[int, Tensor]) -> EngineMismatch | None:
     """How far the engine's log-probabilities of the prior samples are from the trainer's of the same weights, in nats.
 
     old: path index → float32 (T,). None without prior samples, and where sampling was tempered or truncated.
@@ -310,11 +311,10 @@ def engine_mismatch(paths: Sequence[TrainingPath], old: dict[int, Tensor]) -> di
     difference = difference[~difference.isnan()]
     if not difference.numel():
         return None
-    return {
-        "mean": float(difference.mean()),
-        "mean_absolute": float(difference.abs().mean()),
-        "largest": float(difference.abs().max()),
-    }
+    magnitude = difference.abs()
+    return EngineMismatch(
+        mean=float(difference.mean()), mean_absolute=float(magnitude.mean()), largest=float(magnitude.max())
+    )
 
 
 def _by_index(file: Path) -> dict[int, Tensor]:

@@ -98,10 +98,12 @@ def command(
             sets=sets,
             inherited=inherited_from(filter_dir, "filter"),
         )
+        from vpgea.runs.complete_phase import CompletePhase
+        from vpgea.storage.records import json_of
         from vpgea.training.data import TrainingSet
         from vpgea_cli.dry_run import show_distill, training_memory_warning
 
-        data = TrainingSet(filter_dir, resolved.config.distill)
+        data = TrainingSet(CompletePhase.open(filter_dir, "filter"), resolved.config.distill)
         if dry_run:
             show_distill(resolved.config, data, output)
             return
@@ -125,4 +127,4 @@ def command(
             if ranks.is_first:
                 for warning in warnings_of(summary):
                     output.warn(warning)
-                output.result({"path": str(target / summary["output"]), **summary})
+                output.result({"path": str(target / summary.output), **json_of(summary)})

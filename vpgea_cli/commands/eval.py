@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,6 +36,9 @@ from vpgea_cli.options import (
 )
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running, with_interval
+
+if TYPE_CHECKING:
+    from vpgea.runs.records import EvalResults
 
 
 def command(
@@ -112,8 +115,10 @@ def command(
             output.info("this part is done; the figures are made when the last part is")
             output.result({"path": str(target), "complete": False})
             return
+        from vpgea.storage.records import json_of
+
         show_metrics(results, output)
-        output.result({"path": str(target), "complete": True, **results})
+        output.result({"path": str(target), "complete": True, **json_of(results)})
 
 
 def _load(data: DataConfig, evalset: str | None, *, offline: bool) -> LoadedQuestions:
@@ -126,16 +131,20 @@ def _load(data: DataConfig, evalset: str | None, *, offline: bool) -> LoadedQues
     )
 
 
-def show_metrics(results: dict[str, Any], output: Output) -> None:
+def show_metrics(results: EvalResults, output: Output) -> None:
     """Every figure with its interval; warnings below."""
-    title = f"{results['questions']:,} questions, {results['samples']:,} samples, 95 % intervals"
-    metrics = results["metrics"]
-    output.table(title, ("", "value"), [(name, with_interval(metric)) for name, metric in metrics.items()])
-    rejected = results["rejected_overlong"] + results["rejected_control_tokens"]
+    title = f"{results.questions:,} questions, {results.samples:,} samples, 95 % intervals"
+    metrics = results.metrics
+    output.table(
+        title,
+        ("", "value"),
+        [(name, with_interval(one.value, one.low, one.high)) for name, one in metrics.items()],
+    )
+    rejected = results.rejected_overlong + results.rejected_control_tokens
     if rejected:
         output.warn(f"{rejected} questions were rejected and are not in the figures (see results.json)")
-    if results["not_graded"]:
-        output.warn(f"{results['not_graded']} samples could not be graded; they leave every figure")
+    if results.not_graded:
+        output.warn(f"{results.not_graded} samples could not be graded; they leave every figure")
     for name, metric in metrics.items():
-        if metric["warning"]:
-            output.warn(f"{name}: {metric['warning']}")
+        if metric.warning:
+            output.warn(f"{name}: {metric.warning}")

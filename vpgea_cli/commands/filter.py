@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +29,9 @@ from vpgea_cli.options import (
 )
 from vpgea_cli.output import Output
 from vpgea_cli.phase import inherited_from, required, running, share
+
+if TYPE_CHECKING:
+    from vpgea.runs.records import FilterSummary
 
 
 def command(
@@ -79,8 +83,9 @@ def command(
             inherited=inherited_from(rollout_dir, "rollout"),
         )
         from vpgea.phases.filter import filter_rollout
+        from vpgea.runs.complete_phase import chunk_paths
         from vpgea.runs.parts import Part
-        from vpgea.runs.phase_folder import chunk_paths
+        from vpgea.storage.records import json_of
 
         if dry_run:
             from vpgea_cli.dry_run import show_filter
@@ -105,31 +110,33 @@ def command(
             output.result({"path": str(target), "complete": False})
             return
         show_summary(summary, output)
-        output.result({"path": str(target), "complete": True, **summary})
+        output.result({"path": str(target), "complete": True, **json_of(summary)})
 
 
-def show_summary(summary: dict[str, Any], output: Output) -> None:
+def show_summary(summary: FilterSummary, output: Output) -> None:
     """The table of counts, the checks, what limits them, and the terms of the bound."""
-    counts = summary["counts"]
+    counts = summary.counts
     rows = [
         (name.replace("_", " "), f"{count:,}", share(count, counts[f"{name.split('_', maxsplit=1)[0]}_sampled"]))
         for name, count in counts.items()
     ]
     output.table("samples", ("", "count", "share"), rows)
-    checks = [(name, f"{value:.3f}") for name, value in summary["checks"].items() if isinstance(value, float)]
+    checks = [(name, f"{value:.3f}") for name, value in summary.checks.items() if isinstance(value, float)]
     output.table("cross-view measurements, means over posterior paths", ("", "mean"), checks)
-    if isinstance(summary["plausibility_limits"], str):
-        output.info(f"plausibility: {summary['plausibility_limits']}")
-    if summary["needs_no_thinking"]:
-        count = len(summary["needs_no_thinking"])
+    if isinstance(summary.plausibility_limits, str):
+        output.info(f"plausibility: {summary.plausibility_limits}")
+    if summary.needs_no_thinking:
+        count = len(summary.needs_no_thinking)
         output.info(f"{count:,} questions need no thinking: the prior view answers them without any (see summary.json)")
-    bound = summary["elbo"]
+    from vpgea.runs.records import Term
+
+    bound = summary.elbo
     if isinstance(bound, str):
         output.info(f"efficiency-aware ELBO: {bound}")
         return
     terms = [
-        (name, f"{term['value']:.3f}", "-" if term["standard_error"] is None else f"{term['standard_error']:.3f}")
-        for name, term in bound.items()
-        if isinstance(term, dict) and term["value"] is not None
+        (field.name, f"{term.value:.3f}", "-" if term.standard_error is None else f"{term.standard_error:.3f}")
+        for field in fields(bound)
+        if isinstance(term := getattr(bound, field.name), Term) and term.value is not None
     ]
     output.table("efficiency-aware ELBO, nats", ("term", "value", "standard error"), terms)

@@ -93,7 +93,10 @@ def _overview_text(found: Mapping[str, Any]) -> str:
     if "summary" in found:
         lines += ["", "summary:", *_pairs(_flat(found["summary"]))]
     if "results" in found:
-        figures = {name: with_interval(metric) for name, metric in found["results"]["metrics"].items()}
+        metrics = found["results"]["metrics"]
+        figures = {
+            name: with_interval(metric["value"], metric["low"], metric["high"]) for name, metric in metrics.items()
+        }
         lines += ["", "results, 95 % intervals:", *_pairs(figures)]
     if "rounds" in found:
         lines += ["", *_rounds_lines(found["rounds"])]
@@ -119,9 +122,10 @@ def _parts_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _rounds_lines(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    from vpgea.runs.records import RoundLine
     from vpgea_cli.commands.loop import COLUMNS, row
 
-    return aligned([COLUMNS, *(row(dict(line)) for line in rounds)]) if rounds else ["no round is finished yet"]
+    return aligned([COLUMNS, *(row(RoundLine(**line)) for line in rounds)]) if rounds else ["no round is finished yet"]
 
 
 def _head_text(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,10 +38,11 @@ from vpgea_cli.options import (
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import required, running, with_ranks
+from vpgea_cli.phase import required, running, with_interval, with_ranks
 
 if TYPE_CHECKING:
     from vpgea.phases.loop import Loop
+    from vpgea.runs.records import RoundLine
 
 
 class Launcher(StrEnum):
@@ -163,7 +164,7 @@ def _all_rounds(loop: Loop, output: Output) -> None:
         lines = loop.run(lambda line: add_row(row(line)))
     best = best_round(target, loop.config)
     output.info(closing_words(target, lines, before, best))
-    output.result({"path": str(target), "best_round": best, "rounds": lines})
+    output.result({"path": str(target), "best_round": best, "rounds": [line.as_json() for line in lines]})
 
 
 def _require_fitting(step: str | None, shard: str, launcher: Launcher, site: Path | None) -> None:
@@ -197,7 +198,7 @@ def _one_step(
             output.result({"path": str(target / str(wanted)), "complete": is_done})
 
 
-def closing_words(target: Path, lines: Sequence[dict[str, Any]], before: int, best: int | None) -> str:
+def closing_words(target: Path, lines: Sequence[RoundLine], before: int, best: int | None) -> str:
     """What was done and what comes next. lines: of the base and every finished round, `before` of which were there."""
     rounds = len(lines) - 1
     done = f"nothing left to do: all {rounds} rounds were finished" if rounds == before else f"{rounds} rounds finished"
@@ -206,21 +207,20 @@ def closing_words(target: Path, lines: Sequence[dict[str, Any]], before: int, be
     return f"{done}; the best is round {best}: vpgea export {shlex.quote(str(target))} --round best -o FOLDER"
 
 
-def row(line: dict[str, Any]) -> list[str]:
+def row(line: RoundLine) -> list[str]:
     """One round as cells; the base model's has no selection."""
 
-    def number(name: str, style: str) -> str:
-        return "-" if line.get(name) is None else format(line[name], style)
+    def number(value: float | None, style: str) -> str:
+        return "-" if value is None else format(value, style)
 
-    interval = "" if line.get("e3_low") is None else f" [{line['e3_low']:.2f}, {line['e3_high']:.2f}]"
     return [
-        "base" if line["round"] is None else str(line["round"]),
-        number("accuracy", ".3f"),
-        number("tokens", ",.1f" if line["tokens"] < 1000 else ",.0f"),
-        number("truncated", ".1%"),
-        number("e3", ".2f") + interval,
-        number("accepted_share", ".1%"),
-        number("pseudo_efficient_share", ".1%"),
-        number("kl", ".2f"),
-        number("seconds", ".0f") + (" s" if line.get("seconds") is not None else ""),
+        "base" if line.round is None else str(line.round),
+        number(line.accuracy, ".3f"),
+        number(line.tokens, ",.1f" if line.tokens < 1000 else ",.0f"),
+        number(line.truncated, ".1%"),
+        with_interval(line.e3, line.e3_low, line.e3_high, digits=2),
+        number(line.accepted_share, ".1%"),
+        number(line.pseudo_efficient_share, ".1%"),
+        number(line.kl, ".2f"),
+        number(line.seconds, ".0f") + (" s" if line.seconds is not None else ""),
     ]

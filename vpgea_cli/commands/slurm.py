@@ -175,12 +175,12 @@ def _rows(found: RunStatus) -> list[list[str]]:
     by_round: dict[int | None, list[StepStatus]] = {}
     for step in found.steps:
         by_round.setdefault(step.state.step.round, []).append(step)
-    lines = {line["round"]: line for line in found.rounds}
+    lines = {line.round: line for line in found.rounds}
     rows = []
     for index, steps in by_round.items():
         name = "base" if index is None else str(index)
         if index in lines:
-            figures = f"accuracy {lines[index]['accuracy']:.3f}, {lines[index]['tokens']:,.1f} tokens"
+            figures = f"accuracy {lines[index].accuracy:.3f}, {lines[index].tokens:,.1f} tokens"
             rows.append([name, "all", "done", "", "", "", "", figures])
         elif index and _is_untouched(steps):
             waiting = sum(len(step.jobs) for step in steps)
@@ -226,6 +226,6 @@ def _as_json(found: RunStatus, run: Path) -> dict[str, Any]:
         "path": str(run),
         "steps": steps,
         "failures": failures,
-        "rounds": found.rounds,
+        "rounds": [line.as_json() for line in found.rounds],
         "advice": found.advice,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.simulated_run import round_line
 from vpgea.cluster import scripts
 from vpgea.cluster.chain import (
     StepState,
@@ -59,7 +60,7 @@ def finish(run_dir: Path, step: Step, parts: int, done: list[int] | None = None)
         if step.phase == "filter":
             write_json(folder / "summary.json", {})
         if step.phase == "eval":
-            write_json(folder.parent / "round.json", {"round": step.round, "accuracy": 0.5, "tokens": 9})
+            write_json(folder.parent / "round.json", round_line(step.round, tokens=9.0).as_json())
 
 
 # --- steps --------------------------------------------------------------------------------------------------------

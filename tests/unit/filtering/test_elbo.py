@@ -12,6 +12,7 @@ import pytest
 from vpgea.config.schema import UtilityConfig
 from vpgea.filtering import elbo
 from vpgea.filtering.utility import utility
+from vpgea.storage.records import json_of
 
 END, DEPTH, PRICE, REFERENCE = 0, 3, 0.3, 2.0
 
@@ -179,4 +180,4 @@ def test_unmeasured_paths_are_left_out_and_counted() -> None:
     assert found.elbo == elbo.Term(-1.5, None)
     empty = elbo.estimate([], [], [], [], 0.5)
     assert empty.elbo == elbo.Term(None, None)
-    assert json.loads(json.dumps(empty.as_dict()))["elbo"] == {"value": None, "standard_error": None}
+    assert json.loads(json.dumps(json_of(empty)))["elbo"] == {"value": None, "standard_error": None}

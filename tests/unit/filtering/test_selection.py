@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.measured_rows import Row, posterior, prior, select_rows, selection, views, write_pair
+from tests.support.measured_rows import Row, posterior, prior, select_from, select_rows, selection, views, write_pair
 from vpgea.config.schema import PlausibilityConfig, RunConfig
 from vpgea.filtering.log_ratios import path_stats
-from vpgea.filtering.selection import select
 from vpgea.filtering.utility import FloatArray
 from vpgea.questions.load import Question
 from vpgea.storage.files import file_checksum
@@ -110,7 +109,7 @@ def test_the_counts_add_up_for_every_combination_of_checks(
             rows.append(posterior(question, index, **values))
     with tempfile.TemporaryDirectory() as folder:
         folders = write_pair(Path(folder), rows)
-        counts = select(config, views(), *folders)["counts"]
+        counts = select_from(config, *folders).counts
         found = selection(folders[1])
 
     assert len(found) == len(rows), "no row lost"
@@ -183,11 +182,11 @@ def calibrating() -> list[Row]:
 def test_each_reason(run: Callable[..., Any], values: dict[str, Any], reasons: list[str]) -> None:
     summary, rows = run([*calibrating(), posterior("a", 0, **values)])
     assert rows["a", "posterior", 0]["reasons"] == reasons
-    assert isinstance(summary["plausibility_limits"], dict)
+    assert isinstance(summary.plausibility_limits, dict)
     blamed = next((reason for reason in REASONS if reason in reasons), None)
-    assert summary["counts"]["posterior_accepted"] == (blamed is None)
+    assert summary.counts["posterior_accepted"] == (blamed is None)
     if blamed:
-        assert summary["counts"][f"posterior_rejected_{blamed}"] == 1
+        assert summary.counts[f"posterior_rejected_{blamed}"] == 1
 
 
 @pytest.mark.parametrize(("threshold", "right"), [(0.7, 7), (0.9, 9), (0.1, 1), (0.3, 3)])
@@ -219,9 +218,9 @@ def test_lift_is_asked_unless_the_question_needs_no_thinking(run: Callable[..., 
         "easy": [],
         "unknown": [],
     }
-    assert summary["needs_no_thinking"] == ["easy"], "counted once per question, by its name"
+    assert summary.needs_no_thinking == ["easy"], "counted once per question, by its name"
     summary, _ = run(rows, filter__answerability__enabled=False)
-    assert summary["counts"]["posterior_accepted"] == 5
+    assert summary.counts["posterior_accepted"] == 5
 
 
 def test_a_disabled_check_rejects_nothing(run: Callable[..., Any]) -> None:
@@ -229,7 +228,7 @@ def test_a_disabled_check_rejects_nothing(run: Callable[..., Any]) -> None:
     off = {f"filter__{name}__enabled": False for name in ("leaks", "derivation", "answerability", "plausibility")}
     summary, rows = run([*calibrating(), bad], **off)
     assert rows["a", "posterior", 0]["reasons"] == []
-    assert summary["plausibility_limits"] == "off"
+    assert summary.plausibility_limits == "off"
 
 
 # --- grader errors -------------------------------------------------------------------------------------------------
@@ -260,8 +259,8 @@ def test_error_and_timeout_leave_every_mean_and_are_never_zeros(run: Callable[..
         assert not stored["advantage"]
         assert not stored["gate"]
         assert stored["reasons"] == [status]
-    assert summary["counts"]["prior_correct"] == clean_summary["counts"]["prior_correct"]
-    assert summary["counts"]["prior_not_graded"] == 2
+    assert summary.counts["prior_correct"] == clean_summary.counts["prior_correct"]
+    assert summary.counts["prior_not_graded"] == 2
 
 
 def test_a_path_whose_continuations_all_failed_has_no_utility(run: Callable[..., Any]) -> None:
@@ -307,7 +306,7 @@ def test_limits_are_quantiles_of_the_priors_own_correct_paths(run: Callable[...,
         for index, ratio in enumerate(ratios)
     ]
     rows.append(prior("a", 20, status="wrong", thinking=12, other_view_logprobs=None))
-    limits = run(rows)[0]["plausibility_limits"]
+    limits = run(rows)[0].plausibility_limits
     stored = [(-3.0 + ratio).astype(np.float32).astype(np.float64) + 3 for ratio in ratios]
     windows = [max(np.mean(ratio[start : start + 8]) for start in range(5)) for ratio in stored]
     assert limits["window"] == pytest.approx(np.quantile(windows, 0.99) + 2)
@@ -318,7 +317,7 @@ def test_limits_are_quantiles_of_the_priors_own_correct_paths(run: Callable[...,
 def test_too_few_paths_to_calibrate_is_said(run: Callable[..., Any]) -> None:
     rows = [*calibrating()[:7], posterior("a", 0, logprobs=[99.0] * 6)]
     summary, found = run(rows)
-    assert summary["plausibility_limits"] == "not calibrated (7 correct prior paths, 8 are needed)"
+    assert summary.plausibility_limits == "not calibrated (7 correct prior paths, 8 are needed)"
     assert found["a", "posterior", 0]["reasons"] == []
 
 
@@ -326,7 +325,7 @@ def test_too_few_paths_to_calibrate_is_said(run: Callable[..., Any]) -> None:
 def test_truncated_support_is_said(run: Callable[..., Any], sampling: dict[str, float]) -> None:
     rows = [prior("a", index, other_view_logprobs=None) for index in range(9)]
     summary, _ = run([*rows, posterior("a", 0, other_view_logprobs=None, log_s_cue=None)], **sampling)
-    assert summary["elbo"] == summary["plausibility_limits"] == "not available (truncated support)"
+    assert summary.elbo == summary.plausibility_limits == "not available (truncated support)"
 
 
 # --- diagnostics and files -----------------------------------------------------------------------------------------
@@ -342,7 +341,7 @@ def test_means_of_the_measurements(run: Callable[..., Any]) -> None:
         ),
         posterior("a", 2, status="wrong", answerability=None, answerability_valid=None, derivation=None),
     ]
-    checks = run(rows)[0]["checks"]
+    checks = run(rows)[0].checks
     assert (checks["answerability"], checks["answerability_n"]) == (0.75, 2)
     assert (checks["derivation"], checks["derivation_n"]) == (0.25, 1)
     assert (checks["early_exit_25"], checks["early_exit_50"], checks["early_exit_75"]) == (0.25, None, 1.0)
@@ -353,13 +352,13 @@ def test_selecting_again_after_a_kill_before_the_summary_gives_the_same_files(tm
     rows = [row for q in "abcd" for row in (prior(q, 0), prior(q, 1, status="wrong"), posterior(q, 0, thinking=3))]
     config = RunConfig()
     folders = write_pair(tmp_path, rows, chunks=4)
-    summary = select(config, views(), *folders)
+    summary = select_from(config, *folders)
     names = [path for path in folders[1].rglob("*") if path.is_file()]
     before = {path: file_checksum(path) for path in names}
     for path in (folders[1] / "summary.json", *(folders[1] / "selected").glob("chunk-0000[23]*")):
         path.unlink()
     (folders[1] / "rejected" / "chunk-00001.json").unlink()
-    assert select(config, views(), *folders) == summary
+    assert select_from(config, *folders) == summary
     assert {path: file_checksum(path) for path in names} == before
 
 
@@ -367,7 +366,7 @@ def test_rows_carry_the_prompts_that_training_needs(tmp_path: Path) -> None:
     config = RunConfig()
     rows = [prior("a", 0), posterior("a", 0, crossview_answer_ids=[3, 4])]
     folders = write_pair(tmp_path, rows)
-    select(config, views(), *folders)
+    select_from(config, *folders)
     found = selection(folders[1])
     question = Question("a", "What is a?", "12")
     assert found["a", "prior", 0]["prompt_ids"] == views().prior_prompt(question)

@@ -15,6 +15,7 @@ from tests.support.measured_rows import Row, posterior, prior, select_rows
 from vpgea.errors import UsageError
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.storage.files import read_json, write_json
+from vpgea.storage.records import json_of
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_the_elbo_of_the_summary_against_the_stored_columns(run: Callable[..., A
             ratio = float((q[:thinking].astype(float) - pi[:thinking].astype(float)).sum())
             by_question.setdefault(question, []).append(float(log_s) - 0.1 * length / 32 - ratio)
     rows.append(posterior("c", 9, status="error", log_s_cue=None, other_view_logprobs=None))
-    bound = run(rows)[0]["elbo"]
+    bound = json_of(run(rows)[0].elbo)
     means = [float(np.mean(values)) for values in by_question.values()]
     assert bound["elbo"]["value"] == pytest.approx(np.mean(means), abs=1e-6)
     assert bound["elbo"]["standard_error"] == pytest.approx(np.std(means, ddof=1) / math.sqrt(3), abs=1e-6)
@@ -152,4 +153,4 @@ def test_the_elbo_of_the_summary_against_the_stored_columns(run: Callable[..., A
 
 
 def test_without_posterior_samples_there_is_no_elbo(run: Callable[..., Any]) -> None:
-    assert run([prior("a", 0)])[0]["elbo"] == "not available (no posterior samples)"
+    assert run([prior("a", 0)])[0].elbo == "not available (no posterior samples)"

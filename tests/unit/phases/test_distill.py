@@ -20,8 +20,10 @@ from vpgea.errors import QualityGateError, Stopped, UsageError, VpgeaError
 from vpgea.modeling.load import load_model, model_fingerprint
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.records import DistillSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
 from vpgea.storage.schemas import POSTERIOR
@@ -37,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_model(tmp_path_factory.mktemp("model"), tie=True)
 
 
-def run(config: RunConfig, folder: Path, rows: list[Row] | None = None, **options: Any) -> dict[str, Any]:
+def run(config: RunConfig, folder: Path, rows: list[Row] | None = None, **options: Any) -> DistillSummary:
     """Distil the made-up samples into folder/out."""
     if not (folder / "filter").exists():
         write_selection(folder / "filter", config, sample_rows(config) if rows is None else rows)
@@ -46,7 +48,7 @@ def run(config: RunConfig, folder: Path, rows: list[Row] | None = None, **option
 
 def trainer_of(config: RunConfig, folder: Path, rows: list[Row] | None = None) -> Trainer:
     write_selection(folder / "filter", config, sample_rows(config) if rows is None else rows)
-    data = TrainingSet(folder / "filter", config.distill)
+    data = TrainingSet(CompletePhase.open(folder / "filter", "filter"), config.distill)
     return Trainer(config, data, Roles(config), PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
 
 
@@ -77,8 +79,8 @@ def test_the_adapter_loads_with_plain_peft(model: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(canary_logprobs(loaded, canary), stored, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(canary_logprobs(load_model(config.model), canary), stored, atol=1e-3)
     assert AutoTokenizer.from_pretrained(folder).eos_token_id is not None
-    assert summary["reload_difference"] < 1e-5  # packed in memory, padded after reloading
-    assert summary["model_fingerprint"] == model_fingerprint(trained_model(config, tmp_path / "out"))
+    assert summary.reload_difference < 1e-5  # packed in memory, padded after reloading
+    assert summary.model_fingerprint == model_fingerprint(trained_model(config, tmp_path / "out"))
     assert not list(tmp_path.glob("out/.*.tmp"))
     assert not (tmp_path / "out" / "parts" / "0-of-1" / "checkpoints").exists()
     assert {path.name for path in folder.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
@@ -216,7 +218,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(mode
 def with_infinite_gates(config: RunConfig, folder: Path, steps: list[int]) -> list[Row]:
     """Rows whose gates are infinite in the given optimiser steps."""
     rows = sample_rows(config)
-    data = TrainingSet(write_selection(folder / "finite", config, rows), config.distill)
+    data = TrainingSet(CompletePhase.open(write_selection(folder / "finite", config, rows), "filter"), config.distill)
     bad = {data.questions[path.question] for step in steps for path in data.step(step).paths}
     for row in rows:
         if row["question_id"] in bad and row["view"] == POSTERIOR and row["gate"]:
@@ -238,7 +240,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(model: Path, tmp_path
     assert moved == [True, False, True]
     assert all(parameter.isfinite().all() for parameter in trainer.trainable.values())
     summary = run(config, tmp_path / "whole", rows)
-    assert summary["skipped_steps"] == 1
+    assert summary.skipped_steps == 1
     assert sum(line["skipped"] for line in lines_of(tmp_path / "whole" / "out")) == 1
 
 
@@ -247,7 +249,7 @@ def test_only_steps_in_a_row_are_fatal(model: Path, tmp_path: Path, bad: list[in
     config = distill_config(model, distill__questions_per_step=1, distill__max_bad_steps=2)
     rows = with_infinite_gates(config, tmp_path, bad)
     if not fatal:
-        assert run(config, tmp_path, rows)["skipped_steps"] == 2
+        assert run(config, tmp_path, rows).skipped_steps == 2
         return
     with pytest.raises(VpgeaError, match="step 2 is not finite") as error:
         run(config, tmp_path, rows)
@@ -261,12 +263,13 @@ def test_training_ends_early_where_the_distance_to_the_base_leaves_its_band(mode
     limit = lines[5]["reference_kl"] * 0.99
     end = next(line["step"] for line in lines if line["reference_kl"] > limit) + 1
     summary = run(distill_config(model, **common, distill__max_reference_kl=limit), tmp_path / "ended")
-    assert (straight["steps"], summary["steps"]) == (12, end)
+    assert (straight.steps, summary.steps) == (12, end)
     assert end <= 6
-    assert "the KL to the base model is" in summary["ended_early"]
+    assert summary.ended_early is not None
+    assert "the KL to the base model is" in summary.ended_early
     assert len(lines_of(tmp_path / "ended" / "out")) == end
     assert (tmp_path / "ended" / "out" / "adapter").is_dir()
-    assert warnings_of(summary) == [f"training ended early: {summary['ended_early']}"]
+    assert warnings_of(summary) == [f"training ended early: {summary.ended_early}"]
     assert warnings_of(straight) == []
 
 
@@ -423,7 +426,7 @@ def test_an_adapter_on_a_bfloat16_model_trains_in_float32(model: Path, tmp_path:
     assert {parameter.dtype for parameter in roles.trainable.values()} == {torch.float32}
     assert roles.student.model.get_input_embeddings().weight.dtype == torch.bfloat16
     summary = run(config, tmp_path)
-    assert summary["reload_difference"] < 1e-5  # packed in memory, padded after reloading
+    assert summary.reload_difference < 1e-5  # packed in memory, padded after reloading
     assert lines_of(tmp_path / "out")[0]["gradient_norm"] > 0
 
 
@@ -433,8 +436,8 @@ def test_the_log_gets_every_line_and_counts_add_up(model: Path, tmp_path: Path) 
     summary = run(config, tmp_path, log=seen.append)
     assert seen == lines_of(tmp_path / "out")
     assert [line["step"] for line in seen] == [0, 1, 2, 3]
-    assert sum(line["tokens"] for line in seen) == summary["trained_tokens"]
-    assert sum(line["paths"] for line in seen) == 2 * summary["paths"]
+    assert sum(line["tokens"] for line in seen) == summary.trained_tokens
+    assert sum(line["paths"] for line in seen) == 2 * summary.paths
     for line in seen:
         weighted = line["kl"] - line["policy_gradient"] + 0.01 * line["reference_kl"]
         assert line["loss"] == pytest.approx(weighted, abs=1e-5)

@@ -21,10 +21,12 @@ from vpgea.modeling.load import load_model, load_tokenizer
 from vpgea.phases.evaluate import evaluate
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import load_questions
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.parts import Part
-from vpgea.runs.phase_folder import open_complete
+from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
+from vpgea.storage.records import json_of, read_record
 
 
 class NoEngine(EngineLease):
@@ -42,7 +44,7 @@ def run(folder: Path, **dotted: Any) -> dict[str, Any]:
     chosen = config(**dotted)
     found = evaluate(chosen, load_questions(chosen.data).questions, folder)
     assert found is not None
-    return found
+    return json_of(found)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +108,8 @@ def test_multiple_choice_has_no_outcome_efficiency(tmp_path: Path) -> None:
     chosen = resolve(options=options).config
     found = evaluate(chosen, load_questions(chosen.data).questions, tmp_path / "out")
     assert found is not None
-    assert "accuracy" in found["metrics"]
-    assert "outcome_efficiency" not in found["metrics"]
+    assert "accuracy" in found.metrics
+    assert "outcome_efficiency" not in found.metrics
     assert all(row["first_correct_tokens"] is None for row in rollouts.rows_of(tmp_path / "out"))
 
 
@@ -137,7 +139,7 @@ def test_a_baseline_can_be_named_later_without_a_model(base: Path, other: Path, 
     chosen = config(eval__seed=5)
     found = evaluate(chosen, load_questions(chosen.data).questions, folder, lease=NoEngine(Path("logs"), StopRequest()))
     assert found is not None
-    assert "e3" not in found["metrics"]
+    assert "e3" not in found.metrics
     chosen = config(eval__seed=5, eval__baseline=str(base))
     evaluate(chosen, load_questions(chosen.data).questions, folder, lease=NoEngine(Path("logs"), StopRequest()))
     assert read_json(folder / "results.json") == read_json(other / "results.json")
@@ -180,7 +182,7 @@ def test_parts_and_resumption_give_the_same_rows(base: Path, tmp_path: Path) -> 
     (folder / "parts" / "1-of-2" / "COMPLETE").unlink()
     assert evaluate(chosen, questions, folder, part=Part(1, 2)) is None
     found = evaluate(chosen, questions, folder, part=Part(0, 2))
-    assert found == read_json(base / "results.json")
+    assert found == read_record(base / "results.json", EvalResults)
     assert rollouts.bytes_of(folder) == rollouts.bytes_of(base)
 
 
@@ -191,7 +193,7 @@ def test_a_stop_saves_nothing_half(tmp_path: Path) -> None:
         evaluate(chosen, load_questions(chosen.data).questions, tmp_path / "out", stop=stop)
     assert rollouts.committed(tmp_path / "out") == 0
     with pytest.raises(UsageError, match="not complete"):
-        open_complete(tmp_path / "out", "eval")
+        CompletePhase.open(tmp_path / "out", "eval")
 
 
 def test_an_adapter_changes_the_samples(base: Path, tmp_path: Path) -> None:

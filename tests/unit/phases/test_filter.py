@@ -18,11 +18,13 @@ from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, Stopped, UsageError
 from vpgea.phases.filter import filter_rollout
+from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part
-from vpgea.runs.phase_folder import chunk_paths, open_complete
 from vpgea.runs.progress import NullProgress
+from vpgea.runs.records import FilterSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import file_checksum, read_json, write_json
+from vpgea.storage.records import read_record
 
 
 class NoEngine(EngineLease):
@@ -54,9 +56,8 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_finished_filter_loads_no_model_and_changes_nothing(drawn: Path, finished: Path) -> None:
     before = contents(finished)
     config = overthinker.config()
-    assert filter_rollout(config, drawn, finished, lease=NoEngine(Path("logs"), StopRequest())) == read_json(
-        finished / "summary.json"
-    )
+    again = filter_rollout(config, drawn, finished, lease=NoEngine(Path("logs"), StopRequest()))
+    assert again == read_record(finished / "summary.json", FilterSummary)
     assert contents(finished) == before
 
 
@@ -74,7 +75,7 @@ def test_two_parts_select_what_one_part_does(drawn: Path, undisturbed: Path, tmp
     assert filter_rollout(config, drawn, folder, part=Part(1, 2)) is None, "one part is no selection"
     assert not (folder / "selected").exists()
     summary = filter_rollout(config, drawn, folder, part=Part(0, 2))
-    assert summary == read_json(undisturbed / "summary.json")
+    assert summary == read_record(undisturbed / "summary.json", FilterSummary)
     assert selection(folder) == selection(undisturbed)
     assert rollouts.bytes_of(folder) == rollouts.bytes_of(undisturbed)
     with pytest.raises(UsageError, match="2 parts"):
@@ -101,7 +102,7 @@ def test_a_stop_leaves_committed_chunks_and_the_rest_is_measured_later(
         filter_rollout(config, drawn, folder, stop=stop, progress=StopAfter(stop, 2))
     assert rollouts.committed(folder) == 2
     with pytest.raises(UsageError, match="not complete"):
-        open_complete(folder, "filter")
+        CompletePhase.open(folder, "filter")
     filter_rollout(config, drawn, folder)
     assert contents(folder) == contents(undisturbed)
 
@@ -180,7 +181,7 @@ def test_the_plausible_gate_needs_the_models_own_log_probabilities(tmp_path: Pat
         filter_rollout(config, tmp_path / "rollout", tmp_path / "out")
     summary = filter_rollout(overthinker.config(**options), tmp_path / "rollout", tmp_path / "out")
     assert summary is not None
-    assert summary["elbo"] == summary["plausibility_limits"] == "not available (truncated support)"
+    assert summary.elbo == summary.plausibility_limits == "not available (truncated support)"
 
 
 def test_a_damaged_rollout_shard_is_named(drawn: Path, tmp_path: Path) -> None:
@@ -217,8 +218,8 @@ def test_too_many_grader_errors_are_a_quality_gate(
     config = overthinker.config(**options, grading__max_grade_errors=1.0)
     summary = filter_rollout(config, drawn, tmp_path / "out", lease=NoEngine(Path("logs"), StopRequest()))
     assert summary is not None, "what was measured counts when more errors are allowed"
-    assert summary["counts"]["prior_not_graded"] > 0
-    assert summary["counts"]["posterior_rejected_error"] > 0
+    assert summary.counts["prior_not_graded"] > 0
+    assert summary.counts["posterior_rejected_error"] > 0
 
 
 def test_nothing_selected_is_a_quality_gate_and_the_summary_is_there(drawn: Path, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from vpgea.errors import Stopped, UsageError
 from vpgea.phases.rollout import rejection
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question
+from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part, part_folders
-from vpgea.runs.phase_folder import chunk_paths, open_complete
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
@@ -76,7 +76,7 @@ def test_the_manifest_names_the_identity_fields(tiny_rollout: Path) -> None:
     listed = {
         line.removeprefix("rollout: ") for line in snapshot.read_text().splitlines() if line.startswith("rollout")
     }
-    manifest = open_complete(tiny_rollout, "rollout")
+    manifest = CompletePhase.open(tiny_rollout, "rollout").manifest
     assert set(manifest.identity) == listed | {"round"}
     assert set(manifest.inputs) == {"model", "questions", "template"}
 
@@ -137,7 +137,7 @@ def test_a_stop_keeps_the_committed_chunks(run_config: Callable[..., RunConfig],
     assert error.value.exit_code == 75
     assert committed(tmp_path) == 2
     with pytest.raises(UsageError, match="is not complete"):
-        open_complete(tmp_path, "rollout")
+        CompletePhase.open(tmp_path, "rollout")
     assert run(run_config(), tmp_path)["drawn_now"] == 1
 
 

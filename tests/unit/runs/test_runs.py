@@ -17,10 +17,11 @@ import pytest
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of, leaves
 from vpgea.errors import UsageError
+from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.layout import chunk_number
 from vpgea.runs.manifest import Manifest, fingerprint_of
 from vpgea.runs.parts import Part
-from vpgea.runs.phase_folder import PhaseFolder, chunk_paths, complete_phase, content_fingerprint, open_complete
+from vpgea.runs.phase_folder import PhaseFolder, complete_phase
 from vpgea.storage.files import read_json, write_json
 from vpgea.storage.shards import sidecar_path, write_table
 
@@ -202,7 +203,7 @@ def test_a_phase_is_complete_when_all_parts_are(tmp_path: Path) -> None:
     for index, part in enumerate(parts):
         fill(part, index, index + 11)
         assert part.complete({}) == (index == 10)
-    assert open_complete(tmp_path, "rollout").identity == MANIFEST.identity
+    assert CompletePhase.open(tmp_path, "rollout").manifest.identity == MANIFEST.identity
     assert [path.name for path in chunk_paths(tmp_path)] == [f"chunk-{index:05d}.arrow" for index in range(22)]
     assert read_json(tmp_path / "COMPLETE") == {"parts": 11, "rows": 22}
 
@@ -211,7 +212,7 @@ def test_the_unfinished_part_is_named(tmp_path: Path) -> None:
     parts = [PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(index, 2))) for index in range(2)]
     parts[0].complete({})
     with pytest.raises(UsageError, match="is not complete") as error:
-        open_complete(tmp_path, "rollout")
+        CompletePhase.open(tmp_path, "rollout")
     assert "1-of-2" in error.value.why
     assert "0-of-2" not in error.value.why
     assert "vpgea rollout" in error.value.mend
@@ -219,10 +220,10 @@ def test_the_unfinished_part_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_folder_and_another_phase_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="folder not found"):
-        open_complete(tmp_path / "nowhere", "rollout")
+        CompletePhase.open(tmp_path / "nowhere", "rollout")
     finished(tmp_path / "out")
     with pytest.raises(UsageError, match="is a rollout folder"):
-        open_complete(tmp_path / "out", "filter")
+        CompletePhase.open(tmp_path / "out", "filter")
 
 
 def test_a_crash_between_the_parts_marker_and_the_phases_is_mended_by_the_next_run(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_a_crash_between_the_parts_marker_and_the_phases_is_mended_by_the_next_r
     for name in ("COMPLETE", "manifest.json"):
         (tmp_path / name).unlink()
     assert PhaseFolder.open(tmp_path, MANIFEST).complete({"chunks": 2})
-    assert open_complete(tmp_path, "rollout")
+    assert CompletePhase.open(tmp_path, "rollout")
     assert folder.is_complete
 
 
@@ -244,7 +245,9 @@ def test_the_content_fingerprint_follows_the_rows_and_the_identity_not_the_parts
     other = PhaseFolder.open(tmp_path / "c", MANIFEST)
     fill(other, 0, 7)
     other.complete({})
-    a, b, c, split = (content_fingerprint(tmp_path / name) for name in ("a", "b", "c", "split"))
+    a, b, c, split = (
+        CompletePhase.open(tmp_path / name, "rollout").content_fingerprint for name in ("a", "b", "c", "split")
+    )
     assert a == b == split != c
 
 
@@ -328,9 +331,9 @@ def test_a_part_is_not_completed_with_a_sidecar_of_another_form(tmp_path: Path) 
 
 def test_a_manifest_without_the_contents_fingerprint_is_named(tmp_path: Path) -> None:
     finished(tmp_path)
-    write_json(tmp_path / "manifest.json", MANIFEST.as_dict())
+    write_json(tmp_path / "manifest.json", MANIFEST.as_json())
     with pytest.raises(UsageError, match=r"manifest\.json"):
-        content_fingerprint(tmp_path)
+        CompletePhase.open(tmp_path, "rollout")
 
 
 # --- manifests ------------------------------------------------------------------------------------------------------
@@ -370,7 +373,7 @@ def test_recorded_paths_are_absolute_and_links_stay(
 )
 def test_a_manifest_of_another_version_or_kind_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(MANIFEST.as_dict() | change), encoding="utf-8")
+    path.write_text(json.dumps(MANIFEST.as_json() | change), encoding="utf-8")
     with pytest.raises(UsageError, match=r"manifest\.json"):
         Manifest.read(path)
 

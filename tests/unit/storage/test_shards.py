@@ -67,14 +67,14 @@ def test_what_is_written_is_read(shard: Path) -> None:
 
 def test_the_sidecar_describes_the_file_and_nothing_else_is_left(shard: Path) -> None:
     sidecar = verify(shard)
-    assert sidecar["rows"] == 3
-    assert sidecar["bytes"] == shard.stat().st_size
+    assert sidecar.rows == 3
+    assert sidecar.bytes == shard.stat().st_size
     assert sorted(path.name for path in shard.parent.iterdir()) == ["chunk-00000.arrow", "chunk-00000.json"]
 
 
 def test_an_empty_table_is_a_shard_too(tmp_path: Path) -> None:
     path = tmp_path / "chunk-00000.arrow"
-    assert write_table(path, table_from_rows([], SCHEMA))["rows"] == 0
+    assert write_table(path, table_from_rows([], SCHEMA)).rows == 0
     assert read_table(path).schema.equals(SCHEMA)
 
 
@@ -86,13 +86,13 @@ def test_a_null_where_none_may_stand_is_a_broken_invariant() -> None:
 def test_the_first_writer_wins(shard: Path) -> None:
     before = shard.read_bytes()
     other = [{**ROWS[0], "name": "late"}]
-    assert write_table(shard, table_from_rows(other, SCHEMA)) == read_json(sidecar_path(shard))
+    assert write_table(shard, table_from_rows(other, SCHEMA)) == read_sidecar(shard)
     assert shard.read_bytes() == before
     assert read_table(shard).num_rows == 3
 
 
 def test_a_writer_killed_between_file_and_sidecar_is_mended_by_the_next(shard: Path) -> None:
-    sidecar = read_json(sidecar_path(shard))
+    sidecar = read_sidecar(shard)
     sidecar_path(shard).unlink()
     assert write_table(shard, table_from_rows(ROWS[:1], SCHEMA)) == sidecar
 

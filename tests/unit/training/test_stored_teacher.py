@@ -15,9 +15,10 @@ from vpgea.errors import UsageError
 from vpgea.modeling.load import vocabulary_size
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.loop import Loop
+from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.layout import TEACHER_SHARD
 from vpgea.runs.manifest import Manifest
-from vpgea.runs.phase_folder import PhaseFolder, chunk_paths
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.schemas import POSTERIOR
 from vpgea.storage.shards import iterate_rows, sidecar_path
 from vpgea.training.data import TrainingSet
@@ -39,7 +40,7 @@ def gradient(filter_dir: Path, folder: Path, **dotted: Any) -> tuple[float, dict
     config = overthinker.config(**{f"distill__{name}": value for name, value in dotted.items()})
     trainer = Trainer(
         config,
-        TrainingSet(filter_dir, config.distill),
+        TrainingSet(CompletePhase.open(filter_dir, "filter"), config.distill),
         Roles(config),
         PhaseFolder.open(folder, Manifest("distill", {}, {}, {})),
     )
@@ -102,7 +103,11 @@ def refused(said: str, config: RunConfig, action: Any) -> None:
 def test_what_cannot_be_stored_or_was_not_is_refused(drawn: Path, tmp_path: Path) -> None:
     filter_rollout(overthinker.config(), drawn, tmp_path / "plain")
     dense = {"distill__kl_form": "dense-cv", "distill__teacher": "stored"}
-    refused("holds no teacher", overthinker.config(**dense), lambda c: TrainingSet(tmp_path / "plain", c.distill))
+    refused(
+        "holds no teacher",
+        overthinker.config(**dense),
+        lambda c: TrainingSet(CompletePhase.open(tmp_path / "plain", "filter"), c.distill),
+    )
     refused("no teacher would be stored", overthinker.config(**dense), lambda c: Loop.open(c, tmp_path / "loop"))
     whole = overthinker.config(filter__teacher_top_k=K + 1)
     refused("teacher_top_k", whole, lambda c: filter_rollout(c, drawn, tmp_path / "whole"))

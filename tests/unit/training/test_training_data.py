@@ -13,6 +13,7 @@ from tests.support.selection_rows import Row, distill_config, sample_rows, write
 from vpgea.config.schema import AdvantageConfig
 from vpgea.errors import UsageError
 from vpgea.filtering.utility import advantages_and_gates
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 from vpgea.training.data import TrainingSet
 
@@ -27,7 +28,7 @@ def training_set(model: Path, folder: Path, change: Any = None, **dotted: Any) -
     rows = sample_rows(config)
     if change is not None:
         rows = change(rows)
-    return TrainingSet(write_selection(folder, config, rows), config.distill), rows
+    return TrainingSet(CompletePhase.open(write_selection(folder, config, rows), "filter"), config.distill), rows
 
 
 def test_constants_count_rejected_paths_and_every_graded_prior_token(model: Path, tmp_path: Path) -> None:

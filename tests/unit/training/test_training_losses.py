@@ -14,6 +14,7 @@ from tests.support.selection_rows import VOCABULARY, Row, distill_config, sample
 from vpgea.config.schema import RunConfig
 from vpgea.modeling.load import load_model
 from vpgea.modeling.packing import ATTENTION
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.schemas import POSTERIOR, PRIOR
@@ -76,7 +77,7 @@ def config_of(base: Path, adapter: Path) -> Any:
 
 def float64_trainer(config: RunConfig, rows: Sequence[Row], folder: Path) -> Trainer:
     """A trainer whose models compute in float64, all questions in one step."""
-    data = TrainingSet(write_selection(folder / "filter", config, rows), config.distill)
+    data = TrainingSet(CompletePhase.open(write_selection(folder / "filter", config, rows), "filter"), config.distill)
     roles = Roles(config)
     for policy in {roles.student, *(role.policy for role in (roles.reference, roles.teacher) if role is not None)}:
         policy.double()

@@ -17,6 +17,7 @@ from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model
 from vpgea.phases.distill import distill, trained_model
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.training.data import TrainingPath, TrainingSet
@@ -46,7 +47,9 @@ def start(model: Path, adapter: Path, train: str, **dotted: Any) -> RunConfig:
 
 
 def trainer_of(config: RunConfig, folder: Path) -> Trainer:
-    data = TrainingSet(write_selection(folder / "filter", config, sample_rows(config)), config.distill)
+    data = TrainingSet(
+        CompletePhase.open(write_selection(folder / "filter", config, sample_rows(config)), "filter"), config.distill
+    )
     return Trainer(config, data, Roles(config), PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
 
 
@@ -167,7 +170,7 @@ def test_the_continued_rounds_adapter_is_the_next_models_input(model: Path, adap
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, Path(following.adapter)))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert summary["steps"] == 3
+    assert summary.steps == 3
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.campaigns.fuzz.probe import ACCEPTED, Edit, Probe, as_json, damaged, edits, odd_json, odd_objects, odd_values
 from vpgea.runs import phase_folder
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.storage.files import read_json
 from vpgea.storage.shards import read_table, write_table
 
@@ -43,9 +44,7 @@ def _make(root: Path) -> None:
 
 
 def _read(root: Path) -> None:
-    phase_folder.open_complete(root, "rollout")
-    phase_folder.content_fingerprint(root)
-    for path in phase_folder.chunk_paths(root):
+    for path in CompletePhase.open(root, "rollout").chunks():
         read_table(path)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.campaigns.fuzz.probe import ACCEPTED, Edit, Probe, damaged, edits
 from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.storage.files import file_checksum, write_json
+from vpgea.storage.records import json_of
 from vpgea.storage.schemas import SAMPLES, TEACHER
 from vpgea.storage.shards import read_table, sidecar_path, table_from_rows, write_sidecar, write_table
 
@@ -62,7 +63,7 @@ def probe(folder: Path) -> Iterator[Probe]:
         if shard.sidecar == "written":
             write_sidecar(path)
         else:
-            sidecar = dict(sidecars[shard.kind])
+            sidecar = json_of(sidecars[shard.kind])
             if shard.sidecar == "fitting":
                 sidecar |= {"bytes": path.stat().st_size, "sha256": file_checksum(path)}
             write_json(sidecar_path(path), sidecar)

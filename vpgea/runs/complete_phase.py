@@ -1,0 +1,95 @@
+"""A finished phase folder, opened once and passed on: what it was made from, its shards, and what they add up to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpgea.errors import DamagedError, UsageError
+from vpgea.runs.layout import CHUNK, COMPLETE, MANIFEST, Phase, chunk_number
+from vpgea.runs.links import refuse_links_in
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import WHOLE, Part, part_folders
+from vpgea.runs.phase_folder import require_phase_folder
+from vpgea.runs.records import PartMarker
+from vpgea.storage.shards import Sidecar, committed, damaged, read_sidecar, shard_files, shard_order
+
+
+@dataclass(frozen=True)
+class CompletePhase:
+    """A complete phase folder.
+
+    content_fingerprint: of its identity, its inputs and the rows that came out.
+    """
+
+    root: Path
+    manifest: Manifest
+    content_fingerprint: str
+
+    @classmethod
+    def open(cls, root: Path, phase: Phase) -> CompletePhase:
+        """Raises UsageError when the folder is missing, of another phase or unfinished, DamagedError when it is odd."""
+        if not root.is_dir():
+            raise UsageError(f"folder not found: {root}", why="there is nothing there", mend=f"give a {phase} folder")
+        require_phase_folder(root)
+        if not (root / COMPLETE).is_file():
+            missing = [part.name for part in part_folders(root) if not (part / COMPLETE).is_file()]
+            raise UsageError(
+                f"the {phase} in {root} is not complete",
+                why=f"unfinished parts: {', '.join(missing) or 'not all parts are there'}",
+                mend=f"run the same `vpgea {phase}` command again: it continues where it stopped",
+            )
+        manifest = Manifest.read(root / MANIFEST)
+        if manifest.phase != phase:
+            raise UsageError(
+                f"{root} is a {manifest.phase} folder",
+                why=f"a {phase} folder is needed here",
+                mend=f"give the folder that `vpgea {phase}` wrote",
+            )
+        if manifest.content_fingerprint is None:
+            raise DamagedError(
+                f"not the manifest of a complete phase: {root / MANIFEST}",
+                why="it has no content_fingerprint",
+                mend="`vpgea doctor FOLDER --repair` on the folder writes it again",
+            )
+        return cls(root, manifest, manifest.content_fingerprint)
+
+    def chunks(self, kind: str = CHUNK, *, share: Part = WHOLE) -> list[Path]:
+        """The shards of all parts, in the order of their chunk numbers; only those of one share, as `Part.of` has it.
+
+        Raises DamagedError when one is no longer there or no longer the one with which its part was completed.
+        """
+        return chunk_paths(self.root, kind, share=share)
+
+
+def chunk_paths(root: Path, kind: str = CHUNK, *, share: Part = WHOLE) -> list[Path]:
+    """The same of a folder whose parts need not all be complete: of those that are not, the shards that are there.
+
+    Of a share only the parts are read that can hold it: jobs with a share each would else read the whole phase once
+    per job.
+    """
+    parts = part_folders(root)
+    apart = math.gcd(share.count, len(parts))  # chunk c is in part c mod len(parts)
+    found: dict[Path, Sidecar | None] = {}
+    for part in parts[share.index % apart :: apart] if parts else []:
+        refuse_links_in(root, part)
+        found |= _shards(part)
+    own = [
+        path for path in found if path.name.startswith(f"{kind}-") and chunk_number(path) % share.count == share.index
+    ]
+    for path in own:
+        recorded = found[path]
+        if recorded is not None and read_sidecar(path) != recorded:
+            raise damaged(path, "its sidecar is not the one with which its part was completed")
+    return sorted(own, key=shard_order)
+
+
+def _shards(part: Path) -> dict[Path, Sidecar | None]:
+    """The part's shards, each with the sidecar that it had when the part was completed, None before that."""
+    if not (part / COMPLETE).is_file():
+        return dict.fromkeys(shard_files(part))
+    recorded = PartMarker.read(part).shards
+    if lost := recorded.keys() - committed(part):
+        raise damaged(part / min(lost), "it, or its sidecar, is gone")
+    return {part / name: sidecar for name, sidecar in recorded.items()}

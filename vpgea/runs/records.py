@@ -1,0 +1,204 @@
+"""The JSON records of a run beside manifests and sidecars: one class each, written in the order of its fields."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+from vpgea.errors import DamagedError
+from vpgea.metrics.scores import Estimate
+from vpgea.runs.layout import COMPLETE
+from vpgea.storage.files import read_json
+from vpgea.storage.records import damaged_record, from_json, json_of
+from vpgea.storage.shards import Sidecar
+
+
+@dataclass(frozen=True)
+class PartMarker:
+    """COMPLETE of a part: what the phase says of it, and the shards with which it was completed, by their names."""
+
+    summary: dict[str, object]
+    shards: dict[str, Sidecar]
+
+    @classmethod
+    def read(cls, part: Path) -> PartMarker:
+        """Of a part's folder. Raises DamagedError."""
+        path = part / COMPLETE
+        value = read_json(path)
+        try:
+            marker = from_json(cls, value, path)
+        except DamagedError as error:
+            raise _not_a_marker(path, error.why) from error
+        for name, sidecar in marker.shards.items():
+            if sidecar.file != name:
+                raise _not_a_marker(path, f"what it says of {name} is of {sidecar.file}")
+        return marker
+
+
+def _not_a_marker(path: Path, why: str) -> DamagedError:
+    return DamagedError(
+        f"not the marker of a finished part: {path}",
+        why=f"it does not list the part's shards with their rows and checksums: {why}",
+        mend="delete it and run the command that wrote it again: what is there is kept",
+    )
+
+
+@dataclass(frozen=True)
+class PhaseMarker:
+    """COMPLETE of a phase, derived from those of its parts."""
+
+    parts: int
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSummary:
+    """What a rollout says of a part.
+
+    rejected: question id → why it was not sampled.
+    """
+
+    questions: int
+    rejected_overlong: int
+    rejected_control_tokens: int
+    rejected: dict[str, str]
+    chunks: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """A mean over questions and its standard error, both in the term's unit; None where there is too little data."""
+
+    value: float | None
+    standard_error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElboEstimate:
+    """ELBO_EA = log_s_cue - length_cost - kl, in nats, and the health of its importance weights.
+
+    ess_share: effective sample size / K of a question, mean over questions. log_weight_variance: variance of log w
+    within a question, mean over the questions with at least two paths and finite weights. paths are those used,
+    left_out those without a measurement.
+    """
+
+    elbo: Term
+    log_s_cue: Term
+    length_cost: Term
+    kl: Term
+    ess_share: Term
+    log_weight_variance: Term
+    questions: int
+    paths: int
+    left_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterSummary:
+    """summary.json of a filter.
+
+    plausibility_limits and elbo: in words where there are none. checks: means over posterior paths, and how many have
+    each of them (NAME_n). tokens: sampled and scored for the checks.
+    """
+
+    counts: dict[str, int]
+    plausibility_limits: dict[str, float] | str
+    needs_no_thinking: list[str]
+    elbo: ElboEstimate | str
+    checks: dict[str, float | None]
+    tokens: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EngineMismatch:
+    """Differences of log-probabilities per token between the engine that sampled and the trainer, in nats."""
+
+    mean: float
+    mean_absolute: float
+    largest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSummary:
+    """summary.json of a distill, and what its part says.
+
+    ended_early: why, where a guard ended it. reload_difference: largest of a log-probability after reloading what was
+    published, in nats. output: name of the folder with the weights.
+    """
+
+    steps: int
+    paths: int
+    trained_tokens: int
+    skipped_steps: int
+    alarms: int
+    ended_early: str | None
+    truncated_support: bool
+    reload_difference: float
+    engine_mismatch: EngineMismatch | None
+    output: str
+    model_fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResults:
+    """results.json: every figure of an evaluation with its interval. baseline: the folder it is compared with."""
+
+    questions: int
+    rejected_overlong: int
+    rejected_control_tokens: int
+    samples: int
+    not_graded: int
+    baseline: str | None
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundLine:
+    """round.json: the figures of a finished round, of the base model where round is None.
+
+    The first ones are measured on the held-out questions, with 95 % intervals; e3 and accuracy_gain against the base
+    model. Then shares of the posterior paths, kl and elbo in nats, what the training was made with and how it went.
+    Those after truncated_high are of rounds alone, e3 excepted, which is 1 for the base by definition. seconds: None
+    where jobs of a cluster made the round.
+    """
+
+    round: int | None
+    accuracy: float
+    accuracy_low: float | None
+    accuracy_high: float | None
+    tokens: float
+    tokens_low: float | None
+    tokens_high: float | None
+    truncated: float
+    truncated_low: float | None
+    truncated_high: float | None
+    e3: float
+    e3_low: float | None = None
+    e3_high: float | None = None
+    accuracy_gain: float | None = None
+    accuracy_gain_low: float | None = None
+    accuracy_gain_high: float | None = None
+    accepted_share: float | None = None
+    pseudo_efficient_share: float | None = None
+    kl: float | None = None
+    elbo: float | None = None
+    check_tokens: int | None = None
+    length_price: float | None = None
+    loss_reference_kl: float | None = None
+    trained_tokens: int | None = None
+    engine_mismatch: float | None = None
+    seconds: float | None
+
+    def as_json(self) -> dict[str, object]:
+        """The entries that round.json has: of the base model only its own."""
+        of_rounds = {field.name for field in fields(self) if field.default is not MISSING}
+        return {name: value for name, value in json_of(self).items() if self.round is not None or name not in of_rounds}
+
+    @classmethod
+    def read(cls, path: Path) -> RoundLine:
+        """Raises DamagedError."""
+        value = read_json(path)
+        line = from_json(cls, value, path)
+        if lacking := line.as_json().keys() ^ value.keys():
+            raise damaged_record(path, f"it has no entry {min(lacking)!r} where there must be one, or one too many")
+        return line

@@ -1,0 +1,120 @@
+"""JSON records as frozen dataclasses: read strictly, written in the order of their fields.
+
+A field may be a str, int, float, bool or None, a list or dict of such, another record, or a union of these. A float may
+stand as a whole number, and stays one, so that what is read and written again keeps its bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vpgea.errors import DamagedError
+from vpgea.storage.files import read_json
+
+T = TypeVar("T")
+
+
+def read_record(path: Path, kind: type[T]) -> T:
+    """The record of a JSON file. Raises DamagedError when it is gone, or is none of this kind."""
+    return from_json(kind, read_json(path), path)
+
+
+def from_json(kind: type[T], value: object, path: Path) -> T:
+    """A record from a JSON value.
+
+    Args:
+        kind: A dataclass whose fields are all there in the value, those with a default excepted.
+        value: What the file at `path` holds, or a part of it.
+        path: For the error alone.
+
+    Raises:
+        DamagedError: An entry is missing, unknown or of another type.
+    """
+    try:
+        record: T = _value(kind, value, "it")
+    except _Mismatch as error:
+        raise damaged_record(path, str(error)) from error
+    return record
+
+
+def json_of(record: Any) -> dict[str, Any]:
+    """The JSON object of a record, nested records included."""
+    return dataclasses.asdict(record)
+
+
+def read_entry(path: Path, name: str, kind: type[T]) -> T:
+    """One entry of a JSON file that has others too. Raises DamagedError."""
+    value = read_json(path)
+    try:
+        entry: T = _value(kind, _entry(value, name), name)
+    except _Mismatch as error:
+        raise damaged_record(path, str(error)) from error
+    return entry
+
+
+def damaged_record(path: Path, why: str) -> DamagedError:
+    """The error for a JSON file that does not say what it must."""
+    return DamagedError(
+        f"damaged file: {path}",
+        why=why,
+        mend="`vpgea doctor FOLDER --repair` on the folder it belongs to makes again what can be made again",
+    )
+
+
+class _Mismatch(ValueError):
+    """What a value is not."""
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _entry(value: Mapping[str, object], name: str) -> object:
+    if name not in value:
+        raise _Mismatch(f"it has no entry {name!r} where there must be one")
+    return value[name]
+
+
+def _value(kind: Any, value: object, name: str) -> Any:
+    """The value as a `kind`; name: of the entry."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _one_of(arguments, value, name)
+    if origin is list and isinstance(value, list):
+        return [_value(arguments[0], each, name) for each in value]
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(arguments[1], each, name) for key, each in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _record(kind, value)
+    if kind is object or (kind is float and type(value) is int) or type(value) is kind:
+        return value
+    raise _Mismatch(f"{name} is of another type")
+
+
+def _one_of(kinds: tuple[Any, ...], value: object, name: str) -> Any:
+    for kind in kinds:
+        if kind is not types.NoneType:
+            try:
+                return _value(kind, value, name)
+            except _Mismatch as error:
+                mismatch = error
+        elif value is None:
+            return None
+    raise mismatch
+
+
+def _record(kind: Any, value: dict[str, object]) -> Any:
+    hints, entries = _hints(kind), {}
+    for field in dataclasses.fields(kind):
+        if field.name in value or field.default is dataclasses.MISSING:
+            entries[field.name] = _value(hints[field.name], _entry(value, field.name), field.name)
+    if unknown := value.keys() - entries.keys():
+        raise _Mismatch(f"it has an entry {min(unknown)!r} where there must be none")
+    return kind(**entries)
