@@ -110,7 +110,10 @@ class CrossView:
     def _locate(self, candidates: Sequence[MeasuredSample]) -> None:
         """Where the value of y* first stands in z."""
         for sample in candidates:
-            sample.value_offset = find_value(sample.z_text, sample.question.answer)
+            question = sample.question
+            sample.value_offset = find_value(
+                sample.z_text, question.answer, question=question.text, options=question.options
+            )
             if sample.value_offset is not None:
                 sample.found["answer_position"] = sample.value_offset / len(sample.z_text)
 

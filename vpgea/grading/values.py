@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from vpgea.grading.choice import normalise_choice
+from vpgea.grading.containers import read_container
 from vpgea.grading.exact import fold_whitespace
+from vpgea.grading.lexemes import Lexeme, read_lexemes
 from vpgea.grading.math import normalise_reference
 from vpgea.grading.normalise import Number, read_number
+from vpgea.grading.quantities import Quantity
+
+# Symbols that make what stands beside them a part of something longer, and those that do so with an expression only.
+_PARTS = ("^", "_", "!", r"\frac", r"\sqrt")
+_OPERATORS = ("+", "-", "/")
+_SEPARATORS = (",", ";", "and", "or", "{", "}")
+_MARKS = ("option", "choice", "letter", "answer", "is", ":", "(")  # after which `A` is no article
 
 _MAX_DECIMALS = 6  # a fraction such as 1/3 has no decimal form; one such as 1/128 has, of too many places
 
@@ -55,44 +66,156 @@ def _decimal(value: Fraction) -> str | None:
     return format(Decimal(scaled.numerator).scaleb(-_MAX_DECIMALS).normalize(), "f")
 
 
-def find_value(text: str, reference: str) -> int | None:
-    """Offset of the first character of the first place where the reference's value stands by itself; else None.
+def find_value(text: str, reference: str, *, question: str = "", options: Sequence[str] = ()) -> int | None:
+    r"""Offset of the first character of the first place where the reference's value stands by itself; else None.
 
-    A number counts plain, comma-grouped, with a trailing `.0`, as fraction or as exact decimal, but not as part of a
-    longer number, word or, for a positive one, behind a minus sign: 18 is found in `$18.`, not in `180`, `3.18`,
-    `18,000`, `-18`. Other answers count as whole tokens, whatever their case and spacing.
+    It is found by value, not by spelling: 12000 in `12{,}000`, 12.5 in `$12.50`, `\frac{3}{4}` in `0.75`, 1024 in
+    `2^{10}`. It is not found as a part of another value: 18 is not in `180`, `18%`, `-18`, `\sqrt{18}`, `18:30`,
+    `a_{18}`. A division or root that comes out whole (`36/2`) is a computation, no value. What is no number counts as
+    whole words and symbols, words in any case; a bare list (of roots, say) in any order.
+
+    Args:
+        text: Any text, trusted or not; the time is linear in its length.
+        reference: The reference answer.
+        question: Where it asks for a percentage, 18 is found in `18%` too, as the grader sees it.
+        options: The choices of a multiple-choice question, whose reference is a letter: the text of that option
+            counts as well as the letter. `A` and `I` count with a mark only (`(A)`, `option A`): they are words.
     """
-    offsets = [match.start() for form in canonical_answers(reference, "math") for match in _places(text, form)]
-    return min(offsets, default=None)
+    sought = _sought(reference, "percent" in question.lower() or "%" in question, tuple(options))
+    lexemes = read_lexemes(text)
+    return min((place for value in sought for place in [value.first_place(lexemes)] if place is not None), default=None)
 
 
-def _places(text: str, form: str) -> list[re.Match[str]]:
-    """The first place of one written form, as a list of at most one."""
-    number = re.fullmatch(r"(-?)((?:\d|\.\d)[\d.,]*(?:/\d+)?)", form)
-    if number:
-        sign = r"(?<![\w)\]}])[-−]\s?\$?" if number[1] else r"(?<![\d.])(?<!\d,)"
-        tail = r"(?:\.0+)?" if re.fullmatch(r"[\d,]+", number[2]) else ""
-        pattern = rf"{sign}{re.escape(number[2])}{tail}(?![\w/]|[.,]\d)"
-    else:
-        pattern = r"\s*".join(re.escape(token) for token in re.findall(r"\w+|[^\w\s]", form))
-        pattern = rf"(?<!\w){pattern}(?!\w)" if form[-1:].isalnum() else rf"(?<!\w){pattern}"
-    for match in re.finditer(pattern, text, re.IGNORECASE):
-        if number is None or _stands_alone(text, match.start(), signed=bool(number[1])):
-            return [match]
-    return []
+def value_is_distinct(reference: str, question: str, *, options: Sequence[str] = ()) -> bool:
+    """True when the value is longer than one digit or letter and stands neither in the question nor in its options."""
+    (value, *_) = _sought(reference, False, ())
+    asked = "\n".join([question, *options])
+    return value.length > 1 and not options and find_value(asked, reference, question=question) is None
 
 
-def _stands_alone(text: str, start: int, *, signed: bool) -> bool:
-    """False inside a word (`x18`, but not behind a command: `\\cdot18`), a fraction or behind a sign."""
-    before = text[:start][-24:]
-    if re.search(r"\w$", before) and not re.search(r"\\[A-Za-z]+$", before):
-        return False
-    if re.search(r"\d\s?/$", before):
-        return False
-    return signed or re.search(r"(?:^|[^\w)\]}\s])\s*[-−]$", before) is None
+@dataclass(frozen=True)
+class _Sought:
+    """What is looked for. contents: of its lexemes. unordered: they are the items of a list in any order.
+
+    percent_implied: a percent sign makes no other value. letter: the answer of a multiple-choice question.
+    """
+
+    contents: tuple[Quantity | str, ...]
+    unordered: bool = False
+    percent_implied: bool = False
+    letter: bool = False
+
+    @property
+    def length(self) -> int:
+        """Digits and letters; of a number that is not whole at least 2."""
+        return sum(_length(content) for content in self.contents)
+
+    def first_place(self, lexemes: Sequence[Lexeme]) -> int | None:
+        """Offset of the first place among the lexemes of a text."""
+        if not self.contents:
+            return None
+        stands = self._list_stands if self.unordered else self._stands
+        return next((lexeme.start for index, lexeme in enumerate(lexemes) if stands(lexemes, index)), None)
+
+    def _stands(self, lexemes: Sequence[Lexeme], index: int) -> bool:
+        if not self._same(self.contents[0], lexemes[index].content):
+            return False
+        if len(self.contents) == 1 and isinstance(self.contents[0], Quantity):
+            return lexemes[index].alone
+        end = index + len(self.contents)
+        found = lexemes[index:end]
+        if len(found) < len(self.contents) or not all(map(self._same, self.contents, (one.content for one in found))):
+            return False
+        before = lexemes[index - 1] if index else None
+        after = lexemes[end] if end < len(lexemes) else None
+        if self.letter:
+            return _is_choice(before, found[0], after)
+        return not (before and self._extends(before, found[0])) and not (after and self._extends(after, found[-1]))
+
+    def _extends(self, neighbour: Lexeme, edge: Lexeme) -> bool:
+        """True when a neighbour makes what was found a part of a longer expression."""
+        if neighbour.content in _PARTS:
+            return True
+        touching = neighbour.end == edge.start or edge.end == neighbour.start
+        if isinstance(neighbour.content, Quantity):
+            return touching and len(self.contents) > 1
+        expression = any(isinstance(content, Quantity) or content in _OPERATORS for content in self.contents)
+        return expression and (neighbour.content in _OPERATORS or (touching and neighbour.content.isalnum()))
+
+    def _list_stands(self, lexemes: Sequence[Lexeme], index: int) -> bool:
+        """True when the items of the list begin here, in any order, with commas, "and" or "or" between them."""
+        if index and _continues_list(lexemes, index - 1, -1):
+            return False
+        left = list(self.contents)
+        while True:
+            match = next((one for one in left if self._same(one, lexemes[index].content)), None)
+            if match is None:
+                return False
+            left.remove(match)
+            end = index + 1
+            while end < len(lexemes) and lexemes[end].content in _SEPARATORS:
+                end += 1
+            if not left:
+                return not _continues_list(lexemes, index + 1, 1)
+            if end == index + 1 or end == len(lexemes):
+                return False
+            index = end
+
+    def _same(self, sought: Quantity | str, found: Quantity | str) -> bool:
+        if not isinstance(sought, Quantity) or not isinstance(found, Quantity):
+            return sought == found
+        if sought.percent == found.percent or self.percent_implied:
+            return sought[:3] == found[:3]
+        if not sought.percent and sought.coefficient.denominator == 1:
+            return False  # 18% is not 0.18 of something that is 18
+        return _applied(sought) == _applied(found)
 
 
-def value_is_distinct(reference: str, question: str) -> bool:
-    """True when the value is longer than one digit or letter and the question does not contain it."""
-    value = normalise_reference(reference)
-    return sum(character.isalnum() for character in value) > 1 and find_value(question, reference) is None
+@lru_cache(maxsize=1024)
+def _sought(reference: str, percent_implied: bool, options: tuple[str, ...]) -> tuple[_Sought, ...]:
+    """The value of a reference; of multiple choice the letter and the value of its option."""
+    if options:
+        letter = normalise_choice(reference)
+        number = ord(letter) - ord("A") if len(letter) == 1 else -1
+        if 0 <= number < len(options):
+            return _Sought((letter,), letter=True), *_sought(options[number], percent_implied, ())
+    normal = normalise_reference(reference)
+    container = read_container(normal)
+    if container and not container.ordered:
+        items = [read_lexemes(element) for element in container.elements]
+        if all(len(item) == 1 for item in items):
+            return (_Sought(tuple(item[0].content for item in items), unordered=True),)
+    contents = [lexeme.content for lexeme in read_lexemes(normal)]
+    if len(contents) > 2 and contents[1] in ("=", r"\in") and _length(contents[0]) == 1:
+        contents = contents[2:]  # `x = 15`
+    return (_Sought(tuple(contents), percent_implied=percent_implied),)
+
+
+def _length(content: Quantity | str) -> int:
+    if isinstance(content, Quantity):
+        whole = content.coefficient.denominator == 1 and content.root == 1 and content.pi == 0 and not content.percent
+        return len(str(abs(content.coefficient.numerator))) if whole else 2
+    return len(content) if content.isalnum() else int(content.startswith("\\"))
+
+
+def _applied(quantity: Quantity) -> Quantity:
+    if not quantity.percent:
+        return quantity
+    return quantity._replace(coefficient=quantity.coefficient / 100, percent=False)
+
+
+def _continues_list(lexemes: Sequence[Lexeme], index: int, step: int) -> bool:
+    """True when a comma and one more number follow in this direction."""
+    return (
+        0 <= index + step < len(lexemes)
+        and lexemes[index].content == ","
+        and index >= 0
+        and isinstance(lexemes[index + step].content, Quantity)
+    )
+
+
+def _is_choice(before: Lexeme | None, letter: Lexeme, after: Lexeme | None) -> bool:
+    """True when a capital is a choice: any that stands by itself, and `A` and `I` with a mark before or behind."""
+    if letter.content not in ("A", "I"):
+        return True
+    return (before is not None and before.content in _MARKS) or (after is not None and after.content in (")", "}"))

@@ -169,5 +169,5 @@ def _first_correct(plan: RolloutPlan, row: dict[str, Any]) -> int | None:
     if plan.config.grading.grader == "choice":
         return None
     ids = [int(token) for token in row["completion_ids"]]
-    offset = find_value(plan.views.decode(ids), row["answer"])
+    offset = find_value(plan.views.decode(ids), row["answer"], question=row["question"])
     return None if offset is None else plan.views.tokens_before(ids, offset) + 1

@@ -21,14 +21,15 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     starts, caps = [], []
     for sample in chunk.candidates:
         question = sample.question
-        asked = "\n".join([question.text, *question.options])
-        if sample.value_offset is not None and value_is_distinct(question.answer, asked):
+        distinct = value_is_distinct(question.answer, question.text, options=question.options)
+        if sample.value_offset is not None and distinct:
             cut = views.tokens_before(sample.z, sample.value_offset)
             starts.append(Start(sample, sample.prior_prompt + sample.z[:cut], "derivation"))
             caps.append(options.window + len(views.encode(question.answer)))
     for start, completions in zip(starts, view.continuations(starts, options.samples, caps), strict=True):
-        answer = start.sample.question.answer
-        stated = [find_value(views.decode(completion.ids.tolist()), answer) is not None for completion in completions]
+        question = start.sample.question
+        texts = [views.decode(completion.ids.tolist()) for completion in completions]
+        stated = [find_value(text, question.answer, question=question.text) is not None for text in texts]
         start.sample.found["derivation"] = float(np.mean(stated))
 
 
