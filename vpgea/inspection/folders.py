@@ -21,7 +21,20 @@ from vpgea.errors import UsageError
 from vpgea.filtering.measurements import check_numbers
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.history import all_lines
-from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, METRICS, PARTS, RESULTS, SETS, SUMMARY, WEIGHTS
+from vpgea.runs.layout import (
+    COMPLETE,
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    PARTS,
+    PHASES,
+    RESULTS,
+    SETS,
+    SUMMARY,
+    WEIGHTS,
+    Step,
+    round_numbers,
+)
 from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import part_folders
@@ -198,8 +211,9 @@ def head(source: Source, count: int) -> list[dict[str, Any]]:
 def require_rows(source: Source) -> None:
     """Raises UsageError for folders that hold no samples themselves, naming those that do."""
     if source.kind in ("loop", "distill"):
-        phases = [folder.parent for folder in sorted(source.path.glob("*/*/parts"))]
-        inner = [str(folder.relative_to(source.path)) for folder in phases if folder.name != "distill"]
+        steps = [Step(None, "eval"), *(Step(index, phase) for index in round_numbers(source.path) for phase in PHASES)]
+        begun = [step for step in steps if (step.folder(source.path) / PARTS).is_dir()]
+        inner = [str(step) for step in begun if step.phase != "distill"]
         raise UsageError(
             f"a {source.kind} folder has no samples of its own",
             why=f"{source.path} holds {'the folders of its rounds' if source.kind == 'loop' else 'weights'}",

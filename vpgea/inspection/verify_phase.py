@@ -25,6 +25,8 @@ from vpgea.runs.layout import (
     SETS,
     SUMMARY,
     WEIGHTS,
+    checkpoint_dir,
+    checkpoint_steps,
 )
 from vpgea.runs.manifest import Manifest, content_of
 from vpgea.runs.parts import part_folders
@@ -231,7 +233,8 @@ class PhaseCheck:
                 self._damage(place, f"{error.what}: {error.why}", _TRAINING, *markers)
 
     def _checkpoints(self, part: Path) -> None:
-        for checkpoint in sorted((part / CHECKPOINTS).glob("step-*")):
+        folder = part / CHECKPOINTS
+        for checkpoint in (checkpoint_dir(folder, step) for step in checkpoint_steps(folder)):
             self.report.checkpoints += 1
             again = "the steps since the checkpoint before"
             recorded = self._whole(partial(read_json, checkpoint / CHECKPOINT_CHECKSUMS), checkpoint, again)

@@ -76,6 +76,19 @@ def chunk_number(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def checkpoint_dir(folder: Path, step: int) -> Path:
+    """Where a training keeps its state after so many optimiser steps; folder: that of its checkpoints."""
+    return folder / f"step-{step:06d}"
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """The steps of which a checkpoint is there, in their order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+
+
 # --- steps and rounds -----------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
-from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE
+from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, checkpoint_dir, checkpoint_steps
 from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
 from vpgea.training.ranks import Ranks
 
@@ -42,7 +42,7 @@ def save_checkpoint(
     tensors may go along. state: JSON values to get back on resume. Collective; when a rank fails all do, it with its
     own error, the others with OtherRankFailed.
     """
-    final = folder / f"step-{step:06d}"
+    final = checkpoint_dir(folder, step)
     temporary = folder / f".step-{step:06d}.tmp"  # the same on all ranks
 
     def prepare() -> None:
@@ -59,8 +59,8 @@ def save_checkpoint(
         names = [*map(_part_name, range(ranks.world)), CHECKPOINT_STATE]
         write_json(temporary / CHECKPOINT_CHECKSUMS, {name: file_checksum(temporary / name) for name in names})
         publish_folder(temporary, final)
-        for old in sorted(folder.glob("step-*"))[:-_KEEP]:
-            shutil.rmtree(old)
+        for old in checkpoint_steps(folder)[:-_KEEP]:
+            shutil.rmtree(checkpoint_dir(folder, old))
 
     ranks.on_first(prepare)
     with ranks.together():
@@ -86,11 +86,10 @@ def load_checkpoint(
             shutil.rmtree(leftover)
 
     ranks.on_first(sweep)
-    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("step-*")]
-    newest = ranks.largest(max(steps, default=-1))  # all must read the same
+    newest = ranks.largest(max(checkpoint_steps(folder), default=-1))  # all must read the same
     if newest < 0:
         return None
-    checkpoint = folder / f"step-{newest:06d}"
+    checkpoint = checkpoint_dir(folder, newest)
     ranks.on_first(lambda: _require_whole(checkpoint))
     with ranks.together():
         return _restore(checkpoint, trainable, optimizer, ranks)

@@ -1,0 +1,143 @@
+"""A run of 1,200 rounds, by its records: listed, resumed, verified and exported in the order of the rounds' numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.simulated_run import DISTILL_SUMMARY, manifest_of, round_line
+from tests.support.finished import small_config
+from vpgea.config.resolve import dump_yaml, load
+from vpgea.config.schema import RunConfig
+from vpgea.modeling.weight_files import write_checksums
+from vpgea.phases.loop import Loop
+from vpgea.phases.schedule import best_round
+from vpgea.runs.history import all_lines, finished_lines
+from vpgea.runs.layout import Step, round_dir, round_numbers, round_record
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.storage import files
+from vpgea.storage.files import read_json, write_bytes, write_json
+from vpgea.storage.records import json_of
+from vpgea_cli.main import run
+
+ROUNDS = 1200
+NUMBERS = [None, *range(ROUNDS)]
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vpgea(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """`vpgea(...)` runs a command in this process: exit code, stdout and stderr."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunConfig:
+    config = small_config(tmp_path_factory.mktemp("questions"), tiny_model)
+    return config.model_copy(update={"loop": config.loop.model_copy(update={"rounds": ROUNDS})})
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> Path:
+    """What 1,200 rounds leave, without their data: the records, and the weights of three of them."""
+    folder = tmp_path_factory.mktemp("many") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "fsync", lambda path: None)
+        Loop.open(config, folder)
+        for index in NUMBERS:
+            round_dir(folder, index).mkdir()
+            line = round_line(index, e3=1.0 if index is None else 1 + index / 10_000)
+            write_json(round_record(folder, index), line.as_json())
+        for index in (999, 1000, ROUNDS - 1):
+            publish(folder, index)
+    return folder
+
+
+def publish(run_dir: Path, index: int) -> None:
+    """The weights of a round, as the next one would find them: a tensor with the round's number."""
+    distill_dir = Step(index, "distill").folder(run_dir)
+    training = PhaseFolder.open(distill_dir, manifest_of("distill"))
+    write_json(distill_dir / "summary.json", json_of(DISTILL_SUMMARY))
+    training.complete(json_of(DISTILL_SUMMARY))
+    adapter = distill_dir / "adapter"
+    adapter.mkdir()
+    save_file({"round": torch.tensor([index])}, adapter / "adapter_model.safetensors")
+    write_json(adapter / "vpgea_canary.json", {"dtype": "torch.float32", "paths": []})
+    write_checksums(adapter)
+
+
+def test_rounds_are_listed_by_number(vpgea: Cli, run_dir: Path) -> None:
+    assert round_numbers(run_dir) == list(range(ROUNDS))
+    assert [line.round for line in all_lines(run_dir)] == NUMBERS
+    code, shown, errors = vpgea("inspect", run_dir, "--json")
+    assert code == 0, errors
+    overview = json.loads(shown)["overview"]
+    assert [line["round"] for line in overview["rounds"]] == NUMBERS
+    assert overview["complete"]
+    rows = [line.split() for line in vpgea("inspect", run_dir)[1].splitlines() if "1,000" in line]
+    assert [row[0] for row in rows] == ["base", *map(str, range(ROUNDS))]
+
+
+def test_a_run_goes_on_after_its_last_round(vpgea: Cli, run_dir: Path, tmp_path: Path, config: RunConfig) -> None:
+    write_bytes(tmp_path / "run.yaml", dump_yaml(config).encode())
+    code, done, told = vpgea("loop", "-c", tmp_path / "run.yaml", "-o", run_dir, "--offline", "--json")
+    assert code == 0, told
+    assert f"nothing left to do: all {ROUNDS} rounds were finished" in told
+    found = json.loads(done)
+    assert [line["round"] for line in found["rounds"]] == NUMBERS
+    assert found["best_round"] == best_round(run_dir, load(run_dir / "config.yaml")) == ROUNDS - 1
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["round"] for line in lines] == NUMBERS
+
+
+def test_a_gap_ends_what_is_finished_and_hides_nothing_behind_it(run_dir: Path, config: RunConfig) -> None:
+    record = round_record(run_dir, 1050)
+    content = record.read_bytes()
+    record.unlink()
+    finished, after_gap = finished_lines(run_dir), all_lines(run_dir)
+    count = Loop.read(config, run_dir).finished
+    record.write_bytes(content)
+    assert count == 1050
+    assert [line.round for line in finished] == [None, *range(1050)]
+    assert [line.round for line in after_gap] == [number for number in NUMBERS if number != 1050]
+
+
+def test_doctor_names_damage_in_the_order_of_rounds(vpgea: Cli, run_dir: Path) -> None:
+    code, _, errors = vpgea("doctor", run_dir, "-q")
+    assert code == 0, errors
+    whole = {index: round_record(run_dir, index).read_bytes() for index in (1000, 999, 20)}
+    for index, content in whole.items():
+        round_record(run_dir, index).write_bytes(content[:-9])
+    code, _, errors = vpgea("doctor", run_dir, "-q")
+    for index, content in whole.items():
+        round_record(run_dir, index).write_bytes(content)
+    assert code == 2
+    assert re.findall(r"round-\d+", errors) == ["round-020", "round-999", "round-1000"]
+
+
+@pytest.mark.parametrize(("name", "index"), [("best", ROUNDS - 1), ("999", 999), ("1000", 1000)])
+def test_rounds_are_exported_by_number(vpgea: Cli, run_dir: Path, tmp_path: Path, name: str, index: int) -> None:
+    options = ("--round", name, "--model", "nobody/nothing", "--offline")
+    code, _, errors = vpgea("export", run_dir, "-o", tmp_path / "out", *options)
+    assert code == 0, errors
+    assert load_file(tmp_path / "out" / "adapter_model.safetensors")["round"].tolist() == [index]
+    record = read_json(tmp_path / "out" / "vpgea_export.json")
+    assert (record["round"], record["figures"]) == (index, read_json(round_record(run_dir, index)))
+
+
+def test_rounds_whose_weights_are_gone_name_those_that_have_some(vpgea: Cli, run_dir: Path, tmp_path: Path) -> None:
+    code, _, errors = vpgea("export", run_dir, "-o", tmp_path / "out", "--round", "1001")
+    assert code == 2
+    assert "999, 1000, 1199" in errors
