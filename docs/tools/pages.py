@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *#*$", re.M)
 _MARK = re.compile(r"<!-- (?P<kind>not run|run by): (?P<reason>[^>]+?) -->\n\s*\Z")
 _INDENTED_COMMAND = re.compile(r"^ {4}(?:\$ )?(?:vpgea|python3?|make|pip|torchrun|sbatch|git) .*$", re.M)
+_SOURCE = re.compile(r"`((?:vpgea|vpgea_cli|docs|tests|benchmarks|examples|constraints)/[\w./-]+)(?::([\w.]+))?`")
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,26 @@ def commands_outside_blocks(page: Path) -> list[str]:
     unnamed = [match["body"] for match in _FENCE.finditer(text) if not match["language"]]
     outside = [line.strip() for line in _INDENTED_COMMAND.findall(_FENCE.sub("", text))]
     return outside + [line for body in unnamed for line in body.splitlines() if _INDENTED_COMMAND.match(f"    {line}")]
+
+
+def source_references(page: Path) -> list[tuple[str, str]]:
+    """(file, name) of every code span of a page such as `vpgea/errors.py` or `vpgea/errors.py:UsageError.exit_code`."""
+    return _SOURCE.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
+
+
+def defines(path: Path, name: str) -> bool:
+    """Whether a Python file defines `name` at its top, or `Class.member`."""
+    nodes: list[ast.stmt] = ast.parse(path.read_text(encoding="utf-8")).body
+    for part in name.split("."):
+        found = [node for node in nodes if part in _names(node)]
+        if not found:
+            return False
+        nodes = getattr(found[0], "body", [])
+    return True
+
+
+def _names(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -1,5 +1,7 @@
-"""Is everything that a phase or a loop wrote still what was written? And the first half of a repair: what is not is
-moved away, with the markers that count it as there, so that the same command makes it again and nothing else.
+"""Is everything that a phase or a loop wrote still what was written? And the first half of a repair.
+
+What is not is moved away, with the markers that count it as there, so that the same command makes it again and nothing
+else.
 """
 
 from __future__ import annotations

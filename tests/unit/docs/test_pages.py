@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from docs.tools.pages import ROOT, anchors, commands_outside_blocks, links, pages, shell_blocks
+from docs.tools.pages import (
+    ROOT,
+    anchors,
+    commands_outside_blocks,
+    defines,
+    links,
+    pages,
+    shell_blocks,
+    source_references,
+)
 
 PAGES = {page.relative_to(ROOT).as_posix(): page for page in pages()}
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
@@ -34,6 +43,15 @@ def test_a_block_that_is_run_elsewhere_names_a_test_or_a_step_of_ci(name: str) -
 @pytest.mark.parametrize("name", PAGES)
 def test_shell_stands_in_blocks_that_a_test_finds(name: str) -> None:
     assert commands_outside_blocks(PAGES[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
+def test_source_that_a_page_names_is_there(name: str) -> None:
+    missing = []
+    for path, defined in source_references(PAGES[name]):
+        if not (ROOT / path).exists() or (defined and not defines(ROOT / path, defined)):
+            missing.append(f"{path}:{defined}")
+    assert missing == []
 
 
 def _titles(entries: list[Any]) -> Iterator[str]:
@@ -72,3 +90,11 @@ def test_links_and_blocks_are_seen_as_they_stand(tmp_path: Path, monkeypatch: py
         ("vpgea doctor\n", "", ""),
     ]
     assert commands_outside_blocks(page) == ["vpgea eval", "python -m this"]
+
+
+def test_source_references_are_looked_up(tmp_path: Path) -> None:
+    page, source = tmp_path / "page.md", tmp_path / "source.py"
+    page.write_text("`vpgea/a.py` and `vpgea/b/c.py:C.d`, not `other/x.py`\n", encoding="utf-8")
+    source.write_text("A = 1\n\nclass C:\n    d: int\n    def e(self): ...\n", encoding="utf-8")
+    assert source_references(page) == [("vpgea/a.py", ""), ("vpgea/b/c.py", "C.d")]
+    assert [defines(source, name) for name in ("A", "C", "C.d", "C.e", "C.f", "D")] == [True] * 4 + [False] * 2
