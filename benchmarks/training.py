@@ -33,7 +33,7 @@ import psutil
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
 from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
-from vpgea.modeling.load import model_fingerprint
+from vpgea.modeling.fingerprint import model_fingerprint
 from vpgea.modeling.shape import ModelShape, read_shape
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder

@@ -29,7 +29,8 @@ from vpgea.engines.sglang.traffic.wire import Served
 from vpgea.engines.sglang.weights.adapters import loaded_adapters
 from vpgea.engines.sglang.weights.establish import Evidence, canary_difference, establish, require_follows
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.load import load_model, model_fingerprint
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import load_model
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.modeling.weight_files import write_checksums
 

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.simulated_run import FILTER_SUMMARY
 from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.modeling.load import model_fingerprint
+from vpgea.modeling.fingerprint import model_fingerprint
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.files import write_json

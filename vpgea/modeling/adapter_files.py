@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from math import prod
 from pathlib import Path
 
 from vpgea.errors import UsageError
-from vpgea.modeling.weight_files import StoredTensor, is_zero, read_tensors
-from vpgea.storage.files import file_checksum
+from vpgea.modeling.weight_files import StoredTensor, read_tensors
 from vpgea.storage.records import read_entry
-
-
-def adapter_fingerprint(folder: Path) -> str:
-    """Of the adapter's weights and configuration, all bytes."""
-    digest = hashlib.sha256()
-    for file in [folder / "adapter_config.json", *sorted(folder.glob("*.safetensors"))]:
-        digest.update(f"{file.name} {file_checksum(file)}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def adapter_rank(folder: Path) -> int:
@@ -26,7 +16,7 @@ def adapter_rank(folder: Path) -> int:
 
 def adapter_has_effect(folder: Path) -> bool:
     """False when every B is zero: a new adapter, which changes nothing yet."""
-    return any(not is_zero(tensor) for name, tensor in read_tensors(folder).items() if ".lora_B." in name)
+    return any(not tensor.is_zero for name, tensor in read_tensors(folder).items() if ".lora_B." in name)
 
 
 def adapter_modules(folder: Path) -> dict[str, dict[str, StoredTensor]]:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
+from vpgea.modeling.weight_files import CHECKSUMS, read_header, verify_checksums
 from vpgea.storage.files import read_json
 
 if TYPE_CHECKING:
     import torch
-
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
-_SAMPLED_BLOCKS = 16
-_BLOCK_BYTES = 1 << 16
 
 
 def model_folder(config: ModelConfig) -> Path:
@@ -179,7 +165,7 @@ def load_model(config: ModelConfig) -> Any:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(adapter))
-            _require_all(_adapter_weights(model) - _names_in(adapter / "adapter_model.safetensors"))
+            _require_all(_adapter_weights(model) - read_header(adapter / "adapter_model.safetensors").tensors.keys())
     except Exception as error:  # each library has classes of its own for damaged files
         raise UsageError(
             f"the model in {folder} cannot be loaded" + (f" with adapter {adapter}" if adapter else ""),
@@ -199,69 +185,3 @@ def _adapter_weights(model: Any) -> set[str]:
     from peft import get_peft_model_state_dict
 
     return set(get_peft_model_state_dict(model))
-
-
-def _names_in(file: Path) -> set[str]:
-    from safetensors import safe_open
-
-    with safe_open(str(file), framework="pt") as weights:
-        return set(weights.keys())
-
-
-def model_fingerprint(config: ModelConfig) -> str:
-    """Config, tokenizer, safetensors headers and sampled blocks of the model and its adapter; never their path."""
-    digest = hashlib.sha256()
-    for folder in (model_folder(config), adapter_folder(config)):
-        if folder is not None:
-            _hash_folder(digest, folder)
-    return digest.hexdigest()[:16]
-
-
-def _hash_folder(digest: Any, folder: Path) -> None:
-    for name in ("config.json", "adapter_config.json", "generation_config.json"):
-        if (folder / name).is_file():
-            fields = read_json(folder / name)
-            for volatile in ("_name_or_path", "transformers_version", "base_model_name_or_path", "revision"):
-                fields.pop(volatile, None)
-            digest.update(json.dumps([name, fields], sort_keys=True).encode())
-    for name in _TOKENIZER_FILES:
-        if (folder / name).is_file():
-            digest.update(name.encode() + (folder / name).read_bytes())
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UsageError(
-            f"no safetensors weights in {folder}",
-            why="only safetensors are read: other formats can run code when they are loaded",
-            mend="convert the model with save_pretrained(..., safe_serialization=True)",
-        )
-    for file in weights:
-        for block in _header_and_blocks(file):
-            digest.update(block)
-
-
-def _stored_bytes(file: Path, header: bytes) -> int:
-    """Bytes of all tensors behind a safetensors header."""
-    try:
-        tensors = json.loads(header)
-        return max((entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-        raise _damaged_weights(file, "its header is not that of a safetensors file") from error
-
-
-def _damaged_weights(file: Path, why: str) -> UsageError:
-    return UsageError(f"damaged weights: {file}", why=why, mend="copy or download the file again")
-
-
-def _header_and_blocks(file: Path) -> Iterator[bytes]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        start = 8 + length
-        header = stream.read(length) if start <= size else b""
-        if not header or size != start + _stored_bytes(file, header):
-            raise _damaged_weights(file, "the file is not as long as its own header says")
-        yield header
-        span = max(size - start - _BLOCK_BYTES, 0)
-        for block in range(_SAMPLED_BLOCKS):
-            stream.seek(start + span * block // (_SAMPLED_BLOCKS - 1))
-            yield stream.read(_BLOCK_BYTES)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from vpgea.config.schema import LoraConfig, ModelConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.load import model_folder
+from vpgea.modeling.weight_files import read_tensors
 
 Tensors = Mapping[str, tuple[int, ...]]
 
@@ -59,10 +58,11 @@ def read_shape(config: ModelConfig) -> ModelShape:
     from transformers import AutoConfig
 
     folder = model_folder(config)
-    tensors, stored = read_headers(folder)
+    tensors = read_tensors(folder)
+    stored_bytes = sum(tensor.size for tensor in tensors.values())
     try:
         loaded = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-        return shape_of(loaded, tensors, stored)
+        return shape_of(loaded, {name: tensor.shape for name, tensor in tensors.items()}, stored_bytes)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UsageError(
             f"the model's dimensions cannot be read: {folder / 'config.json'}",
@@ -112,42 +112,6 @@ def shape_of(config: Any, tensors: Tensors, stored_bytes: int) -> ModelShape:
             if len(shape) == 2 and not _is_table(name, shape, vocabulary)
         },
     )
-
-
-def read_headers(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Name → shape of every tensor that transformers would load, and the bytes of all of them; no weights are read."""
-    tensors: dict[str, tuple[int, ...]] = {}
-    stored = 0
-    for file in _weight_files(folder):
-        for name, entry in _header(file).items():
-            if name != "__metadata__":
-                tensors[name] = tuple(entry["shape"])
-                start, end = entry["data_offsets"]
-                stored += end - start
-    return tensors, stored
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load: one, those of the index, or else all there are."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [folder / name for name in sorted(set(named))]
-    return sorted(folder.glob("*.safetensors"))
-
-
-def _header(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header: dict[str, Any] = json.loads(stream.read(min(length, file.stat().st_size)))
-        return header
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"damaged weights: {file}", why=f"its header cannot be read: {error}", mend="copy or download it again"
-        ) from error
 
 
 def _is_table(name: str, shape: tuple[int, ...], vocabulary: int) -> bool:

@@ -5,7 +5,6 @@ Nothing here loads a model. Tensors are read as numpy arrays, one block at a tim
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +21,13 @@ if TYPE_CHECKING:
 
 CHECKSUMS = "vpgea_checksums.json"
 _RECORDED = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json")
-_LONGEST_HEADER = 100_000_000  # what the format allows
+_LONGEST_HEADER = 100_000_000  # bytes: what the format allows
+_MOST_DIMENSIONS = 64  # what torch and numpy allow
 _BLOCK_BYTES = 1 << 26
-_BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+BITS = {
+    "F4": 4,
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E5M2FNUZ", "F8_E4M3FNUZ"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
@@ -33,7 +35,7 @@ _BITS = {
 STORED_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredTensor:
     """Where a tensor stands. dtype: as safetensors names it (F32, BF16, …). start: its first byte in the file."""
 
@@ -43,42 +45,80 @@ class StoredTensor:
     start: int
     size: int
 
+    def blocks(self, dtype: str) -> Iterator[np.ndarray]:
+        """The elements, flat, in blocks, in one of the dtypes of STORED_NAMES.
+
+        They are rounded to the nearest, ties to even, as torch does. bfloat16 comes as the upper half of a float32, in
+        uint16. The tensor's own dtype must be one of STORED_NAMES too.
+        """
+        import numpy as np
+
+        assert self.dtype in STORED_NAMES.values(), self.dtype
+        kind = np.dtype({"F32": np.float32, "F16": np.float16, "BF16": np.uint16}[self.dtype])
+        left = self.size // kind.itemsize
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            while left:
+                block = np.fromfile(stream, kind, min(left, _BLOCK_BYTES // kind.itemsize))
+                left -= len(block)
+                yield _as_dtype(block, self.dtype, dtype)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether every element is zero, of either sign."""
+        return not any((block != 0).any() for block in self.blocks("F32"))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself. text: its bytes. tensors: in the order in which they stand."""
+
+    text: bytes
+    tensors: dict[str, StoredTensor]
+
+    @property
+    def size(self) -> int:
+        """Bytes in front of the first tensor."""
+        return 8 + len(self.text)
+
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load: one, those of the index, or else all there are."""
+    """The files that transformers would load: one, those of the index, or else all there are.
+
+    Raises UsageError for an index that leads out of the folder, or is none.
+    """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
     if index.is_file():
-        named = read_entry(index, "weight_map", dict[str, str])
-        return [folder / name for name in sorted(set(named.values()))]
+        return [folder / name for name in sorted(set(_weight_map(index).values()))]
     return sorted(folder.glob("*.safetensors"))
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a model or adapter folder by name, from the headers. Raises UsageError for a damaged file.
-
-    A header is believed only where it accounts for every byte of its file, as the format demands.
-    """
+    """Every tensor of a model or adapter folder by name, from the headers. Raises UsageError for a damaged file."""
     files = weight_files(folder)
     if not files:
-        raise UsageError(
-            f"no safetensors weights in {folder}",
-            why="only safetensors are read: other formats can run code when they are loaded",
-            mend="convert the model with save_pretrained(..., safe_serialization=True)",
-        )
+        raise no_safetensors(folder)
     tensors: dict[str, StoredTensor] = {}
     for file in files:
-        tensors |= _tensors_of(file)
+        tensors |= read_header(file).tensors
     index = folder / "model.safetensors.index.json"
     if index.is_file() and len(files) > 1:
-        missing = sorted(read_entry(index, "weight_map", dict[str, str]).keys() - tensors.keys())
+        missing = sorted(_weight_map(index).keys() - tensors.keys())
         if missing:
             raise _damaged(index, f"{len(missing)} tensors that it lists are in no file, e.g. {missing[0]}")
     return tensors
 
 
-def _tensors_of(file: Path) -> dict[str, StoredTensor]:
+def read_header(file: Path) -> Header:
+    """The header of a safetensors file (https://huggingface.co/docs/safetensors: 8 bytes of length, JSON, tensors).
+
+    It is believed only where it accounts for every byte of its file, each once, as the format demands.
+
+    Raises:
+        UsageError: The file is cut short, or its header is not one.
+    """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -88,25 +128,79 @@ def _tensors_of(file: Path) -> dict[str, StoredTensor]:
         raise _damaged(file, error.strerror or str(error)) from error
     if not text:
         raise _damaged(file, "the file is not as long as its own header says")
-    tensors, end = {}, 8 + length
+    header, end = Header(text, {}), 8 + length
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        for name, entry in sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0])):
-            start, stop = (8 + length + offset for offset in entry["data_offsets"])
-            tensor = StoredTensor(file, entry["dtype"], tuple(entry["shape"]), start, stop - start)
-            if start != end or tensor.size * 8 != prod(tensor.shape) * _BITS[tensor.dtype]:
-                raise ValueError(name)
-            tensors[name], end = tensor, stop
+        for name, entry in _entries(text):
+            tensor = _stored_tensor(file, header.size, entry)
+            if tensor.start != end:
+                raise ValueError(f"{name!r} does not begin where the one before it ends")
+            header.tensors[name], end = tensor, end + tensor.size
+    except RecursionError as error:
+        raise _damaged(file, "its header is nested too deeply") from error
     except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-        raise _damaged(file, f"its header is not that of a safetensors file: {error}") from error
+        raise _damaged(file, f"its header is not that of a safetensors file: {str(error)[:200]}") from error
     if end != size:
         raise _damaged(file, f"the file has {size} bytes, and {end} by its own header")
-    return tensors
+    return header
+
+
+def _entries(text: bytes) -> list[tuple[str, dict[str, Any]]]:
+    """(name, entry) of all tensors, in the order in which they stand."""
+    header = json.loads(text, object_pairs_hook=_unique)
+    header.pop("__metadata__", None)
+    "".join(header).encode()  # half of a surrogate pair could not be written anywhere
+    return sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0]))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two entries under one name each reader would take another."""
+    if len(found := dict(pairs)) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
+def _stored_tensor(file: Path, first: int, entry: dict[str, Any]) -> StoredTensor:
+    """An entry whose shape, dtype and place agree. first: where the file's tensors begin."""
+    shape = tuple(entry["shape"])
+    start, stop = entry["data_offsets"]
+    if len(shape) > _MOST_DIMENSIONS or any(type(number) is not int or number < 0 for number in (*shape, start, stop)):
+        raise ValueError(f"{str(entry)[:100]} has a shape or a place that cannot be")
+    if (stop - start) * 8 != prod(shape) * BITS[entry["dtype"]]:
+        raise ValueError(f"{str(entry)[:100]} has another size than its shape")
+    return StoredTensor(file=file, dtype=entry["dtype"], shape=shape, start=first + start, size=stop - start)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor → name of the file beside the index that holds it."""
+    named = read_entry(index, "weight_map", dict[str, str])
+    if any(name != Path(name).name or not name.endswith(".safetensors") for name in named.values()):
+        raise _damaged(index, "its weight_map must name safetensors files in the same folder")
+    return named
+
+
+def no_safetensors(folder: Path) -> UsageError:
+    return UsageError(
+        f"no safetensors weights in {folder}",
+        why="only safetensors are read: other formats can run code when they are loaded",
+        mend="convert the model with save_pretrained(..., safe_serialization=True)",
+    )
 
 
 def _damaged(file: Path, why: str) -> UsageError:
     return UsageError(f"damaged weights: {file}", why=why, mend="copy or download the file again")
+
+
+def _as_dtype(block: np.ndarray, stored: str, wanted: str) -> np.ndarray:
+    import numpy as np
+
+    if stored == wanted:
+        return block
+    single = (block.astype(np.uint32) << 16).view(np.float32) if stored == "BF16" else block.astype(np.float32)
+    if wanted == "BF16":
+        bits = single.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    with np.errstate(over="ignore"):  # beyond float16 it is infinity in torch too
+        return single.astype(np.float16 if wanted == "F16" else np.float32)
 
 
 # --- checksums beside the weights -----------------------------------------------------------------------------------
@@ -186,96 +280,3 @@ def _other_model(folder: Path, other: Path, why: str) -> UsageError:
     return UsageError(
         f"{folder} is not of the same model as {other}", why=why, mend="give weights that were trained from that model"
     )
-
-
-# --- tensors as a server holds them ---------------------------------------------------------------------------------
-
-_FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
-_PART_OF = {part: (whole, index) for whole, parts in _FUSED.items() for index, part in enumerate(parts)}
-_PADDED = ("embed_tokens", "lm_head")
-_ROWS = 64  # tables are filled up with rows of zeros to a multiple of it
-
-
-def is_plain(folder: Path) -> bool:
-    """Whether every tensor is float32, float16 or bfloat16, and none quantised."""
-    return {tensor.dtype for tensor in read_tensors(folder).values()} <= set(STORED_NAMES.values())
-
-
-def fused_names(folder: Path) -> set[str]:
-    """Names of a model's tensors as SGLang holds them."""
-    return {_place(name)[0] for name in read_tensors(folder)}
-
-
-def fused_checksums(folder: Path, dtype: str) -> dict[str, str]:
-    """Name → first 8 bytes of sha256, in hex, of every tensor as SGLang holds it in one process in this dtype.
-
-    Query, key and value stand on top of each other as one tensor there, and so do gate and up. The folder is_plain.
-    """
-    tensors = read_tensors(folder)
-    parts: dict[str, list[tuple[int, str]]] = {}
-    for name in tensors:
-        whole, index = _place(name)
-        parts.setdefault(whole, []).append((index, name))
-    return {
-        whole: _checksum([tensors[name] for _, name in sorted(named)], dtype, padded=_is_padded(whole))
-        for whole, named in parts.items()
-    }
-
-
-def _place(name: str) -> tuple[str, int]:
-    """The name of the tensor that holds it there, and its place in that one."""
-    for part, (whole, index) in _PART_OF.items():
-        if f".{part}." in name:
-            return name.replace(f".{part}.", f".{whole}."), index
-    return name, 0
-
-
-def _is_padded(name: str) -> bool:
-    return name.removesuffix(".weight").rpartition(".")[2] in _PADDED
-
-
-def _checksum(tensors: list[StoredTensor], dtype: str, *, padded: bool) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        for block in _blocks(tensor):
-            digest.update(_as_dtype(block, tensor.dtype, STORED_NAMES[dtype]).data)
-    if padded and (missing := -tensors[0].shape[0] % _ROWS):
-        digest.update(bytes(missing * prod(tensors[0].shape[1:]) * _BITS[STORED_NAMES[dtype]] // 8))
-    return digest.hexdigest()[:16]
-
-
-def is_zero(tensor: StoredTensor) -> bool:
-    """Whether every element is zero, of either sign."""
-    return not any((_as_dtype(block, tensor.dtype, "F32") != 0).any() for block in _blocks(tensor))
-
-
-def _blocks(tensor: StoredTensor) -> Iterator[np.ndarray]:
-    """The tensor's elements, flat, in blocks; bfloat16 as the upper half of a float32 in uint16."""
-    import numpy as np
-
-    assert tensor.dtype in STORED_NAMES.values(), tensor.dtype
-    kind = np.dtype({"F32": np.float32, "F16": np.float16, "BF16": np.uint16}[tensor.dtype])
-    left = tensor.size // kind.itemsize
-    with tensor.file.open("rb") as stream:
-        stream.seek(tensor.start)
-        while left:
-            block = np.fromfile(stream, kind, min(left, _BLOCK_BYTES // kind.itemsize))
-            left -= len(block)
-            yield block
-
-
-def _as_dtype(block: np.ndarray, stored: str, wanted: str) -> np.ndarray:
-    """Rounded to the nearest, ties to even, as torch does."""
-    import numpy as np
-
-    if stored == wanted:
-        return block
-    single = (block.astype(np.uint32) << 16).view(np.float32) if stored == "BF16" else block.astype(np.float32)
-    if wanted == "BF16":
-        bits = single.view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    with np.errstate(over="ignore"):  # beyond float16 it is infinity there too
-        return single.astype(np.float16 if wanted == "F16" else np.float32)

@@ -8,7 +8,8 @@ from pathlib import Path
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.load import load_tokenizer, model_fingerprint
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import load_tokenizer
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, SUMMARY
 from vpgea.runs.manifest import Manifest

@@ -16,7 +16,8 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.inspection.folders import read_manifest, run_config
-from vpgea.modeling.load import load_model, model_fingerprint, model_folder
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import load_model, model_folder
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import CHECKSUMS, write_checksums
 from vpgea.phases.distill import trained, trained_model

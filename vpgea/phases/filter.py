@@ -18,7 +18,8 @@ from vpgea.filtering.prior_view import sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.selection import select
 from vpgea.grading.samples import grader_pool, require_few_errors
-from vpgea.modeling.load import model_fingerprint, vocabulary_size
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import vocabulary_size
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase

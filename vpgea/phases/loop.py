@@ -19,7 +19,7 @@ from vpgea.config.resolve import dump_yaml, flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.load import model_fingerprint
+from vpgea.modeling.fingerprint import model_fingerprint
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout

@@ -13,7 +13,8 @@ from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
-from vpgea.modeling.load import context_length, model_fingerprint
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import context_length
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
 from vpgea.runs.chunks import Made, run_chunks

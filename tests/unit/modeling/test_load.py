@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from tests.support import tiny
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
+from vpgea.modeling.fingerprint import model_fingerprint
 from vpgea.modeling.load import (
     adapter_folder,
     eos_ids,
     load_model,
     load_tokenizer,
-    model_fingerprint,
     model_folder,
     torch_device,
     torch_dtype,
@@ -194,29 +194,3 @@ def test_an_adapter_of_another_model_is_refused(adapter: Path, tmp_path: Path) -
     other = tiny.make_model(tmp_path / "other", hidden=64)
     with pytest.raises(UsageError, match="cannot be loaded"):
         load_model(at(other, adapter=str(adapter)))
-
-
-# --- fingerprints ---------------------------------------------------------------------------------------------------
-
-
-def test_the_fingerprint_does_not_depend_on_the_path(tiny_model: Path, copy: Path) -> None:
-    assert model_fingerprint(at(tiny_model)) == model_fingerprint(at(copy))
-    edit(copy / "config.json", transformers_version="0.0", _name_or_path="elsewhere")
-    assert model_fingerprint(at(tiny_model)) == model_fingerprint(at(copy))
-
-
-@pytest.mark.parametrize("what", ["weight", "config", "end", "tokenizer", "chat template"])
-def test_the_fingerprint_changes_with_what_changes_results(tiny_model: Path, copy: Path, what: str) -> None:
-    if what == "weight":
-        weights = load_file(copy / "model.safetensors")
-        weights["model.layers.1.mlp.up_proj.weight"][3, 5] += 1e-3
-        save_file(weights, copy / "model.safetensors", {"format": "pt"})
-    elif what == "config":
-        edit(copy / "config.json", rms_norm_eps=1e-5)
-    elif what == "end":
-        edit(copy / "generation_config.json", eos_token_id=[1])
-    elif what == "tokenizer":
-        edit(copy / "tokenizer.json", version="1.1")
-    else:
-        (copy / "chat_template.jinja").write_text(tiny.CHAT_TEMPLATES["r1-old"], encoding="utf-8")
-    assert model_fingerprint(at(tiny_model)) != model_fingerprint(at(copy))

@@ -17,7 +17,8 @@ from tests.support.selection_rows import Row, distill_config, sample_rows, write
 from tests.support.whole_logits import next_token_logits
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import QualityGateError, Stopped, UsageError, VpgeaError
-from vpgea.modeling.load import load_model, model_fingerprint
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import load_model
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.runs.complete_phase import CompletePhase

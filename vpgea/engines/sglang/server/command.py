@@ -26,7 +26,8 @@ from vpgea.engines.sglang.server.installation import (
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.errors import UsageError
 from vpgea.modeling.adapter_files import adapter_rank
-from vpgea.modeling.load import adapter_folder, context_length, model_fingerprint, model_folder
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import adapter_folder, context_length, model_folder
 
 _OWN_OPTIONS = {  # what the server's user relies on, and the way to set it
     "--host": "--host of `vpgea serve`",

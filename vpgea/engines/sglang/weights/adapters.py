@@ -9,7 +9,8 @@ from typing import Any
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
 from vpgea.engines.sglang.weights.facts import CALL_S, Facts, Wanted, cannot_see, router_cannot
 from vpgea.errors import UsageError
-from vpgea.modeling.adapter_files import adapter_fingerprint, adapter_modules, require_adapter_fits
+from vpgea.modeling.adapter_files import adapter_modules, require_adapter_fits
+from vpgea.modeling.fingerprint import adapter_fingerprint
 from vpgea.modeling.weight_files import verify_checksums
 from vpgea.storage.files import read_json
 

@@ -11,16 +11,11 @@ from pathlib import Path
 
 from vpgea.config.schema import ModelConfig
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
+from vpgea.engines.sglang.weights.checksums import fused_checksums, fused_names
 from vpgea.engines.sglang.weights.facts import CALL_S, Facts, Wanted, cannot_see, read_facts, router_cannot
 from vpgea.errors import EngineError, QualityGateError, UsageError
-from vpgea.modeling.load import model_fingerprint
-from vpgea.modeling.weight_files import (
-    fused_checksums,
-    fused_names,
-    require_same_architecture,
-    require_same_tensors,
-    verify_checksums,
-)
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.weight_files import require_same_architecture, require_same_tensors, verify_checksums
 from vpgea.storage.files import read_json
 
 _OUTPUT_LAYER = "lm_head.weight"  # a server leaves it out where it is tied to the embedding

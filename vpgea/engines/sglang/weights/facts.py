@@ -10,9 +10,11 @@ from typing import Any
 
 from vpgea.config.schema import ModelConfig
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
+from vpgea.engines.sglang.weights.checksums import is_plain
 from vpgea.errors import UsageError
-from vpgea.modeling.load import adapter_folder, model_fingerprint, model_folder
-from vpgea.modeling.weight_files import STORED_NAMES, is_plain
+from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.load import adapter_folder, model_folder
+from vpgea.modeling.weight_files import STORED_NAMES
 
 CALL_S = 60.0  # for calls that touch no weights
 _DTYPES = {"float": "float32", "half": "float16", **{name: name for name in STORED_NAMES}}

@@ -1,0 +1,71 @@
+"""What a model is known by: a fingerprint of its files, never of their path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from vpgea.config.schema import ModelConfig
+from vpgea.modeling.load import adapter_folder, model_folder
+from vpgea.modeling.weight_files import no_safetensors, read_header, weight_files
+from vpgea.storage.files import file_checksum, read_json
+
+_CONFIGURATION_FILES = ("config.json", "adapter_config.json", "generation_config.json")
+_VOLATILE = ("_name_or_path", "transformers_version", "base_model_name_or_path", "revision")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+_SAMPLED_BLOCKS = 16
+_BLOCK_BYTES = 1 << 16
+
+
+def model_fingerprint(config: ModelConfig) -> str:
+    """Of the configuration, tokenizer, safetensors headers and sampled blocks of the model and its adapter."""
+    digest = hashlib.sha256()
+    for folder in (model_folder(config), adapter_folder(config)):
+        if folder is not None:
+            for content in _identifying(folder):
+                digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def adapter_fingerprint(folder: Path) -> str:
+    """Of the adapter's weights and configuration, all bytes."""
+    digest = hashlib.sha256()
+    for file in [folder / "adapter_config.json", *sorted(folder.glob("*.safetensors"))]:
+        digest.update(f"{file.name} {file_checksum(file)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _identifying(folder: Path) -> Iterator[bytes]:
+    """All that a folder's fingerprint is made of, in a fixed order."""
+    for name in _CONFIGURATION_FILES:
+        if (folder / name).is_file():
+            fields = {key: value for key, value in read_json(folder / name).items() if key not in _VOLATILE}
+            yield json.dumps([name, fields], sort_keys=True).encode()
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            yield name.encode() + (folder / name).read_bytes()
+    weights = sorted({*weight_files(folder), *folder.glob("*.safetensors")})
+    if not weights:
+        raise no_safetensors(folder)
+    for file in weights:
+        yield from _header_and_blocks(file)
+
+
+def _header_and_blocks(file: Path) -> Iterator[bytes]:
+    header = read_header(file)
+    yield header.text
+    with file.open("rb") as stream:
+        span = max(file.stat().st_size - header.size - _BLOCK_BYTES, 0)
+        for block in range(_SAMPLED_BLOCKS):
+            stream.seek(header.size + span * block // (_SAMPLED_BLOCKS - 1))
+            yield stream.read(_BLOCK_BYTES)
