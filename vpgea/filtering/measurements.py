@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.registry import CHECKS
-from vpgea.storage.schemas import IDENTITY_FIELDS, LOGPROBS, TEXT, versioned
+from vpgea.storage.rows import schema_of, versioned
+from vpgea.storage.schemas import LOGPROBS, TEXT, SampleKey
 
 OWN_COLUMNS = (
     pa.field("status", TEXT, nullable=False),  # correct | wrong | error | timeout
@@ -35,7 +36,7 @@ def measurement_schema(checks: Sequence[Check] = CHECKS) -> pa.Schema:
     columns = {column.name: column for column in OWN_COLUMNS}
     columns |= {column.name: column for check in checks for column in check.columns}
     names = [*(name for name in _FIRST if name in columns), *(name for name in columns if name not in _FIRST)]
-    return versioned(IDENTITY_FIELDS, [columns[name] for name in names])
+    return versioned([*schema_of(SampleKey), *(columns[name] for name in names)])
 
 
 def check_numbers(checks: Sequence[Check] = CHECKS) -> list[str]:

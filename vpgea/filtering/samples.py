@@ -11,9 +11,9 @@ import numpy as np
 from vpgea.filtering.log_ratios import PathStats
 from vpgea.grading.base import Grade, Status
 from vpgea.questions.load import Question
-from vpgea.storage.schemas import POSTERIOR, PRIOR
+from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 
-Key = tuple[int, str, str, int]
+Key = tuple[int, str, View, int]
 Value = str | int | float | Sequence[float | None] | np.ndarray | None  # of a column of MEASUREMENTS
 
 

@@ -14,7 +14,7 @@ from vpgea.errors import DamagedError, UsageError
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.storage.files import read_json
 from vpgea.storage.records import from_json, json_of
-from vpgea.storage.schemas import SCHEMA_VERSION
+from vpgea.storage.rows import SCHEMA_VERSION
 
 
 def fingerprint_of(identity: dict[str, Any], inputs: dict[str, str]) -> str:

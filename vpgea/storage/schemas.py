@@ -1,21 +1,32 @@
-"""The Arrow schemas that the phases exchange: the contract between them.
+"""What the phases exchange: a class of rows for every kind of shard, and its Arrow schema, which is the contract.
 
+One row per sample. Ids are 32-bit, log-probabilities float32 natural logarithms, lists large lists; text is for
+reading only, ids are what moves between phases. `vpgea.storage.rows` makes tables of rows and rows of tables.
 MEASUREMENTS, of the filter's first half, stands in vpgea/filtering/measurements.py, since its columns are the checks'.
-
-One row per sample. A sample's identity is (round, question_id, view, sample_index). Ids are 32-bit, log-probabilities
-float32 natural logarithms, lists large lists; text is for reading only, ids are what moves between phases.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+from vpgea.storage.rows import (
+    Bool,
+    FinishReason,
+    Float32,
+    Ids,
+    Int32,
+    Logprobs,
+    Text,
+    Texts,
+    UInt64,
+    View,
+    Words,
+    schema_of,
+)
 
-View = Literal["prior", "posterior"]
 PRIOR: View = "prior"
 POSTERIOR: View = "posterior"
 
@@ -23,90 +34,133 @@ IDS = pa.large_list(pa.int32())
 LOGPROBS = pa.large_list(pa.float32())
 TEXT = pa.large_string()
 
-IDENTITY_FIELDS = [
-    pa.field("round", pa.int32(), nullable=False),
-    pa.field("question_id", TEXT, nullable=False),
-    pa.field("view", TEXT, nullable=False),
-    pa.field("sample_index", pa.int32(), nullable=False),
-]
 
-IDENTITY = tuple(field.name for field in IDENTITY_FIELDS)
+@dataclass(frozen=True, slots=True, order=True)
+class SampleKey:
+    """Which sample: the identity that every table has, and that its seeds are made from."""
 
-_PROVENANCE_FIELDS = [
-    pa.field("model_fingerprint", TEXT, nullable=False),
-    pa.field("template_fingerprint", TEXT, nullable=False),
-    pa.field("engine", TEXT, nullable=False),
-    pa.field("logprobs_of", TEXT, nullable=False),  # temperature: after it | sampler: after top-k and top-p, too
-    pa.field("temperature", pa.float32(), nullable=False),
-    pa.field("top_p", pa.float32(), nullable=False),
-    pa.field("top_k", pa.int32(), nullable=False),
-    pa.field("max_new_tokens", pa.int32(), nullable=False),
-]
+    round: Int32
+    question_id: Text
+    view: View
+    sample_index: Int32
+
+    def seed(self, run_seed: int, use: str = "rollout") -> int:
+        """The sample's 64-bit seed, from its identity alone. `use` separates the checks from the rollout."""
+        identity = f"{self.round}\x1f{self.question_id}\x1f{self.view}\x1f{self.sample_index}"
+        key = f"{run_seed}\x1f{identity}\x1f{use}"
+        return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
 
 
-def versioned(*groups: list[pa.Field]) -> pa.Schema:
-    """A schema of these fields, marked with the version of our schemas."""
-    return pa.schema(
-        [field for group in groups for field in group], metadata={b"vpgea.schema_version": str(SCHEMA_VERSION).encode()}
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a sample is from: weights, prompts, engine and sampling.
+
+    logprobs_of: `temperature` when the log-probabilities are those after it alone, `sampler` when after top-k and top-p
+    too.
+    """
+
+    model_fingerprint: Text
+    template_fingerprint: Text
+    engine: Text
+    logprobs_of: Text
+    temperature: Float32
+    top_p: Float32
+    top_k: Int32
+    max_new_tokens: Int32
+
+    @property
+    def truncated(self) -> bool:
+        """True when the stored log-probabilities are those of a tempered or truncated sampler."""
+        return self.temperature != 1 or self.top_p != 1 or self.top_k != 0
 
 
-# Rollout. thinking_tokens is |z|: the leading completion ids up to and including the first end of thinking (all of
-# them when the path is cut off).
-SAMPLES = versioned(
-    IDENTITY_FIELDS,
-    [
-        pa.field("seed", pa.uint64(), nullable=False),
-        pa.field("question", TEXT, nullable=False),
-        pa.field("answer", TEXT, nullable=False),
-        pa.field("options", pa.large_list(TEXT), nullable=False),  # of multiple choice; else empty
-        pa.field("prompt_ids", IDS, nullable=False),
-        pa.field("completion_ids", IDS, nullable=False),
-        pa.field("logprobs", LOGPROBS, nullable=False),
-        pa.field("thinking_tokens", pa.int32(), nullable=False),
-        pa.field("cut_off", pa.bool_(), nullable=False),  # no end of thinking: y is empty, r = 0
-        pa.field("finish_reason", TEXT, nullable=False),  # stop | length
-        pa.field("completion", TEXT, nullable=False),
-    ],
-    _PROVENANCE_FIELDS,
-)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SampleRow:
+    """A rollout's sample of T completion tokens.
 
-# Filter, optional: the posterior view along its own paths, so that the dense losses need no teacher of their own. Both
-# lists hold |z| times k values, position by position, likeliest first.
-TEACHER = versioned(
-    IDENTITY_FIELDS,
-    [
-        pa.field("top_k", pa.int32(), nullable=False),
-        pa.field("top_ids", IDS, nullable=False),
-        pa.field("top_logprobs", LOGPROBS, nullable=False),
-    ],
-)
+    options: of multiple choice; else empty. prompt_ids: as the view that sampled it saw the question.
+    completion_ids: int32 (T,). logprobs: float32 (T,), nats, under the view that sampled it.
+    thinking_tokens: |z|, the leading completion ids up to and including the first end of thinking.
+    cut_off: there is no end of thinking: all T tokens are z, y is empty, r = 0.
+    """
 
-# Filter, second half: the selected and the rejected set, ready to learn from without the rollout at hand.
-SELECTION = versioned(
-    IDENTITY_FIELDS,
-    [
-        pa.field("prompt_ids", IDS, nullable=False),  # the *prior* prompt, whichever view sampled the path
-        pa.field("posterior_prompt_ids", IDS),  # for the dense forms' teacher
-        pa.field("completion_ids", IDS, nullable=False),
-        pa.field("logprobs", LOGPROBS, nullable=False),
-        pa.field("thinking_tokens", pa.int32(), nullable=False),
-        pa.field("cut_off", pa.bool_(), nullable=False),
-        pa.field("crossview_answer_ids", IDS),
-        pa.field("status", TEXT, nullable=False),
-        pa.field("reasons", pa.list_(TEXT), nullable=False),  # why rejected; empty when accepted
-        pa.field("utility", pa.float32()),
-        pa.field("advantage", pa.float32()),  # prior samples
-        pa.field("gate", pa.float32()),  # posterior samples
-        pa.field("completion", TEXT, nullable=False),
-    ],
-    _PROVENANCE_FIELDS,
-)
+    key: SampleKey
+    seed: UInt64
+    question: Text
+    answer: Text
+    options: Texts
+    prompt_ids: Ids
+    completion_ids: Ids
+    logprobs: Logprobs
+    thinking_tokens: Int32
+    cut_off: Bool
+    finish_reason: FinishReason
+    completion: Text
+    origin: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GradedRow(SampleRow):
+    """An evaluation's sample.
+
+    status: of its grade; detail: why, for error and timeout. first_correct_tokens: tokens up to and with the first
+    place of the reference's value; None where it does not stand, or is not looked for.
+    """
+
+    status: Text
+    extracted: Text | None
+    detail: Text | None
+    first_correct_tokens: Int32 | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TeacherRow:
+    """A filter's, optional: the posterior view along its own path, so that the dense losses need no teacher of their
+    own. Both lists hold |z| times top_k values, position by position, likeliest first.
+    """
+
+    key: SampleKey
+    top_k: Int32
+    top_ids: Ids
+    top_logprobs: Logprobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SelectionRow:
+    """A sample of the selected or the rejected set, ready to learn from without the rollout at hand.
+
+    prompt_ids: of the *prior* view, whichever sampled it. posterior_prompt_ids: of posterior samples, for the dense
+    losses' teacher. completion_ids, logprobs, thinking_tokens, cut_off: as in SampleRow. crossview_answer_ids: one
+    correct continuation of z in the prior view, with its end. reasons: why rejected; empty when accepted. advantage: of
+    prior samples. gate: of posterior samples.
+    """
+
+    key: SampleKey
+    prompt_ids: Ids
+    posterior_prompt_ids: Ids | None
+    completion_ids: Ids
+    logprobs: Logprobs
+    thinking_tokens: Int32
+    cut_off: Bool
+    crossview_answer_ids: Ids | None
+    status: Text
+    reasons: Words
+    utility: Float32 | None
+    advantage: Float32 | None
+    gate: Float32 | None
+    completion: Text
+    origin: Provenance
+
+
+SAMPLES = schema_of(SampleRow)
+GRADED = schema_of(GradedRow)
+TEACHER = schema_of(TeacherRow)
+SELECTION = schema_of(SelectionRow)
+IDENTITY = tuple(schema_of(SampleKey).names)
 
 
 def sample_seed(
-    run_seed: int, round_index: int, question_id: str, view: str, sample_index: int, *, use: str = "rollout"
+    run_seed: int, round_index: int, question_id: str, view: View, sample_index: int, *, use: str = "rollout"
 ) -> int:
-    """The 64-bit seed of one sample, from its identity alone. `use` separates the checks from the rollout."""
-    key = f"{run_seed}\x1f{round_index}\x1f{question_id}\x1f{view}\x1f{sample_index}\x1f{use}"
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    """The seed of the sample that these name: `SampleKey.seed`."""
+    return SampleKey(round_index, question_id, view, sample_index).seed(run_seed, use)

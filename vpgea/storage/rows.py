@@ -1,0 +1,158 @@
+"""Rows of Arrow tables as objects: a dataclass names the columns, their Arrow types, and what they are in Python.
+
+A row class is a frozen dataclass. Its fields are annotated with the types below, or are row classes themselves, whose
+columns then stand at their place. `X | None` is a column that may be null. A class that names fewer columns than a
+shard has reads those alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from itertools import pairwise
+from operator import attrgetter
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from vpgea.storage.shards import damaged, read_table
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+
+Bool = Annotated[bool, pa.bool_()]
+Int32 = Annotated[int, pa.int32()]
+Int64 = Annotated[int, pa.int64()]
+UInt64 = Annotated[int, pa.uint64()]
+Float32 = Annotated[float, pa.float32()]
+Text = Annotated[str, pa.large_string()]
+View = Annotated[Literal["prior", "posterior"], pa.large_string()]
+FinishReason = Annotated[Literal["stop", "length"], pa.large_string()]
+Texts = Annotated[tuple[str, ...], pa.large_list(pa.large_string())]
+Words = Annotated[tuple[str, ...], pa.list_(pa.large_string())]
+Shares = Annotated[tuple[float | None, ...], pa.list_(pa.float32())]
+# Lists of thousands of numbers are arrays that look into the mapped file: read-only, and nothing is copied.
+Ids = Annotated[IntArray, pa.large_list(pa.int32())]
+Logprobs = Annotated[FloatArray, pa.large_list(pa.float32())]
+
+SCHEMA_VERSION = 1
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column of a row class. attribute: dotted path from the row to its value. python: its type there."""
+
+    attribute: str
+    python: type
+    field: pa.Field
+
+
+def versioned(fields: Iterable[pa.Field]) -> pa.Schema:
+    """A schema of these fields, marked with the version of our schemas."""
+    return pa.schema(list(fields), metadata={b"vpgea.schema_version": str(SCHEMA_VERSION).encode()})
+
+
+def schema_of(row_type: type) -> pa.Schema:
+    """The Arrow schema of a row class: a field per column, in the order of the class."""
+    return versioned(column.field for column in _columns(row_type))
+
+
+def to_table(rows: Sequence[R], row_type: type[R]) -> pa.Table:
+    """Rows to a table of the schema of their class."""
+    arrays = []
+    for column in _columns(row_type):
+        arrays.append(pa.array(list(map(attrgetter(column.attribute), rows)), type=column.field.type))
+        assert column.field.nullable or arrays[-1].null_count == 0, column.attribute
+    return pa.Table.from_arrays(arrays, schema=schema_of(row_type))
+
+
+def from_table(table: pa.Table, row_type: type[R]) -> list[R]:
+    """A table's rows; columns that the class does not name are left alone.
+
+    Raises ValueError when a column is absent, of another type, or null where it must not be.
+    """
+    columns = _columns(row_type)
+    for column in columns:
+        _require(table, column.field)
+    rows: list[R] = []
+    for batch in table.select([column.field.name for column in columns]).to_batches():
+        values = (_values(array, column) for array, column in zip(batch.columns, columns, strict=True))
+        rows += _build(row_type, values)
+    return rows
+
+
+def read_rows(path: Path, row_type: type[R]) -> list[R]:
+    """The rows of a committed shard. Raises UsageError when it is damaged, or holds other columns than the class."""
+    table = read_table(path)
+    try:
+        return from_table(table, row_type)
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+
+
+def iterate_rows(paths: Sequence[Path], row_type: type[R]) -> Iterator[R]:
+    """The rows of several shards, one shard at a time. Raises UsageError as `read_rows` does."""
+    for path in paths:
+        yield from read_rows(path, row_type)
+
+
+def _columns(row_type: type, prefix: str = "") -> tuple[_Column, ...]:
+    found: list[_Column] = []
+    for name, annotated in get_type_hints(row_type, include_extras=True).items():
+        choices = get_args(annotated)
+        nullable = NoneType in choices
+        kind = next(choice for choice in choices if choice is not NoneType) if nullable else annotated
+        if is_dataclass(kind):
+            assert not nullable, f"{name}: a part of a row is always there"
+            found += _columns(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            python, arrow = get_args(kind)[:2]
+            found.append(_Column(f"{prefix}{name}", python, pa.field(name, arrow, nullable=nullable)))
+    return tuple(found)
+
+
+def _require(table: pa.Table, field: pa.Field) -> None:
+    if table.schema.names.count(field.name) != 1:
+        raise ValueError(f"it has not exactly one column {field.name}")
+    column = table[field.name]
+    if column.type != field.type:
+        raise ValueError(f"its column {field.name} holds {column.type}, not {field.type}")
+    if column.null_count and not field.nullable:
+        raise ValueError(f"its column {field.name} has a null, which it must not have")
+
+
+def _values(array: pa.Array, column: _Column) -> Sequence[object]:
+    """A batch's column as Python values."""
+    if get_origin(column.python) is np.ndarray:
+        return _arrays(array, column.field.name)
+    values: list[object] = array.to_pylist()
+    if get_origin(column.python) is tuple:
+        return [None if value is None else tuple(value) for value in values]  # type: ignore[arg-type]
+    return values
+
+
+def _arrays(array: pa.Array, name: str) -> list[object]:
+    """Each list of numbers as a view of the numbers of all."""
+    if array.values.null_count:
+        raise ValueError(f"its column {name} has a null inside a list")
+    numbers = array.values.to_numpy()
+    bounds = pairwise(array.offsets.to_pylist())
+    if not array.null_count:
+        return [numbers[start:end] for start, end in bounds]
+    valid = array.is_valid().to_pylist()
+    return [numbers[start:end] if there else None for (start, end), there in zip(bounds, valid, strict=True)]
+
+
+def _build(row_type: type[R], columns: Iterator[Sequence[object]]) -> list[R]:
+    """Rows from the columns that the class needs, which are taken in its order."""
+    names, parts = [], []
+    for name, kind in get_type_hints(row_type).items():
+        names.append(name)
+        parts.append(_build(kind, columns) if is_dataclass(kind) else next(columns))  # type: ignore[arg-type]
+    return [row_type(**dict(zip(names, values, strict=True))) for values in zip(*parts, strict=True)]
