@@ -26,7 +26,7 @@ from vpgea.training.loggers import Log, step_log
 from vpgea.training.publish import publish, published_name
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles
-from vpgea.training.trainer import Trainer, engine_mismatch
+from vpgea.training.trainer import Trainer
 
 
 def distill(
@@ -100,7 +100,7 @@ def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, differen
         ended_early=guards.ended,
         truncated_support=data.truncated_support,  # no importance weights then
         reload_difference=difference,
-        engine_mismatch=engine_mismatch(data.paths, trainer.old_logprobs),
+        engine_mismatch=trainer.old_logprobs.engine_mismatch(data.paths),
         output=published_name(config),
         model_fingerprint=model_fingerprint(trained_model(config, folder.root)),
     )

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vpgea.config.schema import DistillConfig
 from vpgea.training.data import TrainingPath
+from vpgea.training.ranks import Ranks
+
+
+def rank_batches(
+    paths: Sequence[TrainingPath], config: DistillConfig, hidden: int, ranks: Ranks
+) -> list[list[TrainingPath]]:
+    """This rank's micro-batches, as many as every other rank's. hidden: width of the model."""
+    batches = micro_batches(
+        paths, config.max_tokens_per_batch, packing=config.packing, hidden=hidden, ranks=ranks.world
+    )
+    return [row[ranks.rank] for row in batches]
 
 
 def micro_batches(

@@ -30,9 +30,10 @@ from vpgea.storage.files import read_json
 from vpgea.storage.schemas import POSTERIOR
 from vpgea.training.checkpoint import load_checkpoint
 from vpgea.training.data import TrainingSet
+from vpgea.training.optimizer import learning_rate
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles
-from vpgea.training.trainer import Trainer, learning_rate
+from vpgea.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -336,15 +337,15 @@ def test_the_first_steps_own_forward_pass_gives_pi_old(
     """All questions in one step: no path is scored for it, and the ratio is 1 on every token."""
     trainer = trainer_of(distill_config(model), tmp_path)
     prior = [path for path in trainer.data.paths if path.is_prior]
-    assert trainer.old_logprobs == {}
+    assert trainer.old_logprobs.values == {}
     expected = {path.index: trainer.roles.student_logprobs([path]) for path in prior}
     line = trainer.train_step(trainer.data.step(0))
     assert line["clipped_tokens"] == 0
-    assert trainer.old_logprobs.keys() == expected.keys()
+    assert trainer.old_logprobs.values.keys() == expected.keys()
     for index, logprobs in expected.items():
-        torch.testing.assert_close(trainer.old_logprobs[index], logprobs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(trainer.old_logprobs.values[index], logprobs, atol=1e-5, rtol=1e-5)
     with_dropout = trainer_of(distill_config(model, distill__lora__dropout=0.1), tmp_path / "dropout")
-    assert with_dropout.old_logprobs.keys() == expected.keys()  # dropout would change them: scored apart
+    assert with_dropout.old_logprobs.values.keys() == expected.keys()  # dropout would change them: scored apart
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

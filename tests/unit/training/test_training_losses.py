@@ -84,7 +84,7 @@ def float64_trainer(config: RunConfig, rows: Sequence[Row], folder: Path) -> Tra
     trainer = Trainer(config, data, roles, PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
     for path in data.paths:  # the only step is the first, which would say itself what pi_old is
         if path.is_prior:
-            trainer.old_logprobs[path.index] = roles.student_logprobs([path])
+            trainer.old_logprobs.values[path.index] = roles.student_logprobs([path])
     return trainer
 
 
