@@ -224,7 +224,7 @@ def _restore_optimizer(
     """The state of each parameter that had one; the optimizer numbers its parameters."""
     names = {id(tensor): name for name, tensor in trainable.items()}
     states: dict[int, dict[str, Tensor]] = {}
-    for number, parameter in enumerate(one for group in optimizer.param_groups for one in group["params"]):
+    for number, parameter in enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]):
         for what, by_name in stored.items():
             pieces = by_name.get(names[id(parameter)])
             if what.startswith("optimizer.") and pieces is not None:

@@ -88,5 +88,5 @@ def per_1000_tokens(paths: Iterable[TrainingPath], ids: npt.NDArray[np.int64]) -
     """How often one of `ids` stands in the completions, per 1,000 tokens; None without tokens."""
     completions = [path.completion_ids for path in paths]
     tokens = sum(map(len, completions))
-    found = sum(int(np.isin(completion, ids).sum()) for completion in completions)
-    return round(1000 * found / tokens, 3) if tokens else None
+    count = sum(int(np.isin(completion, ids).sum()) for completion in completions)
+    return round(1000 * count / tokens, 3) if tokens else None

@@ -29,8 +29,8 @@ def step_log(config: RunConfig, output_dir: Path, ranks: Ranks | None = None) ->
         logs = [stack.enter_context(makers[kind](config, output_dir)) for kind in kinds]
 
         def log(line: dict[str, Any]) -> None:
-            for one in logs:
-                one(line)
+            for log_to in logs:
+                log_to(line)
 
         yield log
 

@@ -262,8 +262,8 @@ class Loss:
 
     def _sum(self, policy: Policy, hidden: Tensor, batch: MicroBatch, places: Tensor, terms: Sequence[Term]) -> Tensor:
         """The terms over the tokens at `places`."""
-        everything = len(places) == len(hidden)
-        rows, tokens = (hidden, batch.tokens) if everything else (hidden[places], batch.tokens[places])
+        is_whole_batch = len(places) == len(hidden)
+        rows, tokens = (hidden, batch.tokens) if is_whole_batch else (hidden[places], batch.tokens[places])
         frozen: dict[str, tuple[Head, Tensor]] = {}
         if any(term.needs_teacher for term in terms):
             assert self.teacher is not None
@@ -276,11 +276,11 @@ class Loss:
         with_entropy = any(term.needs_entropy for term in terms)
 
         def sum_of_terms(logits: Sequence[Tensor], part: slice) -> Tensor:
-            some = tokens[part]
+            chunk = tokens[part]
             of_frozen = dict(zip(frozen, logits[1:], strict=True))
-            sums = vocabulary_sums(logits[0], some.targets, **of_frozen, with_entropy=with_entropy)
+            sums = vocabulary_sums(logits[0], chunk.targets, **of_frozen, with_entropy=with_entropy)
             batch.seen[places[part]] = sums.logprobs.detach().to(batch.seen.dtype)
-            shares = [term(some, sums, logits[0]) for term in terms]
+            shares = [term(chunk, sums, logits[0]) for term in terms]
             return reduce(torch.add, shares)
 
         return chunked_sum(sum_of_terms, policy.logits, rows, policy.head_weights, list(frozen.values()))

@@ -51,8 +51,8 @@ class Tokens:
 
     def __getitem__(self, rows: slice | Tensor) -> Tokens:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        some: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
-        return Tokens(**some)
+        selected: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
+        return Tokens(**selected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,8 @@ class MicroBatch:
         if stored:
             tokens = replace(
                 tokens,
-                top_ids=_spread([torch.tensor(one.ids, dtype=torch.long) for one in stored], guided),
-                top_logprobs=_spread([torch.tensor(one.logprobs) for one in stored], guided),
+                top_ids=_spread([torch.tensor(teacher.ids, dtype=torch.long) for teacher in stored], guided),
+                top_logprobs=_spread([torch.tensor(teacher.logprobs) for teacher in stored], guided),
             )
         return cls(
             paths=paths,

@@ -41,7 +41,7 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
     # one path at a time: no more memory than a training step; and before saving, which rounds full weights
     in_memory = torch.cat([roles.student_logprobs([path]).cpu() for path in canaries])
     weights = roles.whole_weights(ranks)
-    found: list[float] = []
+    differences: list[float] = []
 
     def write() -> None:
         name = published_name(config)
@@ -52,12 +52,12 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
         _copy_tokenizer(config.model, temporary)
         change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
         reloaded = config.model.model_copy(update=change)
-        found.append(_compare(reloaded, canaries, in_memory, roles.compute_dtype, temporary))
+        differences.append(_compare(reloaded, canaries, in_memory, roles.compute_dtype, temporary))
         write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
         publish_folder(temporary, output / name)
 
     ranks.on_first(write)
-    return found[0] if found else 0.0
+    return differences[0] if differences else 0.0
 
 
 def published_name(config: RunConfig) -> str:

@@ -104,9 +104,9 @@ class Roles:
         """Take part in the collective calls of a micro-batch that only other ranks have."""
         for role in self.frozen:
             role.hidden([])
-        with ExitStack() as whole:
+        with ExitStack() as heads:
             for role in self.frozen:
-                whole.enter_context(role.whole_head())
+                heads.enter_context(role.whole_head())
             nothing = self.student(*_NO_PATH, lambda hidden: self.student.logits(hidden).sum() * 0.0)
         nothing.backward()
 
@@ -258,16 +258,16 @@ def _lora_student(config: RunConfig) -> Any:
     )
 
 
-def _require_same_adapter(config: RunConfig, found: Any) -> None:
+def _require_same_adapter(config: RunConfig, adapter: Any) -> None:
     """An adapter that is continued has its own shape; the configuration must not say another."""
     lora = config.distill.lora
     for field, value in {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}.items():
-        has = getattr(found, value, None)
-        if has != getattr(lora, field):
+        actual = getattr(adapter, value, None)
+        if actual != getattr(lora, field):
             raise UsageError(
                 f"the adapter {config.model.adapter} is not of the configured shape",
-                why=f"distill.lora.{field} is {getattr(lora, field)}, the adapter has {has}",
-                mend=f"--set distill.lora.{field}={has}, or leave --adapter out",
+                why=f"distill.lora.{field} is {getattr(lora, field)}, the adapter has {actual}",
+                mend=f"--set distill.lora.{field}={actual}, or leave --adapter out",
             )
 
 

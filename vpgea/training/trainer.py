@@ -159,9 +159,9 @@ class Trainer:
         """One micro-batch, forward and backward; returns log pi (T,) of its prior paths by index."""
         batch = MicroBatch.of(paths, self.old_logprobs.values, self.distill, self.roles.device)
         batch = batch.with_frozen(loss.teacher, loss.reference)
-        with ExitStack() as whole:
+        with ExitStack() as heads:
             for role in self.roles.frozen:
-                whole.enter_context(role.whole_head())
+                heads.enter_context(role.whole_head())
             share = self.roles.student_forward(paths, lambda hidden: loss(self.roles.student, hidden, batch))
         share.backward()
         parts = torch.split(batch.seen, [len(path.completion_ids) for path in paths])
