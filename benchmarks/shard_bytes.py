@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from benchmarks.simulated_run import some_value
 from vpgea.filtering.measurements import MEASUREMENTS
-from vpgea.phases.rollout import BYTES_PER_TOKEN
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SELECTION, TEACHER
 from vpgea.storage.shards import table_from_rows, write_table
+from vpgea.storage.sizes import TEXT_BYTES
 
 QUESTIONS, SAMPLES_EACH = 4, 8
 _VOCABULARY = 151_936
@@ -63,7 +63,7 @@ def rows_of(schema: pa.Schema, tokens: int, text_bytes: float, top_k: int) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1000, 4000, 16000], help="of a completion")
-    parser.add_argument("--text-bytes", type=float, default=BYTES_PER_TOKEN - 8, help="of text per token")
+    parser.add_argument("--text-bytes", type=float, default=TEXT_BYTES, help="of text per token")
     parser.add_argument("--top-k", type=int, default=64, help="the teacher's tokens per position")
     options = parser.parse_args()
     print(f"{'bytes per token of a shard of':<32}" + "".join(f"{tokens:>9,}" for tokens in options.tokens))

@@ -48,6 +48,11 @@ def dry(cli: Cli, folder: Path, cwd: Path, *arguments: str | Path) -> dict[str, 
     return result
 
 
+def stored(folder: Path) -> int:
+    """Bytes of a phase's shards."""
+    return sum(path.stat().st_size for path in folder.rglob("*.arrow"))
+
+
 def test_rollout_bounds_what_is_then_drawn(cli: Cli, folder: Path, tmp_path: Path) -> None:
     result = dry(cli, folder, tmp_path, "rollout", "-c", folder / "run.yaml", "-o", tmp_path / "out")
     assert (result["dry_run"], result["questions"], result["samples"], result["rejected"]) == (True, 4, 32, {})
@@ -62,7 +67,8 @@ def test_rollout_bounds_what_is_then_drawn(cli: Cli, folder: Path, tmp_path: Pat
     assert result["config"]["rollout.max_new_tokens"] == 48
     assert "rollout.temperature" not in result["config"], "it is at its default"
     assert estimate["peak_memory"] == sum(estimate["memory"].values()) > 0
-    assert 0 < estimate["seconds"] < 600
+    assert estimate["seconds"] > 0
+    assert stored(folder / "rollout") < estimate["disk_bytes"]
     assert result["machine"]["flops"] > 0
 
 
@@ -131,6 +137,7 @@ def test_filter_bounds_what_the_checks_then_take(cli: Cli, folder: Path, tmp_pat
     assert sum(row["score_tokens"] for row in taken) <= upper["processed_tokens"]
     samples = list(iterate_rows(chunk_paths(folder / "rollout")))
     assert result["samples"] == len(samples) == 32
+    assert stored(folder / "filter") < expected["disk_bytes"] <= upper["disk_bytes"]
     assert result["candidates"] == sum(row["view"] == "posterior" and not row["cut_off"] for row in samples)
     assert [prompt["view"] for prompt in result["prompts"]] == ["prior", "posterior"] * 2
 

@@ -63,7 +63,7 @@ def _links(run_dir: Path) -> str:
 def _space(loop: Loop) -> str:
     config = loop.config
     questions = round_questions(loop.questions, 0, config.loop.questions_per_round, config.rollout.seed)
-    needed = RolloutPlan.make(config, questions).estimate().disk_bytes
+    needed = RolloutPlan.make(config, questions).disk_bytes()
     free = shutil.disk_usage(loop.run_dir).free
     if free < needed // 8:  # completions mostly end before their cap; rollout itself asks the same
         raise UsageError(

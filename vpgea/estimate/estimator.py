@@ -21,12 +21,18 @@ from vpgea.modeling.head import CHUNK_LOGITS
 from vpgea.modeling.load import torch_dtype
 from vpgea.modeling.shape import ModelShape
 from vpgea.phases.evaluate import as_rollout
-from vpgea.phases.rollout import BYTES_PER_TOKEN
+from vpgea.storage.sizes import (
+    LOGPROB_BYTES,
+    SHARD_BYTES,
+    measurements_bytes,
+    samples_bytes,
+    selection_bytes,
+    teacher_bytes,
+)
 
 _CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, write) to grow it by a token
 _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
-_TOP_BYTES = 8  # id and log-probability of one of a stored teacher's likeliest tokens
-_CHECKPOINT_BYTES = 12  # float32 weight and two moments
+_CHECKPOINTS = 3  # at one time: the newest two, and the next one under its temporary name
 # What the backward pass of a layer has beside what was kept for it, as a multiple of that; and where it was computed
 # again just before, in float32 and in shorter dtypes, whose adapters cast. Seen on a CPU.
 _LAYER_BACKWARD, _RECOMPUTED_LAYER, _RECOMPUTED_SHORT = 1.0, 1.2, 2.5
@@ -41,6 +47,7 @@ _SAMPLING_BYTES, _TRUNCATION_BYTES = 26, 8
 class PhaseEstimate:
     """The cost of one phase. processed_tokens: prompts, prefixes and scored paths. memory: peak bytes by part.
 
+    disk_bytes: the most at one time, of which scratch_bytes are gone when the phase has ended.
     seconds are on all devices of the hardware side by side, except for the training step, which has one.
     """
 
@@ -50,6 +57,7 @@ class PhaseEstimate:
     trained_tokens: int
     flops: float
     disk_bytes: int
+    scratch_bytes: int = 0
     memory: dict[str, int]
     seconds: float
 
@@ -121,7 +129,8 @@ class Estimator:
             processed_tokens=int(prompts.sum()),
             trained_tokens=0,
             flops=sum(part.flops for part in work),
-            disk_bytes=int(paths.completion.sum()) * BYTES_PER_TOKEN + int(paths.prompt.sum()) * 4,
+            disk_bytes=samples_bytes(len(paths.prompt), int(paths.prompt.sum()), int(paths.completion.sum()))
+            + self._chunks(len(prior)) * SHARD_BYTES,
             memory=self._sampling_memory(longest, longest + options.max_new_tokens, len(paths.prompt), samples),
             seconds=sum(map(self._seconds, work)) / self.hardware.devices,
         )
@@ -154,6 +163,7 @@ class Estimator:
             noted_prior=noted,
             noted_posterior=noted_guided,
             noted_candidates=noted_guided,
+            completion_tokens=int(drawn.completion.sum() + guided.completion.sum()),
         )
         return [
             self.rollout(prior, posterior, prior_tokens, posterior_tokens),
@@ -190,18 +200,35 @@ class Estimator:
             )
             for kind in drawn
         ]
-        paths = lengths.prior, lengths.posterior
-        stored = sum(int(view.completion.sum()) * (BYTES_PER_TOKEN + 4) + int(view.prompt.sum()) * 8 for view in paths)
         return PhaseEstimate(
             phase="filter",
             sampled_tokens=sampled,
             processed_tokens=processed + int(ends.sum()),
             trained_tokens=0,
             flops=sum(part.flops for part in work),
-            disk_bytes=stored + int(lengths.posterior.completion.sum()) * options.teacher_top_k * _TOP_BYTES,
+            disk_bytes=self._filter_disk(lengths, answer_tokens),
             memory=max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
             seconds=sum(map(self._seconds, work)) / self.hardware.devices,
         )
+
+    def _filter_disk(self, known: RolloutLengths, answer_tokens: float | None) -> int:
+        """The measurements, both sets of the selection, and the teacher's tokens where they are stored."""
+        checks = self.config.filter
+        cap = checks.answerability.max_new_tokens
+        answer = cap if answer_tokens is None else min(cap, round(answer_tokens))
+        answers = len(known.candidates.prompt) * answer * checks.answerability.enabled  # one behind each path
+        thinking = int(known.posterior.completion.sum())
+        rows = len(known.prior.prompt) + len(known.posterior.prompt)
+        prompts = int(known.prior.prompt.sum() + known.posterior.prompt.sum() + known.noted_posterior.prompt.sum())
+        shards = self._chunks(len(known.prompts)) * (3 + bool(checks.teacher_top_k))
+        size = measurements_bytes(rows, int(known.prior.completion.sum()) + thinking, answers)
+        size += selection_bytes(rows, prompts, known.completion_tokens, answers)
+        if checks.teacher_top_k:
+            size += teacher_bytes(len(known.posterior.prompt), thinking, checks.teacher_top_k)
+        return size + shards * SHARD_BYTES
+
+    def _chunks(self, questions: int) -> int:
+        return -(-questions // self.config.rollout.questions_per_chunk)
 
     def distill(
         self, prior: Paths, posterior: Paths, posterior_prompts: Lengths, batch_tokens: int | None = None
@@ -226,13 +253,18 @@ class Estimator:
             work += self._read(teacher, teacher.sum() / max(batch, 1)).times(options.epochs)
         trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
         published = self.weights if is_full else 4 * trained
+        # float32 each: the weights, AdamW's two moments, the average of a teacher
+        state = (
+            4 * trained * (1 + 2 * (options.optimizer == "adamw") + (options.runs_teacher and options.teacher == "ema"))
+        )
         return PhaseEstimate(
             phase="distill",
             sampled_tokens=0,
             processed_tokens=int(prior.end.sum()) + (int(posterior.completion.sum()) if options.runs_teacher else 0),
             trained_tokens=int(prior.completion.sum() + posterior.completion.sum()) * options.epochs,
             flops=work.flops,
-            disk_bytes=2 * _CHECKPOINT_BYTES * trained + published + 4 * int(prior.completion.sum()),
+            disk_bytes=_CHECKPOINTS * state + published + LOGPROB_BYTES * int(prior.completion.sum()),
+            scratch_bytes=_CHECKPOINTS * state,
             memory=self._training_memory(trained, batch if batch_tokens is None else batch_tokens),
             seconds=self._seconds(work),
         )
@@ -350,13 +382,15 @@ class Estimator:
 def whole_run(one_round: Sequence[PhaseEstimate], evaluation: PhaseEstimate, rounds: int) -> PhaseEstimate:
     """A loop: an evaluation of the base model, and every round's phases with an evaluation each."""
     parts = [evaluation, *([*one_round, evaluation] * rounds)]
+    scratch = max(part.scratch_bytes for part in parts)
     return PhaseEstimate(
         phase="whole run",
         sampled_tokens=sum(part.sampled_tokens for part in parts),
         processed_tokens=sum(part.processed_tokens for part in parts),
         trained_tokens=sum(part.trained_tokens for part in parts),
         flops=sum(part.flops for part in parts),
-        disk_bytes=sum(part.disk_bytes for part in parts),
+        disk_bytes=sum(part.disk_bytes - part.scratch_bytes for part in parts) + scratch,
+        scratch_bytes=scratch,
         memory=max(parts, key=lambda part: part.peak_memory).memory,
         seconds=sum(part.seconds for part in parts),
     )

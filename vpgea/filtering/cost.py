@@ -34,6 +34,7 @@ class RolloutLengths:
         posterior: posterior paths z behind the prior prompt.
         candidates: those of them that the checks look at. Which are correct is not known before: all that ended.
         noted_prior, noted_posterior, noted_candidates: the same three behind the posterior prompt.
+        completion_tokens: of all samples, answers included.
     """
 
     prompts: Lengths
@@ -43,6 +44,7 @@ class RolloutLengths:
     noted_prior: Paths
     noted_posterior: Paths
     noted_candidates: Paths
+    completion_tokens: int
 
 
 @dataclass(frozen=True)

@@ -28,20 +28,7 @@ from vpgea.runs.stopping import StopRequest
 from vpgea.storage.records import from_json, json_of
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
 from vpgea.storage.shards import table_from_rows
-
-BYTES_PER_TOKEN = 14  # id, log-probability and about six bytes of text
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutEstimate:
-    """What a rollout can cost at most."""
-
-    questions: int
-    rejected: list[str]
-    samples: int
-    prompt_tokens: int
-    completion_tokens: int
-    disk_bytes: int
+from vpgea.storage.sizes import SHARD_BYTES, samples_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,27 +98,19 @@ class RolloutPlan:
     def questions_in(self, chunks: Sequence[int]) -> int:
         return sum(len(self.chunks[chunk]) for chunk in chunks)
 
-    def estimate(self, chunks: Sequence[int] | None = None) -> RolloutEstimate:
+    def disk_bytes(self, chunks: Sequence[int] | None = None) -> int:
         """An upper bound for this part, or for some chunks of it: every completion runs to its cap."""
         rollout = self.config.rollout
-        questions = [
-            question for chunk in (self.own_chunks if chunks is None else chunks) for question in self.chunks[chunk]
-        ]
-        prompt_tokens = sum(
-            (len(self.views.prior_prompt(question)) if rollout.prior_samples else 0)
-            + (len(self.views.posterior_prompt(question)) if rollout.posterior_samples else 0)
+        chosen = self.own_chunks if chunks is None else chunks
+        questions = [question for chunk in chosen for question in self.chunks[chunk]]
+        prompts = sum(
+            count * len(self.views.prompt(question, view))
+            for view, count in ((PRIOR, rollout.prior_samples), (POSTERIOR, rollout.posterior_samples))
+            if count
             for question in questions
         )
         samples = len(questions) * samples_per_question(rollout)
-        tokens = samples * rollout.max_new_tokens
-        return RolloutEstimate(
-            questions=len(questions),
-            rejected=list(self.rejected),
-            samples=samples,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=tokens,
-            disk_bytes=tokens * BYTES_PER_TOKEN + prompt_tokens * 4,
-        )
+        return samples_bytes(samples, prompts, samples * rollout.max_new_tokens) + len(chosen) * SHARD_BYTES
 
 
 def rejection(views: Views, question: Question, view: View) -> str | None:
@@ -195,7 +174,7 @@ def rollout(
     missing = folder.missing(plan.own_chunks)
     progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
     if missing:
-        _require_disk(output_dir, plan.estimate(missing).disk_bytes)
+        _require_disk(output_dir, plan.disk_bytes(missing))
         with lent(lease, output_dir / LOGS, stop) as engines:
             engine = engines.get(plan.config)
 

@@ -98,14 +98,16 @@ def command(
             sets=sets,
             inherited=inherited_from(filter_dir, "filter"),
         )
+        from vpgea.estimate.phases import forecast_distill, training_memory_warning
         from vpgea.runs.complete_phase import CompletePhase
         from vpgea.storage.records import json_of
         from vpgea.training.data import TrainingSet
-        from vpgea_cli.dry_run import show_distill, training_memory_warning
 
         data = TrainingSet(CompletePhase.open(filter_dir, "filter"), resolved.config.distill)
         if dry_run:
-            show_distill(resolved.config, data, output)
+            from vpgea_cli.dry_run import show
+
+            show(forecast_distill(resolved.config, data), output)
             return
         target = required(output_dir)
         from vpgea.phases.distill import distill, warnings_of

@@ -88,9 +88,10 @@ def command(
         from vpgea.storage.records import json_of
 
         if dry_run:
-            from vpgea_cli.dry_run import show_filter
+            from vpgea.estimate.phases import forecast_filter
+            from vpgea_cli.dry_run import show
 
-            show_filter(resolved.config, rollout_dir, output)
+            show(forecast_filter(resolved.config, rollout_dir), output)
             return
         target, part = required(output_dir), Part.parse(shard)
         chunks = len(chunk_paths(rollout_dir, share=part))

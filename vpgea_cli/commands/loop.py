@@ -118,9 +118,7 @@ def command(
     _require_fitting(step, shard, launcher, site)
     with running(output, offline=offline) as stop:
         if dry_run:
-            from vpgea_cli.dry_run import show_loop
-
-            show_loop(resolved.config, output, offline=offline)
+            _show_costs(resolved.config, output, offline=offline)
             return
         target = required(output_dir)
         if launcher is Launcher.SLURM:
@@ -154,6 +152,18 @@ def command(
             stop=stop,
         )
         _all_rounds(loop, output)
+
+
+def _show_costs(config: RunConfig, output: Output, *, offline: bool) -> None:
+    from vpgea.estimate.phases import forecast_loop
+    from vpgea.phases.schedule import held_out_data
+    from vpgea.questions.load import load_questions
+    from vpgea_cli.dry_run import show
+
+    loaded = load_questions(config.data, offline=offline)
+    output.skipped_rows(loaded.skipped)
+    held_out = load_questions(held_out_data(config), offline=offline)
+    show(forecast_loop(config, loaded.questions, held_out.questions), output)
 
 
 def _all_rounds(loop: Loop, output: Output) -> None:

@@ -91,9 +91,10 @@ def command(
         if plan.rejected:
             output.warn(f"{len(plan.rejected)} questions rejected, the first for: {next(iter(plan.rejected.values()))}")
         if target is None:
-            from vpgea_cli.dry_run import show_rollout
+            from vpgea.estimate.phases import forecast_rollout
+            from vpgea_cli.dry_run import show
 
-            show_rollout(plan, output)
+            show(forecast_rollout(plan), output)
             return
         total = sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks)
         with output.progress(total, "rollout: questions") as progress:

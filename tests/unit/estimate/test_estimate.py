@@ -255,6 +255,7 @@ def test_every_check_of_the_filter_is_counted() -> None:
         noted_prior=Paths(lengths(30, 30), lengths(90, 80)),
         noted_posterior=noted,
         noted_candidates=noted,
+        completion_tokens=260,
     )
 
     def sampled(answer_tokens: float | None = None, **dotted: Any) -> int:
@@ -293,6 +294,8 @@ def test_a_run_is_the_sum_of_its_rounds() -> None:
     estimator = Estimator(config, shape_of_model(qwen2()), MACHINE)
     phases, evaluation = estimator.round(lengths(10, 20), lengths(30, 40)), estimator.evaluation(lengths(15))
     whole = whole_run(phases, evaluation, 3)
+    stays = sum(phase.disk_bytes - phase.scratch_bytes for phase in phases)
+    assert whole.disk_bytes == 3 * stays + 4 * evaluation.disk_bytes + phases[2].scratch_bytes
     assert [phase.phase for phase in phases] == ["rollout", "filter", "distill"]
     assert whole.seconds == pytest.approx(3 * sum(phase.seconds for phase in phases) + 4 * evaluation.seconds)
     assert whole.peak_memory == max(phase.peak_memory for phase in [*phases, evaluation])

@@ -24,7 +24,8 @@ from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES
-from vpgea.storage.shards import read_table
+from vpgea.storage.shards import iterate_rows, read_table
+from vpgea.storage.sizes import TOKEN_BYTES
 
 ROOT = Path(__file__).parents[3]
 
@@ -183,13 +184,16 @@ def test_too_little_disk_is_refused_before_anything_is_drawn(
     assert committed(tmp_path) == 0
 
 
-def test_a_finished_rollout_asks_for_no_disk(run_config: Callable[..., RunConfig], tiny_rollout: Path) -> None:
+def test_the_bound_on_disk_counts_every_row_s_prompt(run_config: Callable[..., RunConfig], tiny_rollout: Path) -> None:
     plan = plan_of(run_config())
-    assert plan.estimate([]).disk_bytes == 0
-    assert plan.estimate([0]).disk_bytes < plan.estimate().disk_bytes
-    assert plan.estimate().samples == 48
-    whole = sum(path.stat().st_size for path in chunk_paths(tiny_rollout))
-    assert whole < 4 * plan.estimate().disk_bytes
+    assert plan.disk_bytes([]) == 0
+    assert plan.disk_bytes([0]) < plan.disk_bytes()
+    files = chunk_paths(tiny_rollout)
+    rows = list(iterate_rows(files))
+    stored = sum(path.stat().st_size for path in files)
+    unused = len(rows) * plan.config.rollout.max_new_tokens - sum(len(row["completion_ids"]) for row in rows)
+    exact = plan.disk_bytes() - unused * TOKEN_BYTES  # as if the lengths had been known
+    assert stored < exact < 2 * stored
 
 
 def test_what_cannot_be_a_prompt_is_rejected_counted_and_named(

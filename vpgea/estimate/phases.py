@@ -1,0 +1,273 @@
+"""What each phase would do and cost, before it runs: from its plan, its input folder or its training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vpgea.config.schema import RunConfig
+from vpgea.estimate import hardware
+from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
+from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
+from vpgea.modeling.load import torch_device, torch_dtype
+from vpgea.modeling.shape import read_shape
+from vpgea.phases.evaluate import as_rollout
+from vpgea.phases.rollout import RolloutPlan, samples_per_question
+from vpgea.phases.schedule import round_questions
+from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
+from vpgea.questions.load import Question
+from vpgea.runs.complete_phase import chunk_paths
+from vpgea.storage.schemas import POSTERIOR, PRIOR, View
+from vpgea.storage.shards import read_table
+from vpgea.training.batching import micro_batches
+from vpgea.training.data import TrainingPath, TrainingSet
+
+_COLUMNS = ("question_id", "question", "answer", "options", "view", "completion_ids", "thinking_tokens", "cut_off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutCounts:
+    """What a rollout draws. rejected: question id → why."""
+
+    questions: int
+    rejected_overlong: int
+    rejected_control_tokens: int
+    rejected: dict[str, str]
+    samples: int
+
+
+@dataclass(frozen=True)
+class FilterCounts:
+    """What a filter looks at. candidates: posterior paths that came to an end."""
+
+    questions: int
+    samples: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class DistillCounts:
+    """What a distillation trains on: paths that carry a gradient, and optimiser steps."""
+
+    questions: int
+    prior_paths: int
+    posterior_paths: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopCounts:
+    """What a loop has before it; what is rejected is of the first round."""
+
+    questions: int
+    questions_of_first_round: int
+    rejected_overlong: int
+    rejected_control_tokens: int
+    rejected: dict[str, str]
+    held_out_questions: int
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a phase would do and cost. bound: in words, what the estimates' tokens are or bound."""
+
+    estimator: Estimator
+    counts: RolloutCounts | FilterCounts | DistillCounts | LoopCounts
+    prompts: list[PromptPreview]
+    estimates: list[PhaseEstimate]
+    bound: str
+
+    @property
+    def warnings(self) -> list[str]:
+        """One for every phase that needs more memory than there is."""
+        machine = self.estimator.hardware
+        return [warning for estimate in self.estimates if (warning := memory_warning(estimate, machine))]
+
+
+def forecast_rollout(plan: RolloutPlan) -> Forecast:
+    """The part of the rollout that a plan would draw; an upper bound, since completions run to their cap."""
+    questions, estimator = _usable(plan), _estimator(plan.config)
+    counts = RolloutCounts(
+        questions=len(questions),
+        **plan.rejection_counts,
+        rejected=plan.rejected,
+        samples=len(questions) * samples_per_question(plan.config.rollout),
+    )
+    prior, posterior = (_prompt_tokens(plan.views, questions, view) for view in (PRIOR, POSTERIOR))
+    return Forecast(
+        estimator=estimator,
+        counts=counts,
+        prompts=plan.views.previews(questions),
+        estimates=[estimator.rollout(prior, posterior)],
+        bound="an upper bound: every completion runs to rollout.max_new_tokens",
+    )
+
+
+def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
+    """The checks of a rollout's samples. Their lengths are known, and which of them are correct is not."""
+    rows = [row for path in chunk_paths(rollout_dir) for row in read_table(path, columns=_COLUMNS).to_pylist()]
+    questions = {row["question_id"]: Question.from_row(row) for row in rows}
+    views, estimator = load_views(config), _estimator(config)
+    prompts = {
+        view: dict(zip(questions, _prompt_tokens(views, list(questions.values()), view).tolist(), strict=True))
+        for view in (PRIOR, POSTERIOR)
+    }
+    chosen = {
+        "prior": [row for row in rows if row["view"] == PRIOR],
+        "posterior": [row for row in rows if row["view"] == POSTERIOR],
+        "candidates": [row for row in rows if row["view"] == POSTERIOR and not row["cut_off"]],
+    }
+
+    def behind(view: View, name: str) -> Paths:
+        return Paths(
+            _array(prompts[view][row["question_id"]] for row in chosen[name]),
+            _array(row["thinking_tokens"] for row in chosen[name]),
+        )
+
+    known = RolloutLengths(
+        prompts=_array(prompts[PRIOR].values()),
+        prior=behind(PRIOR, "prior"),
+        posterior=behind(PRIOR, "posterior"),
+        candidates=behind(PRIOR, "candidates"),
+        noted_prior=behind(POSTERIOR, "prior"),
+        noted_posterior=behind(POSTERIOR, "posterior"),
+        noted_candidates=behind(POSTERIOR, "candidates"),
+        completion_tokens=sum(len(row["completion_ids"]) for row in rows),
+    )
+    answers = [len(row["completion_ids"]) - row["thinking_tokens"] for row in rows if not row["cut_off"]]
+    expected = replace(estimator.filter(known, float(np.mean(answers or [0]))), phase="filter, expected")
+    return Forecast(
+        estimator=estimator,
+        counts=FilterCounts(len(questions), len(rows), len(chosen["candidates"])),
+        prompts=views.previews(list(questions.values())),
+        estimates=[estimator.filter(known), expected],
+        bound="the samples' own lengths, as if every path that ended were correct; in the first line every "
+        "continuation runs to its cap, in the second it is as long as the rollout's mean answer",
+    )
+
+
+def forecast_distill(config: RunConfig, data: TrainingSet) -> Forecast:
+    """The training step over the paths that carry a gradient; their lengths are known."""
+    estimator, views = _estimator(config), load_views(config)
+    shown: dict[tuple[int, View], PromptPreview] = {}
+    for path in data.paths:
+        for view, ids in ((PRIOR, path.prompt_ids), (POSTERIOR, path.posterior_prompt_ids)):
+            if ids is not None and (path.question, view) not in shown:
+                shown[path.question, view] = views.stored_preview(data.questions[path.question], view, ids.tolist())
+    first = sorted({question for question, _ in shown})[:SHOWN_QUESTIONS]
+    prior = sum(path.is_prior for path in data.paths)
+    return Forecast(
+        estimator=estimator,
+        counts=DistillCounts(len(data.questions), prior, len(data.paths) - prior, data.total_steps),
+        prompts=[shown[key] for key in sorted(shown, key=lambda key: (key[0], key[1] != PRIOR)) if key[0] in first],
+        estimates=[_training(estimator, data)],
+        bound="the selected paths' own lengths",
+    )
+
+
+def forecast_loop(config: RunConfig, questions: Sequence[Question], held_out: Sequence[Question]) -> Forecast:
+    """One round's phases and the whole of the run; an upper bound, since completions run to their cap."""
+    first = round_questions(questions, 0, config.loop.questions_per_round, config.rollout.seed)
+    plan, estimator = RolloutPlan.make(config, first), _estimator(config)
+    usable, rounds = _usable(plan), config.loop.rounds
+    measured = _usable(RolloutPlan.make(as_rollout(config), held_out))
+    evaluation = estimator.evaluation(_prompt_tokens(plan.views, measured, PRIOR))
+    prior, posterior = (_prompt_tokens(plan.views, usable, view) for view in (PRIOR, POSTERIOR))
+    one_round = estimator.round(prior, posterior)
+    counts = LoopCounts(
+        questions=len(questions),
+        questions_of_first_round=len(usable),
+        **plan.rejection_counts,
+        rejected=plan.rejected,
+        held_out_questions=len(held_out),
+        rounds=rounds,
+    )
+    return Forecast(
+        estimator=estimator,
+        counts=counts,
+        prompts=plan.views.previews(usable),
+        estimates=[*one_round, evaluation, whole_run(one_round, evaluation, rounds)],
+        bound=f"one round, then the whole run: {rounds} rounds and the base model's evaluation; an upper bound, since "
+        "every completion runs to its cap, every path is checked and every path is trained on",
+    )
+
+
+def training_memory_warning(config: RunConfig, data: TrainingSet) -> str | None:
+    """What to say before a training that will not fit: on a CPU the system would end it without a word."""
+    device = torch_device(config.model)
+    machine = hardware.Hardware(
+        name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=hardware.free_memory(device)
+    )
+    return memory_warning(_training(Estimator(config, read_shape(config.model), machine), data), machine)
+
+
+def memory_warning(estimate: PhaseEstimate, machine: hardware.Hardware) -> str | None:
+    """What a phase needs, what there is and what helps; None where it fits."""
+    if estimate.peak_memory <= machine.memory_bytes:
+        return None
+    ways = {
+        "distill": "lower distill.max_tokens_per_batch, use --gradient-checkpointing, --dtype bfloat16 or an adapter",
+    }
+    return (
+        f"{estimate.phase} would need {size_text(estimate.peak_memory)} of memory, and {machine.name} has "
+        f"{size_text(machine.memory_bytes)} free: {ways.get(estimate.phase, 'lower rollout.batch_size or the caps')}"
+    )
+
+
+def size_text(size: float) -> str:
+    """`512 B`, `1.5 kB`, `16.2 GB`: powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
+
+
+def _training(estimator: Estimator, data: TrainingSet) -> PhaseEstimate:
+    posterior = [path for path in data.paths if not path.is_prior]
+    return estimator.distill(
+        _training_paths([path for path in data.paths if path.is_prior]),
+        _training_paths(posterior),
+        _array(0 if path.posterior_prompt_ids is None else len(path.posterior_prompt_ids) for path in posterior),
+        _largest_batch(estimator.config, data, estimator.shape.hidden),
+    )
+
+
+def _largest_batch(config: RunConfig, data: TrainingSet, hidden: int) -> int:
+    """Tokens of the largest micro-batch, padding included."""
+    options = config.distill
+    largest = 0
+    for index in range(data.steps_per_epoch):
+        paths = data.step(index).paths
+        for (batch,) in micro_batches(paths, options.max_tokens_per_batch, packing=options.packing, hidden=hidden):
+            lengths = [path.length for path in batch]
+            largest = max(largest, sum(lengths) if options.packing else len(lengths) * max(lengths))
+    return largest
+
+
+def _estimator(config: RunConfig) -> Estimator:
+    """With the model's header and this machine's measured rates; no weights are loaded."""
+    shape = read_shape(config.model)
+    return Estimator(config, shape, hardware.measure(torch_device(config.model), torch_dtype(config.model)))
+
+
+def _usable(plan: RolloutPlan) -> list[Question]:
+    """The questions of this part that are not rejected."""
+    return [question for chunk in plan.own_chunks for question in plan.chunks[chunk]]
+
+
+def _prompt_tokens(views: Views, questions: Sequence[Question], view: View) -> Lengths:
+    """Tokens of each question's prompt, (N,)."""
+    return _array(len(views.prompt(question, view)) for question in questions)
+
+
+def _training_paths(paths: Sequence[TrainingPath]) -> Paths:
+    return Paths(_array(len(path.prompt_ids) for path in paths), _array(len(path.completion_ids) for path in paths))
+
+
+def _array(values: Iterable[int]) -> Lengths:
+    return np.fromiter(values, dtype=np.int64)
