@@ -27,13 +27,13 @@ from vpgea.runs.layout import (
     MANIFEST,
     METRICS,
     PARTS,
-    PHASES,
     RESULTS,
     SETS,
     SUMMARY,
     WEIGHTS,
     Step,
     round_numbers,
+    round_phases,
 )
 from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
@@ -211,7 +211,8 @@ def head(source: Source, count: int) -> list[dict[str, Any]]:
 def require_rows(source: Source) -> None:
     """Raises UsageError for folders that hold no samples themselves, naming those that do."""
     if source.kind in ("loop", "distill"):
-        steps = [Step(None, "eval"), *(Step(index, phase) for index in round_numbers(source.path) for phase in PHASES)]
+        indices = (None, *round_numbers(source.path))
+        steps = [Step(index, phase) for index in indices for phase in round_phases(index)]
         begun = [step for step in steps if (step.folder(source.path) / PARTS).is_dir()]
         inner = [str(step) for step in begun if step.phase != "distill"]
         raise UsageError(

@@ -1,12 +1,7 @@
-"""Is everything that a phase or a loop wrote still what was written? And the first half of a repair.
-
-What is not is moved away, with the markers that count it as there, so that the same command makes it again and nothing
-else.
-"""
+"""Is everything that a phase or a loop wrote still what was written?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from vpgea.errors import DamagedError, UsageError
@@ -16,7 +11,6 @@ from vpgea.runs.history import read_line
 from vpgea.runs.layout import (
     COMPLETE,
     CONFIG,
-    DAMAGED,
     MANIFEST,
     PARTS,
     PHASES,
@@ -75,34 +69,6 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
     if is_run(root):
         _verify_sources(root, report)
     return report
-
-
-def is_finished(root: Path, finding: Finding) -> bool:
-    """Whether what is damaged was finished: a phase that was not is continued by its own command."""
-    return (finding.phase.name not in PHASES and is_run(root)) or (root / finding.phase / COMPLETE).is_file()
-
-
-def set_aside(root: Path, findings: Sequence[Finding]) -> list[Path]:
-    """Move what is damaged to root/damaged/, where it keeps its relative path; return where it went.
-
-    Nothing is deleted, and nothing that was set aside earlier is replaced: the later one gets a number.
-    """
-    moved = []
-    for path in dict.fromkeys(path for finding in findings for path in finding.aside):
-        if (root / path).exists():
-            target = _free_place(root / DAMAGED / path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (root / path).rename(target)
-            moved.append(target)
-    return moved
-
-
-def _free_place(wanted: Path) -> Path:
-    place, number = wanted, 0
-    while place.exists():
-        number += 1
-        place = wanted.with_name(f"{wanted.name}.{number}")
-    return place
 
 
 # --- a loop's own records -------------------------------------------------------------------------------------------

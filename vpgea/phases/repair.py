@@ -1,4 +1,7 @@
-"""The second half of a repair: the phases that have lost something run again, and make only that."""
+"""A repair: what is damaged is set aside, with the markers that count it as there; then what lost it runs again.
+
+The phases make only what they lack.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError, UsageError
+from vpgea.inspection.verify import is_run
 from vpgea.inspection.verify_phase import Finding
 from vpgea.phases.distill import distill
 from vpgea.phases.evaluate import evaluate
@@ -17,7 +21,7 @@ from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import COMPLETE, CONFIG, MANIFEST, Phase, all_steps
+from vpgea.runs.layout import COMPLETE, CONFIG, DAMAGED, MANIFEST, PHASES, Phase, all_steps
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part, begun_parts, part_folders, part_of_folder
 from vpgea.runs.progress import Reporter
@@ -26,12 +30,64 @@ from vpgea.runs.stopping import StopRequest
 _PART = re.compile(r"(\d+)-of-(\d+)")
 
 
-def phase_manifest(root: Path) -> Manifest:
+def repair(root: Path, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter) -> None:
+    """Mend a phase's or a loop's folder.
+
+    Args:
+        root: The folder that was verified.
+        findings: What is damaged in it.
+        stop: Looked at by the phases that run again.
+        reporter: Told what is done.
+
+    Raises:
+        UsageError: Nothing whole says what a phase was made from, or its source is not the folder beside it.
+    """
+    manifest = None if is_run(root) else _phase_manifest(root)  # before a manifest is set aside
+    finished = [finding for finding in findings if _is_finished(root, finding)]
+    moved = _set_aside(root, findings)
+    reporter.info(f"{len(moved)} files and folders were set aside in {root / DAMAGED}")
+    if len(finished) < len(findings):
+        reporter.info("some of it was not finished: the command that was at it continues, with what is whole")
+    if finished and manifest is None:
+        _repair_run(root, finished, stop, reporter)
+    elif finished and manifest is not None:
+        _repair_phase(root, manifest, finished, stop, reporter)
+
+
+def _is_finished(root: Path, finding: Finding) -> bool:
+    """Whether what is damaged was finished: a phase that was not is continued by its own command."""
+    return (finding.phase.name not in PHASES and is_run(root)) or (root / finding.phase / COMPLETE).is_file()
+
+
+def _set_aside(root: Path, findings: Sequence[Finding]) -> list[Path]:
+    """Move what is damaged to root/damaged/, where it keeps its relative path; return where it went.
+
+    Nothing is deleted, and nothing that was set aside earlier is replaced: the later one gets a number.
+    """
+    moved = []
+    for path in dict.fromkeys(path for finding in findings for path in finding.aside):
+        if (root / path).exists():
+            target = _free_place(root / DAMAGED / path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (root / path).rename(target)
+            moved.append(target)
+    return moved
+
+
+def _free_place(wanted: Path) -> Path:
+    place, number = wanted, 0
+    while place.exists():
+        number += 1
+        place = wanted.with_name(f"{wanted.name}.{number}")
+    return place
+
+
+def _phase_manifest(root: Path) -> Manifest:
     """What a folder came from, by the first of its manifests that is whole. Raises UsageError without one."""
     for place in (root, *part_folders(root)):
         try:
             return Manifest.read(place / MANIFEST)
-        except UsageError:
+        except DamagedError:
             continue
     raise UsageError(
         f"nothing says what {root} was made from",
@@ -40,7 +96,7 @@ def phase_manifest(root: Path) -> Manifest:
     )
 
 
-def remake_phase(
+def _repair_phase(
     root: Path, manifest: Manifest, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter
 ) -> None:
     """Run the parts of a phase that have lost something, as recorded.
@@ -89,7 +145,7 @@ def _lost_parts(root: Path, count: int, findings: Sequence[Finding]) -> list[Par
     return [Part(index, count) for index in sorted(hit | (set(range(count)) - there) or {0})]
 
 
-def remake_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter) -> None:
+def _repair_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter) -> None:
     """Take the steps of a loop that have lost something once more, in their order; each makes what it lacks."""
     config = _run_config(run_dir)
     loop = Loop.open(config, run_dir, reporter=reporter, stop=stop)  # writes records of the run that are missing
@@ -99,11 +155,11 @@ def remake_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, re
         own = [finding for finding in findings if finding.phase in {folder, *record}]
         if own:
             for part in _lost_parts(run_dir / folder, len(begun_parts(run_dir / folder)) or 1, own):
-                loop.take(step, loop.lines_before(step.round), part=part)
+                loop.run_part(step, part=part)
 
 
 def _run_config(run_dir: Path) -> RunConfig:
     """The configuration of the run's last call; when its record is lost, of its first."""
     if (run_dir / CONFIG).is_file():
         return resolve(file=run_dir / CONFIG).config
-    return resolve(inherited=[(f"folder {run_dir}", phase_manifest(run_dir).config)]).config
+    return resolve(inherited=[(f"folder {run_dir}", _phase_manifest(run_dir).config)]).config

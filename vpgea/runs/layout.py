@@ -121,9 +121,14 @@ class Step:
         return run_dir / str(self)
 
 
+def round_phases(index: int | None) -> tuple[Phase, ...]:
+    """The phases of a round in their order; the base model (None) is only evaluated."""
+    return ("eval",) if index is None else PHASES
+
+
 def all_steps(rounds: int) -> list[Step]:
     """The steps of a run in their order: each needs the one before it."""
-    return [Step(None, "eval"), *(Step(index, phase) for index in range(rounds) for phase in PHASES)]
+    return [Step(index, phase) for index in (None, *range(rounds)) for phase in round_phases(index)]
 
 
 def round_name(index: int | None) -> str:

@@ -26,7 +26,7 @@ from vpgea_cli.output import Output
 from vpgea_cli.phase import running
 
 if TYPE_CHECKING:
-    from vpgea.inspection.verify_phase import Finding, Report
+    from vpgea.inspection.verify_phase import Report
 
 _GIB = 2**30
 _LISTED = 3  # damages that an error names; the table has all
@@ -70,7 +70,10 @@ def _folder(folder: Path, output: Output, *, repair: bool) -> None:
     report = _verified(folder, output)
     before = report.findings
     if repair and before:
-        _repair(folder, before, output)
+        from vpgea.phases.repair import repair as repair_folder
+
+        with running(output, offline=False) as stop:
+            repair_folder(folder, before, stop, output)
         report = _verified(folder, output)
     if report.findings:
         listed = "; ".join(f"{finding.path}: {finding.wrong}" for finding in report.findings[:_LISTED])
@@ -94,23 +97,6 @@ def _verified(folder: Path, output: Output) -> Report:
         rows = [(str(finding.path), finding.wrong, finding.again) for finding in report.findings]
         output.table(f"damaged in {folder}", ["what", "why", "to be made again"], rows)
     return report
-
-
-def _repair(folder: Path, findings: list[Finding], output: Output) -> None:
-    from vpgea.inspection.verify import is_finished, is_run, set_aside
-    from vpgea.phases.repair import phase_manifest, remake_phase, remake_run
-
-    with running(output, offline=False) as stop:
-        manifest = None if is_run(folder) else phase_manifest(folder)  # before a manifest is set aside
-        finished = [finding for finding in findings if is_finished(folder, finding)]
-        moved = set_aside(folder, findings)
-        output.info(f"{len(moved)} files and folders were set aside in {folder / 'damaged'}")
-        if len(finished) < len(findings):
-            output.info("some of it was not finished: the command that was at it continues, with what is whole")
-        if finished and manifest is None:
-            remake_run(folder, finished, stop, output)
-        elif finished and manifest is not None:
-            remake_phase(folder, manifest, finished, stop, output)
 
 
 def _machine(output: Output) -> None:

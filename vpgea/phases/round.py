@@ -1,0 +1,191 @@
+"""One round of a loop: what its steps are made with, and each of them done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpgea.config.schema import RunConfig
+from vpgea.engines.lease import EngineLease
+from vpgea.errors import QualityGateError
+from vpgea.phases.distill import distill, trained, trained_model, warnings_of
+from vpgea.phases.evaluate import evaluate
+from vpgea.phases.filter import filter_rollout
+from vpgea.phases.rollout import RolloutPlan, rollout, rollout_summary
+from vpgea.phases.schedule import TrainingFigures, last_reference_kl, line_of
+from vpgea.questions.load import Question, chunk_questions
+from vpgea.runs.complete_phase import chunk_paths
+from vpgea.runs.layout import (
+    COMPLETE,
+    METRICS,
+    REFERENCE_LENGTHS,
+    RESULTS,
+    SUMMARY,
+    Phase,
+    Step,
+    round_phases,
+    round_record,
+)
+from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folders
+from vpgea.runs.progress import Reporter
+from vpgea.runs.records import EvalResults, FilterSummary, RoundLine
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.files import write_json
+from vpgea.storage.records import read_record
+from vpgea.training.ranks import Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A round of a run, or before the first one the base model's evaluation.
+
+    Args:
+        run_dir: The run's folder.
+        index: The round's number; None: the base model.
+        config: With the weights that the round begins with and its price of length.
+        questions: What it is trained on.
+        held_out: What it is measured on.
+        reporter: Told how far each step is.
+        stop: Looked at between units of work.
+    """
+
+    run_dir: Path
+    index: int | None
+    config: RunConfig
+    questions: list[Question]
+    held_out: list[Question]
+    reporter: Reporter
+    stop: StopRequest
+
+    def run(self, lease: EngineLease) -> RoundLine:
+        """All steps, the round's line written last.
+
+        The evaluation and the next round's rollout have the same weights, and so one engine; none is open while
+        training has the machine.
+        """
+        began = time.perf_counter()
+        for phase in round_phases(self.index):
+            for part in begun_parts(self.folder(phase)) or [WHOLE]:
+                self.run_part(phase, part, lease, Ranks())
+        return self.finish(round(time.perf_counter() - began, 1))
+
+    def run_part(self, phase: Phase, part: Part, lease: EngineLease, ranks: Ranks) -> bool:
+        """Do one part of a step; whether the whole step is done now.
+
+        Raises:
+            QualityGateError: With the way out of a loop.
+        """
+        try:
+            if phase == "rollout":
+                self._rollout(part, lease)
+            elif phase == "filter":
+                self._filter(part, lease)
+            elif phase == "distill":
+                self._distill(lease, ranks)
+            else:
+                self._evaluate(part, lease)
+        except QualityGateError as error:
+            raise QualityGateError(
+                f"{Step(self.index, phase)}: {error.what}",
+                why=error.why,
+                mend=f"{error.mend}. Settings that change results need another --output-dir; to make only this step "
+                f"again, delete its folder {self.folder(phase)}",
+            ) from error
+        return (self.folder(phase) / COMPLETE).is_file()
+
+    def finish(self, seconds: float | None = None) -> RoundLine:
+        """Write and return the round's line; all of its steps are complete. seconds: None where jobs made it."""
+        training = None
+        if self.index is not None:
+            training = TrainingFigures.of(
+                read_record(self.folder("filter") / SUMMARY, FilterSummary),
+                trained(self.folder("distill")),
+                price=self.config.filter.utility.length_price,
+                reference_kl=last_reference_kl(self.folder("distill") / METRICS),
+            )
+        results = read_record(self.folder("eval") / RESULTS, EvalResults)
+        line = line_of(self.index, results, training, seconds)
+        write_json(round_record(self.run_dir, self.index), line.as_json())
+        return line
+
+    def folder(self, phase: Phase) -> Path:
+        """The phase's folder in the run folder."""
+        return Step(self.index, phase).folder(self.run_dir)
+
+    def _rollout(self, part: Part, lease: EngineLease) -> None:
+        assert self.index is not None
+        plan = RolloutPlan.make(self.config, self.questions, part=part, round_index=self.index)
+        with self.reporter.progress(plan.questions_in(plan.own_chunks), self._label("rollout: questions")) as progress:
+            rollout(plan, self.folder("rollout"), lease=lease, stop=self.stop, progress=progress)
+
+    def _filter(self, part: Part, lease: EngineLease) -> None:
+        own = len(chunk_paths(self.folder("rollout"), share=part))
+        with self.reporter.progress(own, self._label("filter: chunks")) as progress:
+            filter_rollout(
+                self.config,
+                self.folder("rollout"),
+                self.folder("filter"),
+                part=part,
+                lease=lease,
+                stop=self.stop,
+                progress=progress,
+            )
+
+    def _distill(self, lease: EngineLease, ranks: Ranks) -> None:
+        lease.release()
+        options = self.config.distill
+        drawn = sum(rollout_summary(part).questions for part in part_folders(self.folder("rollout")))
+        steps = -(-drawn // options.questions_per_step) * options.epochs
+        with self.reporter.progress(steps, self._label("distill: steps")) as progress:
+            training = distill(
+                self.config,
+                self.folder("filter"),
+                self.folder("distill"),
+                stop=self.stop,
+                progress=progress,
+                ranks=ranks,
+            )
+        if ranks.is_first:
+            for warning in warnings_of(training):
+                self.reporter.warn(f"{self._label('distill')}: {warning}")
+
+    def _evaluate(self, part: Part, lease: EngineLease) -> None:
+        """Every evaluation is paired with the base model's, its own with itself excepted."""
+        model, baseline = self.config.model, None
+        if self.index is not None:
+            model = trained_model(self.config, self.folder("distill"))
+            baseline = str(Step(None, "eval").folder(self.run_dir))
+        measured = self.config.eval.model_copy(update={"baseline": baseline})
+        config = self.config.model_copy(update={"model": model, "eval": measured})
+        chunks = part.of(chunk_questions(self.held_out, config.rollout.questions_per_chunk))
+        with self.reporter.progress(sum(map(len, chunks)), self._label("eval: questions")) as progress:
+            evaluate(
+                config,
+                self.held_out,
+                self.folder("eval"),
+                part=part,
+                lease=lease,
+                stop=self.stop,
+                progress=progress,
+            )
+
+    def _label(self, what: str) -> str:
+        return f"{'base' if self.index is None else f'round {self.index}'} {what}"
+
+
+def round_config(config: RunConfig, run_dir: Path, index: int | None, price: float) -> RunConfig:
+    """The loop's configuration as a round has it: the weights of the round before, and the price of length."""
+    if index is None:
+        return config
+    model, selection = config.model, dict[str, Any]()
+    if index > 0:
+        model = trained_model(config, Step(index - 1, "distill").folder(run_dir))
+        selection["reference_lengths"] = str(Step(0, "filter").folder(run_dir) / REFERENCE_LENGTHS)
+    selection["utility"] = config.filter.utility.model_copy(update={"length_price": price})
+    training = config.distill
+    if training.train == "full" and training.reference is None:
+        training = training.model_copy(update={"reference": config.model.path})
+    update = {"model": model, "filter": config.filter.model_copy(update=selection), "distill": training}
+    return config.model_copy(update=update)
