@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.overthinker.chat import END_OF_THINKING
-from examples.overthinker.language import is_sound
+from examples.overthinker.other_questions import digit_questions, exempt_questions
+from examples.overthinker.soundness import judged, share
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.phases.distill import trained_model
@@ -24,7 +24,6 @@ from vpgea.phases.schedule import best_round
 from vpgea.questions.load import load_questions
 from vpgea.runs.layout import round_dir
 from vpgea.storage.records import json_of
-from vpgea.storage.shards import iterate_rows, shard_files
 
 HERE = Path(__file__).parent
 CONFIGURATIONS = {"global": HERE / "overthinker.yaml", "local": HERE / "local.yaml"}
@@ -40,7 +39,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 COLUMNS = (
     *("dial", "variant", "seed", "base accuracy", "accuracy", "accuracy gain", "base tokens", "tokens", "tokens saved"),
-    *("e3", "lowest dev accuracy - base", "sound share of accepted", "round"),
+    *("e3", "lowest dev accuracy - base", "sound share of accepted", "lowest in a round", "round"),
 )
 
 
@@ -51,14 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dial", choices=CONFIGURATIONS, action="append", help="only this dial; repeatable")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this variant; repeatable")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
+    parser.add_argument("--exempt", type=float, help="share of the training questions that contain their answer")
+    parser.add_argument(
+        "--digits", type=Path, metavar="BASE", help="questions of one digit, and the base built for them"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
     options = parser.parse_args(arguments)
+    sets = exempt_questions(options.exempt, options.output_dir) if options.exempt else []
+    sets += digit_questions(options.digits, options.output_dir) if options.digits else []
+    sets += options.set
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + "---|" * len(COLUMNS), flush=True)
     for dial in options.dial or CONFIGURATIONS:
         for variant in options.variant or VARIANTS:
             for seed in range(options.seeds):
-                result = run(options.output_dir, dial, variant, seed, options.set)
+                result = run(options.output_dir, dial, variant, seed, sets)
                 with (options.output_dir / "results.jsonl").open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(result) + "\n")
                 print("| " + " | ".join(cells(result)) + " |", flush=True)
@@ -88,9 +94,11 @@ def run(output_dir: Path, dial: str, variant: str, seed: int, overrides: Sequenc
 
 def measure(config: RunConfig, folder: Path, baseline: Path | None) -> dict[str, Any]:
     """Accuracy and tokens on the test questions, which no round has seen."""
+    assert config.loop.eval_dataset is not None
+    test = Path(config.loop.eval_dataset).with_name("test.jsonl")
     config = config.model_copy(
         update={
-            "data": config.data.model_copy(update={"dataset": str(HERE / "questions" / "test.jsonl"), "limit": None}),
+            "data": config.data.model_copy(update={"dataset": str(test), "limit": None}),
             "eval": config.eval.model_copy(update={"baseline": None if baseline is None else str(baseline)}),
         }
     )
@@ -99,23 +107,18 @@ def measure(config: RunConfig, folder: Path, baseline: Path | None) -> dict[str,
     return json_of(results)
 
 
-def sound_share(folder: Path, rounds: int) -> dict[str, float | None]:
-    """Share of sound paths among the accepted ones and among all correct posterior paths, over all rounds."""
-    kinds: dict[str, list[bool]] = {"accepted": [], "correct": []}
-    for index in range(rounds):
-        questions = {
-            row["question_id"]: row["question"]
-            for row in iterate_rows(shard_files(round_dir(folder, index) / "rollout" / "parts" / "0-of-1"))
-        }
-        for name in ("selected", "rejected"):
-            for row in iterate_rows(shard_files(round_dir(folder, index) / "filter" / name)):
-                if row["view"] == "posterior" and row["status"] == "correct":
-                    thinking = row["completion"].split(END_OF_THINKING)[0]
-                    sound = is_sound(questions[row["question_id"]], thinking)
-                    kinds["correct"].append(sound)
-                    if name == "selected":
-                        kinds["accepted"].append(sound)
-    return {name: sum(flags) / len(flags) if flags else None for name, flags in kinds.items()}
+def sound_share(folder: Path, rounds: int) -> dict[str, Any]:
+    """Share of sound paths among the accepted ones and among all correct posterior paths, over all rounds.
+
+    lowest: the smallest share among the accepted paths of one round.
+    """
+    by_round = [judged(round_dir(folder, index)) for index in range(rounds)]
+    accepted = [[path.sound for path in paths if not path.reasons] for paths in by_round]
+    return {
+        "accepted": share([sound for flags in accepted for sound in flags]),
+        "correct": share([path.sound for paths in by_round for path in paths]),
+        "lowest": min((value for flags in accepted if (value := share(flags)) is not None), default=None),
+    }
 
 
 def cells(result: dict[str, Any]) -> list[str]:
@@ -137,6 +140,7 @@ def cells(result: dict[str, Any]) -> list[str]:
         f"{test['e3']['value']:.2f} [{test['e3']['low']:.2f}, {test['e3']['high']:.2f}]",
         f"{100 * dip:+.1f}",
         "-" if sound["accepted"] is None else f"{sound['accepted']:.3f} (of correct: {sound['correct']:.2f})",
+        "-" if sound["lowest"] is None else f"{sound['lowest']:.3f}",
         str(len(rounds) - 2),
     ]
 
