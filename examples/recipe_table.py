@@ -80,9 +80,27 @@ def table(config: RunConfig, assumed: Assumed | None = None) -> list[str]:
     return aligned(rows)
 
 
+def longer_paths(config: RunConfig) -> list[str]:
+    """Peak memory by the cap on new tokens; of the training step also where activations are computed again."""
+    rows = [["new tokens", "rollout", "filter", "distill", "distill, recomputing"]]
+    for cap in (8192, 16384, 32768):
+        kept, recomputed = (_with(config, cap, recompute=recompute) for recompute in (False, True))
+        phases = estimates(kept, Assumed(), next(iter(NAMED)))[:3]
+        phases.append(estimates(recomputed, Assumed(), next(iter(NAMED)))[2])
+        rows.append([f"{cap:,}", *(f"{phase.peak_memory / 1e9:.1f} GB" for phase in phases)])
+    return aligned(rows)
+
+
+def _with(config: RunConfig, max_new_tokens: int, *, recompute: bool) -> RunConfig:
+    rollout = config.rollout.model_copy(update={"max_new_tokens": max_new_tokens})
+    distill = config.distill.model_copy(update={"gradient_checkpointing": recompute})
+    return config.model_copy(update={"rollout": rollout, "distill": distill})
+
+
 def _millions(tokens: int) -> str:
     return f"{tokens / 1e6:.1f} M" if tokens else "-"
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join(table(resolve(file=Path(sys.argv[1])).config)) + "\n")
+    recipe = resolve(file=Path(sys.argv[1])).config
+    sys.stdout.write("\n".join([*table(recipe), "", *longer_paths(recipe)]) + "\n")
