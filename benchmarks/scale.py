@@ -62,7 +62,7 @@ class _NoEngine(EngineLease):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Task:
     """Something that a command does with a folder. work: takes the folder and the number of chunks in it."""
 
     name: str
@@ -136,28 +136,28 @@ def _pair(root: Path) -> tuple[CompletePhase, CompletePhase]:
     return CompletePhase.open(rollout_dir, "rollout"), CompletePhase.open(root, "filter")
 
 
-STEPS = [
-    Step(name="open the run", place=_RUN, work=lambda run, _: PhaseFolder.open(run, simulated.manifest_of("loop"))),
-    Step(name="its rounds, the best one", place=_RUN, work=lambda run, _: read_rounds(run)),
-    Step(name="its status (inspect)", place=_RUN, work=lambda run, _: overview(open_source(run))),
-    Step(
+TASKS = [
+    Task(name="open the run", place=_RUN, work=lambda run, _: PhaseFolder.open(run, simulated.manifest_of("loop"))),
+    Task(name="its rounds, the best one", place=_RUN, work=lambda run, _: read_rounds(run)),
+    Task(name="its status (inspect)", place=_RUN, work=lambda run, _: overview(open_source(run))),
+    Task(
         name="its status on a cluster",
         place=_RUN,
         work=lambda run, _: step_states(load(run / "config.yaml"), run, lambda step: 8),
     ),
-    Step(name="resume the run", place=_RUN, work=resume_run),
-    Step(name="plan a rollout", place=_PHASE, work=plan_rollout),
-    Step(name="resume it, all drawn", place=_PHASE, work=resume_phase),
-    Step(name="resume it, half drawn", place=_PHASE, work=lambda root, chunks: resume_phase(root, 2 * chunks)),
-    Step(name="mark it complete", place=_PHASE, work=complete, prepare=unmark),
-    Step(name="read it as input", place=_PHASE, work=read),
-    Step(
+    Task(name="resume the run", place=_RUN, work=resume_run),
+    Task(name="plan a rollout", place=_PHASE, work=plan_rollout),
+    Task(name="resume it, all drawn", place=_PHASE, work=resume_phase),
+    Task(name="resume it, half drawn", place=_PHASE, work=lambda root, chunks: resume_phase(root, 2 * chunks)),
+    Task(name="mark it complete", place=_PHASE, work=complete, prepare=unmark),
+    Task(name="read it as input", place=_PHASE, work=read),
+    Task(
         name="read one part's share",
         place=_PHASE,
         work=lambda root, _: chunk_paths(root, share=Part(0, simulated.PARTS)),
     ),
-    Step(name="its status (inspect)", place=_PHASE, work=lambda root, _: overview(open_source(root))),
-    Step(
+    Task(name="its status (inspect)", place=_PHASE, work=lambda root, _: overview(open_source(root))),
+    Task(
         name="select from it",
         place=_FILTER,
         work=lambda root, _: select(simulated.run_config(), simulated.VIEWS, *_pair(root)),
@@ -198,7 +198,7 @@ def measure_all(places: Sequence[Place]) -> None:
     """Every step at every size, all sizes in turns: what else the machine does meanwhile falls on all of them."""
     for turn in range(_REPEATS):
         print(f"turn {turn + 1} of {_REPEATS}", flush=True)
-        for number, step in enumerate(STEPS):
+        for number, step in enumerate(TASKS):
             for place in places:
                 if place.kind == step.place and (step.largest is None or place.shards <= step.largest):
                     with _PROCESSES.Pool(1, maxtasksperchild=1) as pool:
@@ -208,7 +208,7 @@ def measure_all(places: Sequence[Place]) -> None:
 
 def once(number: int, folder: Path, chunks: int) -> Cost:
     """In a fresh process, so that the largest resident set is the step's own."""
-    step = STEPS[number]
+    step = TASKS[number]
     step.prepare(folder)
     before = _largest_resident_mb()
     began, computing = time.perf_counter(), time.process_time()
@@ -257,7 +257,7 @@ def write_runs(root: Path, per_round: int, largest: int) -> list[Place]:
 def write_phases(root: Path, largest: int) -> list[Place]:
     """Rollouts of more and more chunks, and filters of them as far as the selection is measured."""
     places = []
-    limits = {"rollout": (_PHASE, largest), "filter": (_FILTER, max(step.largest or 0 for step in STEPS))}
+    limits = {"rollout": (_PHASE, largest), "filter": (_FILTER, max(step.largest or 0 for step in TASKS))}
     for chunks in [size for size in sizes_up_to(largest) if size >= min(1000, largest)]:
         for phase, (kind, most) in limits.items():
             if chunks <= most:
@@ -277,7 +277,7 @@ def report(places: Sequence[Place]) -> list[str]:
     """Print a table of the fastest processes and the largest memory; return what misses its goal."""
     missed = []
     print(f"\n{'':<33}{'shards':>9}{'seconds':>10}{'slowest':>10}{'CPU s':>10}{'MB':>7}{'before':>8}")
-    for step in STEPS:
+    for step in TASKS:
         computed = []
         for place in [place for place in places if place.kind == step.place and step.name in place.costs]:
             costs = place.costs[step.name]

@@ -24,7 +24,7 @@ from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, Round
 from vpgea.storage import files
 from vpgea.storage.files import write_bytes, write_json
 from vpgea.storage.records import json_of
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SELECTION
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SELECTION, View
 from vpgea.storage.shards import table_from_rows, write_table
 
 QUESTIONS_PER_CHUNK = 4
@@ -110,6 +110,9 @@ class _Views:
         return _VALUES["prompt_ids"]
 
     posterior_prompt = prior_prompt
+
+    def prompt(self, question: Question, view: View) -> list[int]:
+        return self.prior_prompt(question)
 
 
 VIEWS: Any = _Views()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from benchmarks import simulated_run as simulated
-from benchmarks.scale import STEPS, Step
+from benchmarks.scale import TASKS, Task
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder
@@ -86,7 +86,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place
 
 
-def costs(step: Step, root: Path) -> list[Counter[str]]:
+def costs(step: Task, root: Path) -> list[Counter[str]]:
     """Of the step for each number of chunks, when it is taken again: what it writes is there then."""
     found = []
     for chunks in CHUNKS:
@@ -99,12 +99,12 @@ def costs(step: Step, root: Path) -> list[Counter[str]]:
     return found
 
 
-def step_named(name: str) -> Step:
-    return next(step for step in STEPS if step.name == name)
+def step_named(name: str) -> Task:
+    return next(step for step in TASKS if step.name == name)
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step.place}: {step.name}")
-def test_no_step_costs_more_per_shard_with_more_shards(step: Step, root: Path) -> None:
+@pytest.mark.parametrize("step", TASKS, ids=lambda step: f"{step.place}: {step.name}")
+def test_no_step_costs_more_per_shard_with_more_shards(step: Task, root: Path) -> None:
     """Twice as many more cost at most twice as much more; a few calls of slack."""
     small, middle, large = (sum(counts.values()) for counts in costs(step, root))
     assert large - middle <= 2 * (middle - small) * 1.02 + 8, (small, middle, large)
@@ -122,7 +122,7 @@ def test_what_grows_faster_than_the_shards_is_found(root: Path) -> None:
 
     for work in (each_from_each, listing_for_each):
         with pytest.raises(AssertionError):
-            test_no_step_costs_more_per_shard_with_more_shards(Step(name="", place="phase", work=work), root)
+            test_no_step_costs_more_per_shard_with_more_shards(Task(name="", place="phase", work=work), root)
 
 
 def test_opening_a_run_does_not_look_into_its_rounds(root: Path) -> None:

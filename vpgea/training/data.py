@@ -63,7 +63,7 @@ class TrainingPath:
 
 
 @dataclass(frozen=True)
-class Step:
+class OptimizerStep:
     """One optimiser step: the paths that carry a gradient, and the constants that its sums are divided by."""
 
     paths: list[TrainingPath]
@@ -104,7 +104,7 @@ class TrainingSet:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
-    def step(self, index: int) -> Step:
+    def step(self, index: int) -> OptimizerStep:
         """The paths and constants of one optimiser step; a pure function of the data, the seed and the index."""
         epoch, position = divmod(index, self.steps_per_epoch)
         order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.questions))
@@ -112,7 +112,7 @@ class TrainingSet:
         chosen = order[position * size : (position + 1) * size]
         sizes = [self.sizes[question] for question in chosen]
         posterior_paths = sum(size.posterior_paths for size in sizes)
-        return Step(
+        return OptimizerStep(
             paths=[path for question in chosen for path in self.by_question[question]],
             normalisers=Normalisers(
                 N_q=len(chosen),

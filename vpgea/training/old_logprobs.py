@@ -14,7 +14,7 @@ from vpgea.errors import UsageError
 from vpgea.runs.records import EngineMismatch
 from vpgea.storage.files import file_checksum
 from vpgea.training.batching import rank_batches
-from vpgea.training.data import Step, TrainingPath, TrainingSet
+from vpgea.training.data import OptimizerStep, TrainingPath, TrainingSet
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles
 
@@ -48,7 +48,7 @@ class OldLogprobs:
         if recorded not in (None, self.checksum):
             raise _damaged(self._file, "its checksum is not the one in the checkpoint")
 
-    def complete(self, step: Step, seen: dict[int, Tensor]) -> None:
+    def complete(self, step: OptimizerStep, seen: dict[int, Tensor]) -> None:
         """After the first step's forward passes: its own log-probabilities are added, and all go to disk."""
         if self._file.is_file():
             return

@@ -24,7 +24,7 @@ from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_bytes
 from vpgea.training.batching import rank_batches
 from vpgea.training.checkpoint import load_checkpoint, save_checkpoint
-from vpgea.training.data import Step, TrainingPath, TrainingSet
+from vpgea.training.data import OptimizerStep, TrainingPath, TrainingSet
 from vpgea.training.guards import Guards, per_1000_tokens
 from vpgea.training.loggers import Log
 from vpgea.training.losses import Loss, LossTerms, StepContext, Tally
@@ -95,7 +95,7 @@ class Trainer:
                 stop.request("what another rank was told")
                 stop.check("the checkpoint is written")
 
-    def train_step(self, step: Step) -> dict[str, Any]:
+    def train_step(self, step: OptimizerStep) -> dict[str, Any]:
         """One optimiser step over all micro-batches; returns its line of metrics."""
         began = time.perf_counter()
         rate = learning_rate(self.distill, self.next_step, self.data.total_steps)
@@ -129,7 +129,7 @@ class Trainer:
             "seconds": round(time.perf_counter() - began, 4),
         }
 
-    def accumulate(self, step: Step) -> LossTerms:
+    def accumulate(self, step: OptimizerStep) -> LossTerms:
         """Add the step's gradient, of all ranks' micro-batches, to the parameters; return its terms."""
         tally = Tally(self.roles.device)
         trained_tokens = sum(len(path.completion_ids) for path in step.paths)
