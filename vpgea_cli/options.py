@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from vpgea.config.experimental import experimental_choices
 from vpgea.config.resolve import Resolved, resolve
 from vpgea.errors import UsageError
+from vpgea_cli.output import Output
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="Hugging Face id or local folder of the model.")]
 DatasetOption = Annotated[
@@ -66,10 +68,22 @@ def resolve_options(
 ) -> Resolved:
     """Resolve a command's configuration with the process environment.
 
-    given: dotted key → option value, where None means that the option was not given. Raises UsageError.
+    What is experimental in it is said once, on stderr.
+
+    Args:
+        given: dotted key → option value, where None means that the option was not given.
+        config: a configuration file.
+        sets: texts `key.path=value`.
+        inherited: (origin, dotted key → value) of folders, later ones above earlier ones.
+
+    Raises:
+        UsageError: everything that is wrong, in one.
     """
     options = {key: value for key, value in given.items() if value is not None}
-    return resolve(file=config, sets=sets or (), env=os.environ, options=options, inherited=inherited)
+    resolved = resolve(file=config, sets=sets or (), env=os.environ, options=options, inherited=inherited)
+    if (chosen := experimental_choices(resolved.config)) and os.environ.get("RANK", "0") == "0":
+        Output().info(f"experimental: {', '.join(chosen)}; the method did not need it, and it may change or go")
+    return resolved
 
 
 def server_options(url: str | None, python: str | None, options: Sequence[str] | None) -> dict[str, Any]:

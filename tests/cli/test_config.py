@@ -120,6 +120,14 @@ def test_unreadable_files_are_refused(cli: Cli, tmp_path: Path) -> None:
     assert "is not UTF-8" in cli("config", "validate", "-c", "latin.yaml").stderr
 
 
+def test_what_is_experimental_is_said_once_and_left_out_of_the_short_help(cli: Cli) -> None:
+    done = cli("config", "show", "--set", "distill.optimizer=adafactor", "--set", "filter.early_exits=true", "--json")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("experimental: filter.early_exits=True, distill.optimizer=adafactor; ")
+    assert "adafactor" not in cli("distill", "--help").stdout
+
+
 def test_validate_without_a_model_says_what_it_left_out(cli: Cli) -> None:
     done = cli("config", "validate")
     assert (done.returncode, done.stdout) == (0, "the configuration is valid\n")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vpgea.config.experimental import meaning
 from vpgea.config.schema import leaves
 from vpgea.errors import UsageError
 
@@ -83,7 +84,7 @@ def shown(value: Any) -> str:
 def expected(key: str) -> str:
     """What the field of a key accepts, in words, with its meaning."""
     field = FIELDS[home_of(key) or key]
-    return f"{_in_words(field.annotation)}{_limits(field.metadata)} ({field.description})"
+    return f"{_in_words(field.annotation)}{_limits(field.metadata)} ({meaning(field)})"
 
 
 def combined(problems: Sequence[Problem]) -> UsageError:

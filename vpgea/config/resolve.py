@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from vpgea.config import strict_yaml
+from vpgea.config.experimental import meaning
 from vpgea.config.problems import (
     FIELDS,
     SECTIONS,
@@ -134,7 +135,7 @@ def _dump_section(section: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:  # {about}\n" if indent else f"\n# {about}\n{name}:\n"
             yield from _dump_section(value, indent + "  ")
         else:
-            yield f"{indent}{name}: {strict_yaml.scalar(value)}  # {field.description}\n"
+            yield f"{indent}{name}: {strict_yaml.scalar(value)}  # {meaning(field)}\n"
 
 
 def _read(path: Path) -> str:

@@ -13,14 +13,27 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-def identity(default: Any, description: str, **constraints: Any) -> Any:
-    """A field that changes results."""
-    return Field(default, description=description, json_schema_extra={"role": "identity"}, **constraints)
+def identity(
+    default: Any, description: str, *, experimental: bool | tuple[str, ...] = False, **constraints: Any
+) -> Any:
+    """A field that changes results.
+
+    Args:
+        default: its value where none is given.
+        description: its meaning, for the reference.
+        experimental: whether it is tested to do what it says but was never needed, so that it may change or go; or
+            those of its values of which this is true.
+        constraints: pydantic's own, e.g. `ge`.
+    """
+    extra: dict[str, Any] = {"role": "identity", "experimental": experimental}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
 def execution(default: Any, description: str, **constraints: Any) -> Any:
     """A field that changes how the work is done, never what comes out."""
-    return Field(default, description=description, json_schema_extra={"role": "execution"}, **constraints)
+    return Field(
+        default, description=description, json_schema_extra={"role": "execution", "experimental": False}, **constraints
+    )
 
 
 class Section(BaseModel):
@@ -180,10 +193,12 @@ class UtilityConfig(Section):
     """What a correct path of some length is worth."""
 
     kind: Literal["exponential", "linear", "sigmoid"] = identity(
-        "exponential", "r exp(-lambda c) | r - lambda r min(c, c_max) | r (1 - lambda sigmoid(z-scored length))"
+        "exponential",
+        "r exp(-lambda c) | r - lambda r min(c, c_max) | r (1 - lambda sigmoid(z-scored length))",
+        experimental=("linear", "sigmoid"),
     )
     length_price: float = identity(0.1, "lambda: the price of length", ge=0)
-    c_max: float = identity(4.0, "cap on relative length for the linear form", gt=0)
+    c_max: float = identity(4.0, "cap on relative length for the linear form", experimental=True, gt=0)
 
     @model_validator(mode="after")
     def _linear_stays_positive(self) -> UtilityConfig:
@@ -197,14 +212,14 @@ class UtilityConfig(Section):
 class AdvantageConfig(Section):
     """Baselines, advantages and gates."""
 
-    group: Literal["prior", "joint"] = identity("prior", "whose mean utility is the baseline")
+    group: Literal["prior", "joint"] = identity("prior", "whose mean utility is the baseline", experimental=("joint",))
     normalise: Literal["std", "none"] = identity("std", "divide by the spread of the prior's utilities, or not")
     std_min: float = identity(0.1, "floor of that spread (sigma_min)", gt=0)
     gate_max: float = identity(2.0, "cap on a posterior path's gate (A_max)", gt=0)
     gate: Literal["advantage", "plausible"] = identity(
-        "advantage", "plausible: gates shrink with the mean log-ratio of the views"
+        "advantage", "plausible: gates shrink with the mean log-ratio of the views", experimental=("plausible",)
     )
-    plausible_slack: float = identity(0.1, "kappa of the plausible gate, nats per token", ge=0)
+    plausible_slack: float = identity(0.1, "kappa of the plausible gate, nats per token", experimental=True, ge=0)
 
 
 class FilterConfig(Section):
@@ -214,7 +229,7 @@ class FilterConfig(Section):
     derivation: DerivationConfig = Field(default_factory=DerivationConfig)
     plausibility: PlausibilityConfig = Field(default_factory=PlausibilityConfig)
     leaks: LeaksConfig = Field(default_factory=LeaksConfig)
-    early_exits: bool = identity(False, "diagnostic: answerability at 25, 50 and 75 % of each path")
+    early_exits: bool = identity(False, "diagnostic: answerability at 25, 50 and 75 % of each path", experimental=True)
     counterfactual: bool = identity(False, "diagnostic: the path's log-probability under another question's answer")
     teacher_top_k: int = identity(
         0, "store the posterior view's so many likeliest tokens along its paths, for distill.teacher=stored", ge=0
@@ -247,10 +262,15 @@ class DistillConfig(Section):
         "round",
         "weights behind the dense forms: at rollout, now, the base model's, a moving average; "
         "or what the filter stored of those at rollout",
+        experimental=("frozen", "ema"),
     )
-    ema_decay: float = identity(0.99, "teacher=ema: how much of the average is kept at each step", ge=0, lt=1)
+    ema_decay: float = identity(
+        0.99, "teacher=ema: how much of the average is kept at each step", experimental=True, ge=0, lt=1
+    )
     answer_from: Literal["none", "crossview"] = identity(
-        "none", "crossview: cross-entropy on one correct prior-view continuation of each accepted path"
+        "none",
+        "crossview: cross-entropy on one correct prior-view continuation of each accepted path",
+        experimental=("crossview",),
     )
     kl_weight: float = identity(1.0, "w_kl", ge=0)
     pg_weight: float = identity(1.0, "w_pg", ge=0)
@@ -258,14 +278,19 @@ class DistillConfig(Section):
     reference: str | None = execution(
         None, "reference model of full fine-tuning (LoRA: the adapter off); null: the model at the start"
     )
-    reference_kl: Literal["exact", "k2"] = identity("exact", "KL to the base model: over the vocabulary, or k2")
+    reference_kl: Literal["exact", "k2"] = identity(
+        "exact", "KL to the base model: over the vocabulary, or k2", experimental=("k2",)
+    )
     clip_low: float = identity(0.2, "epsilon_l of the importance ratio", gt=0, lt=1)
     clip_high: float = identity(0.28, "epsilon_h of the importance ratio", gt=0)
     dual_clip: float = identity(3.0, "bound for negative advantages", gt=1)
     mismatch_cap: float = identity(2.0, "cap C on trainer/engine probability", gt=0)
-    mask_truncated: bool = identity(False, "leave cut-off prior samples out of the policy gradient")
+    mask_truncated: bool = identity(False, "leave cut-off prior samples out of the policy gradient", experimental=True)
     kl_clip: float | None = identity(
-        None, "a token's forward KL (sampled: -log pi) counts no more than this, in nats; not with dense-cv", gt=0
+        None,
+        "a token's forward KL (sampled: -log pi) counts no more than this, in nats; not with dense-cv",
+        experimental=True,
+        gt=0,
     )
     epochs: int = identity(1, "passes over the selected questions", ge=1, le=16)
     questions_per_step: int = identity(16, "questions per optimiser step", ge=1)
@@ -279,7 +304,9 @@ class DistillConfig(Section):
         "auto", "several ranks: a copy each, or everything sharded; auto: ddp for an adapter, fsdp for all weights"
     )
     optimizer: Literal["adamw", "adafactor"] = identity(
-        "adamw", "adafactor keeps rows and columns of the second moment: next to no memory, one rank or ddp"
+        "adamw",
+        "adafactor keeps rows and columns of the second moment: next to no memory, one rank or ddp",
+        experimental=("adafactor",),
     )
     learning_rate: float = identity(2e-5, "peak learning rate", gt=0)
     schedule: Literal["constant", "linear", "cosine"] = identity("constant", "after the warm-up")

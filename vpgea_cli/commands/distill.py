@@ -45,7 +45,7 @@ def command(
         list[str] | None,
         typer.Option("--lora-target", help="Name of the layers with an adapter, or all-linear; repeatable."),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option("--optimizer", help="adamw or adafactor.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="Name of the optimiser: adamw.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="constant, linear or cosine.")] = None,
     max_tokens_per_batch: Annotated[

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vpgea.config.experimental import experimental, experimental_choices, meaning
 from vpgea.config.problems import expected
 from vpgea.config.resolve import PATH_KEYS, dump_yaml, load, loads, resolve
 from vpgea.config.schema import RunConfig, leaves, value_of
@@ -208,7 +209,7 @@ def test_a_dump_loads_equal(path: str, phrases: list[str], alpha: float, key: st
 def test_a_dump_says_what_every_key_means() -> None:
     lines = [line.strip() for line in dump_yaml(RunConfig()).splitlines()]
     described = [(line.partition(":")[0], line.partition("  # ")[2]) for line in lines if ": " in line and "# " in line]
-    fields = [(key.rpartition(".")[2], field.description) for key, field in leaves()]
+    fields = [(key.rpartition(".")[2], meaning(field)) for key, field in leaves()]
     assert [pair for pair in described if pair in fields] == fields
 
 
@@ -259,6 +260,32 @@ def test_what_is_not_plain_yaml_is_refused(text: str) -> None:
 @pytest.mark.parametrize(("text", "value"), [("!!bool True", True), ("!!str 1", "1"), ("!!int 0x1f", 31)])
 def test_tags_of_yaml_1_2_may_be_written_out(text: str, value: object) -> None:
     assert parse(text, "text")[0] == value
+
+
+def test_the_docs_list_what_is_experimental() -> None:
+    listed = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", (DOCS / "configuration.md").read_text(), re.MULTILINE)
+    marked = [(key, experimental(field)) for key, field in leaves() if experimental(field)]
+    assert [(key, what.replace("`", "")) for key, what in listed] == marked
+
+
+def test_the_reference_and_errors_name_what_is_experimental() -> None:
+    lines = dump_yaml(RunConfig()).splitlines()
+    assert any(line.strip().startswith("optimizer:") and line.endswith("(experimental: adafactor)") for line in lines)
+    assert any(line.strip().startswith("mask_truncated:") and line.endswith("(experimental)") for line in lines)
+    assert "(experimental: joint)" in expected("filter.advantage.group")
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("filter.utility.kind=sigmoid", ["filter.utility.kind=sigmoid"]),
+        ("distill.kl_clip=2", ["distill.kl_clip=2.0"]),
+        ("distill.teacher=current", []),
+        ("distill.optimizer=adamw", []),
+    ],
+)
+def test_only_what_is_chosen_counts_as_experimental(text: str, chosen: list[str]) -> None:
+    assert experimental_choices(resolve(sets=[text]).config) == chosen
 
 
 def test_examples_in_the_docs_are_valid() -> None:
