@@ -42,7 +42,7 @@ from vpgea.runs.layout import round_dir
 from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.schemas import PRIOR, sample_seed
+from vpgea.storage.schemas import PRIOR, SampleKey
 
 PLACES = 4  # of a round's shards: rollout, measurements, selected, rejected
 STEEPEST = 1.15
@@ -111,7 +111,7 @@ def plan_rollout(root: Path, chunks: int) -> None:
     fingerprint_questions(questions)
     for chunk in Part(0, simulated.PARTS).of(chunk_questions(questions, simulated.QUESTIONS_PER_CHUNK)):
         for question in chunk:
-            sample_seed(0, 0, question.id, PRIOR, 0)
+            SampleKey(0, question.id, PRIOR, 0).seed(0)
 
 
 def complete(root: Path, chunks: int) -> None:

@@ -43,7 +43,7 @@ from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json, write_json
-from vpgea.storage.schemas import PRIOR, sample_seed
+from vpgea.storage.schemas import PRIOR, SampleKey
 from vpgea.storage.shards import iterate_rows
 
 TESTBED = Path(__file__).parents[1] / "examples" / "overthinker"
@@ -136,7 +136,7 @@ def _peer_rows(config: RunConfig) -> list[dict[str, Any]]:
     plan, rows = _endless_plan(config), []
     sampling = Sampling(max_new_tokens=config.rollout.max_new_tokens, stop_ids=())
     for question in (question for chunk in plan.chunks for question in chunk):
-        seed = sample_seed(config.rollout.seed, 0, question.id, PRIOR, 0)
+        seed = SampleKey(0, question.id, PRIOR, 0).seed(config.rollout.seed)
         request = GenerateRequest(plan.views.prior_prompt(question), seed)
         payload = wire.generate_payload(request, sampling, wire.Served(""))
         rows.append(

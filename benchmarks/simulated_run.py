@@ -12,7 +12,6 @@ from vpgea.config.resolve import dump_yaml, flat_config
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.metrics.scores import Estimate
-from vpgea.phases.evaluate import GRADED
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.phases.schedule import TrainingFigures, line_of
 from vpgea.questions.load import Question, chunk_questions
@@ -24,7 +23,7 @@ from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, Round
 from vpgea.storage import files
 from vpgea.storage.files import write_bytes, write_json
 from vpgea.storage.records import json_of
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SELECTION, View
+from vpgea.storage.schemas import GRADED, POSTERIOR, PRIOR, SAMPLES, SELECTION, View
 from vpgea.storage.shards import table_from_rows, write_table
 
 QUESTIONS_PER_CHUNK = 4

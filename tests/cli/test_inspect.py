@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.support.finished import Finished, finished_runs
-from vpgea.phases.evaluate import GRADED
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.storage.files import read_json
+from vpgea.storage.schemas import GRADED
 from vpgea.storage.shards import iterate_rows, read_table, shard_files, sidecar_path, table_from_rows, write_table
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

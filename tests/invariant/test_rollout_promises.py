@@ -28,7 +28,7 @@ from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part, part_folders
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.schemas import POSTERIOR, PRIOR, sample_seed
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleKey
 from vpgea.storage.shards import shard_files
 
 ROOT = Path(__file__).parents[2]
@@ -194,18 +194,18 @@ def test_seeds_come_from_the_identity_alone(
     seeds = {tuple(row[name] for name in KEY): row["seed"] for row in rows_of(tiny_rollout)}
     assert {tuple(row[name] for name in KEY): row["seed"] for row in rows_of(tmp_path / "out")} == seeds
     assert len(set(seeds.values())) == len(seeds)
-    assert seeds["q3", "posterior", 2] == sample_seed(0, 0, "q3", "posterior", 2)
+    assert seeds["q3", "posterior", 2] == SampleKey(0, "q3", POSTERIOR, 2).seed(0)
 
 
 def test_rounds_run_seeds_and_uses_have_seeds_of_their_own() -> None:
-    base = sample_seed(0, 0, "q", PRIOR, 0)
+    base = SampleKey(0, "q", PRIOR, 0).seed(0)
     others = [
-        sample_seed(1, 0, "q", PRIOR, 0),
-        sample_seed(0, 1, "q", PRIOR, 0),
-        sample_seed(0, 0, "r", PRIOR, 0),
-        sample_seed(0, 0, "q", POSTERIOR, 0),
-        sample_seed(0, 0, "q", PRIOR, 1),
-        sample_seed(0, 0, "q", PRIOR, 0, use="answerability/0"),
+        SampleKey(0, "q", PRIOR, 0).seed(1),
+        SampleKey(1, "q", PRIOR, 0).seed(0),
+        SampleKey(0, "r", PRIOR, 0).seed(0),
+        SampleKey(0, "q", POSTERIOR, 0).seed(0),
+        SampleKey(0, "q", PRIOR, 1).seed(0),
+        SampleKey(0, "q", PRIOR, 0).seed(0, "answerability/0"),
     ]
     assert len({base, *others}) == 7
     assert all(0 <= seed < 2**64 for seed in (base, *others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.parts import WHOLE, Part
-from vpgea.storage.shards import iterate_rows
+from vpgea.storage.rows import from_table
+from vpgea.storage.schemas import SAMPLES, SampleRow
+from vpgea.storage.shards import iterate_rows, table_from_rows
 
 
 def plan_of(config: RunConfig, *, part: Part = WHOLE, round_index: int = 0) -> RolloutPlan:
@@ -23,6 +26,11 @@ def run(config: RunConfig, folder: Path, *, part: Part = WHOLE, **options: Any) 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     return list(iterate_rows(chunk_paths(folder)))
+
+
+def as_samples(rows: Sequence[dict[str, Any]]) -> list[SampleRow]:
+    """Rows written down as dictionaries, as they would be read from a shard."""
+    return from_table(table_from_rows(rows, SAMPLES), SampleRow)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

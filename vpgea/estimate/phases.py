@@ -20,12 +20,10 @@ from vpgea.phases.schedule import round_questions
 from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
 from vpgea.questions.load import Question
 from vpgea.runs.complete_phase import chunk_paths
-from vpgea.storage.schemas import POSTERIOR, PRIOR, View
-from vpgea.storage.shards import read_table
+from vpgea.storage.rows import iterate_rows
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleRow, View
 from vpgea.training.batching import micro_batches
 from vpgea.training.data import TrainingPath, TrainingSet
-
-_COLUMNS = ("question_id", "question", "answer", "options", "view", "completion_ids", "thinking_tokens", "cut_off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,23 +107,23 @@ def forecast_rollout(plan: RolloutPlan) -> Forecast:
 
 def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
     """The checks of a rollout's samples. Their lengths are known, and which of them are correct is not."""
-    rows = [row for path in chunk_paths(rollout_dir) for row in read_table(path, columns=_COLUMNS).to_pylist()]
-    questions = {row["question_id"]: Question.from_row(row) for row in rows}
+    rows = list(iterate_rows(chunk_paths(rollout_dir), SampleRow))
+    questions = {row.key.question_id: Question.from_row(row) for row in rows}
     views, estimator = load_views(config), _estimator(config)
     prompts = {
         view: dict(zip(questions, _prompt_tokens(views, list(questions.values()), view).tolist(), strict=True))
         for view in (PRIOR, POSTERIOR)
     }
     chosen = {
-        "prior": [row for row in rows if row["view"] == PRIOR],
-        "posterior": [row for row in rows if row["view"] == POSTERIOR],
-        "candidates": [row for row in rows if row["view"] == POSTERIOR and not row["cut_off"]],
+        "prior": [row for row in rows if row.key.view == PRIOR],
+        "posterior": [row for row in rows if row.key.view == POSTERIOR],
+        "candidates": [row for row in rows if row.key.view == POSTERIOR and not row.cut_off],
     }
 
     def behind(view: View, name: str) -> Paths:
         return Paths(
-            _array(prompts[view][row["question_id"]] for row in chosen[name]),
-            _array(row["thinking_tokens"] for row in chosen[name]),
+            _array(prompts[view][row.key.question_id] for row in chosen[name]),
+            _array(row.thinking_tokens for row in chosen[name]),
         )
 
     known = RolloutLengths(
@@ -136,9 +134,9 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
         noted_prior=behind(POSTERIOR, "prior"),
         noted_posterior=behind(POSTERIOR, "posterior"),
         noted_candidates=behind(POSTERIOR, "candidates"),
-        completion_tokens=sum(len(row["completion_ids"]) for row in rows),
+        completion_tokens=sum(len(row.completion_ids) for row in rows),
     )
-    answers = [len(row["completion_ids"]) - row["thinking_tokens"] for row in rows if not row["cut_off"]]
+    answers = [len(row.completion_ids) - row.thinking_tokens for row in rows if not row.cut_off]
     expected = replace(estimator.filter(known, float(np.mean(answers or [0]))), phase="filter, expected")
     return Forecast(
         estimator=estimator,

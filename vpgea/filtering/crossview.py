@@ -6,6 +6,7 @@ Every measurement is taken with the same weights that sampled the path.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
 from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.schemas import IDENTITY, POSTERIOR
+from vpgea.storage.schemas import POSTERIOR, SampleRow, TeacherRow
 
 
 class CrossView:
@@ -47,8 +48,8 @@ class CrossView:
         self.columns = measurement_schema(checks).names
         self.answer_ids: dict[str, list[list[int]]] = {}
 
-    def measure(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of SAMPLES (whole questions) to rows of MEASUREMENTS, in the same order.
+    def measure(self, rows: Sequence[SampleRow]) -> list[dict[str, Any]]:
+        """Samples of whole questions to rows of MEASUREMENTS, in the same order.
 
         Raises EngineError and Stopped; a grader that fails is a status, never an exception.
         """
@@ -60,33 +61,28 @@ class CrossView:
             check.measure(chunk, self.prior_view)
         return [self._row(sample) for sample in chunk.samples]
 
-    def teacher(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of TEACHER for the posterior paths among rows of SAMPLES, rejected ones too: `dense-cv` needs them.
+    def teacher(self, rows: Sequence[SampleRow]) -> list[TeacherRow]:
+        """The teacher along the posterior paths among samples, rejected ones too: `dense-cv` needs them.
 
         Raises EngineError and Stopped.
         """
         count = self.config.filter.teacher_top_k
-        rows = [row for row in rows if row["view"] == POSTERIOR]
+        rows = [row for row in rows if row.key.view == POSTERIOR]
         requests, prompts = [], dict[str, list[int]]()
         for row in rows:
             question = Question.from_row(row)
             if question.id not in prompts:
                 prompts[question.id] = self.views.posterior_prompt(question)
             prompt = prompts[question.id]
-            requests.append(ScoreRequest(prompt + list(row["completion_ids"][: row["thinking_tokens"]]), len(prompt)))
+            requests.append(ScoreRequest(prompt + row.completion_ids[: row.thinking_tokens].tolist(), len(prompt)))
         view = self.prior_view
         found = view.in_slices(partial(view.engine.top_logprobs, k=count), requests)
         return [
-            {
-                **{name: row[name] for name in IDENTITY},
-                "top_k": count,
-                "top_ids": top.ids.ravel(),
-                "top_logprobs": top.logprobs.ravel(),
-            }
+            TeacherRow(key=row.key, top_k=count, top_ids=top.ids.ravel(), top_logprobs=top.logprobs.ravel())
             for row, top in zip(rows, found, strict=True)
         ]
 
-    def _graded(self, rows: Sequence[dict[str, Any]]) -> list[MeasuredSample]:
+    def _graded(self, rows: Sequence[SampleRow]) -> list[MeasuredSample]:
         grades = grade_rows(self.views, self.prior_view.graders, rows, self.prior_view.stop)
         prompts: dict[str, list[int]] = {}
         samples = []
@@ -94,7 +90,7 @@ class CrossView:
             question = Question.from_row(row)
             if question.id not in prompts:
                 prompts[question.id] = self.views.prior_prompt(question)
-            z = list(row["completion_ids"][: row["thinking_tokens"]])
+            z = row.completion_ids[: row.thinking_tokens].tolist()
             samples.append(
                 MeasuredSample(
                     row=row,
@@ -126,7 +122,7 @@ class CrossView:
         owners: list[MeasuredSample] = []
         starts: list[int] = []  # where the answer starts within what is scored
         for sample in samples:
-            end = self.views.end_of_thinking_ids if sample.row["cut_off"] else []
+            end = self.views.end_of_thinking_ids if sample.row.cut_off else []
             before = sample.z + end + self.views.answer_cue_ids
             for answer in self._answers(sample.question.answer):
                 requests.append(ScoreRequest(sample.prior_prompt + before + answer, len(sample.prior_prompt)))
@@ -150,7 +146,7 @@ class CrossView:
     def _row(self, sample: MeasuredSample) -> dict[str, Any]:
         return {
             **dict.fromkeys(self.columns),
-            **{name: sample.row[name] for name in IDENTITY},
+            **asdict(sample.key),
             "status": sample.grade.status.value,
             "extracted": sample.grade.extracted,
             "detail": sample.grade.detail,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from vpgea.config.schema import PlausibilityConfig
 
@@ -19,7 +19,7 @@ class PathStats:
     log_pi: float
 
 
-def path_stats(log_q: Sequence[float], log_pi: Sequence[float], config: PlausibilityConfig) -> PathStats:
+def path_stats(log_q: npt.ArrayLike, log_pi: npt.ArrayLike, config: PlausibilityConfig) -> PathStats:
     """Both (|z|,), |z| >= 1. A path shorter than the window is one window."""
     pi = np.asarray(log_pi, np.float64)
     ratio = np.asarray(log_q, np.float64) - pi

@@ -16,7 +16,6 @@ from vpgea.grading.pool import GraderPool
 from vpgea.prompts.views import Views
 from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.schemas import sample_seed
 
 _SLICE = 256  # scoring requests between two looks at the stop
 
@@ -68,7 +67,7 @@ class PriorView:
         requests = [
             GenerateRequest(
                 start.ids,
-                sample_seed(rollout.seed, *start.sample.key, use=f"{start.use}/{index}"),
+                start.sample.key.seed(rollout.seed, use=f"{start.use}/{index}"),
                 cap,
                 group=start.sample.question.id,
             )

@@ -98,12 +98,14 @@ def _elbo(config: RunConfig, samples: Sequence[JudgedSample], references: Refere
     posterior = [sample for sample in samples if sample.view == POSTERIOR]
     if not posterior:
         return "not available (no posterior samples)"
-    number = {question: index for index, question in enumerate(dict.fromkeys(sample.key[1] for sample in posterior))}
+    number = {
+        question: index for index, question in enumerate(dict.fromkeys(sample.key.question_id for sample in posterior))
+    }
     nan = float("nan")
     return elbo.estimate(
-        [number[sample.key[1]] for sample in posterior],
+        [number[sample.key.question_id] for sample in posterior],
         [nan if sample.measured["log_s_cue"] is None else sample.measured["log_s_cue"] for sample in posterior],
-        [sample.length / references.of(sample.key[1]) for sample in posterior],
+        [sample.length / references.of(sample.key.question_id) for sample in posterior],
         [nan if sample.log_ratio is None else sample.log_ratio for sample in posterior],
         config.filter.utility.length_price,
     )

@@ -11,9 +11,8 @@ import numpy as np
 from vpgea.filtering.log_ratios import PathStats
 from vpgea.grading.base import Grade, Status
 from vpgea.questions.load import Question
-from vpgea.storage.schemas import POSTERIOR, PRIOR, View
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleKey, SampleRow
 
-Key = tuple[int, str, View, int]
 Value = str | int | float | Sequence[float | None] | np.ndarray | None  # of a column of MEASUREMENTS
 
 
@@ -21,7 +20,7 @@ Value = str | int | float | Sequence[float | None] | np.ndarray | None  # of a c
 class MeasuredSample:
     """A sample under measurement; `found` collects columns of MEASUREMENTS."""
 
-    row: dict[str, Any]
+    row: SampleRow
     question: Question
     prior_prompt: list[int]
     z: list[int]
@@ -33,21 +32,21 @@ class MeasuredSample:
     score_tokens: int = 0
 
     @property
-    def key(self) -> Key:
-        return self.row["round"], self.row["question_id"], self.row["view"], self.row["sample_index"]
+    def key(self) -> SampleKey:
+        return self.row.key
 
     @property
     def is_candidate(self) -> bool:
         """A posterior path that passed the pre-filter: its own answer, written with the note in sight, is right."""
-        return self.row["view"] == POSTERIOR and self._is_right
+        return self.key.view == POSTERIOR and self._is_right
 
     @property
     def is_correct_prior(self) -> bool:
-        return self.row["view"] == PRIOR and self._is_right
+        return self.key.view == PRIOR and self._is_right
 
     @property
     def _is_right(self) -> bool:
-        return self.grade.status == Status.CORRECT and not self.row["cut_off"]
+        return self.grade.status == Status.CORRECT and not self.row.cut_off
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Chunk:
 
     @property
     def posterior(self) -> list[MeasuredSample]:
-        return [sample for sample in self.samples if sample.row["view"] == POSTERIOR]
+        return [sample for sample in self.samples if sample.key.view == POSTERIOR]
 
 
 @dataclass(kw_only=True)
@@ -75,7 +74,7 @@ class JudgedSample:
         own_logprob: mean over z under the view that sampled it, nats.
     """
 
-    key: Key
+    key: SampleKey
     status: Status
     cut_off: bool
     length: float
@@ -91,7 +90,7 @@ class JudgedSample:
 
     @property
     def view(self) -> str:
-        return self.key[2]
+        return self.key.view
 
     @property
     def r(self) -> float:
@@ -108,5 +107,5 @@ class JudgedSample:
 def by_question(samples: Sequence[JudgedSample]) -> dict[str, list[JudgedSample]]:
     groups: dict[str, list[JudgedSample]] = {}
     for sample in samples:
-        groups.setdefault(sample.key[1], []).append(sample)
+        groups.setdefault(sample.key.question_id, []).append(sample)
     return groups

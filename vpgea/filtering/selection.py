@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from vpgea.filtering.log_ratios import path_stats
 from vpgea.filtering.measurements import measurement_schema
 from vpgea.filtering.reference_lengths import ReferenceLengths, own_reference_lengths
 from vpgea.filtering.report import summary
-from vpgea.filtering.samples import JudgedSample, Key, by_question
+from vpgea.filtering.samples import JudgedSample, by_question
 from vpgea.grading.base import Status
 from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
@@ -25,8 +24,9 @@ from vpgea.runs.layout import REFERENCE_LENGTHS, SETS, SUMMARY
 from vpgea.runs.records import FilterSummary
 from vpgea.storage.files import write_json
 from vpgea.storage.records import json_of
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SELECTION
-from vpgea.storage.shards import read_table, table_from_rows, write_table
+from vpgea.storage.rows import IntArray, read_rows, to_table
+from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SampleKey, SampleRow, SelectionRow
+from vpgea.storage.shards import read_table, write_table
 
 
 def select(
@@ -69,25 +69,24 @@ def _samples(
     config: RunConfig, rollout_path: Path, measured_path: Path, columns: Sequence[str]
 ) -> Iterator[JudgedSample]:
     """One chunk's samples joined with their measurements; what an earlier version did not measure is null."""
-    rows = read_table(rollout_path).to_pylist()
+    rows = read_rows(rollout_path, SampleRow)
     measurements = read_table(measured_path).to_pylist()
     for row, stored in zip(rows, measurements, strict=True):
-        key = row["round"], row["question_id"], row["view"], row["sample_index"]
-        assert key == (stored["round"], stored["question_id"], stored["view"], stored["sample_index"])
+        assert row.key == SampleKey(**{name: stored[name] for name in IDENTITY})
         measured = {**dict.fromkeys(columns), **stored}
-        thinking, other = row["thinking_tokens"], measured.pop("other_view_logprobs")
-        own = row["logprobs"][:thinking]
+        thinking, other = row.thinking_tokens, measured.pop("other_view_logprobs")
+        own = row.logprobs[:thinking].astype(np.float64)
         log_ratio, stats = None, None
         if other is not None and thinking > 0:
-            log_q, log_pi = (own, other) if row["view"] == POSTERIOR else (other, own)
+            log_q, log_pi = (own, other) if row.key.view == POSTERIOR else (other, own)
             log_ratio = elbo.path_log_ratio(log_q, log_pi, thinking)
             stats = path_stats(log_q, log_pi, config.filter.plausibility)
         answer_tokens = measured["answer_tokens"]
-        answer_length = len(row["completion_ids"]) - thinking if answer_tokens is None else answer_tokens
+        answer_length = len(row.completion_ids) - thinking if answer_tokens is None else answer_tokens
         yield JudgedSample(
-            key=key,
+            key=row.key,
             status=Status(measured["status"]),
-            cut_off=row["cut_off"],
+            cut_off=row.cut_off,
             length=thinking + answer_length,
             measured=measured,
             log_ratio=log_ratio,
@@ -125,28 +124,35 @@ def _value(config: RunConfig, group: Sequence[JudgedSample], reference: float) -
         sample.gate = float(gate)
 
 
-def _write_sets(views: Views, rollout_path: Path, output_dir: Path, by_key: dict[Key, JudgedSample]) -> None:
+def _write_sets(views: Views, rollout_path: Path, output_dir: Path, by_key: Mapping[SampleKey, JudgedSample]) -> None:
     """Split one rollout chunk into the selected and the rejected set, everything that training needs with it."""
-    sets: dict[str, list[dict[str, Any]]] = {name: [] for name in SETS}
-    prompts: dict[str, tuple[list[int], list[int]]] = {}
-    for row in read_table(rollout_path).to_pylist():
-        sample = by_key[row["round"], row["question_id"], row["view"], row["sample_index"]]
+    sets: dict[str, list[SelectionRow]] = {name: [] for name in SETS}
+    prompts: dict[str, tuple[IntArray, IntArray]] = {}
+    for row in read_rows(rollout_path, SampleRow):
+        sample = by_key[row.key]
         question = Question.from_row(row)
         if question.id not in prompts:
-            prompts[question.id] = views.prior_prompt(question), views.posterior_prompt(question)
+            prior, posterior = (np.array(views.prompt(question, view), np.int32) for view in (PRIOR, POSTERIOR))
+            prompts[question.id] = prior, posterior
         prior_prompt, posterior_prompt = prompts[question.id]
-        values = {
-            **row,
-            "prompt_ids": prior_prompt,
-            "posterior_prompt_ids": posterior_prompt if row["view"] == POSTERIOR else None,
-            "crossview_answer_ids": sample.measured["crossview_answer_ids"],
-            "status": sample.status.value,
-            "reasons": sample.reasons,
-            "utility": None if np.isnan(sample.utility) else sample.utility,
-            "advantage": sample.advantage,
-            "gate": sample.gate,
-        }
-        sets["rejected" if sample.reasons else "selected"].append({name: values[name] for name in SELECTION.names})
+        selection = SelectionRow(
+            key=row.key,
+            prompt_ids=prior_prompt,
+            posterior_prompt_ids=posterior_prompt if row.key.view == POSTERIOR else None,
+            completion_ids=row.completion_ids,
+            logprobs=row.logprobs,
+            thinking_tokens=row.thinking_tokens,
+            cut_off=row.cut_off,
+            crossview_answer_ids=sample.measured["crossview_answer_ids"],
+            status=sample.status.value,
+            reasons=tuple(sample.reasons),
+            utility=None if np.isnan(sample.utility) else sample.utility,
+            advantage=sample.advantage,
+            gate=sample.gate,
+            completion=row.completion,
+            origin=row.origin,
+        )
+        sets["rejected" if sample.reasons else "selected"].append(selection)
     for name, rows in sets.items():
         (output_dir / name).mkdir(exist_ok=True)
-        write_table(output_dir / name / rollout_path.name, table_from_rows(rows, SELECTION))
+        write_table(output_dir / name / rollout_path.name, to_table(rows, SelectionRow))

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vpgea.config.schema import RunConfig
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.pool import GraderPool, check_error_share
 from vpgea.prompts.views import Views
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.shards import read_table
+from vpgea.storage.rows import Text, iterate_rows
+from vpgea.storage.schemas import SampleRow
+
+
+@dataclass(frozen=True, slots=True)
+class _GradeColumns:
+    """What a graded or measured shard says of its grades."""
+
+    status: Text
+    detail: Text | None
 
 
 def grader_pool(config: RunConfig) -> GraderPool:
@@ -26,18 +35,18 @@ def grader_pool(config: RunConfig) -> GraderPool:
     )
 
 
-def grade_rows(views: Views, graders: GraderPool, rows: Sequence[dict[str, Any]], stop: StopRequest) -> list[Grade]:
-    """Grade the answer behind the thinking of every row of SAMPLES. Raises Stopped.
+def grade_rows(views: Views, graders: GraderPool, rows: Sequence[SampleRow], stop: StopRequest) -> list[Grade]:
+    """Grade the answer behind the thinking of every sample. Raises Stopped.
 
     A path that was cut off has no answer: wrong, without asking the grader.
     """
     requests = [
-        GradeRequest(views.decode(row["completion_ids"][row["thinking_tokens"] :]), row["answer"], row["question"])
+        GradeRequest(views.decode(row.completion_ids[row.thinking_tokens :].tolist()), row.answer, row.question)
         for row in rows
-        if not row["cut_off"]
+        if not row.cut_off
     ]
     grades = iter(graders.grade(requests, lambda _: stop.check()))
-    return [Grade(Status.WRONG) if row["cut_off"] else next(grades) for row in rows]
+    return [Grade(Status.WRONG) if row.cut_off else next(grades) for row in rows]
 
 
 def require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
@@ -45,6 +54,5 @@ def require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
 
     A grader that fails often is broken: its silence would be read as a property of the model.
     """
-    rows = [row for path in chunks for row in read_table(path, columns=["status", "detail"]).to_pylist()]
-    grades = [Grade(Status(row["status"]), detail=row["detail"]) for row in rows]
+    grades = [Grade(Status(row.status), detail=row.detail) for row in iterate_rows(chunks, _GradeColumns)]
     check_error_share(grades, config.grading.max_grade_errors)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
+from vpgea.grading.base import Grade
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.grading.values import find_value
 from vpgea.metrics import scores as metrics
@@ -28,24 +28,25 @@ from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_json
 from vpgea.storage.records import json_of
-from vpgea.storage.schemas import SAMPLES, TEXT
-from vpgea.storage.shards import iterate_rows, table_from_rows
+from vpgea.storage.rows import FinishReason, Ids, Int32, Text, iterate_rows, to_table
+from vpgea.storage.schemas import GradedRow, SampleRow
 
-GRADED = pa.schema(
-    [
-        *SAMPLES,
-        pa.field("status", TEXT, nullable=False),
-        pa.field("extracted", TEXT),
-        pa.field("detail", TEXT),  # why, for error and timeout
-        pa.field("first_correct_tokens", pa.int32()),  # tokens up to the first place of the reference's value
-    ],
-    metadata=SAMPLES.metadata,
-)
 _COMPARED = (  # what a run and its baseline must share
     *("questions", "eval.max_new_tokens", "eval.temperature", "eval.top_p"),
     *("grading.grader", "grading.relative_tolerance"),
 )
-_COLUMNS = ("question_id", "status", "extracted", "completion_ids", "finish_reason", "first_correct_tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _ScoredColumns:
+    """The columns of GradedRow that figures are made of."""
+
+    question_id: Text
+    completion_ids: Ids
+    finish_reason: FinishReason
+    status: Text
+    extracted: Text | None
+    first_correct_tokens: Int32 | None
 
 
 def evaluate(
@@ -86,10 +87,9 @@ def evaluate(
 
             def work() -> Made:
                 for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
-                    for row, grade in zip(rows, grade_rows(plan.views, graders, rows, stop), strict=True):
-                        row |= {"status": grade.status.value, "extracted": grade.extracted, "detail": grade.detail}
-                        row["first_correct_tokens"] = _first_correct(plan, row)
-                    yield chunk, {CHUNK: table_from_rows(rows, GRADED)}
+                    grades = grade_rows(plan.views, graders, rows, stop)
+                    graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
+                    yield chunk, {CHUNK: to_table(graded, GradedRow)}
 
             run_chunks(folder, missing, stop, work)
     require_few_errors(config, [folder.chunk(chunk) for chunk in plan.own_chunks])
@@ -136,16 +136,16 @@ def results(
 
 def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> metrics.SampleTable:
     """The samples of an evaluation; `numbers` gives each question id its number, and grows."""
-    rows = [{name: row[name] for name in _COLUMNS} for row in iterate_rows(evaluation.chunks())]
+    rows = list(iterate_rows(evaluation.chunks(), _ScoredColumns))
     correct = {"correct": 1.0, "wrong": 0.0}
     nan = float("nan")
-    places = [nan if (n := row["first_correct_tokens"]) is None else float(n) for row in rows]
+    places = [nan if (n := row.first_correct_tokens) is None else float(n) for row in rows]
     return metrics.SampleTable(
-        question=[numbers.setdefault(row["question_id"], len(numbers)) for row in rows],
-        correct=[correct.get(row["status"], nan) for row in rows],
-        tokens=[len(row["completion_ids"]) for row in rows],
-        truncated=[row["finish_reason"] == "length" for row in rows],
-        answers=[row["extracted"] for row in rows],
+        question=[numbers.setdefault(row.question_id, len(numbers)) for row in rows],
+        correct=[correct.get(row.status, nan) for row in rows],
+        tokens=[len(row.completion_ids) for row in rows],
+        truncated=[row.finish_reason == "length" for row in rows],
+        answers=[row.extracted for row in rows],
         first_correct=None if np.isnan(places).all() else places,
     )
 
@@ -163,11 +163,21 @@ def _require_comparable(run: Manifest, baseline: CompletePhase) -> None:
             )
 
 
-def _first_correct(plan: RolloutPlan, row: dict[str, Any]) -> int | None:
+def _graded(plan: RolloutPlan, sample: SampleRow, grade: Grade) -> GradedRow:
+    return GradedRow(
+        sample=sample,
+        status=grade.status.value,
+        extracted=grade.extracted,
+        detail=grade.detail,
+        first_correct_tokens=_first_correct(plan, sample),
+    )
+
+
+def _first_correct(plan: RolloutPlan, row: SampleRow) -> int | None:
     """Number of leading completion tokens up to and with the first of the reference's value; None if it never stands
     there. None for multiple choice too: a letter is a word of its own in any text."""
     if plan.config.grading.grader == "choice":
         return None
-    ids = [int(token) for token in row["completion_ids"]]
-    offset = find_value(plan.views.decode(ids), row["answer"], question=row["question"])
+    ids = row.completion_ids.tolist()
+    offset = find_value(plan.views.decode(ids), row.answer, question=row.question)
     return None if offset is None else plan.views.tokens_before(ids, offset) + 1

@@ -32,8 +32,9 @@ from vpgea.runs.records import FilterSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
-from vpgea.storage.schemas import TEACHER
-from vpgea.storage.shards import committed, read_table, table_from_rows
+from vpgea.storage.rows import read_rows, to_table
+from vpgea.storage.schemas import SampleRow, TeacherRow
+from vpgea.storage.shards import committed, table_from_rows
 
 
 def filter_rollout(
@@ -79,10 +80,10 @@ def filter_rollout(
 
             def work() -> Made:
                 for index in missing:
-                    rows = read_table(own[index]).to_pylist()
+                    rows = read_rows(own[index], SampleRow)
                     tables = {}
                     if config.filter.teacher_top_k:
-                        tables[TEACHER_SHARD] = table_from_rows(measuring.teacher(rows), TEACHER)
+                        tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
                     tables[CHUNK] = table_from_rows(measuring.measure(rows), MEASUREMENTS)
                     progress.advance(1)
                     yield index, tables

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
@@ -26,8 +28,8 @@ from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import PartMarker, RolloutSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.records import from_json, json_of
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, View, sample_seed
-from vpgea.storage.shards import table_from_rows
+from vpgea.storage.rows import to_table
+from vpgea.storage.schemas import POSTERIOR, PRIOR, Provenance, SampleKey, SampleRow, View
 from vpgea.storage.sizes import SHARD_BYTES, samples_bytes
 
 
@@ -180,7 +182,7 @@ def rollout(
 
             def work() -> Made:
                 for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
-                    yield chunk, {CHUNK: table_from_rows(rows, SAMPLES)}
+                    yield chunk, {CHUNK: to_table(rows, SampleRow)}
 
             run_chunks(folder, missing, stop, work)
     summary = RolloutSummary(
@@ -200,8 +202,8 @@ def rollout_summary(part: Path) -> RolloutSummary:
 
 def draw_chunks(
     plan: RolloutPlan, chunks: Sequence[int], engine: Engine, stop: StopRequest, progress: Progress
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Yield (chunk, all its samples as rows of SAMPLES in order of identity), each chunk as soon as it is whole.
+) -> Iterator[tuple[int, list[SampleRow]]]:
+    """Yield (chunk, all its samples in order of identity), each chunk as soon as it is whole.
 
     The engine may work on several chunks at a time. Raises EngineError, Stopped.
     """
@@ -238,68 +240,64 @@ class _Drawing:
 
     def __init__(self, plan: RolloutPlan, questions: Sequence[Question], engine: Engine) -> None:
         config = plan.config.rollout
-        self.plan, self.engine = plan, engine
+        self.plan, self.origin = plan, _origin(plan, engine)
         self.requests: list[GenerateRequest] = []
-        self.identities: list[tuple[Question, View, int]] = []
+        self.samples: list[tuple[Question, SampleKey]] = []
         for question in questions:
             for view, count in ((PRIOR, config.prior_samples), (POSTERIOR, config.posterior_samples)):
                 prompt = plan.views.prompt(question, view) if count else []
                 for index in range(count):
-                    seed = sample_seed(config.seed, plan.round_index, question.id, view, index)
-                    self.identities.append((question, view, index))
-                    self.requests.append(GenerateRequest(prompt, seed, group=question.id))
-        self.rows: list[dict[str, Any]] = [{}] * len(self.requests)
+                    key = SampleKey(plan.round_index, question.id, view, index)
+                    self.samples.append((question, key))
+                    self.requests.append(GenerateRequest(prompt, key.seed(config.seed), group=question.id))
+        self.rows: dict[int, SampleRow] = {}
         self.left = dict.fromkeys((question.id for question in questions), samples_per_question(config))
 
     def add(self, position: int, completion: Completion) -> bool:
         """Keep a completion; True when it was the last of its question."""
-        question, view, index = self.identities[position]
+        question, key = self.samples[position]
+        request = self.requests[position]
         thinking = self.plan.views.thinking_length(completion.ids.tolist())
-        self.rows[position] = {
-            **_identity_and_provenance(self.plan, self.engine, question, view, index),
-            "seed": self.requests[position].seed,
-            "question": question.text,
-            "answer": question.answer,
-            "options": list(question.options),
-            "prompt_ids": self.requests[position].prompt_ids,
-            "completion_ids": completion.ids,
-            "logprobs": completion.logprobs,
-            "thinking_tokens": len(completion.ids) if thinking is None else thinking,
-            "cut_off": thinking is None,
-            "finish_reason": completion.finish_reason,
-            "completion": self.plan.views.tokenizer.decode(completion.ids, skip_special_tokens=False),
-        }
+        self.rows[position] = SampleRow(
+            key=key,
+            seed=request.seed,
+            question=question.text,
+            answer=question.answer,
+            options=question.options,
+            prompt_ids=np.asarray(request.prompt_ids, np.int32),
+            completion_ids=completion.ids,
+            logprobs=completion.logprobs,
+            thinking_tokens=len(completion.ids) if thinking is None else thinking,
+            cut_off=thinking is None,
+            finish_reason=completion.finish_reason,
+            completion=self.plan.views.tokenizer.decode(completion.ids, skip_special_tokens=False),
+            origin=self.origin,
+        )
         self.left[question.id] -= 1
         if self.left[question.id]:
             return False
         del self.left[question.id]
         return True
 
-    def take_rows(self) -> list[dict[str, Any]]:
+    def take_rows(self) -> list[SampleRow]:
         """The rows; they are not kept here, since a run has many chunks."""
-        rows, self.rows = self.rows, []
-        self.requests, self.identities = [], []
+        rows = [self.rows[position] for position in range(len(self.requests))]
+        self.rows, self.requests, self.samples = {}, [], []
         return rows
 
 
-def _identity_and_provenance(
-    plan: RolloutPlan, engine: Engine, question: Question, view: View, index: int
-) -> dict[str, Any]:
+def _origin(plan: RolloutPlan, engine: Engine) -> Provenance:
     config = plan.config.rollout
-    return {
-        "round": plan.round_index,
-        "question_id": question.id,
-        "view": view,
-        "sample_index": index,
-        "model_fingerprint": plan.manifest.inputs["model"],
-        "template_fingerprint": plan.manifest.inputs["template"],
-        "engine": engine.name,
-        "logprobs_of": engine.logprobs_of,
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "top_k": config.top_k,
-        "max_new_tokens": config.max_new_tokens,
-    }
+    return Provenance(
+        model_fingerprint=plan.manifest.inputs["model"],
+        template_fingerprint=plan.manifest.inputs["template"],
+        engine=engine.name,
+        logprobs_of=engine.logprobs_of,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        max_new_tokens=config.max_new_tokens,
+    )
 
 
 def _require_disk(output_dir: Path, needed: int) -> None:

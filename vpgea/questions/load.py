@@ -11,14 +11,17 @@ import hashlib
 import json
 import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
 from vpgea.questions.files import BadRow, RawRows, RowError
 from vpgea.questions.sources import read_source
+
+if TYPE_CHECKING:  # questions are read where nothing needs pyarrow yet
+    from vpgea.storage.schemas import SampleRow
 
 __all__ = [
     "BadRow",
@@ -49,9 +52,9 @@ class Question:
     options: tuple[str, ...] = ()
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Question:
-        """The question that a row of SAMPLES was drawn for."""
-        return cls(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
+    def from_row(cls, row: SampleRow) -> Question:
+        """The question that a sample was drawn for."""
+        return cls(row.key.question_id, row.question, row.answer, row.options)
 
 
 @dataclass(frozen=True)

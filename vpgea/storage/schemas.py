@@ -100,13 +100,14 @@ class SampleRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GradedRow(SampleRow):
-    """An evaluation's sample.
+class GradedRow:
+    """An evaluation's sample: the columns of SampleRow, and its grade.
 
     status: of its grade; detail: why, for error and timeout. first_correct_tokens: tokens up to and with the first
     place of the reference's value; None where it does not stand, or is not looked for.
     """
 
+    sample: SampleRow
     status: Text
     extracted: Text | None
     detail: Text | None
@@ -157,10 +158,3 @@ GRADED = schema_of(GradedRow)
 TEACHER = schema_of(TeacherRow)
 SELECTION = schema_of(SelectionRow)
 IDENTITY = tuple(schema_of(SampleKey).names)
-
-
-def sample_seed(
-    run_seed: int, round_index: int, question_id: str, view: View, sample_index: int, *, use: str = "rollout"
-) -> int:
-    """The seed of the sample that these name: `SampleKey.seed`."""
-    return SampleKey(round_index, question_id, view, sample_index).seed(run_seed, use)

@@ -28,7 +28,7 @@ from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.schemas import sample_seed
+from vpgea.storage.schemas import IDENTITY, SampleKey
 
 Row = dict[str, Any]
 
@@ -53,9 +53,9 @@ class Measured:
         return [(row, found) for row, found in self.pairs if is_candidate(row, found)]
 
     def continuations(self, row: Row, use: str, samples: int = 4) -> list[Drawn]:
-        key = row["round"], row["question_id"], row["view"], row["sample_index"]
+        key = SampleKey(*(row[name] for name in IDENTITY))
         by_seed = self.engine.by_seed()
-        return [by_seed[sample_seed(0, *key, use=f"{use}/{index}")] for index in range(samples)]
+        return [by_seed[key.seed(0, use=f"{use}/{index}")] for index in range(samples)]
 
     def is_right(self, drawn: Drawn, answer: str) -> bool:
         """The testbed's answers are single tokens in a box; its grader compares them as text."""
@@ -71,13 +71,13 @@ def thinking(row: Row) -> list[int]:
 
 
 def question_of(row: Row) -> Question:
-    return Question.from_row(row)
+    return Question.from_row(rollouts.as_samples([row])[0])
 
 
 def measure(config: RunConfig, views: Views, engine: Any, rows: Sequence[Row], **options: Any) -> list[Row]:
     with grader_pool(config) as graders:
         return CrossView(config, views, engine, graders, options.get("stop") or StopRequest(), NullProgress()).measure(
-            rows
+            rollouts.as_samples(rows)
         )
 
 
@@ -314,7 +314,7 @@ def test_a_stop_is_heard_between_tokens_and_while_grading(measured: Measured) ->
     with pytest.raises(Stopped):
         measure(measured.config, measured.views, measured.engine.engine, measured.rows, stop=stop)
     with grader_pool(measured.config) as graders, pytest.raises(Stopped):
-        grade_rows(measured.views, graders, measured.rows, stop)
+        grade_rows(measured.views, graders, rollouts.as_samples(measured.rows), stop)
 
 
 # --- cuts within a byte-level tokenizer, where a value has several ids ----------------------------------------------
@@ -352,11 +352,11 @@ def test_the_cut_stands_before_the_value_whatever_its_ids(byte_level: tuple[RunC
     found = measure(config, views, engine, [row])[0]
     assert found["status"] == Status.CORRECT
     prompt = views.prior_prompt(question_of(row))
-    key = row["round"], row["question_id"], row["view"], row["sample_index"]
+    key = SampleKey(*(row[name] for name in IDENTITY))
     if "12" not in text:
         assert found["derivation"] is found["answer_position"] is None
         return
-    drawn = engine.by_seed()[sample_seed(0, *key, use="derivation/0")]
+    drawn = engine.by_seed()[key.seed(0, use="derivation/0")]
     prefix = list(drawn.request.prompt_ids)[len(prompt) :]
     assert prefix == z[: len(prefix)]
     assert find_value(views.decode(prefix), "12") is None
@@ -395,9 +395,9 @@ def test_a_short_value_gets_no_longer_window_from_a_long_one_beside_it(
     engine = Recording(TransformersEngine(model, batch_size=64))
     measure(config, views, engine, rows)
     for row in rows:
-        key = row["round"], row["question_id"], row["view"], row["sample_index"]
+        key = SampleKey(*(row[name] for name in IDENTITY))
         for index in range(4):
-            drawn = engine.by_seed()[sample_seed(0, *key, use=f"derivation/{index}")]
+            drawn = engine.by_seed()[key.seed(0, use=f"derivation/{index}")]
             assert len(drawn.completion.ids) <= 3 + len(views.encode(row["answer"]))
 
 

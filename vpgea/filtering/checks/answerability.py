@@ -59,7 +59,7 @@ def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
 def questions_without_need(samples: Sequence[JudgedSample], config: FilterConfig) -> list[str]:
     """Questions that the prior view answers without any thinking; no lift is asked of their paths."""
     empty = {
-        sample.key[1]: sample.measured["answerability_empty"]
+        sample.key.question_id: sample.measured["answerability_empty"]
         for sample in samples
         if sample.view == POSTERIOR and sample.measured["answerability_empty"] is not None
     }

@@ -10,7 +10,6 @@ from vpgea.filtering.checks.base import Check
 from vpgea.filtering.cost import Cost, RolloutLengths
 from vpgea.filtering.prior_view import PriorView
 from vpgea.filtering.samples import Chunk
-from vpgea.storage.schemas import sample_seed
 
 
 def _measure(chunk: Chunk, view: PriorView) -> None:
@@ -20,7 +19,7 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     for sample in chunk.candidates:
         others = [answer for answer in distinct if answer != sample.question.answer]
         if others:
-            other = others[sample_seed(0, *sample.key, use="counterfactual") % len(others)]
+            other = others[sample.key.seed(0, use="counterfactual") % len(others)]
             prompt = view.views.posterior_prompt(sample.question, answer=other)
             requests.append(ScoreRequest(prompt + sample.z, len(prompt)))
             swapped.append(sample)
