@@ -16,10 +16,17 @@ TAIL_FLOOR = 1e-6
 
 
 def other_gates_mean(gates: Tensor, question: Tensor) -> Tensor:
-    """b_j: mean gate of the *other* posterior paths of the question, 0 where there is none; (P,).
+    """b_j: mean gate of the *other* posterior paths of the question, 0 where there is none.
 
-    gates: (P,), rejected paths included with gate 0; question: (P,) int64 index from 0. b_j must not depend on path j
-    itself, otherwise `dense_cv` is biased; call it on all paths of a question at once, before cutting micro-batches.
+    b_j must not depend on path j itself, otherwise `dense_cv` is biased: call it on all paths of a question at once,
+    before cutting micro-batches.
+
+    Args:
+        gates: (P,), rejected paths included with gate 0.
+        question: (P,) int64, the question of each path, counted from 0.
+
+    Returns:
+        (P,), float32 at least.
     """
     values = upcast(gates)
     size = int(question.max()) + 1 if question.numel() else 0
@@ -31,8 +38,14 @@ def other_gates_mean(gates: Tensor, question: Tensor) -> Tensor:
 def sampled(logprobs: Tensor, gate: Tensor) -> Tensor:
     """-g log pi_theta(z_t): KL(q_g || pi_theta) up to a constant, q_g proportional to q g, on sampled tokens.
 
-    logprobs: (T,) of the sampled tokens in the prior view, gate: (T,), 0 on tokens that are masked. With gate 1 it is
-    plain cross-entropy.
+    With gate 1 it is plain cross-entropy.
+
+    Args:
+        logprobs: (T,) of the sampled tokens in the prior view.
+        gate: (T,), 0 on tokens that are masked.
+
+    Returns:
+        (T,), with the gradient of `logprobs`.
     """
     return torch.where(gate != 0, -gate.detach() * logprobs, 0.0)
 
@@ -40,9 +53,17 @@ def sampled(logprobs: Tensor, gate: Tensor) -> Tensor:
 def dense_cv(logprobs: Tensor, guided: Tensor, gate: Tensor, other_gate: Tensor) -> Tensor:
     """-[(g - b) log pi(z_t) + b sum_v q_v log pi(v)]: same mean gradient as `sampled`, over the full vocabulary.
 
-    logprobs: log pi(z_t); guided: sum_v q_v log pi(v), q the posterior view's distribution; gate g, other_gate b:
-    `other_gates_mean` on every token of its path; (T,) each. Needs every posterior path of the step, rejected ones too:
-    it is their tokens that cancel the mean of the control variate.
+    Needs every posterior path of the step, rejected ones too: it is their tokens that cancel the mean of the control
+    variate.
+
+    Args:
+        logprobs: (T,) log pi(z_t).
+        guided: (T,) sum_v q_v log pi(v), q the posterior view's distribution.
+        gate: (T,) g.
+        other_gate: (T,) b, `other_gates_mean` of the path on every token of it.
+
+    Returns:
+        (T,), with the gradient of `logprobs` and `guided`.
     """
     g, b = gate.detach(), other_gate.detach()
     return torch.where((g != 0) | (b != 0), -((g - b) * logprobs + b * guided), 0.0)
@@ -51,7 +72,13 @@ def dense_cv(logprobs: Tensor, guided: Tensor, gate: Tensor, other_gate: Tensor)
 def dense(guided: Tensor, teacher: Tensor, gate: Tensor) -> Tensor:
     """g KL(q(.|z_<t) || pi_theta), an ablation: its optimum is the *unfiltered* posterior at every visited prefix.
 
-    guided: sum_v q_v log pi(v); teacher: sum_v q_v log q_v; (T,) each, like the gate.
+    Args:
+        guided: (T,) sum_v q_v log pi(v).
+        teacher: (T,) sum_v q_v log q_v.
+        gate: (T,) g.
+
+    Returns:
+        (T,), with the gradient of `guided`.
     """
     return torch.where(gate != 0, gate.detach() * (teacher.detach() - guided), 0.0)
 
@@ -59,9 +86,17 @@ def dense(guided: Tensor, teacher: Tensor, gate: Tensor) -> Tensor:
 def dense_top_k(log_pi: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor) -> Tensor:
     """`dense` over the teacher's k likeliest tokens plus one bucket for all others: a lower bound of it.
 
-    log_pi: (T, V) log-probabilities; top_logprobs: (T, k) the teacher's untempered ones; top_ids: (T, k) int64,
-    distinct, k < V; gate: (T,). Nothing is renormalised. The teacher's tail is floored at 1e-6, which can lift the
-    bound by at most 1e-6 times the log-ratio of the tails.
+    Nothing is renormalised. The teacher's tail is floored at 1e-6, which can lift the bound by at most 1e-6 times the
+    log-ratio of the tails.
+
+    Args:
+        log_pi: (T, V) log-probabilities of the student.
+        top_logprobs: (T, k) of the teacher, untempered.
+        top_ids: (T, k) int64, distinct in a row, k < V.
+        gate: (T,) g.
+
+    Returns:
+        (T,), with the gradient of `log_pi`.
     """
     log_q = upcast(top_logprobs.detach())
     q = log_q.exp()
@@ -77,8 +112,18 @@ def dense_cv_top_k(
     """`dense_cv` from the teacher's k likeliest tokens: -[g log pi(z_t) - b log pi(B(z_t)) + b sum_B q_B log pi(B)].
 
     The buckets B are those tokens, each by itself, and all others together. Unbiased like `dense_cv`, since
-    E_q[log pi(B(z_t))] = sum_B q_B log pi(B). log_pi: (T, V) log-probabilities; targets: (T,) int64; top_logprobs,
-    top_ids: (T, k) as for `dense_top_k`; gate g, other_gate b: (T,).
+    E_q[log pi(B(z_t))] = sum_B q_B log pi(B).
+
+    Args:
+        log_pi: (T, V) log-probabilities of the student.
+        targets: (T,) int64, the sampled tokens.
+        top_logprobs: (T, k), as for `dense_top_k`.
+        top_ids: (T, k) int64, as for `dense_top_k`.
+        gate: (T,) g.
+        other_gate: (T,) b, as for `dense_cv`.
+
+    Returns:
+        (T,), with the gradient of `log_pi`.
     """
     q = upcast(top_logprobs.detach()).exp()
     g, b = gate.detach(), other_gate.detach()

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 class Normalisers:
     """Constants of one optimiser step over all micro-batches and ranks.
 
-    N_q: questions of the step. K: posterior samples per question, accepted or not. mean_length: mean |z| in tokens of
-    the step's posterior paths. pg_tokens: tokens in the policy gradient's mean. Anything that is zero makes the
-    scale zero, so a step without paths contributes exactly 0.
+    Anything that is zero makes the scale zero, so a step without paths contributes exactly 0.
+
+    Attributes:
+        N_q: Questions of the step.
+        K: Posterior samples per question, accepted or not.
+        mean_length: Mean |z| of the step's posterior paths, in tokens.
+        pg_tokens: Tokens in the policy gradient's mean.
     """
 
     N_q: int

@@ -14,10 +14,17 @@ MAX_LOG_RATIO = 20.0
 
 
 def mismatch_weight(old_logprobs: Tensor, engine_logprobs: Tensor, cap: float) -> Tensor:
-    """kappa_t = min(pi_old / pi_engine, cap), detached, (T,): what the engine sampled, weighed as the trainer's own.
+    """kappa_t = min(pi_old / pi_engine, cap): what the engine sampled, weighed as the trainer's own.
 
-    old_logprobs: (T,) recomputed by the trainer at the start of the round; engine_logprobs: (T,) stored at sampling.
     Truncated importance sampling as in https://fengyao.notion.site/off-policy-rl.
+
+    Args:
+        old_logprobs: (T,) recomputed by the trainer at the start of the round.
+        engine_logprobs: (T,) stored at sampling.
+        cap: Of the ratio.
+
+    Returns:
+        (T,), float32 at least, without gradient.
     """
     log_ratio = (upcast(old_logprobs) - upcast(engine_logprobs)).detach()
     return log_ratio.clamp(max=math.log(cap)).exp()
@@ -33,12 +40,23 @@ def surrogate(
     clip_high: float,
     dual_clip: float,
 ) -> Tensor:
-    """kappa_t f_t, to be *maximised*; (T,).
+    """kappa_t f_t, to be *maximised*.
 
     f = min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) (PPO, arXiv 1707.06347, with the uneven bounds of DAPO,
     arXiv 2503.14476), and f >= dual_clip A where A < 0 (dual clip, arXiv 1912.09729); rho = exp(logprobs -
-    old_logprobs). advantages: (T,) the sample's A on each token. weights: (T,) `mismatch_weight`, 0 on masked tokens.
-    Only logprobs carries a gradient.
+    old_logprobs).
+
+    Args:
+        logprobs: (T,) log pi_theta of the sampled tokens.
+        old_logprobs: (T,) log pi_old of the same tokens.
+        advantages: (T,) the sample's A on each of its tokens.
+        weights: (T,) `mismatch_weight`, 0 on masked tokens.
+        clip_low: Epsilon_l.
+        clip_high: Epsilon_h.
+        dual_clip: Above 1.
+
+    Returns:
+        (T,), with the gradient of `logprobs` alone.
     """
     a = advantages.detach()
     ratio = (upcast(logprobs) - upcast(old_logprobs).detach()).clamp(max=MAX_LOG_RATIO).exp()

@@ -15,9 +15,13 @@ from vpgea.modeling.logprobs import pick, upcast
 class VocabularySums:
     """Sums over the vocabulary at each position, (T,) each, float32 at least; the first three have a gradient.
 
-    logprobs: log pi of the targets. guided: sum_v q_v log pi_v, 0 without a teacher. reference_kl: KL(pi || pi_ref),
-    0 without a reference. teacher: sum_v q_v log q_v, 0 without a teacher. reference_logprobs: log pi_ref of the
-    targets, 0 without a reference. entropy: of pi, in nats, 0 unless asked for.
+    Attributes:
+        logprobs: log pi of the targets.
+        guided: sum_v q_v log pi_v, 0 without a teacher.
+        reference_kl: KL(pi || pi_ref), 0 without a reference.
+        teacher: sum_v q_v log q_v, 0 without a teacher.
+        reference_logprobs: log pi_ref of the targets, 0 without a reference.
+        entropy: Of pi, in nats, 0 unless asked for.
     """
 
     logprobs: Tensor
@@ -36,10 +40,17 @@ def vocabulary_sums(
     *,
     with_entropy: bool = False,
 ) -> VocabularySums:
-    """The sums of pi = softmax(logits), q = softmax(teacher) and pi_ref = softmax(reference); (T, V) logits each.
+    """The sums of pi = softmax(logits), q = softmax(teacher) and pi_ref = softmax(reference).
 
-    targets: (T,) int64. Entries masked by -inf count 0 (0 log 0 = 0). Only `logits` gets a gradient: with g1, g2, g3
-    those of the first three sums it is g1 (onehot - pi) + g2 (q - pi) + g3 pi (log pi - log pi_ref - KL).
+    Entries masked by -inf count 0 (0 log 0 = 0). Only `logits` gets a gradient: with g1, g2, g3 those of the first
+    three sums it is g1 (onehot - pi) + g2 (q - pi) + g3 pi (log pi - log pi_ref - KL).
+
+    Args:
+        logits: (T, V) of the student.
+        targets: (T,) int64.
+        teacher: (T, V) logits.
+        reference: (T, V) logits.
+        with_entropy: Whether the entropy is asked for.
     """
     logprobs, guided, reference_kl, teacher_sum, reference_logprobs, entropy = _VocabularySums.apply(
         logits, targets, teacher, reference, with_entropy
@@ -106,6 +117,13 @@ def expectation(probs: Tensor, values: Tensor) -> Tensor:
     """Sum over the last axis of probs * values with 0 * inf = 0, as for vocabulary entries masked by -inf logits.
 
     The values are masked before the product, so that no NaN reaches the gradient of probs either.
+
+    Args:
+        probs: (T, V).
+        values: (T, V).
+
+    Returns:
+        (T,).
     """
     return (probs * torch.where(probs > 0, values, 0.0)).sum(-1)
 
