@@ -38,9 +38,19 @@ def save_checkpoint(
 ) -> None:
     """Write folder/step-NNNNNN and drop all but the newest two; the name appears only when everything is on disk.
 
-    trainable: name → parameter, which is a DTensor sharded over all ranks by rows, or the same on all of them; further
-    tensors may go along. state: JSON values to get back on resume. Collective; when a rank fails all do, it with its
-    own error, the others with OtherRankFailed.
+    Collective.
+
+    Args:
+        folder: Of all checkpoints.
+        step: How many optimiser steps are taken.
+        trainable: Name → parameter, which is a DTensor sharded over all ranks by rows, or the same on all of them;
+            further tensors may go along.
+        optimizer: Its state is written by the parameters' names.
+        state: JSON values to get back on resume.
+        ranks: All of them write.
+
+    Raises:
+        OtherRankFailed: Another rank failed; that one raises its own error.
     """
     final = checkpoint_dir(folder, step)
     temporary = folder / f".step-{step:06d}.tmp"  # the same on all ranks
@@ -71,14 +81,18 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> dict[str, Any] | None:
-    """Restore the newest checkpoint in place and return its state; None when there is none.
+    """Restore the newest checkpoint in place. Collective.
 
     The number of ranks and what is sharded may differ from when it was saved. Random generators are restored only for
     the same number of ranks and otherwise stay as they were seeded. A sharded module must not be unsharded meanwhile:
     it would go on with the old weights.
 
-    Collective. Raises UsageError when the newest checkpoint is damaged or of another set of parameters; where only
-    another rank finds something amiss, OtherRankFailed.
+    Returns:
+        The state that was saved with it; None when there is no checkpoint.
+
+    Raises:
+        UsageError: The newest checkpoint is damaged or of another set of parameters.
+        OtherRankFailed: Only another rank finds something amiss.
     """
 
     def sweep() -> None:

@@ -27,7 +27,12 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StoredTeacher:
-    """The posterior view's k likeliest tokens along z: ids int32 (|z|, k), logprobs float32 (|z|, k), memory-mapped."""
+    """The posterior view's k likeliest tokens along z, memory-mapped.
+
+    Attributes:
+        ids: int32 (|z|, k).
+        logprobs: float32 (|z|, k).
+    """
 
     ids: IntArray
     logprobs: FloatArray
@@ -37,10 +42,20 @@ class StoredTeacher:
 class TrainingPath:
     """One sample as the trainer sees it: ids under the prior prompt and one weight per term.
 
-    completion_ids: int32 (T,); of a posterior path z alone, with `answer_from: crossview` z and a continuation.
-    sampler_logprobs: float32 (T,) under the view that sampled it; NaN where they are not the model's own (truncated
-    support, tokens of a continuation). gate, other_gate, posterior_prompt_ids, and where it is used the stored teacher:
-    posterior only. advantage: prior only.
+    Attributes:
+        index: Its place among all paths of the training set.
+        question: Number of its question, in the order of their ids.
+        is_prior: Which view sampled it.
+        prompt_ids: int32 (P,), of the prior view.
+        completion_ids: int32 (T,); of a posterior path z alone, with `answer_from: crossview` z and a continuation.
+        sampler_logprobs: float32 (T,) under the view that sampled it; NaN where they are not the model's own (truncated
+            support, tokens of a continuation).
+        thinking_tokens: |z|.
+        posterior_prompt_ids: int32, of posterior paths alone.
+        teacher: Of posterior paths, where a term reads it.
+        gate: g of a posterior path.
+        other_gate: b of a posterior path, `other_gates_mean`.
+        advantage: A of a prior path.
     """
 
     index: int

@@ -23,7 +23,12 @@ EPISTEMIC_WORDS = frozenset((*_DOUBT, *_CHECK, "alternatively", "actually", "how
 class Guards:
     """The state of one training run's guards; plain numbers, kept in checkpoints.
 
-    bad_steps: left out in a row; skipped_steps: in all. first_entropy: of the first step that had one, nats.
+    Attributes:
+        bad_steps: Steps left out in a row.
+        skipped_steps: Steps left out in all.
+        first_entropy: Of the first step that had one, in nats.
+        alarms: How many there were.
+        ended: Why training is to end here; None while it goes on.
     """
 
     config: DistillConfig
@@ -44,7 +49,11 @@ class Guards:
             setattr(self, name, state[name])
 
     def is_usable(self, step: int, loss: float, gradient_norm: float) -> bool:
-        """Whether a step may be taken. Raises VpgeaError after too many in a row that may not."""
+        """Whether a step may be taken.
+
+        Raises:
+            VpgeaError: Too many in a row may not.
+        """
         if math.isfinite(loss) and math.isfinite(gradient_norm):
             self.bad_steps = 0
             return True

@@ -20,8 +20,10 @@ Log = Callable[[dict[str, Any]], None]
 def step_log(config: RunConfig, output_dir: Path, ranks: Ranks | None = None) -> Iterator[Log]:
     """A function that takes each optimiser step's line and hands it to everything in distill.log_to, on rank 0.
 
-    One run per output folder: a resumed training continues its own curves. Raises UsageError when a package that is
-    asked for is not installed.
+    One run per output folder: a resumed training continues its own curves.
+
+    Raises:
+        UsageError: A package that is asked for is not installed.
     """
     kinds = list(dict.fromkeys(config.distill.log_to)) if ranks is None or ranks.is_first else []
     makers = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}

@@ -25,10 +25,19 @@ class FrozenRole(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The completion tokens of some paths as flat tensors (T,): what each of them weighs in each term.
+    """The completion tokens of some paths as flat tensors: what each of them weighs in each term.
 
-    targets: int64. old: log pi_old, NaN where it is what the student says now. sampler: NaN where it is unknown.
-    top_ids, top_logprobs: (T, k) of a stored teacher. teacher, reference: (T, H) hidden states of the frozen roles.
+    Attributes:
+        targets: int64 (T,), the tokens.
+        gate: (T,) g, 0 on prior paths.
+        other_gate: (T,) b, 0 on prior paths.
+        advantage: (T,) A, 0 on posterior paths.
+        old: (T,) log pi_old, NaN where it is what the student says now.
+        sampler: (T,) log-probabilities of the sampler, NaN where they are unknown.
+        top_ids: int64 (T, k) of a stored teacher.
+        top_logprobs: (T, k) of a stored teacher.
+        teacher: (T, H) hidden states of the teacher, in the posterior view.
+        reference: (T, H) hidden states of the reference.
     """
 
     targets: Tensor
@@ -59,8 +68,13 @@ class Tokens:
 class MicroBatch:
     """Some paths, their tokens, and which of them are of which kind: int64 places among all tokens.
 
-    guided: z of posterior paths under a dense form. plain: cross-entropy, on z of the sampled form and on
-    continuations. prior: the policy gradient's.
+    Attributes:
+        paths: In the order of their tokens.
+        tokens: Of all of them.
+        guided: z of posterior paths under a dense form.
+        plain: Cross-entropy: z of the sampled form, and continuations.
+        prior: The policy gradient's.
+        seen: float32 (T,), the student's log pi, filled as the loss is computed.
     """
 
     paths: Sequence[TrainingPath]
@@ -68,7 +82,7 @@ class MicroBatch:
     guided: Tensor
     plain: Tensor
     prior: Tensor
-    seen: Tensor = field(init=False)  # float32 (T,): the student's log pi, filled as the loss is computed
+    seen: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seen", torch.full_like(self.tokens.old, torch.nan))
@@ -77,7 +91,14 @@ class MicroBatch:
     def of(
         cls, paths: Sequence[TrainingPath], old_logprobs: dict[int, Tensor], config: DistillConfig, device: torch.device
     ) -> MicroBatch:
-        """old_logprobs: log pi_old (T,) of prior paths by index; what is missing is what the student says now."""
+        """The paths' tokens on a device.
+
+        Args:
+            paths: Of the micro-batch.
+            old_logprobs: Path index → log pi_old (T,); what is missing is what the student says now.
+            config: Which terms there are.
+            device: Where the tensors go.
+        """
         lengths = torch.tensor([len(path.completion_ids) for path in paths])
 
         def per_token(values: Sequence[float]) -> Tensor:

@@ -128,7 +128,10 @@ def collective_device() -> torch.device:
 def joined_ranks(timeout: timedelta = timedelta(minutes=30)) -> Iterator[Ranks]:
     """Join the group that torchrun or SLURM started this process in; a process started by itself is a group of one.
 
-    Gloo on CPUs, NCCL on GPUs, one device for each rank. Raises UsageError when the variables contradict themselves.
+    Gloo on CPUs, NCCL on GPUs, one device for each rank.
+
+    Raises:
+        UsageError: The variables contradict themselves.
     """
     world = _number("WORLD_SIZE", 1)
     if world == 1:
