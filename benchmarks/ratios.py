@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vpgea.metrics.scores import LEVEL, Estimate
+from vpgea.metrics.bootstrap import LEVEL, Estimate
 
 _DRAWS = 10_000
 

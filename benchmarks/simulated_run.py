@@ -11,7 +11,7 @@ import pyarrow as pa
 from vpgea.config.resolve import dump_yaml, flat_config
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.filtering.measurements import MEASUREMENTS
-from vpgea.metrics.scores import Estimate
+from vpgea.metrics.bootstrap import Estimate
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.phases.schedule import TrainingFigures, line_of
 from vpgea.questions.load import Question, chunk_questions

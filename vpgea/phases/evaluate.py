@@ -14,7 +14,7 @@ from vpgea.errors import UsageError
 from vpgea.grading.base import Grade
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.grading.values import find_value
-from vpgea.metrics import scores as metrics
+from vpgea.metrics import bootstrap
 from vpgea.phases.rollout import RolloutPlan, draw_chunks
 from vpgea.questions.load import Question
 from vpgea.runs.chunks import Made, run_chunks
@@ -123,7 +123,7 @@ def results(
     numbers: dict[str, int] = {}
     table = sample_table(evaluation, numbers)
     base_table = None if baseline is None else sample_table(baseline, numbers)
-    estimates = metrics.evaluate(table, base_table, draws=config.eval.bootstrap, seed=config.eval.seed)
+    estimates = bootstrap.evaluate(table, base_table, draws=config.eval.bootstrap, seed=config.eval.seed)
     return EvalResults(
         questions=len(set(np.asarray(table.question).tolist())),
         **rejection_counts,
@@ -134,13 +134,13 @@ def results(
     )
 
 
-def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> metrics.SampleTable:
+def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstrap.SampleTable:
     """The samples of an evaluation; `numbers` gives each question id its number, and grows."""
     rows = list(iterate_rows(evaluation.chunks(), _ScoredColumns))
     correct = {"correct": 1.0, "wrong": 0.0}
     nan = float("nan")
     places = [nan if (n := row.first_correct_tokens) is None else float(n) for row in rows]
-    return metrics.SampleTable(
+    return bootstrap.SampleTable(
         question=[numbers.setdefault(row.question_id, len(numbers)) for row in rows],
         correct=[correct.get(row.status, nan) for row in rows],
         tokens=[len(row.completion_ids) for row in rows],

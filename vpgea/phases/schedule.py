@@ -11,7 +11,7 @@ import numpy as np
 
 from vpgea.config.schema import RunConfig
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.metrics.scores import Estimate
+from vpgea.metrics.bootstrap import Estimate
 from vpgea.questions.load import Question
 from vpgea.runs.history import all_lines, read_line
 from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, RoundLine

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from vpgea.errors import DamagedError
-from vpgea.metrics.scores import Estimate
+from vpgea.metrics.bootstrap import Estimate
 from vpgea.runs.layout import COMPLETE
 from vpgea.storage.files import read_json
 from vpgea.storage.records import damaged_record, from_json, json_of

@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from vpgea.config.schema import DistillConfig
@@ -18,11 +16,9 @@ from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import SETS, TEACHER_SHARD
-from vpgea.storage.schemas import POSTERIOR, PRIOR
-from vpgea.storage.shards import damaged, iterate_rows, read_table, shard_files
-
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
+from vpgea.storage.rows import FloatArray, IntArray, iterate_rows, read_rows
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleKey, SelectionRow, TeacherRow
+from vpgea.storage.shards import damaged, shard_files
 
 
 @dataclass(frozen=True)
@@ -100,9 +96,9 @@ class TrainingSet:
     def __init__(self, filtered: CompletePhase, config: DistillConfig) -> None:
         self.config = config
         rows = _load_rows(filtered)
-        self.model_fingerprint: str = rows[0]["model_fingerprint"]
-        self.truncated_support = _truncated(rows[0])
-        self.questions = list(dict.fromkeys(row["question_id"] for row in rows))
+        self.model_fingerprint = rows[0].origin.model_fingerprint
+        self.truncated_support = rows[0].origin.truncated
+        self.questions = list(dict.fromkeys(row.key.question_id for row in rows))
         number = {question: index for index, question in enumerate(self.questions)}
         self.sizes = _sizes(rows, number, config)
         self.K = max((size.posterior_paths for size in self.sizes), default=0)
@@ -138,15 +134,13 @@ class TrainingSet:
         )
 
 
-def _stored_teachers(filtered: CompletePhase) -> dict[tuple[str, int], StoredTeacher]:
-    """(question id, sample index) → what the filter stored. Raises UsageError when it stored nothing."""
+def _stored_teachers(filtered: CompletePhase) -> dict[SampleKey, StoredTeacher]:
+    """What the filter stored of each sample. Raises UsageError when it stored nothing."""
     found = {}
     for shard in filtered.chunks(TEACHER_SHARD):
-        for batch in read_table(shard).to_batches():
-            keys = zip(*(batch[name].to_pylist() for name in ("question_id", "sample_index", "top_k")), strict=True)
-            for row, (question, index, top_k) in enumerate(keys):
-                ids, logprobs = (batch[name][row].values.to_numpy() for name in ("top_ids", "top_logprobs"))
-                found[question, index] = StoredTeacher(ids.reshape(-1, top_k), logprobs.reshape(-1, top_k))
+        for row in read_rows(shard, TeacherRow):
+            ids, logprobs = row.top_ids.reshape(-1, row.top_k), row.top_logprobs.reshape(-1, row.top_k)
+            found[row.key] = StoredTeacher(ids, logprobs)
     if not found:
         raise UsageError(
             f"{filtered.root} holds no teacher",
@@ -156,16 +150,16 @@ def _stored_teachers(filtered: CompletePhase) -> dict[tuple[str, int], StoredTea
     return found
 
 
-def _load_rows(filtered: CompletePhase) -> list[dict[str, Any]]:
+def _load_rows(filtered: CompletePhase) -> list[SelectionRow]:
     files = [file for name in SETS for file in shard_files(filtered.root / name)]
     _require_all(filtered, files)
-    rows = sorted(iterate_rows(files), key=lambda row: (row["question_id"], row["view"], row["sample_index"]))
+    rows = sorted(iterate_rows(files, SelectionRow), key=lambda row: row.key)
     if not rows:
         raise UsageError(
             f"nothing to learn from in {filtered.root}", why="it holds no samples", mend="run `vpgea filter` again"
         )
     for name in ("model_fingerprint", "template_fingerprint", "temperature", "top_p", "top_k"):
-        values = Counter(str(row[name]) for row in rows)
+        values = Counter(str(getattr(row.origin, name)) for row in rows)
         if len(values) > 1:
             raise UsageError(
                 f"{filtered.root} mixes samples of different origin",
@@ -182,54 +176,59 @@ def _require_all(filtered: CompletePhase, files: Sequence[Path]) -> None:
         raise damaged(lost[0], "it is gone")
 
 
-def _sizes(rows: Sequence[dict[str, Any]], number: dict[str, int], config: DistillConfig) -> list[_QuestionSizes]:
+def _sizes(rows: Sequence[SelectionRow], number: dict[str, int], config: DistillConfig) -> list[_QuestionSizes]:
     totals = np.zeros((len(number), 3), dtype=np.int64)
     for row in rows:
-        if row["view"] == POSTERIOR:
-            totals[number[row["question_id"]]] += (row["thinking_tokens"], 1, 0)
-        elif row["status"] in ("correct", "wrong") and not (row["cut_off"] and config.mask_truncated):
-            totals[number[row["question_id"]]] += (0, 0, len(row["completion_ids"]))
+        if row.key.view == POSTERIOR:
+            totals[number[row.key.question_id]] += (row.thinking_tokens, 1, 0)
+        elif row.status in ("correct", "wrong") and not (row.cut_off and config.mask_truncated):
+            totals[number[row.key.question_id]] += (0, 0, len(row.completion_ids))
     return [_QuestionSizes(int(z), int(paths), int(prior)) for z, paths, prior in totals]
 
 
 def _paths(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[SelectionRow],
     number: dict[str, int],
     config: DistillConfig,
-    teachers: Mapping[tuple[str, int], StoredTeacher] | None,
+    teachers: Mapping[SampleKey, StoredTeacher] | None,
 ) -> list[TrainingPath]:
     """Paths with some gradient, in the order of the rows. Rejected paths count for the control variate alone."""
     other_gates = iter(_other_gates(rows, number))
     paths: list[TrainingPath] = []
     for row in rows:
-        question, ids = number[row["question_id"]], np.array(row["completion_ids"], np.int32)
-        logprobs = np.array(row["logprobs"], np.float32)
-        if _truncated(row):
+        question, ids = number[row.key.question_id], row.completion_ids.copy()
+        logprobs = row.logprobs.copy()
+        if row.origin.truncated:
             logprobs = np.full_like(logprobs, np.nan)
-        gate, other, advantage = row["gate"] or 0.0, 0.0, row["advantage"] or 0.0
-        is_prior = row["view"] == PRIOR
+        gate, other, advantage = row.gate or 0.0, 0.0, row.advantage or 0.0
+        is_prior = row.key.view == PRIOR
         if is_prior:
-            if not advantage or config.pg_weight == 0 or (row["cut_off"] and config.mask_truncated):
+            if not advantage or config.pg_weight == 0 or (row.cut_off and config.mask_truncated):
                 continue
         else:
             other = next(other_gates) if config.kl_form == "dense-cv" else 0.0
             if config.kl_weight == 0 or not (gate or other):
                 continue
-            ids, logprobs = ids[: row["thinking_tokens"]], logprobs[: row["thinking_tokens"]]
-            if config.answer_from == "crossview" and gate and row["crossview_answer_ids"]:
-                ids = np.concatenate([ids, np.array(row["crossview_answer_ids"], np.int32)])
+            ids, logprobs = ids[: row.thinking_tokens], logprobs[: row.thinking_tokens]
+            if (
+                config.answer_from == "crossview"
+                and gate
+                and row.crossview_answer_ids is not None
+                and row.crossview_answer_ids.size
+            ):
+                ids = np.concatenate([ids, row.crossview_answer_ids])
                 logprobs = np.pad(logprobs, (0, len(ids) - len(logprobs)), constant_values=np.nan)
         paths.append(
             TrainingPath(
                 index=len(paths),
                 question=question,
                 is_prior=is_prior,
-                prompt_ids=np.array(row["prompt_ids"], np.int32),
+                prompt_ids=row.prompt_ids.copy(),
                 completion_ids=ids,
                 sampler_logprobs=logprobs,
-                thinking_tokens=row["thinking_tokens"],
-                posterior_prompt_ids=None if is_prior else np.array(row["posterior_prompt_ids"], np.int32),
-                teacher=None if is_prior or teachers is None else teachers[row["question_id"], row["sample_index"]],
+                thinking_tokens=row.thinking_tokens,
+                posterior_prompt_ids=None if is_prior else _posterior_prompt(row),
+                teacher=None if is_prior or teachers is None else teachers[row.key],
                 gate=float(gate),
                 other_gate=float(other),
                 advantage=float(advantage),
@@ -238,15 +237,15 @@ def _paths(
     return paths
 
 
-def _other_gates(rows: Sequence[dict[str, Any]], number: dict[str, int]) -> list[float]:
+def _other_gates(rows: Sequence[SelectionRow], number: dict[str, int]) -> list[float]:
     """b_j of every posterior row, in their order, rejected ones included."""
-    posterior = [row for row in rows if row["view"] == POSTERIOR]
-    gates = torch.tensor([row["gate"] or 0.0 for row in posterior], dtype=torch.float64)
-    questions = torch.tensor([number[row["question_id"]] for row in posterior], dtype=torch.int64)
+    posterior = [row for row in rows if row.key.view == POSTERIOR]
+    gates = torch.tensor([row.gate or 0.0 for row in posterior], dtype=torch.float64)
+    questions = torch.tensor([number[row.key.question_id] for row in posterior], dtype=torch.int64)
     values: list[float] = other_gates_mean(gates, questions).tolist()
     return values
 
 
-def _truncated(row: dict[str, Any]) -> bool:
-    """True when the stored log-probabilities are those of a tempered or truncated sampler."""
-    return bool(row["temperature"] != 1 or row["top_p"] != 1 or row["top_k"] != 0)
+def _posterior_prompt(row: SelectionRow) -> IntArray:
+    assert row.posterior_prompt_ids is not None, "the filter writes it for every posterior path"
+    return row.posterior_prompt_ids.copy()

@@ -10,18 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from vpgea.metrics.scores import (
-    Estimate,
-    SampleTable,
-    aes,
-    e3_score,
-    evaluate,
-    majority_share,
-    mean_e3,
-    ock_score,
-    pass_at_k,
-    smoothed,
-)
+from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate, mean_e3
+from vpgea.metrics.scores import aes, e3_score, majority_share, ock_score, pass_at_k, smoothed
 
 
 def score(a: float, t: float, a0: float, t0: float, n: int = 100) -> float:
@@ -310,7 +300,7 @@ def test_large_sets_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     """The blocks are consecutive draws of one generator: their size changes nothing."""
     run = table(10, questions=50)
     whole = evaluate(run, draws=300)
-    monkeypatch.setattr("vpgea.metrics.scores._CHUNK_CELLS", 50 * 7)
+    monkeypatch.setattr("vpgea.metrics.bootstrap._CHUNK_CELLS", 50 * 7)
     parts = evaluate(run, draws=300)
     for name, estimate in parts.items():
         assert bounds(estimate) == pytest.approx(bounds(whole[name]), rel=1e-12)
