@@ -1,4 +1,4 @@
-"""The real command line in a process of its own."""
+"""The real command line, in a process of its own or in this one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
+from vpgea_cli.main import run as run_here
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,5 +42,26 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             text=True,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Like `cli` but in this process, which has imported everything before: where a process is not the point."""
+
+    def run(*arguments: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        given = [str(argument) for argument in arguments]
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setenv("COLUMNS", "200")
+            for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+                patch.setenv(name, "0")  # so that what --offline sets in this process is taken back afterwards
+            capsys.readouterr()
+            code = run_here(given)
+            printed = capsys.readouterr()
+        return subprocess.CompletedProcess(given, code, printed.out, printed.err)
 
     return run
