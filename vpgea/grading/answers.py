@@ -33,7 +33,12 @@ MAX_WHOLE = 200  # characters; a longer line is prose, not an answer
 
 @dataclass(frozen=True)
 class Answer:
-    """text: what stands in the place of the answer, raw. source: which place that was."""
+    """A stated answer.
+
+    Attributes:
+        text: What stands in the place of the answer, raw.
+        source: Which place that is.
+    """
 
     text: str
     source: Source

@@ -24,10 +24,12 @@ class Status(StrEnum):
 class Grade:
     """One graded answer.
 
-    extracted: canonical text of the answer that was found in the response; None where none was found.
-    detail: why, for `error` and `timeout`; else None.
-    source: where the answer stood: box, tag, marker or whole (answers.py); None where none was found, and for
-    graders of one's own.
+    Attributes:
+        status: What it is.
+        extracted: Canonical text of the answer that was found in the response; None where none was found.
+        detail: Why, for `error` and `timeout`; else None.
+        source: Where the answer stood: box, tag, marker or whole (answers.py); None where none was found, and for
+            graders of one's own.
     """
 
     status: Status
@@ -40,9 +42,10 @@ class Grade:
 class GradeRequest:
     """One response to grade.
 
-    response: text *after* the thinking (model text, untrusted). Empty for a path that was cut off.
-    reference: the question's reference answer.
-    question: the question's text, for graders of one's own.
+    Attributes:
+        response: Text *after* the thinking (model text, untrusted). Empty for a path that was cut off.
+        reference: The question's reference answer.
+        question: The question's text: `grade_math` reads units from it, and graders of one's own get it.
     """
 
     response: str

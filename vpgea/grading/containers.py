@@ -12,7 +12,12 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 @dataclass(frozen=True)
 class Container:
-    r"""delimiters: `()`, `[]`, `(]`, `[)`, `\{\}`, or empty for a bare list. elements: normalised, in order."""
+    r"""A list of values.
+
+    Attributes:
+        delimiters: `()`, `[]`, `(]`, `[)`, `\{\}`, or empty for a bare list.
+        elements: Normalised, in order.
+    """
 
     delimiters: str
     elements: list[str]

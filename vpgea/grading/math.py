@@ -24,9 +24,19 @@ _WORDS = re.compile(r"[A-Za-z]{2,}(?:[ -][A-Za-z]+)*")
 def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
     """Grade the final answer of a response (see `find_answer`) by mathematical equivalence with the reference.
 
-    relative_tolerance: a number written as a decimal equals another when they differ by at most this share of the
-    reference. No answer found is `wrong` with extracted=None. Calls math-verify without its own time-out: run it in
-    a worker that may be killed. Raises MemoryError and RecursionError, which say nothing about the answer.
+    Calls math-verify without its own time-out: run it in a worker that may be killed.
+
+    Args:
+        request: What to grade.
+        relative_tolerance: A number written as a decimal equals another when they differ by at most this share of the
+            reference.
+
+    Returns:
+        The grade; no answer found is `wrong` with extracted=None.
+
+    Raises:
+        MemoryError: It says nothing about the answer.
+        RecursionError: Neither does this.
     """
     answer = find_answer(request.response)
     if answer is None:

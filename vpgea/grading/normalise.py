@@ -127,7 +127,13 @@ def balanced(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Number:
-    """value: exact. decimal: written with a decimal point or exponent. percent: followed by a percent sign."""
+    """A plain number.
+
+    Attributes:
+        value: Exact.
+        decimal: Whether it is written with a decimal point or an exponent.
+        percent: Whether a percent sign follows.
+    """
 
     value: Fraction
     decimal: bool = False

@@ -30,17 +30,23 @@ _START_DEADLINE_S = 120.0  # importing a grader of one's own may take a while
 
 
 class GraderPool:
-    """A context manager with `grade`. Workers are started when first needed, reused, and gone at its end.
-
-    grader: `math`, `choice`, `exact` or `package.module:function`; the latter is imported in a worker on entry.
-    relative_tolerance: see `grade_math`. deadline_s: wall-clock seconds for one answer. memory_mb: MiB of address
-    space of a worker above its start (Linux). workers: processes.
-    Raises UsageError for a grader that does not exist.
-    """
+    """A context manager with `grade`. Workers are started when first needed, reused, and gone at its end."""
 
     def __init__(
         self, grader: str, *, relative_tolerance: float, deadline_s: float, memory_mb: int, workers: int
     ) -> None:
+        """No process is started yet.
+
+        Args:
+            grader: `math`, `choice`, `exact` or `package.module:function`; the latter is imported in a worker on entry.
+            relative_tolerance: See `grade_math`.
+            deadline_s: Wall-clock seconds for one answer.
+            memory_mb: MiB of address space of a worker above its start (Linux).
+            workers: Processes.
+
+        Raises:
+            UsageError: There is no such grader; on entry, also when it cannot be imported.
+        """
         self._own = is_own_grader(grader)
         self._deadline_s = deadline_s
         self._workers = [
@@ -72,9 +78,18 @@ class GraderPool:
             worker.batch.clear()
 
     def grade(self, requests: Sequence[GradeRequest], on_result: Callable[[int], None] | None = None) -> list[Grade]:
-        """One grade per request, in order. on_result is called with the number of answers graded so far.
+        """Grade all requests.
 
-        Raises UsageError when a worker refuses the grader, VpgeaError when workers do not start.
+        Args:
+            requests: What to grade.
+            on_result: Called with the number of answers graded so far; what it raises ends the grading.
+
+        Returns:
+            One grade per request, in their order.
+
+        Raises:
+            UsageError: A worker refuses the grader.
+            VpgeaError: Workers do not start.
         """
         job = _Job(requests, on_result)
         try:

@@ -24,7 +24,11 @@ _SIGNATURE = "def grade(*, response: str, reference: str, question: str) -> bool
 
 
 def is_own_grader(spec: str) -> bool:
-    """True for `package.module:function`, False for a built-in grader. UsageError for anything else."""
+    """True for `package.module:function`, False for a built-in grader.
+
+    Raises:
+        UsageError: It is neither.
+    """
     if spec in BUILT_IN:
         return False
     if _SPEC.fullmatch(spec):
@@ -40,8 +44,10 @@ def load_grader(spec: str, relative_tolerance: float) -> Grader:
     """The grader behind `math`, `choice`, `exact` or `package.module:function`.
 
     A function of one's own is called with the keyword arguments response, reference and question, and returns a
-    bool, a Status or its name. It is imported here, so call this inside a worker. UsageError when it cannot be
-    imported or is not callable.
+    bool, a Status or its name. It is imported here, so call this inside a worker.
+
+    Raises:
+        UsageError: It cannot be imported or is not callable.
     """
     if is_own_grader(spec):
         return partial(_grade_with, _import(spec))

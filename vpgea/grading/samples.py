@@ -36,9 +36,12 @@ def grader_pool(config: RunConfig) -> GraderPool:
 
 
 def grade_rows(views: Views, graders: GraderPool, rows: Sequence[SampleRow], stop: StopRequest) -> list[Grade]:
-    """Grade the answer behind the thinking of every sample. Raises Stopped.
+    """Grade the answer behind the thinking of every sample.
 
     A path that was cut off has no answer: wrong, without asking the grader.
+
+    Raises:
+        Stopped: A stop was requested; nothing is graded then.
     """
     requests = [
         GradeRequest(views.decode(row.completion_ids[row.thinking_tokens :].tolist()), row.answer, row.question)
@@ -50,9 +53,12 @@ def grade_rows(views: Views, graders: GraderPool, rows: Sequence[SampleRow], sto
 
 
 def require_few_errors(config: RunConfig, chunks: Sequence[Path]) -> None:
-    """QualityGateError when too many samples of these shards (status, detail) could not be graded.
+    """Refuse shards (status, detail) of which too many samples could not be graded.
 
     A grader that fails often is broken: its silence would be read as a property of the model.
+
+    Raises:
+        QualityGateError: More than grading.max_grade_errors of them.
     """
     grades = [Grade(Status(row.status), detail=row.detail) for row in iterate_rows(chunks, _GradeColumns)]
     check_error_share(grades, config.grading.max_grade_errors)

@@ -22,10 +22,18 @@ def rank_batches(
 def micro_batches(
     paths: Sequence[TrainingPath], max_tokens: int, *, packing: bool, hidden: int, ranks: int = 1
 ) -> list[list[list[TrainingPath]]]:
-    """`batches[i][rank]`: the paths of each rank's i-th micro-batch; every path is in one of them.
+    """Cut a step's paths into micro-batches, as many for every rank, with about the same work.
 
-    A batch holds at most max_tokens, padding included, or a single path that is longer. With packing the bins are
-    filled evenly. hidden: width of the model, for what attention costs. Ranks that have nothing left get empty lists.
+    Args:
+        paths: All of them, of all ranks.
+        max_tokens: Of a batch, padding included; a single path may be longer.
+        packing: Sequences lie end to end, and the bins are filled evenly.
+        hidden: Width of the model, for what attention costs.
+        ranks: How many there are.
+
+    Returns:
+        `batches[i][rank]`, the paths of a rank's i-th micro-batch; every path is in one of them. Ranks that have none
+        left get empty lists.
     """
     if not paths:
         return []

@@ -62,7 +62,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class StepContext:
-    """What the terms of one optimiser step share. trained_tokens: of the whole step over all ranks, R's divisor."""
+    """What the terms of one optimiser step share.
+
+    Attributes:
+        config: Weights and bounds of the terms.
+        normalisers: Constants of the step.
+        trained_tokens: Of the whole step over all ranks, R's divisor.
+        tally: Where the terms' figures go.
+    """
 
     config: DistillConfig
     normalisers: Normalisers
@@ -74,8 +81,12 @@ class StepContext:
 class Term(ABC):
     """A summand of the loss over tokens of one kind.
 
-    needs_teacher, needs_reference: its formula takes that frozen model's sums over the vocabulary. needs_entropy: it
-    takes the student's entropy. What no term needs is not computed.
+    What no term needs is not computed.
+
+    Attributes:
+        needs_teacher: The formula takes sums over the teacher's vocabulary.
+        needs_reference: It takes sums over the reference's vocabulary.
+        needs_entropy: It takes the student's entropy.
     """
 
     step: StepContext
