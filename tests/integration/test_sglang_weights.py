@@ -33,6 +33,8 @@ from vpgea.modeling.fingerprint import model_fingerprint
 from vpgea.modeling.load import load_model
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.modeling.weight_files import write_checksums
+from vpgea.runs.records import Canary
+from vpgea.storage.records import read_record
 
 pytestmark = pytest.mark.sglang
 BASE = overthinker.ROOT / "base-global"
@@ -383,7 +385,7 @@ def test_an_adapter_stays_right_when_the_base_is_replaced(endpoint: Endpoint, tr
 
 def test_a_canary_of_another_adapter_is_found_out(endpoint: Endpoint, tmp_path: Path) -> None:
     adapter, other = make_adapter(tmp_path / "adapter"), make_adapter(tmp_path / "other", seed=1)
-    paths = json.loads((other / "vpgea_canary.json").read_text(encoding="utf-8"))["paths"]
+    paths = read_record(other / "vpgea_canary.json", Canary).paths
     served, _ = ensure(endpoint, at(BASE, adapter=str(adapter)))
     vocabulary = json.loads((BASE / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     assert call(endpoint, lambda client: canary_difference(client, served, paths, vocabulary)) > 0.1

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from vpgea.config.resolve import resolve
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
 from vpgea.filtering.measurements import MEASUREMENTS
@@ -177,8 +178,8 @@ def _strings(source: Source, row: dict[str, Any], notes: list[str]) -> Strings |
     if source.manifest is None:
         notes.append("the shard stands in no phase folder: ids are shown without their strings")
         return None
-    config = source.manifest.config
-    model = ModelConfig(path=config["model.path"], revision=config["model.revision"])
+    recorded = resolve(inherited=[("this folder", source.manifest.config)]).config.model
+    model = ModelConfig(path=recorded.path, revision=recorded.revision)
     ids, text = row.get("completion_ids", []), row.get("completion", "")
     try:
         for load in (_quick_strings, _transformers_strings):

@@ -31,7 +31,7 @@ from vpgea.runs.layout import (
 from vpgea.runs.manifest import Manifest, content_of
 from vpgea.runs.parts import part_folders
 from vpgea.runs.progress import Progress
-from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, PartMarker, PhaseMarker
+from vpgea.runs.records import Canary, DistillSummary, EvalResults, FilterSummary, PartMarker, PhaseMarker
 from vpgea.storage.files import file_checksum, read_json
 from vpgea.storage.records import read_entry, read_record
 from vpgea.storage.shards import Sidecar, read_sidecar, read_table, sidecar_path
@@ -228,7 +228,7 @@ class PhaseCheck:
                 continue
             try:
                 verify_checksums(place)
-                read_json(place / CANARY)
+                read_record(place / CANARY, Canary)
             except UsageError as error:
                 self._damage(place, f"{error.what}: {error.why}", _TRAINING, *markers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from vpgea.phases.schedule import best_round
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import all_lines, read_line
 from vpgea.runs.layout import CANARY, WEIGHTS, round_dir
-from vpgea.runs.records import RoundLine
-from vpgea.storage.files import file_checksum, publish_folder, read_json, write_json
+from vpgea.runs.records import Canary, RoundLine
+from vpgea.storage.files import file_checksum, publish_folder, write_json
+from vpgea.storage.records import json_of, read_record
 from vpgea.training.publish import RELOAD_TOLERANCE
 
 RECORD = "vpgea_export.json"
@@ -234,8 +235,8 @@ def _merge(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
     from transformers import AutoConfig
 
     _require_published(weights)
-    canary = read_json(weights.folder / CANARY)
-    computed = getattr(torch, str(canary["dtype"]).removeprefix("torch."))
+    canary = read_record(weights.folder / CANARY, Canary)
+    computed = getattr(torch, canary.dtype.removeprefix("torch."))
     stored = AutoConfig.from_pretrained(
         model_folder(weights.config.model), trust_remote_code=weights.config.model.trust_remote_code
     ).dtype
@@ -243,7 +244,7 @@ def _merge(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
     tolerance = max(RELOAD_TOLERANCE.get(dtype, RELOAD_TOLERANCE[torch.float32]) for dtype in (computed, stored))
     as_computed = weights.model.model_copy(update={"dtype": str(computed).removeprefix("torch.")})
     say("checking the adapter on its base")
-    published = torch.cat([torch.tensor(path["logprobs"]) for path in canary["paths"]])
+    published = torch.cat([torch.tensor(path.logprobs) for path in canary.paths])
     before = _canary_logprobs(load_model(as_computed), canary)
     _require_close(before, published, tolerance, "the adapter on its base does not give what was published")
     say("merging")
@@ -278,9 +279,9 @@ def _plain_transformers(folder: Path, config: ModelConfig) -> Any:
     return load_model(config.model_copy(update={"path": str(folder), "adapter": None, "revision": None}))
 
 
-def _canary_logprobs(model: Any, canary: dict[str, Any]) -> Tensor:
+def _canary_logprobs(model: Any, canary: Canary) -> Tensor:
     """float32 (T,): log-probabilities of the canary's completions, paths in order."""
-    sequences, starts = [path["ids"] for path in canary["paths"]], [path["start"] for path in canary["paths"]]
+    sequences, starts = [path.ids for path in canary.paths], [path.start for path in canary.paths]
     return completion_logprobs(model, sequences, starts).float().cpu()
 
 
@@ -294,9 +295,9 @@ def _require_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -
         )
 
 
-def _write_canary(folder: Path, canary: dict[str, Any], logprobs: Tensor) -> None:
+def _write_canary(folder: Path, canary: Canary, logprobs: Tensor) -> None:
     """The merged model's own canary beside its weights."""
-    lengths = [len(path["logprobs"]) for path in canary["paths"]]
+    lengths = [len(path.logprobs) for path in canary.paths]
     parts = torch.split(logprobs, lengths)
-    paths = [{**path, "logprobs": part.tolist()} for path, part in zip(canary["paths"], parts, strict=True)]
-    write_json(folder / CANARY, {**canary, "paths": paths})
+    paths = [replace(path, logprobs=part.tolist()) for path, part in zip(canary.paths, parts, strict=True)]
+    write_json(folder / CANARY, json_of(Canary(canary.dtype, paths)))

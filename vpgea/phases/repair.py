@@ -108,8 +108,9 @@ def _repair_phase(
     for part in _lost_parts(root, manifest.part.count, findings):
         reporter.info(f"{manifest.phase}: part {part} runs again, for what it lacks")
         if manifest.phase == "rollout":
-            questions, number = load_questions(config.data).questions, manifest.identity["round"]
-            rollout(RolloutPlan.make(config, questions, part=part, round_index=number), root, stop=stop)
+            questions, index = load_questions(config.data).questions, manifest.identity["round"]
+            assert isinstance(index, int)
+            rollout(RolloutPlan.make(config, questions, part=part, round_index=index), root, stop=stop)
         elif manifest.phase == "eval":
             evaluate(config, load_questions(config.data).questions, root, part=part, stop=stop)
         elif manifest.phase == "filter":

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import DataConfig, RunConfig
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.metrics.bootstrap import Estimate
 from vpgea.questions.load import Question
@@ -27,7 +26,7 @@ _HELD_OUT = {
 }
 
 
-def held_out_data(config: RunConfig) -> Any:
+def held_out_data(config: RunConfig) -> DataConfig:
     """The data section for the held-out questions: other file, same field names."""
     if not config.loop.eval_dataset:
         raise UsageError(
@@ -89,12 +88,12 @@ def line_of(
 
     Raises QualityGateError when a figure is not defined on the held-out samples.
     """
-    found = dict[str, Any](e3=1.0)  # the base is 1 by definition
+    figures: dict[str, float | None] = {"e3": 1.0}  # the base is 1 by definition
     for name, metric in _HELD_OUT.items():
         if (estimate := results.metrics.get(metric)) is not None:
-            found[name] = _defined(metric, estimate)
-            found[f"{name}_low"], found[f"{name}_high"] = estimate.low, estimate.high
-    return RoundLine(round=index, **found, **({} if training is None else vars(training)), seconds=seconds)
+            figures |= {name: _defined(metric, estimate), f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    record = {"round": index, **figures, **({} if training is None else vars(training)), "seconds": seconds}
+    return RoundLine(**record)
 
 
 def _defined(metric: str, estimate: Estimate) -> float:

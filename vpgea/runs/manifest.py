@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vpgea import __version__
 from vpgea.errors import DamagedError, UsageError
@@ -17,7 +16,7 @@ from vpgea.storage.records import from_json, json_of
 from vpgea.storage.rows import SCHEMA_VERSION
 
 
-def fingerprint_of(identity: dict[str, Any], inputs: dict[str, str]) -> str:
+def fingerprint_of(identity: Mapping[str, object], inputs: dict[str, str]) -> str:
     """16 hexadecimal digits over the identity fields and the inputs' own fingerprints."""
     text = json.dumps({"identity": identity, "inputs": inputs}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -46,9 +45,9 @@ class Manifest:
     """
 
     phase: str
-    identity: dict[str, Any]
+    identity: dict[str, object]
     inputs: dict[str, str]
-    config: dict[str, Any]
+    config: dict[str, object]
     part: Part = WHOLE
     content_fingerprint: str | None = None
 

@@ -118,6 +118,26 @@ class EngineMismatch:
     largest: float
 
 
+@dataclass(frozen=True)
+class CanaryPath:
+    """A sequence that was trained on. logprobs: of the ids from `start` on, as the stored weights give them."""
+
+    ids: list[int]
+    start: int
+    logprobs: list[float]
+
+
+@dataclass(frozen=True)
+class Canary:
+    """vpgea_canary.json beside published weights: by it any host checks what an engine serves.
+
+    dtype: what was computed in, as torch names it.
+    """
+
+    dtype: str
+    paths: list[CanaryPath]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistillSummary:
     """summary.json of a distill, and what its part says.

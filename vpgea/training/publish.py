@@ -15,7 +15,9 @@ from vpgea.modeling.load import load_model, model_folder
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import write_checksums
 from vpgea.runs.layout import ADAPTER, CANARY, MODEL
+from vpgea.runs.records import Canary, CanaryPath
 from vpgea.storage.files import publish_folder, write_json
+from vpgea.storage.records import json_of
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles, sequences_of
@@ -81,11 +83,10 @@ def _compare(
             mend="run the command again; if it stays, please report the model's architecture",
         )
     values = torch.split(stored, [len(path.completion_ids) for path in paths])
-    canary = [
-        {"ids": ids, "start": start, "logprobs": part.tolist()}
-        for ids, start, part in zip(sequences, starts, values, strict=True)
+    canaries = [
+        CanaryPath(ids, start, part.tolist()) for ids, start, part in zip(sequences, starts, values, strict=True)
     ]
-    write_json(folder / CANARY, {"dtype": str(dtype), "paths": canary})
+    write_json(folder / CANARY, json_of(Canary(str(dtype), canaries)))
     return difference
 
 

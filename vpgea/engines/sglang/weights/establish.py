@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,8 @@ from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.adapter_files import adapter_has_effect, adapter_rank
 from vpgea.modeling.load import vocabulary_size
 from vpgea.runs.layout import CANARY
-from vpgea.storage.files import read_json
+from vpgea.runs.records import Canary, CanaryPath
+from vpgea.storage.records import read_record
 
 # Largest difference of a log-probability between SGLang and transformers, by the coarser dtype of the two. In float32
 # 2e-6 to 3e-5 were measured, in bfloat16 up to 0.33; other weights differ by whole nats somewhere.
@@ -110,7 +110,7 @@ async def require_follows(client: ServerClient, config: DistillConfig, folder: P
 async def canary_difference(
     client: ServerClient,
     served: Served,
-    paths: Sequence[Mapping[str, Any]],
+    paths: Sequence[CanaryPath],
     vocabulary: int,
     *,
     timeout_s: float = CALL_S,
@@ -118,9 +118,9 @@ async def canary_difference(
     """Largest difference between stored and served log-probabilities; paths: those of vpgea_canary.json."""
     differences = [0.0]
     for path in paths:
-        request = ScoreRequest(path["ids"], int(path["start"]))
+        request = ScoreRequest(path.ids, path.start)
         scores = await _score(client, request, served, vocabulary, timeout_s)
-        differences.append(_largest(scores, np.asarray(path["logprobs"], np.float32)))
+        differences.append(_largest(scores, np.asarray(path.logprobs, np.float32)))
     return float(np.max(differences))  # not max(): a NaN stays one
 
 
@@ -133,13 +133,13 @@ async def _check_canary(
     """
     if not (folder / CANARY).is_file():
         return None
-    canary = read_json(folder / CANARY)
+    canary = read_record(folder / CANARY, Canary)
     vocabulary = vocabulary_size(wanted.model)
-    request = ScoreRequest(canary["paths"][0]["ids"], int(canary["paths"][0]["start"]))
+    request = ScoreRequest(canary.paths[0].ids, canary.paths[0].start)
     first = await _score(client, request, served, vocabulary, timeout_s)
-    difference = await canary_difference(client, served, canary["paths"], vocabulary, timeout_s=timeout_s)
+    difference = await canary_difference(client, served, canary.paths, vocabulary, timeout_s=timeout_s)
     noise = _largest(first, await _score(client, request, served, vocabulary, timeout_s))
-    dtypes = [str(canary["dtype"]).removeprefix("torch."), facts.dtype or "bfloat16"]
+    dtypes = [canary.dtype.removeprefix("torch."), facts.dtype or "bfloat16"]
     tolerance = max(*(CANARY_TOLERANCE[dtype] for dtype in dtypes), _NOISE_FACTOR * noise)
     if not difference <= tolerance:
         raise QualityGateError(
