@@ -60,7 +60,11 @@ Versions = TypedDict(
 
 
 def find_python(config: SglangConfig) -> Path:
-    """The Python of the environment that holds SGLang: the configured one, `.venv-sglang`, or the present one."""
+    """The Python of the environment that holds SGLang: the configured one, `.venv-sglang`, or the present one.
+
+    Raises:
+        UsageError: There is none.
+    """
     if config.python is not None:
         given = Path(config.python).expanduser()
         if not given.is_file() or not os.access(given, os.X_OK):
@@ -84,7 +88,11 @@ def find_python(config: SglangConfig) -> Path:
 
 
 def installed_versions(python: Path) -> Versions:
-    """What an environment has, asked of its own Python without importing anything heavy. Raises UsageError."""
+    """What an environment has, asked of its own Python without importing anything heavy.
+
+    Raises:
+        UsageError: That Python cannot be run.
+    """
     try:
         found: Versions = json.loads(_answer(python, _QUERY))
     except (OSError, ValueError, subprocess.SubprocessError) as error:

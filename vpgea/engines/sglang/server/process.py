@@ -81,8 +81,12 @@ _TELLING = re.compile(r"error|exception|killed|fatal|cannot|failed", re.IGNORECA
 class ServerProcess:
     """One SGLang server of our own.
 
-    endpoint: where it answers, with its keys. log: what it prints, without its keys. Both are new when `wait_ready`
-    had to start it once more, on another port. pid: the server's first process, which leads its process group.
+    Endpoint and log are new when `wait_ready` had to start it once more, on another port.
+
+    Attributes:
+        endpoint: Where it answers, with its keys.
+        log: What it prints, without its keys.
+        pid: The server's first process, which leads its process group.
     """
 
     endpoint: Endpoint
@@ -107,8 +111,16 @@ class ServerProcess:
     ) -> ServerProcess:
         """Start a server of the run's model; it logs to `folder`/sglang-N.log. Call `close` whatever comes after.
 
-        port: None takes a free one. process_groups: holds the server's group while it runs.
-        Raises UsageError where it cannot work, EngineError when it does not start.
+        Args:
+            config: Of the run.
+            folder: For its log.
+            host: It binds to.
+            port: None takes a free one.
+            process_groups: Holds the server's group while it runs.
+
+        Raises:
+            UsageError: It could not work.
+            EngineError: It does not start.
         """
         process = cls(config, folder, host, port, set() if process_groups is None else process_groups)
         process._begin()
@@ -117,7 +129,11 @@ class ServerProcess:
     def wait_ready(self, check: Callable[[], None]) -> None:
         """Return when the server has generated a token; an open port says little.
 
-        check: called several times a second; what it raises goes on to the caller. Raises EngineError.
+        Args:
+            check: Called several times a second; what it raises goes on to the caller.
+
+        Raises:
+            EngineError: It ended, or did not generate within sglang.start_timeout_s.
         """
         try:
             self._wait_for_a_token(check)
@@ -151,7 +167,11 @@ class ServerProcess:
         return EngineError(what, why=f"it said: {said}", mend=f"run the command again; the server's log is {self.log}")
 
     def close(self) -> None:
-        """Stop the server; returns when none of its processes is left. Raises EngineError when one cannot be ended."""
+        """Stop the server; returns when none of its processes is left.
+
+        Raises:
+            EngineError: One of them cannot be ended.
+        """
         if self._supervisor is None:
             return
         assert self._supervisor.stdin is not None

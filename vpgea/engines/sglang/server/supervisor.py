@@ -36,8 +36,14 @@ _CONTROL, _OUTPUT, _SIGNALS = "control", "output", "signals"
 
 @dataclass(frozen=True)
 class Setup:
-    """command: the server's. configuration: text of a file of its own, whose path is added to the command as the
-    value of --config. secrets: what must not be read in the log. grace_s: between SIGTERM and SIGKILL."""
+    """What is to be started and watched.
+
+    Attributes:
+        command: The server's.
+        configuration: Text of a file of its own, whose path is added to the command as the value of --config.
+        secrets: What must not be read in the log.
+        grace_s: Seconds between SIGTERM and SIGKILL.
+    """
 
     command: list[str]
     configuration: str = ""

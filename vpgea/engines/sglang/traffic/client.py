@@ -43,10 +43,21 @@ class ServerClient:
         return await self._call("GET", path, None, timeout_s, admin)
 
     async def post(self, path: str, body: dict[str, Any], *, timeout_s: float, admin: bool = False) -> dict[str, Any]:
-        """The answer's JSON object ({} when it is none).
+        """Send a JSON object.
 
-        admin: use the admin key. Raises Unreachable (also past the deadline), Refused (4xx), and UsageError when the
-        key is not accepted.
+        Args:
+            path: Behind the server's URL.
+            body: The object.
+            timeout_s: Deadline of the whole call, in seconds.
+            admin: Use the admin key.
+
+        Returns:
+            The answer's JSON object, {} when it is none.
+
+        Raises:
+            Unreachable: The server does not answer, not within the deadline, or not now (429, 5xx).
+            Refused: It does not take the request (3xx, 4xx).
+            UsageError: It does not accept the key.
         """
         return await self._call("POST", path, json.dumps(body).encode(), timeout_s, admin)
 

@@ -47,7 +47,11 @@ class EndpointList:
         self._path = None if "://" in value else Path(value).expanduser()
 
     def read(self) -> list[Endpoint]:
-        """The servers named now, each once. Raises UsageError."""
+        """The servers named now, each once.
+
+        Raises:
+            UsageError: None is named, what names them cannot be read, or one that others can reach has no keys.
+        """
         if self._path is None:
             found = [self._from_url(text) for text in self.value.split(",") if text.strip()]
         else:

@@ -33,7 +33,17 @@ _ROUTER_WINDOW = 256  # behind a router nobody tells the load of its servers
 
 @dataclass(kw_only=True)
 class Work:
-    """One call to /generate: its payload for the server that takes it, and what to make of the answer."""
+    """One call to /generate.
+
+    Attributes:
+        payload: Its body, for the server that takes it.
+        read: What to make of the answer.
+        deliver: Takes what was read.
+        fail: Takes why there is no answer.
+        group: Work of one group goes to one server, where it waits in a row.
+        tries: How often it was sent.
+        cancelled: Nobody waits for it any more.
+    """
 
     payload: Callable[[Served], dict[str, Any]]
     read: Callable[[dict[str, Any], Served], Any]
@@ -63,12 +73,7 @@ class Server:
 
 
 class Fleet:
-    """All servers of a run.
-
-    endpoints: gives the servers named now. establish: makes sure of a server's weights before its first request and
-    whenever it comes back; raises Unreachable to be tried again, VpgeaError to end the run. diagnose: raises
-    EngineError when a server of our own has died. remedy: what to do when none answers.
-    """
+    """All servers of a run."""
 
     def __init__(
         self,
@@ -79,6 +84,17 @@ class Fleet:
         diagnose: Callable[[], None],
         remedy: str,
     ) -> None:
+        """Begin to look for servers; call within a running event loop.
+
+        Args:
+            endpoints: Gives the servers named now.
+            options: Deadlines and windows.
+            session: For all connections.
+            establish: Makes sure of a server's weights before its first request and whenever it comes back; raises
+                Unreachable to be tried again, VpgeaError to end the run.
+            diagnose: Raises EngineError when a server of our own has died.
+            remedy: What to do when none answers.
+        """
         self._endpoints, self._options, self._session = endpoints, options, session
         self._establish, self._diagnose, self._remedy = establish, diagnose, remedy
         self._servers: dict[str, Server] = {}
@@ -123,7 +139,7 @@ class Fleet:
                     task.cancel()
 
     async def wait_ready(self) -> list[Server]:
-        """The servers that are up, once there is one. Raises what ended the run."""
+        """The servers that are up, once there is one. What ended the run is raised here."""
         while True:
             ready = [server for server in self._servers.values() if server.up]
             if ready:
@@ -247,8 +263,10 @@ class Fleet:
         """Fit the window to the server's load; return when it no longer answers, or no longer works.
 
         Its HTTP process tells what the scheduler last wrote down, also of a scheduler that hangs or is gone: then
-        nothing of it changes, not even the time that stands beside it. Raises EngineError for a load without the
-        usual figures.
+        nothing of it changes, not even the time that stands beside it.
+
+        Raises:
+            EngineError: The load lacks the usual figures.
         """
         stall_s = self._options.stall_timeout_s
         written: list[Any] = []

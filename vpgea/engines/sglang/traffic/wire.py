@@ -23,9 +23,12 @@ class Aborted(Exception):
 
 @dataclass(frozen=True)
 class Served:
-    """What every answer must come from: the version that the server has for its weights, and the adapter's name.
+    """What every answer must come from.
 
-    routed: behind a router, which takes no negative seeds.
+    Attributes:
+        weight_version: Which the server has for its weights.
+        adapter: Its name there; None without one.
+        routed: Behind a router, which takes no negative seeds.
     """
 
     weight_version: str
@@ -55,7 +58,10 @@ def generate_payload(request: GenerateRequest, sampling: Sampling, served: Serve
 def score_payload(request: ScoreRequest, served: Served, top: int = 0) -> dict[str, Any]:
     """Log-probabilities from just before `start`: all that stands before it may come from the server's cache.
 
-    top: also ask for so many of the likeliest tokens at every position.
+    Args:
+        request: Whose ids are scored.
+        served: What must answer.
+        top: Also ask for so many of the likeliest tokens at every position.
     """
     return {
         "input_ids": [int(token) for token in request.ids],
@@ -79,7 +85,18 @@ def _adapter(served: Served) -> dict[str, Any]:
 
 
 def read_completion(answer: dict[str, Any], cap: int, sampling: Sampling, served: Served) -> Completion:
-    """cap: most tokens that were asked for. Raises Aborted, and EngineError for an answer that cannot be right."""
+    """A completion from its answer.
+
+    Args:
+        answer: The server's.
+        cap: Most tokens that were asked for.
+        sampling: What was asked for.
+        served: What must have answered.
+
+    Raises:
+        Aborted: The server gave the request up.
+        EngineError: The answer cannot be right.
+    """
     meta = _meta(answer, served)
     entries = meta["output_token_logprobs"]
     ids = np.array([entry[1] for entry in entries], dtype=np.int32)
@@ -96,10 +113,17 @@ def read_completion(answer: dict[str, Any], cap: int, sampling: Sampling, served
 
 
 def read_scores(answer: dict[str, Any], request: ScoreRequest, served: Served, vocabulary: int) -> np.ndarray:
-    """float32 (len(ids) - start,). Raises Aborted and EngineError.
+    """The log-probabilities of ids[start:].
 
     Entry 0 of the answer belongs to position start - 1 and has no value. SGLang 0.5.23 reports the vocabulary's last
     id as id 0, with the right value.
+
+    Returns:
+        float32 (len(ids) - start,), in nats.
+
+    Raises:
+        Aborted: The server gave the request up.
+        EngineError: The answer cannot be right.
     """
     entries = _meta(answer, served)["input_token_logprobs"][1:]
     wanted = [int(token) for token in request.ids[request.start :]]
@@ -115,7 +139,12 @@ def read_scores(answer: dict[str, Any], request: ScoreRequest, served: Served, v
 
 
 def read_top_logprobs(answer: dict[str, Any], request: ScoreRequest, served: Served, k: int) -> TopLogprobs:
-    """The k likeliest tokens at each position of ids[start:]. Raises Aborted and EngineError."""
+    """The k likeliest tokens at each position of ids[start:].
+
+    Raises:
+        Aborted: The server gave the request up.
+        EngineError: The answer cannot be right.
+    """
     positions = _meta(answer, served)["input_top_logprobs"][1:]
     wanted = len(request.ids) - request.start
     if [len(entries or ()) for entries in positions] != [k] * wanted:
