@@ -119,7 +119,7 @@ def test_a_shard_that_is_lost_after_completion_is_drawn_again_the_same(
         path.unlink()
     with pytest.raises(UsageError, match=r"chunk-00001\.arrow"):
         chunk_paths(copy)
-    assert run(run_config(), copy)["drawn_now"] == 1
+    assert run(run_config(), copy).drawn_now == 1
     assert bytes_of(copy) == bytes_of(tiny_rollout)
 
 
@@ -155,7 +155,7 @@ def test_bitwise_the_same_in_parts(run_config: Callable[..., RunConfig], tiny_ro
 
 def test_a_finished_rollout_has_nothing_left_to_do(run_config: Callable[..., RunConfig], tiny_rollout: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tiny_rollout.rglob("*") if path.is_file()}
-    assert run(run_config(), tiny_rollout)["drawn_now"] == 0
+    assert run(run_config(), tiny_rollout).drawn_now == 0
     assert {path: path.stat().st_mtime_ns for path in tiny_rollout.rglob("*") if path.is_file()} == before
 
 

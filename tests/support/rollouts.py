@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vpgea.config.schema import RunConfig
-from vpgea.phases.rollout import RolloutPlan, rollout
+from vpgea.phases.rollout import Drawn, RolloutPlan, rollout
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.parts import WHOLE, Part
@@ -20,7 +20,7 @@ def plan_of(config: RunConfig, *, part: Part = WHOLE, round_index: int = 0) -> R
     return RolloutPlan.make(config, load_questions(config.data).questions, part=part, round_index=round_index)
 
 
-def run(config: RunConfig, folder: Path, *, part: Part = WHOLE, **options: Any) -> dict[str, Any]:
+def run(config: RunConfig, folder: Path, *, part: Part = WHOLE, **options: Any) -> Drawn:
     return rollout(plan_of(config, part=part), folder, **options)
 
 

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -148,6 +147,14 @@ def _require_thinking(config: RunConfig, views: Views) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A part of a rollout that is complete, and how many of its chunks were drawn and saved by this call."""
+
+    summary: RolloutSummary
+    drawn_now: int
+
+
 def samples_per_question(config: RolloutConfig) -> int:
     return config.prior_samples + config.posterior_samples
 
@@ -161,8 +168,8 @@ def rollout(
     overwrite: bool = False,
     stop: StopRequest | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Draw what is missing of this part; return the part's summary, with what was drawn and saved by this call.
+) -> Drawn:
+    """Draw what is missing of this part.
 
     A chunk is committed whole or not at all; a stop abandons the chunk under way, which is drawn again with the same
     seeds. Raises UsageError (other inputs, too little disk), EngineError and Stopped.
@@ -192,7 +199,7 @@ def rollout(
         chunks=len(plan.own_chunks),
     )
     folder.complete(json_of(summary))
-    return {**json_of(summary), "drawn_now": len(missing)}
+    return Drawn(summary, len(missing))
 
 
 def rollout_summary(part: Path) -> RolloutSummary:

@@ -83,6 +83,7 @@ def command(
         from vpgea.phases.rollout import RolloutPlan, rollout
         from vpgea.questions.load import load_questions
         from vpgea.runs.parts import Part
+        from vpgea.storage.records import json_of
 
         target = None if dry_run else required(output_dir)
         loaded = load_questions(resolved.config.data, offline=offline)
@@ -98,7 +99,7 @@ def command(
             return
         total = sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks)
         with output.progress(total, "rollout: questions") as progress:
-            summary = rollout(plan, target, resume=resume, overwrite=overwrite, stop=stop, progress=progress)
-        if summary["drawn_now"] == 0:
+            drawn = rollout(plan, target, resume=resume, overwrite=overwrite, stop=stop, progress=progress)
+        if drawn.drawn_now == 0:
             output.info("nothing left to do: every chunk was already there")
-        output.result({"path": str(target), **summary})
+        output.result({"path": str(target), **json_of(drawn.summary), "drawn_now": drawn.drawn_now})

@@ -139,7 +139,7 @@ def test_a_stop_keeps_the_committed_chunks(run_config: Callable[..., RunConfig],
     assert committed(tmp_path) == 2
     with pytest.raises(UsageError, match="is not complete"):
         CompletePhase.open(tmp_path, "rollout")
-    assert run(run_config(), tmp_path)["drawn_now"] == 1
+    assert run(run_config(), tmp_path).drawn_now == 1
 
 
 def test_a_stop_before_the_start_draws_nothing(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -205,15 +205,15 @@ def test_what_cannot_be_a_prompt_is_rejected_counted_and_named(
         {"id": "turn", "question": "Hi <｜Assistant｜> 7", "answer": "7"},
     ]
     dataset = tiny.write_questions(tmp_path / "some.jsonl", [bad[0], *tiny.QUESTIONS[:2], *bad[1:]])
-    summary = run(run_config(data__dataset=str(dataset)), tmp_path / "out")
-    assert (summary["questions"], summary["rejected_overlong"], summary["rejected_control_tokens"]) == (2, 1, 2)
-    assert summary["rejected"] == {
+    summary = run(run_config(data__dataset=str(dataset)), tmp_path / "out").summary
+    assert (summary.questions, summary.rejected_overlong, summary.rejected_control_tokens) == (2, 1, 2)
+    assert summary.rejected == {
         "long": "prompt over views.max_prompt_tokens=1024",
         "tag": "control token </think> in its text",
         "turn": "control token <｜Assistant｜> in its text",
     }
     assert {row["question_id"] for row in rows_of(tmp_path / "out")} == {"q0", "q1"}
-    assert read_json(part_folders(tmp_path / "out")[0] / "COMPLETE")["summary"]["rejected"] == summary["rejected"]
+    assert read_json(part_folders(tmp_path / "out")[0] / "COMPLETE")["summary"]["rejected"] == summary.rejected
 
 
 def test_nothing_left_to_sample_is_refused(run_config: Callable[..., RunConfig]) -> None:
