@@ -32,6 +32,7 @@ from vpgea.engines.lease import EngineLease
 from vpgea.errors import Stopped
 from vpgea.filtering.selection import select
 from vpgea.inspection.folders import open_source, overview
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import rollout
 from vpgea.phases.schedule import best_round
@@ -57,7 +58,7 @@ _RUN, _PHASE, _FILTER = "run", "phase", "filter"
 class _NoEngine(EngineLease):
     """Where a real command would begin to sample."""
 
-    def get(self, config: RunConfig) -> Engine:
+    def get(self, config: RunConfig, model: LocalModel) -> Engine:
         raise Stopped("there is no model here", why="files alone are measured", mend="run a real rollout")
 
 

@@ -38,6 +38,7 @@ from vpgea.engines.sglang.server.installation import find_python, installed_vers
 from vpgea.engines.sglang.server.process import ServerProcess
 from vpgea.engines.sglang.traffic import wire
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import chunk_paths
@@ -111,7 +112,7 @@ def draw(config: RunConfig, folder: Path) -> Run:
     """One rollout into shards. To be called in a process of its own, whose CPU time it tells."""
     plan = _endless_plan(config)
     with EngineLease(folder / "logs", StopRequest()) as lease:
-        engine = lease.get(config)
+        engine = lease.get(config, LocalModel.resolve(config.model))
         before, began = _cpu_seconds(), time.perf_counter()
         rollout(plan, folder / "rollout", lease=lease)
         return Run(engine.usage.sampled_tokens, time.perf_counter() - began, _cpu_seconds() - before)
@@ -242,7 +243,7 @@ def compare_engines(arguments: argparse.Namespace, folder: Path) -> None:
             ]
 
             def run(kind: str) -> dict[str, Run]:
-                engine = leases[kind].get(plans[kind].config)
+                engine = leases[kind].get(plans[kind].config, plans[kind].model)
                 _flush(endpoint)
                 before = engine.usage.sampled_tokens
 

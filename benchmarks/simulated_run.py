@@ -12,6 +12,7 @@ from vpgea.config.resolve import dump_yaml, flat_config
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.metrics.bootstrap import Estimate
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.phases.schedule import TrainingFigures, line_of
 from vpgea.questions.load import Question, chunk_questions
@@ -122,6 +123,7 @@ def plan_of(chunks: int) -> RolloutPlan:
     cut = chunk_questions(questions_of(range(chunks)), QUESTIONS_PER_CHUNK)
     return RolloutPlan(
         config=run_config(),
+        model=LocalModel(config=run_config().model, folder=Path("nowhere"), adapter=None),
         views=VIEWS,
         chunks=cut,
         rejected={},

@@ -33,7 +33,7 @@ import psutil
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
 from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
-from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import ModelShape, read_shape
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
@@ -215,7 +215,12 @@ def write_selection(folder: Path, config: RunConfig, samples: Sequence[Sample]) 
     }
     common |= {"status": "correct", "reasons": [], "utility": 0.5, "advantage": None, "gate": 1.0, "completion": ""}
     common |= {"template_fingerprint": "t", "engine": "none", "logprobs_of": "sampler", "temperature": 1.0}
-    common |= {"top_p": 1.0, "top_k": 0, "max_new_tokens": 1, "model_fingerprint": model_fingerprint(config.model)}
+    common |= {
+        "top_p": 1.0,
+        "top_k": 0,
+        "max_new_tokens": 1,
+        "model_fingerprint": LocalModel.resolve(config.model).fingerprint,
+    }
     rows = [
         {
             **common,
@@ -354,7 +359,7 @@ def compare_memory(bench: Bench) -> None:
 
 def compare_floor(bench: Bench) -> None:
     """Seconds of a step against those of its matrix products at the rate that this machine reaches with them."""
-    shape, arguments = read_shape(ModelConfig(path=str(bench.model))), bench.arguments
+    shape, arguments = read_shape(LocalModel.resolve(ModelConfig(path=str(bench.model)))), bench.arguments
     ends = np.array([len(sample.prompt_ids) + len(sample.completion_ids) for sample in bench.samples], np.float64)
     completion = sum(len(sample.completion_ids) for sample in bench.samples)
     head = shape.vocabulary * shape.hidden

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support import rollouts, servers
+from tests.support.models import causal_model
 from tests.support.rollouts import rows_of
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Completion, GenerateRequest, Sampling, ScoreRequest
@@ -19,7 +20,7 @@ from vpgea.engines.sglang.server.process import ServerProcess
 from vpgea.engines.sglang.traffic.engine import SglangEngine
 from vpgea.engines.transformers import TransformersEngine
 from vpgea.errors import UsageError
-from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
 pytestmark = pytest.mark.sglang
@@ -40,14 +41,16 @@ def config(server: ServerProcess) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def engine(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SglangEngine]:
-    engine = SglangEngine(config, logs=tmp_path_factory.mktemp("logs"), stop=StopRequest())
+    engine = SglangEngine(
+        config, LocalModel.resolve(config.model), logs=tmp_path_factory.mktemp("logs"), stop=StopRequest()
+    )
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module")
 def model(config: RunConfig) -> Any:
-    return load_model(config.model)
+    return causal_model(config.model)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,10 @@ def test_nor_does_the_company_of_greedy_and_truncated_requests_change_it(
 ) -> None:
     requests, sampling = requests_for(64), Sampling(max_new_tokens=40, stop_ids=(2,))
     alone = draw(engine, requests, sampling)
-    second, enough = SglangEngine(config, logs=tmp_path, stop=StopRequest()), threading.Event()
+    second, enough = (
+        SglangEngine(config, LocalModel.resolve(config.model), logs=tmp_path, stop=StopRequest()),
+        threading.Event(),
+    )
 
     def keep_company() -> None:
         while not enough.is_set():

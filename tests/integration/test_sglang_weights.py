@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support import overthinker, rollouts, servers, tiny
+from tests.support.models import causal_model
 from tests.support.whole_logits import next_token_logits
 from vpgea.config.schema import DistillConfig, LoraConfig, ModelConfig
 from vpgea.engines.sglang.server.command import free_port
@@ -29,8 +30,7 @@ from vpgea.engines.sglang.traffic.wire import Served
 from vpgea.engines.sglang.weights.adapters import loaded_adapters
 from vpgea.engines.sglang.weights.establish import Evidence, canary_difference, establish, require_follows
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.modeling.weight_files import write_checksums
 from vpgea.runs.records import Canary
@@ -46,7 +46,7 @@ def at(folder: Path, **more: Any) -> ModelConfig:
     return ModelConfig(path=str(folder), device="cpu", threads=1, **more)
 
 
-BASE_FINGERPRINT = model_fingerprint(at(BASE))
+BASE_FINGERPRINT = LocalModel.resolve(at(BASE)).fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +110,19 @@ def edit_weights(folder: Path, change: Callable[[str, torch.Tensor], torch.Tenso
 
 def write_canary(model: ModelConfig, folder: Path) -> list[dict[str, Any]]:
     """Log-probabilities by transformers beside the weights, as `distill` publishes them."""
-    loaded = load_model(model)
-    vocabulary = loaded.config.vocab_size
+    causal = causal_model(model)
+    vocabulary = causal.config.vocab_size
     sequences = [[(7 * start + 3 * index * index) % vocabulary for index in range(80)] for start in (1, 9, 30)]
     starts = [1, 9, 30]
     targets = torch.tensor([token for ids, start in zip(sequences, starts, strict=True) for token in ids[start:]])
     with torch.inference_mode():
-        logprobs = token_logprobs(next_token_logits(loaded, sequences, starts, torch.device("cpu")).float(), targets)
+        logprobs = token_logprobs(next_token_logits(causal, sequences, starts, torch.device("cpu")).float(), targets)
     parts = torch.split(logprobs, [80 - start for start in starts])
     paths = [
         {"ids": ids, "start": start, "logprobs": part.tolist()}
         for ids, start, part in zip(sequences, starts, parts, strict=True)
     ]
-    dtype = str(next(loaded.parameters()).dtype)
+    dtype = str(next(causal.parameters()).dtype)
     (folder / "vpgea_canary.json").write_text(json.dumps({"dtype": dtype, "paths": paths}), encoding="utf-8")
     return paths
 
@@ -131,7 +131,7 @@ def make_adapter(folder: Path, base: Path = BASE, *, std: float = 0.05, seed: in
     """A LoRA adapter with random B, and its canary."""
     torch.manual_seed(seed)
     chosen = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}
-    model = peft.get_peft_model(load_model(at(base)), peft.LoraConfig(task_type="CAUSAL_LM", **chosen))
+    model = peft.get_peft_model(causal_model(at(base)), peft.LoraConfig(task_type="CAUSAL_LM", **chosen))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=std)
@@ -150,7 +150,7 @@ def test_the_model_that_the_server_was_started_with_is_verified_by_checksums(end
 
 
 def test_new_weights_are_loaded_and_agree_with_transformers(endpoint: Endpoint, trained: Path) -> None:
-    fingerprint = model_fingerprint(at(trained))
+    fingerprint = LocalModel.resolve(at(trained)).fingerprint
     served, evidence = ensure(endpoint, at(trained), {BASE_FINGERPRINT, fingerprint})
     assert served == Served(fingerprint)
     assert evidence.checksums_compared == TENSORS
@@ -163,7 +163,7 @@ def test_weights_that_are_not_this_run_s_are_never_replaced(endpoint: Endpoint, 
     with pytest.raises(UsageError, match="serves another model") as caught:
         ensure(endpoint, at(trained))
     assert BASE_FINGERPRINT in caught.value.why
-    assert model_fingerprint(at(trained)) in caught.value.why
+    assert LocalModel.resolve(at(trained)).fingerprint in caught.value.why
     with pytest.raises(UsageError, match="serves another model"):
         ensure(endpoint, at(trained), {"0123456789abcdef"})
     assert ensure(endpoint, at(BASE))[0] == Served(BASE_FINGERPRINT)
@@ -247,7 +247,7 @@ def test_a_server_with_a_label_of_its_own_is_accepted_when_its_tensors_are_ours(
     assert ensure(endpoint, at(BASE)) == (Served("default"), Evidence("default", TENSORS, None))
     with pytest.raises(UsageError, match="serves another model"):
         ensure(endpoint, at(trained))
-    fingerprint = model_fingerprint(at(trained))
+    fingerprint = LocalModel.resolve(at(trained)).fingerprint
     assert ensure(endpoint, at(trained), {BASE_FINGERPRINT})[0] == Served(fingerprint)
 
 
@@ -434,7 +434,7 @@ def test_fused_biased_untied_tensors_in_bfloat16_and_a_server_without_adapters(t
     chosen = {"model__path": str(model), "model__dtype": "bfloat16", "distill__train": "full"}
     with servers.serving(tmp_path / "server", **chosen) as process:
         served, evidence = ensure(process.endpoint, at(model, dtype="bfloat16"))
-        assert served == Served(model_fingerprint(at(model)))
+        assert served == Served(LocalModel.resolve(at(model)).fingerprint)
         assert evidence.checksums_compared == 17
         assert evidence.canary_difference is not None
         assert evidence.canary_difference < 0.5

@@ -24,6 +24,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import Stopped, UsageError
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part, part_folders
 from vpgea.runs.progress import NullProgress
@@ -179,7 +180,7 @@ def test_stored_log_probabilities_are_those_of_the_model_under_the_sampling_view
 ) -> None:
     rows = rows_of(tiny_rollout)
     with EngineLease(tmp_path, StopRequest()) as lease:
-        scored = lease.get(run_config()).score(
+        scored = lease.get(run_config(), LocalModel.resolve(run_config().model)).score(
             [ScoreRequest([*row["prompt_ids"], *row["completion_ids"]], len(row["prompt_ids"])) for row in rows]
         )
     for row, logprobs in zip(rows, scored, strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.simulated_run import FILTER_SUMMARY
 from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.files import write_json
@@ -51,7 +51,7 @@ def sample_row(config: RunConfig, question: int, view: View, index: int, rng: ra
         "advantage": None,
         "gate": None,
         "completion": "",
-        "model_fingerprint": model_fingerprint(config.model),
+        "model_fingerprint": LocalModel.resolve(config.model).fingerprint,
         "template_fingerprint": "t",
         "engine": "test",
         "logprobs_of": "sampler",

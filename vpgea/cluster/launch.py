@@ -19,7 +19,7 @@ from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import model_folder
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.loop import Loop
 from vpgea.phases.schedule import ended_early
 from vpgea.runs.history import finished_lines
@@ -120,9 +120,14 @@ def _test(states: list[StepState], jobs: list[Job], run_dir: Path, site: Site) -
 
 def _with_local_models(config: RunConfig) -> RunConfig:
     """Hub ids become the folders of their snapshots on this machine, fetched if need be."""
-    model = config.model.model_copy(update={"path": str(model_folder(config.model).absolute()), "revision": None})
+    model = config.model.model_copy(
+        update={
+            "path": str(LocalModel.resolve(config.model).folder),
+            "revision": None,
+        }
+    )
     distill = config.distill
     if distill.reference is not None:
-        reference = config.model.model_copy(update={"path": distill.reference, "revision": None})
-        distill = distill.model_copy(update={"reference": str(model_folder(reference).absolute())})
+        reference = config.model.model_copy(update={"path": distill.reference, "adapter": None, "revision": None})
+        distill = distill.model_copy(update={"reference": str(LocalModel.resolve(reference).folder)})
     return config.model_copy(update={"model": model, "distill": distill})

@@ -10,6 +10,7 @@ from types import TracebackType
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.engines.base import Engine
 from vpgea.errors import UsageError
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
 LOGS = "logs"  # folder beside a phase's parts: what servers of our own say
@@ -27,7 +28,7 @@ def engine_kind(config: RunConfig) -> str:
     if config.sglang.server_url or config.sglang.python:
         return "sglang"
     from vpgea.engines.sglang.server.installation import find_python
-    from vpgea.modeling.load import torch_device
+    from vpgea.modeling.device import torch_device
 
     if torch_device(config.model).type == "cpu":
         return "transformers"
@@ -63,12 +64,12 @@ class EngineLease:
         self._engine: Engine | None = None
         self._model: ModelConfig | None = None
 
-    def get(self, config: RunConfig) -> Engine:
-        """The engine with the configuration's model: the one that is open, or a new one. Raises Stopped."""
+    def get(self, config: RunConfig, model: LocalModel) -> Engine:
+        """The engine with this model: the one that is open, or a new one. Raises Stopped."""
         self._stop.check()
-        if self._engine is None or self._model != config.model:
+        if self._engine is None or self._model != model.config:
             self.release()
-            self._engine, self._model = self._open(config), config.model
+            self._engine, self._model = self._open(config, model), model.config
         return self._engine
 
     def release(self) -> None:
@@ -77,12 +78,13 @@ class EngineLease:
             self._engine.close()
             self._engine = self._model = None
 
-    def _open(self, config: RunConfig) -> Engine:
+    def _open(self, config: RunConfig, model: LocalModel) -> Engine:
         if engine_kind(config) == "sglang":
             from vpgea.engines.sglang.traffic.engine import SglangEngine
 
             return SglangEngine(
                 config,
+                model,
                 logs=self._logs,
                 stop=self._stop,
                 publishes=self._publishes,
@@ -91,7 +93,7 @@ class EngineLease:
         from vpgea.engines.transformers import TransformersEngine
         from vpgea.modeling.load import load_model
 
-        return TransformersEngine(load_model(config.model), batch_size=config.rollout.batch_size)
+        return TransformersEngine(load_model(model), batch_size=config.rollout.batch_size)
 
     def __enter__(self) -> EngineLease:
         return self

@@ -17,8 +17,8 @@ from vpgea.estimate.hardware import Hardware
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.registry import CHECKS
 from vpgea.filtering.cost import ANSWER_TOKENS, Cost, Lengths, Paths, RolloutLengths
+from vpgea.modeling.device import torch_dtype
 from vpgea.modeling.head import CHUNK_LOGITS
-from vpgea.modeling.load import torch_dtype
 from vpgea.modeling.shape import ModelShape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.storage.sizes import (

@@ -12,7 +12,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.estimate import hardware
 from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
 from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
-from vpgea.modeling.load import torch_device, torch_dtype
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.phases.rollout import RolloutPlan, samples_per_question
@@ -88,7 +88,7 @@ class Forecast:
 
 def forecast_rollout(plan: RolloutPlan) -> Forecast:
     """The part of the rollout that a plan would draw; an upper bound, since completions run to their cap."""
-    questions, estimator = _usable(plan), _estimator(plan.config)
+    questions, estimator = _usable(plan), _estimator(plan.config, plan.model)
     counts = RolloutCounts(
         questions=len(questions),
         **plan.rejection_counts,
@@ -109,7 +109,8 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
     """The checks of a rollout's samples. Their lengths are known, and which of them are correct is not."""
     rows = list(iterate_rows(chunk_paths(rollout_dir), SampleRow))
     questions = {row.key.question_id: Question.from_row(row) for row in rows}
-    views, estimator = load_views(config), _estimator(config)
+    model = LocalModel.resolve(config.model)
+    views, estimator = load_views(model, config.views), _estimator(config, model)
     prompts = {
         view: dict(zip(questions, _prompt_tokens(views, list(questions.values()), view).tolist(), strict=True))
         for view in (PRIOR, POSTERIOR)
@@ -150,7 +151,8 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
 
 def forecast_distill(config: RunConfig, data: TrainingSet) -> Forecast:
     """The training step over the paths that carry a gradient; their lengths are known."""
-    estimator, views = _estimator(config), load_views(config)
+    model = LocalModel.resolve(config.model)
+    views, estimator = load_views(model, config.views), _estimator(config, model)
     shown: dict[tuple[int, View], PromptPreview] = {}
     for path in data.paths:
         for view, ids in ((PRIOR, path.prompt_ids), (POSTERIOR, path.posterior_prompt_ids)):
@@ -170,7 +172,8 @@ def forecast_distill(config: RunConfig, data: TrainingSet) -> Forecast:
 def forecast_loop(config: RunConfig, questions: Sequence[Question], held_out: Sequence[Question]) -> Forecast:
     """One round's phases and the whole of the run; an upper bound, since completions run to their cap."""
     first = round_questions(questions, 0, config.loop.questions_per_round, config.rollout.seed)
-    plan, estimator = RolloutPlan.make(config, first), _estimator(config)
+    plan = RolloutPlan.make(config, first)
+    estimator = _estimator(config, plan.model)
     usable, rounds = _usable(plan), config.loop.rounds
     measured = _usable(RolloutPlan.make(as_rollout(config), held_out))
     evaluation = estimator.evaluation(_prompt_tokens(plan.views, measured, PRIOR))
@@ -196,11 +199,11 @@ def forecast_loop(config: RunConfig, questions: Sequence[Question], held_out: Se
 
 def training_memory_warning(config: RunConfig, data: TrainingSet) -> str | None:
     """What to say before a training that will not fit: on a CPU the system would end it without a word."""
-    device = torch_device(config.model)
+    model = LocalModel.resolve(config.model)
     machine = hardware.Hardware(
-        name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=hardware.free_memory(device)
+        name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=hardware.free_memory(model.device)
     )
-    return memory_warning(_training(Estimator(config, read_shape(config.model), machine), data), machine)
+    return memory_warning(_training(Estimator(config, read_shape(model), machine), data), machine)
 
 
 def memory_warning(estimate: PhaseEstimate, machine: hardware.Hardware) -> str | None:
@@ -247,10 +250,9 @@ def _largest_batch(config: RunConfig, data: TrainingSet, hidden: int) -> int:
     return largest
 
 
-def _estimator(config: RunConfig) -> Estimator:
+def _estimator(config: RunConfig, model: LocalModel) -> Estimator:
     """With the model's header and this machine's measured rates; no weights are loaded."""
-    shape = read_shape(config.model)
-    return Estimator(config, shape, hardware.measure(torch_device(config.model), torch_dtype(config.model)))
+    return Estimator(config, read_shape(model), hardware.measure(model.device, model.dtype))
 
 
 def _usable(plan: RolloutPlan) -> list[Question]:

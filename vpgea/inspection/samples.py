@@ -15,7 +15,7 @@ from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
 from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.inspection.folders import Source, chunks, require_rows
-from vpgea.modeling.load import load_tokenizer, model_folder
+from vpgea.modeling.local_model import LocalModel
 from vpgea.storage.files import read_json
 from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR
 from vpgea.storage.shards import read_table
@@ -182,8 +182,9 @@ def _strings(source: Source, row: dict[str, Any], notes: list[str]) -> Strings |
     model = ModelConfig(path=recorded.path, revision=recorded.revision)
     ids, text = row.get("completion_ids", []), row.get("completion", "")
     try:
+        found = LocalModel.resolve(model)
         for load in (_quick_strings, _transformers_strings):
-            strings = load(model)
+            strings = load(found)
             if strings is not None and strings.decode(ids) == text:
                 return strings
         notes.append(f"ids are shown without their strings: {model.path} has another tokenizer by now")
@@ -192,11 +193,11 @@ def _strings(source: Source, row: dict[str, Any], notes: list[str]) -> Strings |
     return None
 
 
-def _quick_strings(model: ModelConfig) -> Strings | None:
+def _quick_strings(model: LocalModel) -> Strings | None:
     """From tokenizer.json alone: importing transformers takes seconds, and for most models this gives the same."""
     from tokenizers import Tokenizer
 
-    file = model_folder(model) / "tokenizer.json"
+    file = model.folder / "tokenizer.json"
     if not file.is_file():
         return None
     try:
@@ -206,8 +207,8 @@ def _quick_strings(model: ModelConfig) -> Strings | None:
     return Strings(lambda ids: tokenizer.decode(ids, skip_special_tokens=False), tokenizer.id_to_token)
 
 
-def _transformers_strings(model: ModelConfig) -> Strings:
-    tokenizer = load_tokenizer(model)
+def _transformers_strings(model: LocalModel) -> Strings:
+    tokenizer = model.tokenizer
     return Strings(lambda ids: tokenizer.decode(ids, skip_special_tokens=False), tokenizer.convert_ids_to_tokens)
 
 

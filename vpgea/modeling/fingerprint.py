@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vpgea.config.schema import ModelConfig
-from vpgea.modeling.load import adapter_folder, model_folder
 from vpgea.modeling.weight_files import no_safetensors, read_header, weight_files
 from vpgea.storage.files import file_checksum, read_json
 
@@ -27,13 +25,15 @@ _SAMPLED_BLOCKS = 16
 _BLOCK_BYTES = 1 << 16
 
 
-def model_fingerprint(config: ModelConfig) -> str:
-    """Of the configuration, tokenizer, safetensors headers and sampled blocks of the model and its adapter."""
+def fingerprint_of(folders: Sequence[Path]) -> str:
+    """Of configuration, tokenizer, safetensors headers and sampled blocks of a model, and of its adapter if any.
+
+    Raises UsageError for damaged files.
+    """
     digest = hashlib.sha256()
-    for folder in (model_folder(config), adapter_folder(config)):
-        if folder is not None:
-            for content in _identifying(folder):
-                digest.update(content)
+    for folder in folders:
+        for content in _identifying(folder):
+            digest.update(content)
     return digest.hexdigest()[:16]
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from vpgea.config.schema import LoraConfig, ModelConfig
+from vpgea.config.schema import LoraConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import model_folder
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import read_tensors
 
 Tensors = Mapping[str, tuple[int, ...]]
@@ -53,15 +53,15 @@ class ModelShape:
         return sum(lora.rank * (rows + columns) for rows, columns in self.targeted(lora))
 
 
-def read_shape(config: ModelConfig) -> ModelShape:
+def read_shape(model: LocalModel) -> ModelShape:
     """Dimensions of a model folder. Raises UsageError when a header or the configuration cannot be read."""
     from transformers import AutoConfig
 
-    folder = model_folder(config)
+    folder = model.folder
     tensors = read_tensors(folder)
     stored_bytes = sum(tensor.size for tensor in tensors.values())
     try:
-        loaded = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        loaded = AutoConfig.from_pretrained(folder, trust_remote_code=model.config.trust_remote_code)
         return shape_of(loaded, {name: tensor.shape for name, tensor in tensors.items()}, stored_bytes)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UsageError(

@@ -8,8 +8,7 @@ from pathlib import Path
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
 from vpgea.errors import QualityGateError, UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import load_tokenizer
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, SUMMARY
 from vpgea.runs.manifest import Manifest
@@ -25,7 +24,7 @@ from vpgea.training.guards import epistemic_ids
 from vpgea.training.loggers import Log, step_log
 from vpgea.training.publish import publish, published_name
 from vpgea.training.ranks import Ranks
-from vpgea.training.roles import Roles
+from vpgea.training.roles import Roles, reference_model
 from vpgea.training.trainer import Trainer
 
 
@@ -50,13 +49,14 @@ def distill(
     """
     stop, progress, ranks = stop or StopRequest(), progress or NullProgress(), ranks or Ranks()
     filtered = CompletePhase.open(filter_dir, "filter")
+    model, reference = LocalModel.resolve(config.model), reference_model(config)
     manifest = Manifest(
         phase="distill",
         identity=identity_of(config, "distill", "model"),
         inputs={
             "filter": filtered.content_fingerprint,
-            "model": model_fingerprint(config.model),
-            **_reference_input(config),
+            "model": model.fingerprint,
+            **({} if reference is None else {"reference": reference.fingerprint}),
         },
         config=flat_config(config),
     )
@@ -66,9 +66,9 @@ def distill(
         return trained(output_dir)
     with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
         data = _training_set(config, filtered, manifest)
-        roles = Roles(config, ranks)
+        roles = Roles(config, model, ranks)
     ranks.on_first(lambda: PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite))
-    trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(load_tokenizer(config.model)))
+    trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(model.tokenizer))
     with step_log(config, output_dir, ranks) as logger:
         trainer.run(stop, progress, [logger, log] if log else [logger])
     trainer.release()
@@ -102,7 +102,7 @@ def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, differen
         reload_difference=difference,
         engine_mismatch=trainer.old_logprobs.engine_mismatch(data.paths),
         output=published_name(config),
-        model_fingerprint=model_fingerprint(trained_model(config, folder.root)),
+        model_fingerprint=LocalModel.resolve(trained_model(config, folder.root)).fingerprint,
     )
     write_json(folder.root / SUMMARY, json_of(summary))
     folder.complete(json_of(summary))
@@ -154,10 +154,3 @@ def _training_set(config: RunConfig, filtered: CompletePhase, manifest: Manifest
             mend="loosen the filter's thresholds or draw more samples",
         )
     return data
-
-
-def _reference_input(config: RunConfig) -> dict[str, str]:
-    if config.distill.reference is None:
-        return {}
-    reference = ModelConfig(**{**config.model.model_dump(), "path": config.distill.reference, "adapter": None})
-    return {"reference": model_fingerprint(reference)}

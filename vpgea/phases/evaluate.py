@@ -83,7 +83,7 @@ def evaluate(
     progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
     if missing:
         with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-            engine = engines.get(sampling)
+            engine = engines.get(sampling, plan.model)
 
             def work() -> Made:
                 for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):

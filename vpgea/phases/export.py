@@ -16,8 +16,8 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.inspection.folders import read_manifest, run_config
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import load_model, model_folder
+from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import CHECKSUMS, write_checksums
 from vpgea.phases.distill import trained, trained_model
@@ -207,7 +207,7 @@ def _copy(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
     """The published folder as it is. The fingerprint of an adapter needs its base, which is not downloaded for that."""
     checked = weights.output == "model" or Path(weights.config.model.path).is_dir()
     if checked:
-        _require_published(weights)
+        _require_published(weights, LocalModel.resolve(weights.model))
     else:
         say(f"the base model {weights.config.model.path} is no folder here: the fingerprint was not compared")
     shutil.copytree(weights.folder, target)
@@ -219,8 +219,8 @@ def _copy(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
     return {"fingerprint_checked": checked}
 
 
-def _require_published(weights: Trained) -> None:
-    found = model_fingerprint(weights.model)
+def _require_published(weights: Trained, model: LocalModel) -> None:
+    found = model.fingerprint
     if found != weights.fingerprint:
         raise UsageError(
             f"the weights in {weights.folder} are not those that were published",
@@ -234,21 +234,20 @@ def _merge(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
     """Base plus adapter as one model, merged in float32, stored in the base's dtype, reloaded and compared."""
     from transformers import AutoConfig
 
-    _require_published(weights)
+    adapted = LocalModel.resolve(weights.model)
+    _require_published(weights, adapted)
     canary = read_record(weights.folder / CANARY, Canary)
     computed = getattr(torch, canary.dtype.removeprefix("torch."))
-    stored = AutoConfig.from_pretrained(
-        model_folder(weights.config.model), trust_remote_code=weights.config.model.trust_remote_code
-    ).dtype
+    stored = AutoConfig.from_pretrained(adapted.folder, trust_remote_code=adapted.config.trust_remote_code).dtype
     stored = torch.float32 if stored is None else stored
     tolerance = max(RELOAD_TOLERANCE.get(dtype, RELOAD_TOLERANCE[torch.float32]) for dtype in (computed, stored))
-    as_computed = weights.model.model_copy(update={"dtype": str(computed).removeprefix("torch.")})
+    as_computed = adapted.in_dtype(str(computed).removeprefix("torch."))
     say("checking the adapter on its base")
     published = torch.cat([torch.tensor(path.logprobs) for path in canary.paths])
     before = _canary_logprobs(load_model(as_computed), canary)
     _require_close(before, published, tolerance, "the adapter on its base does not give what was published")
     say("merging")
-    model = load_model(weights.model.model_copy(update={"dtype": "float32"}))
+    model = load_model(adapted.in_dtype("float32"))
     merged = model.merge_and_unload(safe_merge=True).to(stored)
     merged.config.dtype = stored
     merged.save_pretrained(target, safe_serialization=True)
@@ -257,13 +256,12 @@ def _merge(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
         if file.name not in _ADAPTER_ONLY:
             shutil.copyfile(file, target / file.name)
     say("reloading the merged model")
-    after = _canary_logprobs(_plain_transformers(target, as_computed), canary)
+    after = _canary_logprobs(load_model(_without_adapter(target, as_computed)), canary)
     _require_close(after, before, tolerance, "the merged model differs from the adapter on its base")
     _write_canary(target, canary, after)
     write_checksums(target)
-    merged_model = ModelConfig(path=str(target), trust_remote_code=weights.config.model.trust_remote_code)
     return {
-        "model_fingerprint": model_fingerprint(merged_model),
+        "model_fingerprint": _without_adapter(target, adapted).fingerprint,
         "adapter_fingerprint": weights.fingerprint,
         "dtype": str(stored).removeprefix("torch."),
         "canary": {
@@ -274,9 +272,10 @@ def _merge(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
     }
 
 
-def _plain_transformers(folder: Path, config: ModelConfig) -> Any:
+def _without_adapter(folder: Path, model: LocalModel) -> LocalModel:
     """The merged folder as any user of transformers loads it: nothing of the adapter, nothing of ours."""
-    return load_model(config.model_copy(update={"path": str(folder), "adapter": None, "revision": None}))
+    change = {"path": str(folder), "adapter": None, "revision": None}
+    return LocalModel.resolve(model.config.model_copy(update=change))
 
 
 def _canary_logprobs(model: Any, canary: Canary) -> Tensor:

@@ -18,8 +18,7 @@ from vpgea.filtering.prior_view import sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.selection import select
 from vpgea.grading.samples import grader_pool, require_few_errors
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import vocabulary_size
+from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
@@ -56,10 +55,11 @@ def filter_rollout(
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     rollout = CompletePhase.open(rollout_dir, "rollout")
-    views = load_views(config)
-    _require_same_source(config, rollout, views)
+    model = LocalModel.resolve(config.model)
+    views = load_views(model, config.views)
+    _require_same_source(config, rollout, model, views)
     _require_log_ratios(config)
-    _require_tail(config)
+    _require_tail(config.filter.teacher_top_k, model.vocabulary_size)
     manifest = Manifest(
         phase="filter",
         identity=identity_of(config, "grading", "filter"),
@@ -76,7 +76,7 @@ def filter_rollout(
     progress.advance(len(own) - len(missing))
     if missing:
         with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-            measuring = CrossView(config, views, engines.get(config), graders, stop, progress)
+            measuring = CrossView(config, views, engines.get(config, model), graders, stop, progress)
 
             def work() -> Made:
                 for index in missing:
@@ -103,10 +103,10 @@ def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:
     return all(chunks <= committed(output_dir / name) for name in SETS)
 
 
-def _require_same_source(config: RunConfig, rollout: CompletePhase, views: Views) -> None:
+def _require_same_source(config: RunConfig, rollout: CompletePhase, model: LocalModel, views: Views) -> None:
     """The checks must be made with the weights, the prompts and the sampling that made the paths."""
     made_from = rollout.manifest
-    for name, now in (("model", model_fingerprint(config.model)), ("template", views.fingerprint)):
+    for name, now in (("model", model.fingerprint), ("template", views.fingerprint)):
         if made_from.inputs[name] != now:
             raise UsageError(
                 f"{rollout.root} was sampled from another {name}",
@@ -132,8 +132,7 @@ def _require_log_ratios(config: RunConfig) -> None:
         )
 
 
-def _require_tail(config: RunConfig) -> None:
-    count, vocabulary = config.filter.teacher_top_k, vocabulary_size(config.model)
+def _require_tail(count: int, vocabulary: int) -> None:
     if count >= vocabulary:
         raise UsageError(
             f"filter.teacher_top_k is {count:,}",

@@ -17,7 +17,7 @@ from vpgea.config.resolve import dump_yaml, flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.round import Round, round_config
 from vpgea.phases.schedule import (
     best_round,
@@ -107,16 +107,17 @@ class Loop:
         questions = load_questions(config.data, offline=offline).questions
         held_out = load_questions(held_out_data(config), offline=offline).questions
         _require_disjoint(questions, held_out)
+        model = LocalModel.resolve(config.model)
         manifest = Manifest(
             phase="loop",
             identity=identity_of(
                 config, "model", "data", "views", "rollout", "grading", "filter", "distill", "eval", "loop"
             ),
             inputs={
-                "model": model_fingerprint(config.model),
+                "model": model.fingerprint,
                 "questions": fingerprint_questions(questions),
                 "held-out questions": fingerprint_questions(held_out),
-                "template": load_views(config).fingerprint,
+                "template": load_views(model, config.views).fingerprint,
             },
             config=flat_config(config),
         )
@@ -221,7 +222,7 @@ class Loop:
 
     def _replaceable(self) -> set[str]:
         """Fingerprints of the weights that a server behind a URL may have when this run comes to it: only its own."""
-        base = {model_fingerprint(self.config.model)}
+        base = {self.manifest.inputs["model"]}
         if self.config.distill.train == "lora":
             return base
         trainings = (Step(index, "distill").folder(self.run_dir) for index in round_numbers(self.run_dir))

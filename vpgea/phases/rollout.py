@@ -14,8 +14,7 @@ from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import context_length
+from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
 from vpgea.runs.chunks import Made, run_chunks
@@ -37,6 +36,7 @@ class RolloutPlan:
     """Everything that is known before the first sample: the questions of all chunks, and the part to draw."""
 
     config: RunConfig
+    model: LocalModel
     views: Views
     chunks: list[list[Question]]
     rejected: dict[str, str]  # question id → why
@@ -52,7 +52,8 @@ class RolloutPlan:
         Raises UsageError when nothing is left, when the posterior view has no thinking to sample, or when prompt and
         completion together can outgrow the model's context.
         """
-        views = load_views(config)
+        model = LocalModel.resolve(config.model)
+        views = load_views(model, config.views)
         _require_thinking(config, views)
         view = POSTERIOR if config.rollout.posterior_samples else PRIOR
         reasons = {question.id: rejection(views, question, view) for question in questions}
@@ -64,12 +65,12 @@ class RolloutPlan:
                 why=f"all {len(rejected)} were rejected: {next(iter(rejected.values()), 'there were none')}",
                 mend="choose other questions, or another model; for over-long prompts raise views.max_prompt_tokens",
             )
-        _require_context(config, max(len(views.prompt(question, view)) for question in usable))
+        _require_context(config, model, max(len(views.prompt(question, view)) for question in usable))
         manifest = Manifest(
             phase="rollout",
             identity={**identity_of(config, "model", "data", "views", "rollout"), "round": round_index},
             inputs={
-                "model": model_fingerprint(config.model),
+                "model": model.fingerprint,
                 "questions": fingerprint_questions(questions),
                 "template": views.fingerprint,
             },
@@ -78,6 +79,7 @@ class RolloutPlan:
         )
         return cls(
             config=config,
+            model=model,
             views=views,
             chunks=chunk_questions(usable, config.rollout.questions_per_chunk),
             rejected=rejected,
@@ -125,9 +127,9 @@ def rejection(views: Views, question: Question, view: View) -> str | None:
     return None
 
 
-def _require_context(config: RunConfig, longest_prompt: int) -> None:
+def _require_context(config: RunConfig, model: LocalModel, longest_prompt: int) -> None:
     """Beyond its context a model writes noise, which would be sampled, graded and learned without a word."""
-    limit, cap = context_length(config.model), config.rollout.max_new_tokens
+    limit, cap = model.context_length, config.rollout.max_new_tokens
     if limit is not None and longest_prompt + cap > limit:
         raise UsageError(
             f"prompt and completion can outgrow the model's context of {limit:,} tokens",
@@ -185,7 +187,7 @@ def rollout(
     if missing:
         _require_disk(output_dir, plan.disk_bytes(missing))
         with lent(lease, output_dir / LOGS, stop) as engines:
-            engine = engines.get(plan.config)
+            engine = engines.get(plan.config, plan.model)
 
             def work() -> Made:
                 for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):

@@ -20,9 +20,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, ValidationError, field_validator
 
 from vpgea.config import strict_yaml
-from vpgea.config.schema import RunConfig, Section, ViewsConfig
+from vpgea.config.schema import Section, ViewsConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import eos_ids, load_tokenizer
+from vpgea.modeling.local_model import LocalModel
 from vpgea.questions.load import Question
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 
@@ -299,10 +299,9 @@ class Views:
         return ids
 
 
-def load_views(config: RunConfig) -> Views:
-    """The run's two views, with the model's tokenizer."""
-    tokenizer = load_tokenizer(config.model)
-    return Views(tokenizer, config.views, eos_ids(config.model, tokenizer))
+def load_views(model: LocalModel, config: ViewsConfig) -> Views:
+    """The two views with a model's tokenizer."""
+    return Views(model.tokenizer, config, model.eos_ids)
 
 
 def _require_chat_template(tokenizer: Any) -> None:

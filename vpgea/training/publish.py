@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.errors import QualityGateError
-from vpgea.modeling.load import load_model, model_folder
+from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import write_checksums
 from vpgea.runs.layout import ADAPTER, CANARY, MODEL
@@ -51,9 +52,9 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
         shutil.rmtree(temporary, ignore_errors=True)
         roles.save(temporary, weights)
         roles.release()
-        _copy_tokenizer(config.model, temporary)
+        _copy_tokenizer(roles.model.folder, temporary)
         change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
-        reloaded = config.model.model_copy(update=change)
+        reloaded = LocalModel.resolve(roles.model.config.model_copy(update=change))
         differences.append(_compare(reloaded, canaries, in_memory, roles.compute_dtype, temporary))
         write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
         publish_folder(temporary, output / name)
@@ -68,7 +69,7 @@ def published_name(config: RunConfig) -> str:
 
 
 def _compare(
-    reloaded: ModelConfig, paths: Sequence[TrainingPath], in_memory: Tensor, dtype: torch.dtype, folder: Path
+    reloaded: LocalModel, paths: Sequence[TrainingPath], in_memory: Tensor, dtype: torch.dtype, folder: Path
 ) -> float:
     """Largest difference from in_memory (T,) as trained; writes the canary file into the folder."""
     sequences, starts = sequences_of(paths)
@@ -90,9 +91,8 @@ def _compare(
     return difference
 
 
-def _copy_tokenizer(model: ModelConfig, folder: Path) -> None:
+def _copy_tokenizer(source: Path, folder: Path) -> None:
     """The base's tokenizer and generation files, byte for byte: what was published must render the same prompts."""
-    source = model_folder(model)
     for pattern in _TOKENIZER_FILES:
         for file in source.glob(pattern):
             shutil.copyfile(file, folder / file.name)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import load_model, torch_device, torch_dtype
+from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.packing import ATTENTION
 from vpgea.modeling.policy import BASE, Policy, checked_policy
 from vpgea.storage.files import read_json, write_json
@@ -34,12 +35,13 @@ class Roles:
     computes in the model's dtype: bfloat16 weights would round small updates away.
     """
 
-    def __init__(self, config: RunConfig, ranks: Ranks | None = None) -> None:
+    def __init__(self, config: RunConfig, model: LocalModel, ranks: Ranks | None = None) -> None:
         distill = config.distill
+        self.model = model
         self.is_sharded = ranks is not None and ranks.world > 1 and distill.is_sharded
-        self.device = torch_device(config.model)
+        self.device = model.device
         self.is_lora = distill.train == "lora"
-        self.compute_dtype = torch_dtype(config.model)
+        self.compute_dtype = model.dtype
         self._packing = distill.packing
         if self.is_lora and distill.reference is not None:
             raise UsageError(
@@ -48,7 +50,7 @@ class Roles:
                 mend="leave distill.reference out, or use distill.train=full",
             )
         torch.manual_seed(distill.seed)
-        self.student = self._policy(_lora_student(config) if self.is_lora else _full_student(config))
+        self.student = self._policy(_lora_student(config, model) if self.is_lora else _full_student(model))
         kind = distill.teacher if distill.runs_teacher else None
         needs_reference = distill.reference_weight > 0
         base = self._base(config) if needs_reference or kind == "frozen" else None
@@ -129,13 +131,12 @@ class Roles:
 
     def _base(self, config: RunConfig) -> Policy:
         """The policy that is the base model: the student's without its adapter, or one of its own."""
-        reference = config.distill.reference
         if self.is_lora:
             return self.student
+        reference = reference_model(config)
         if reference is None:
             return self._copy(self.student)
-        path = ModelConfig(**{**config.model.model_dump(), "path": reference, "adapter": None})
-        return self._policy(load_model(path).requires_grad_(False))
+        return self._policy(load_model(reference).requires_grad_(False))
 
     def _copy(self, policy: Policy) -> Policy:
         return Policy(copy.deepcopy(policy.model).requires_grad_(False).eval(), packing=self._packing)
@@ -224,6 +225,13 @@ class _Frozen:
             return self.policy.logits(hidden, adapter=self._adapter)
 
 
+def reference_model(config: RunConfig) -> LocalModel | None:
+    """The model of distill.reference; None where the reference is what is trained, as it was at the start."""
+    if config.distill.reference is None:
+        return None
+    return LocalModel.resolve(config.model.model_copy(update={"path": config.distill.reference, "adapter": None}))
+
+
 def sequences_of(paths: Sequence[TrainingPath], *, posterior: bool = False) -> tuple[list[list[int]], list[int]]:
     """Ids of prompt and completion, and where each completion starts."""
     prompts = [(path.posterior_prompt_ids if posterior else path.prompt_ids) for path in paths]
@@ -233,12 +241,12 @@ def sequences_of(paths: Sequence[TrainingPath], *, posterior: bool = False) -> t
     return sequences, [len(prompt) for prompt in listed]
 
 
-def _lora_student(config: RunConfig) -> Any:
+def _lora_student(config: RunConfig, base: LocalModel) -> Any:
     """A trainable adapter: the configured one continued, or a new one that changes nothing at first."""
     from peft import LoraConfig, get_peft_model
 
-    model, lora = load_model(config.model), config.distill.lora
-    if config.model.adapter is not None:
+    model, lora = load_model(base), config.distill.lora
+    if base.adapter is not None:
         _require_same_adapter(config, model.peft_config["default"])
         model.set_adapter("default")  # trainable again
         return model
@@ -284,15 +292,15 @@ def _require_known_targets(targets: Sequence[str], model: Any) -> None:
         )
 
 
-def _full_student(config: RunConfig) -> Any:
+def _full_student(model: LocalModel) -> Any:
     """All weights, in float32."""
-    if config.model.adapter is not None:
+    if model.adapter is not None:
         raise UsageError(
             "full fine-tuning of a model with an adapter",
             why="the adapter would be trained along and could not be told apart afterwards",
             mend="merge it first with `vpgea export --merge`, or use distill.train=lora",
         )
-    return load_model(ModelConfig(**{**config.model.model_dump(), "dtype": "float32"})).requires_grad_(True)
+    return load_model(model.in_dtype("float32")).requires_grad_(True)
 
 
 @contextmanager

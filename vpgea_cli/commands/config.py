@@ -110,7 +110,9 @@ def _values(resolved: Resolved) -> list[tuple[str, Any, str]]:
 
 
 def _previews(config: RunConfig, offline: bool) -> Sequence[PromptPreview]:
+    from vpgea.modeling.local_model import LocalModel
     from vpgea.prompts.views import load_views
     from vpgea.questions.load import load_questions
 
-    return load_views(config).previews(load_questions(config.data, offline=offline).questions)
+    views = load_views(LocalModel.resolve(config.model), config.views)
+    return views.previews(load_questions(config.data, offline=offline).questions)

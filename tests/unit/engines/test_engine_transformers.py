@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from tests.support import tiny
+from tests.support.models import causal_model, views_of
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.engines.base import Completion, GenerateRequest, Sampling, ScoreRequest
 from vpgea.engines.lease import EngineLease
 from vpgea.engines.transformers import TransformersEngine, sample, truncate, uniform_stream
 from vpgea.errors import EngineError
-from vpgea.modeling.load import load_model, load_tokenizer
-from vpgea.prompts.views import load_views
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
 CLOSE = 1e-4
@@ -27,20 +27,20 @@ CLOSE = 1e-4
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> Any:
-    return load_model(ModelConfig(path=str(tiny_model), device="cpu", threads=1))
+    return causal_model(ModelConfig(path=str(tiny_model), device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
 def prompts(tiny_model: Path) -> list[list[int]]:
     """Prompts of several lengths."""
-    tokenizer = load_tokenizer(ModelConfig(path=str(tiny_model)))
+    tokenizer = LocalModel.resolve(ModelConfig(path=str(tiny_model))).tokenizer
     texts = ["What is 3 times 4?", "7 plus 8", "x", "Please reason step by step. What is 5 plus 7?\n\n<think>\n"]
     return [tokenizer(text)["input_ids"] for text in texts]
 
 
 @pytest.fixture(scope="module")
 def stop_ids(tiny_model: Path) -> tuple[int, ...]:
-    return (load_tokenizer(ModelConfig(path=str(tiny_model))).eos_token_id,)
+    return (LocalModel.resolve(ModelConfig(path=str(tiny_model))).tokenizer.eos_token_id,)
 
 
 def requests_for(prompts: list[list[int]], per_prompt: int = 8, first_seed: int = 1) -> list[GenerateRequest]:
@@ -390,7 +390,7 @@ def test_nothing_asked_nothing_done(model: Any) -> None:
 
 def test_a_model_with_tied_weights_and_no_thinking_tags(tmp_path: Path) -> None:
     folder = tiny.make_model(tmp_path, tie=True, thinking_tags=False, chat_template="qwen3", seed=3)
-    model = load_model(ModelConfig(path=str(folder), device="cpu", threads=1))
+    model = causal_model(ModelConfig(path=str(folder), device="cpu", threads=1))
     completion = draw(model, [GenerateRequest([5, 6, 7], 1)], Sampling(max_new_tokens=8, stop_ids=()))[0]
     scored = TransformersEngine(model, batch_size=1).score([ScoreRequest([5, 6, 7, *completion.ids.tolist()], 3)])
     np.testing.assert_allclose(completion.logprobs, scored[0], atol=CLOSE)
@@ -402,10 +402,10 @@ def test_an_adapter_samples_and_scores_alike(
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    base = load_model(ModelConfig(path=str(tiny_model), device="cpu", threads=1))
+    base = causal_model(ModelConfig(path=str(tiny_model), device="cpu", threads=1))
     lora = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     get_peft_model(base, lora).save_pretrained(tmp_path)
-    adapted = load_model(ModelConfig(path=str(tiny_model), adapter=str(tmp_path), device="cpu", threads=1))
+    adapted = causal_model(ModelConfig(path=str(tiny_model), adapter=str(tmp_path), device="cpu", threads=1))
     request = requests_for(prompts, 1)[0]
     completion = draw(adapted, [request], Sampling(max_new_tokens=8, stop_ids=()))[0]
     asked = [ScoreRequest([*request.prompt_ids, *completion.ids.tolist()], len(request.prompt_ids))]
@@ -419,9 +419,10 @@ def test_an_adapter_samples_and_scores_alike(
 def test_a_lease_opens_at_first_use_and_closes_at_the_end(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     config = run_config(rollout__batch_size=3)
     with EngineLease(tmp_path / "logs", StopRequest()) as lease:
-        engine = lease.get(config)
-        assert lease.get(config) is engine
+        model = LocalModel.resolve(config.model)
+        engine = lease.get(config, model)
+        assert lease.get(config, model) is engine
         assert engine.name == "transformers"
-        prompt = load_views(config).encode("x")
+        prompt = views_of(config).encode("x")
         assert len(list(engine.generate([[GenerateRequest(prompt, 1)]], Sampling(max_new_tokens=2, stop_ids=())))) == 1
     assert not hasattr(engine, "model")

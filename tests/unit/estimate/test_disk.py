@@ -15,6 +15,7 @@ from tests.support.selection_rows import distill_config, sample_rows, write_sele
 from vpgea.estimate.estimator import Estimator, Paths
 from vpgea.estimate.hardware import NAMED
 from vpgea.filtering.measurements import MEASUREMENTS
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.distill import distill
 from vpgea.runs.progress import NullProgress
@@ -88,7 +89,9 @@ def test_a_training_takes_what_the_formula_says(train: str, optimizer: str, tiny
     distill(config, tmp_path / "filter", tmp_path / "out", progress=seen)
     none = np.zeros(0, dtype=np.int64)
     empty = Paths(none, none)
-    estimate = Estimator(config, read_shape(config.model), NAMED["1x H100 80GB"]).distill(empty, empty, none)
+    estimate = Estimator(config, read_shape(LocalModel.resolve(config.model)), NAMED["1x H100 80GB"]).distill(
+        empty, empty, none
+    )
     assert 0.6 * estimate.scratch_bytes < seen.most <= estimate.disk_bytes, "two of three checkpoints between steps"
     kept = estimate.disk_bytes - estimate.scratch_bytes
     assert seen.now() == pytest.approx(kept, rel=0.1), "and what a file holds beside the numbers"

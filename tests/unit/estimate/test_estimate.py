@@ -20,6 +20,7 @@ from vpgea.estimate import hardware
 from vpgea.estimate.estimator import Estimator, whole_run
 from vpgea.estimate.hardware import NAMED, Hardware
 from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import ModelShape, published_shape, read_shape, shape_of
 from vpgea.modeling.weight_files import read_tensors
 
@@ -69,7 +70,7 @@ def test_headers_give_the_dimensions_without_the_weights(folder: Path, tmp_path:
     end = 8 + int.from_bytes(whole[:8], "little")
     (bare / "model.safetensors").write_bytes(whole[:end])
     os.truncate(bare / "model.safetensors", len(whole))  # a hole where the weights were
-    shape = read_shape(ModelConfig(path=str(bare)))
+    shape = read_shape(LocalModel.resolve(ModelConfig(path=str(bare))))
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert shape.matmul_parameters == shape.parameters - model.get_input_embeddings().weight.numel()
@@ -103,7 +104,7 @@ def test_a_damaged_header_is_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(UsageError, match="damaged weights"):
-        read_shape(ModelConfig(path=str(tmp_path)))
+        read_shape(LocalModel.resolve(ModelConfig(path=str(tmp_path))))
 
 
 @pytest.mark.parametrize("targets", [["all-linear"], ["q_proj", "v_proj"]])

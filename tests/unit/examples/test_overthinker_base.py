@@ -15,7 +15,7 @@ from examples.overthinker.chat import build_tokenizer, completion, prompt_ids
 from examples.overthinker.language import sample_question
 from examples.overthinker.measure import measure, read
 from vpgea.config.schema import ModelConfig, ViewsConfig
-from vpgea.modeling.load import load_tokenizer
+from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views
 from vpgea.questions.load import Question as VpgeaQuestion
 
@@ -48,7 +48,7 @@ def test_base_folder_is_small_and_loads_in_plain_transformers(dial: str) -> None
 
 def test_vpgea_loads_the_tokenizer_of_the_folder(dial: str) -> None:
     # AutoTokenizer alone gives a qwen2 folder another tokenizer, under which every prompt is nonsense.
-    tokenizer = load_tokenizer(ModelConfig(path=str(EXAMPLE / f"base-{dial}")))
+    tokenizer = LocalModel.resolve(ModelConfig(path=str(EXAMPLE / f"base-{dial}"))).tokenizer
     text = completion("34 add 7 gives 41 .", 41)
     assert tokenizer.encode(text) == build_tokenizer().encode(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text

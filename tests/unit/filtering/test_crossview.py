@@ -13,6 +13,7 @@ import torch
 
 from tests.support import overthinker, rollouts, tiny
 from tests.support.measured_rows import posterior
+from tests.support.models import causal_model, views_of
 from tests.support.recording import Drawn, Recording
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -23,8 +24,7 @@ from vpgea.filtering.crossview import CrossView
 from vpgea.grading.base import Status
 from vpgea.grading.samples import grade_rows, grader_pool
 from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
-from vpgea.modeling.load import load_model
-from vpgea.prompts.views import Views, load_views
+from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
@@ -104,9 +104,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     end = cut["thinking_tokens"] - 3
     short = {"completion_ids": cut["completion_ids"][:end], "logprobs": cut["logprobs"][:end]}
     rows.append({**cut, "sample_index": 99, "thinking_tokens": end, "cut_off": True, **short})
-    model = load_model(config.model)
+    model = causal_model(config.model)
     engine = Recording(TransformersEngine(model, batch_size=config.rollout.batch_size))
-    views = load_views(config)
+    views = views_of(config)
     return Measured(config, views, engine, model, rows, measure(config, views, engine, rows))
 
 
@@ -338,7 +338,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Vie
     options = {"model.path": str(folder), "model.device": "cpu", "model.threads": 1, "grading.workers": 1}
     options |= {"filter.derivation.window": 3, "filter.answerability.max_new_tokens": 4}
     config = resolve(options=options).config
-    return config, load_views(config), load_model(config.model)
+    return config, views_of(config), causal_model(config.model)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -403,6 +403,6 @@ def test_a_short_value_gets_no_longer_window_from_a_long_one_beside_it(
 
 def test_the_tests_use_what_is_there(tmp_path: Path) -> None:
     """The testbed's own template says what the cue and the note are; the expectations above spell them out."""
-    template = load_views(overthinker.config()).template
+    template = views_of(overthinker.config()).template
     assert (template.answer_cue, template.answer_close) == ("\\boxed{", "}")
     assert "note : the answer is" in template.note

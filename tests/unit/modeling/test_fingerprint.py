@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.support import tiny
 from tests.support.model_files import edit
 from vpgea.config.schema import ModelConfig
-from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.local_model import LocalModel
 
 
 @pytest.fixture
@@ -61,14 +61,20 @@ def adapter(tmp_path: Path) -> Path:
 
 
 def test_fingerprints_are_those_that_version_0_1_0_gave(model: Path, adapter: Path) -> None:
-    assert model_fingerprint(ModelConfig(path=str(model))) == "55e2f9518c39a87f"
-    assert model_fingerprint(ModelConfig(path=str(model), adapter=str(adapter))) == "bf3abe4869f9f8c7"
+    assert LocalModel.resolve(ModelConfig(path=str(model))).fingerprint == "55e2f9518c39a87f"
+    assert LocalModel.resolve(ModelConfig(path=str(model), adapter=str(adapter))).fingerprint == "bf3abe4869f9f8c7"
 
 
 def test_the_fingerprint_does_not_depend_on_the_path(tiny_model: Path, copy: Path) -> None:
-    assert model_fingerprint(ModelConfig(path=str(tiny_model))) == model_fingerprint(ModelConfig(path=str(copy)))
+    assert (
+        LocalModel.resolve(ModelConfig(path=str(tiny_model))).fingerprint
+        == LocalModel.resolve(ModelConfig(path=str(copy))).fingerprint
+    )
     edit(copy / "config.json", transformers_version="0.0", _name_or_path="elsewhere")
-    assert model_fingerprint(ModelConfig(path=str(tiny_model))) == model_fingerprint(ModelConfig(path=str(copy)))
+    assert (
+        LocalModel.resolve(ModelConfig(path=str(tiny_model))).fingerprint
+        == LocalModel.resolve(ModelConfig(path=str(copy))).fingerprint
+    )
 
 
 @pytest.mark.parametrize("what", ["weight", "config", "end", "tokenizer", "chat template"])
@@ -85,4 +91,7 @@ def test_the_fingerprint_changes_with_what_changes_results(tiny_model: Path, cop
         edit(copy / "tokenizer.json", version="1.1")
     else:
         (copy / "chat_template.jinja").write_text(tiny.CHAT_TEMPLATES["r1-old"], encoding="utf-8")
-    assert model_fingerprint(ModelConfig(path=str(tiny_model))) != model_fingerprint(ModelConfig(path=str(copy)))
+    assert (
+        LocalModel.resolve(ModelConfig(path=str(tiny_model))).fingerprint
+        != LocalModel.resolve(ModelConfig(path=str(copy))).fingerprint
+    )

@@ -12,18 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support import tiny
+from tests.support.models import causal_model, fingerprint
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import (
-    adapter_folder,
-    eos_ids,
-    load_model,
-    load_tokenizer,
-    model_folder,
-    torch_device,
-    torch_dtype,
-)
+from vpgea.modeling.device import torch_device
+from vpgea.modeling.local_model import LocalModel
 
 
 @pytest.fixture
@@ -39,7 +32,7 @@ def adapter(copy: Path, tmp_path: Path) -> Path:
 
     torch.manual_seed(0)
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    get_peft_model(load_model(at(copy)), config).save_pretrained(tmp_path / "adapter")
+    get_peft_model(causal_model(at(copy)), config).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
@@ -52,9 +45,9 @@ def edit(file: Path, **changes: Any) -> None:
 
 
 def test_a_folder_is_loaded_in_eval_mode_and_the_asked_dtype(tiny_model: Path) -> None:
-    assert model_folder(at(tiny_model)) == tiny_model
-    assert torch_dtype(at(tiny_model)) == torch.float32
-    model = load_model(at(tiny_model, dtype="bfloat16"))
+    assert LocalModel.resolve(at(tiny_model)).folder == tiny_model
+    assert LocalModel.resolve(at(tiny_model)).dtype == torch.float32
+    model = causal_model(at(tiny_model, dtype="bfloat16"))
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
@@ -62,12 +55,12 @@ def test_a_folder_is_loaded_in_eval_mode_and_the_asked_dtype(tiny_model: Path) -
 @pytest.mark.parametrize("path", ["", "/nowhere/at/all", "./nowhere", "one-name", "a/b/c"])
 def test_a_model_that_is_nowhere_is_refused(path: str) -> None:
     with pytest.raises(UsageError, match="model"):
-        model_folder(ModelConfig(path=path))
+        LocalModel.resolve(ModelConfig(path=path))
 
 
 def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a model folder"):
-        model_folder(at(tmp_path))
+        LocalModel.resolve(at(tmp_path))
 
 
 def test_an_unknown_device_is_refused() -> None:
@@ -85,16 +78,33 @@ def test_an_unknown_device_is_refused() -> None:
 )
 def test_every_end_id_counts_once(copy: Path, listed: Any, expected: list[int]) -> None:
     edit(copy / "generation_config.json", eos_token_id=listed)
-    assert eos_ids(at(copy), load_tokenizer(at(copy))) == expected
+    assert LocalModel.resolve(at(copy)).eos_ids == expected
 
 
 def test_a_model_without_end_is_refused(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
-    tokenizer = load_tokenizer(at(copy))
-    assert eos_ids(at(copy), tokenizer) == [tokenizer.eos_token_id]
-    tokenizer.eos_token = None
+    model = LocalModel.resolve(at(copy))
+    assert model.eos_ids == [model.tokenizer.eos_token_id]
+    endless = LocalModel.resolve(at(copy))
+    endless.tokenizer.eos_token = None
     with pytest.raises(UsageError, match="no end-of-sequence id"):
-        eos_ids(at(copy), tokenizer)
+        assert endless.eos_ids
+
+
+def test_files_that_change_are_seen_by_a_model_that_is_resolved_afterwards(copy: Path) -> None:
+    before = LocalModel.resolve(at(copy))
+    known = before.fingerprint
+    edit(copy / "config.json", max_position_embeddings=77)
+    after = LocalModel.resolve(at(copy))
+    assert (before.fingerprint, after.context_length) == (known, 77)
+    assert after.fingerprint != known
+
+
+def test_a_model_without_its_adapter_is_the_base(copy: Path, adapter: Path) -> None:
+    plain, adapted = LocalModel.resolve(at(copy)), LocalModel.resolve(at(copy, adapter=str(adapter)))
+    assert adapted.base.fingerprint == plain.fingerprint != adapted.fingerprint
+    assert plain.base is plain
+    assert adapted.base.config == plain.config
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -105,13 +115,13 @@ def test_weights_cut_short_are_refused(copy: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:-100])
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_model(at(copy))
+        causal_model(at(copy))
     file.write_bytes(content[:100])
     with pytest.raises(UsageError, match="damaged weights"):
-        model_fingerprint(at(copy))
+        fingerprint(at(copy))
     file.write_bytes(b"")
     with pytest.raises(UsageError):
-        model_fingerprint(at(copy))
+        fingerprint(at(copy))
 
 
 def test_weights_that_are_missing_are_never_left_random(copy: Path) -> None:
@@ -121,28 +131,28 @@ def test_weights_that_are_missing_are_never_left_random(copy: Path) -> None:
         {name: tensor for name, tensor in weights.items() if name != gone}, copy / "model.safetensors", {"format": "pt"}
     )
     with pytest.raises(UsageError) as error:
-        load_model(at(copy))
+        causal_model(at(copy))
     assert gone in error.value.why
 
 
 def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
     folder = tiny.make_model(tmp_path, tie=True)
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
-    model = load_model(at(folder))
+    model = causal_model(at(folder))
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_a_config_of_another_shape_is_refused(copy: Path) -> None:
     edit(copy / "config.json", intermediate_size=48)
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_model(at(copy))
+        causal_model(at(copy))
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 def test_json_that_is_damaged_is_named(copy: Path, name: str) -> None:
     (copy / name).write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match=name.replace(".", r"\.")):
-        model_fingerprint(at(copy))
+        fingerprint(at(copy))
 
 
 def test_only_safetensors_are_read(copy: Path) -> None:
@@ -150,16 +160,16 @@ def test_only_safetensors_are_read(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     torch.save(weights, copy / "pytorch_model.bin")
     with pytest.raises(UsageError, match="no safetensors"):
-        model_fingerprint(at(copy))
+        fingerprint(at(copy))
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_model(at(copy))
+        causal_model(at(copy))
 
 
 def test_a_tokenizer_that_is_missing_is_refused(copy: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (copy / name).unlink()
     with pytest.raises(UsageError, match="tokenizer"):
-        load_tokenizer(at(copy))
+        assert LocalModel.resolve(at(copy)).tokenizer
 
 
 # --- adapters -------------------------------------------------------------------------------------------------------
@@ -168,16 +178,16 @@ def test_a_tokenizer_that_is_missing_is_refused(copy: Path) -> None:
 def test_an_adapter_changes_the_logits_and_the_fingerprint(copy: Path, adapter: Path) -> None:
     ids = torch.tensor([[1, 2, 3]])
     with torch.inference_mode():
-        plain = load_model(at(copy))(ids).logits
-        adapted = load_model(at(copy, adapter=str(adapter)))(ids).logits
+        plain = causal_model(at(copy))(ids).logits
+        adapted = causal_model(at(copy, adapter=str(adapter)))(ids).logits
     assert (plain - adapted).abs().max() > 1e-3
-    assert model_fingerprint(at(copy)) != model_fingerprint(at(copy, adapter=str(adapter)))
+    assert LocalModel.resolve(at(copy)).fingerprint != LocalModel.resolve(at(copy, adapter=str(adapter))).fingerprint
 
 
 def test_a_folder_that_is_no_adapter_is_refused(copy: Path) -> None:
-    assert adapter_folder(at(copy)) is None
+    assert LocalModel.resolve(at(copy)).adapter is None
     with pytest.raises(UsageError, match="not an adapter folder"):
-        adapter_folder(at(copy, adapter=str(copy)))
+        LocalModel.resolve(at(copy, adapter=str(copy)))
 
 
 def test_adapter_weights_that_are_missing_are_never_left_random(copy: Path, adapter: Path) -> None:
@@ -186,11 +196,11 @@ def test_adapter_weights_that_are_missing_are_never_left_random(copy: Path, adap
     gone = sorted(weights)[0]
     save_file({name: tensor for name, tensor in weights.items() if name != gone}, file, {"format": "pt"})
     with pytest.raises(UsageError) as error:
-        load_model(at(copy, adapter=str(adapter)))
+        causal_model(at(copy, adapter=str(adapter)))
     assert gone in error.value.why
 
 
 def test_an_adapter_of_another_model_is_refused(adapter: Path, tmp_path: Path) -> None:
     other = tiny.make_model(tmp_path / "other", hidden=64)
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_model(at(other, adapter=str(adapter)))
+        causal_model(at(other, adapter=str(adapter)))

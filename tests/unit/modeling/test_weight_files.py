@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM
 
 from tests.support import tiny
 from tests.support.model_files import edit, edit_header, edit_weights
+from tests.support.models import fingerprint
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import (
     read_tensors,
     require_same_architecture,
@@ -162,7 +163,7 @@ def test_a_file_that_its_header_does_not_describe_to_the_byte_is_damaged(
         read_tensors(copy)
     assert len(error.value.why) < 500
     with pytest.raises(UsageError, match="damaged weights"):
-        model_fingerprint(ModelConfig(path=str(copy)))
+        fingerprint(ModelConfig(path=str(copy)))
 
 
 @pytest.mark.parametrize("named", ["../elsewhere.safetensors", "/elsewhere.safetensors", "", "adapter.bin"])
@@ -170,7 +171,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(sharded: Path, named: 
     index = sharded / "model.safetensors.index.json"
     files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     edit(index, weight_map={**files, "model.norm.weight": named})
-    for read in (read_tensors, lambda folder: model_fingerprint(ModelConfig(path=str(folder)))):
+    for read in (read_tensors, lambda folder: LocalModel.resolve(ModelConfig(path=str(folder))).fingerprint):
         with pytest.raises(UsageError, match="in the same folder"):
             read(sharded)
 

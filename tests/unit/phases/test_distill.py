@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support import tiny
+from tests.support.models import causal_model, roles_of
 from tests.support.selection_rows import Row, distill_config, sample_rows, write_selection
 from tests.support.trainers import trainer_of
 from tests.support.whole_logits import next_token_logits
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import QualityGateError, Stopped, UsageError, VpgeaError
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.runs.complete_phase import CompletePhase
@@ -70,10 +70,10 @@ def test_the_adapter_loads_with_plain_peft(model: Path, tmp_path: Path) -> None:
     canary = read_json(folder / "vpgea_canary.json")
     stored = torch.tensor([value for path in canary["paths"] for value in path["logprobs"]])
     torch.testing.assert_close(canary_logprobs(loaded, canary), stored, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(canary_logprobs(load_model(config.model), canary), stored, atol=1e-3)
+    assert not torch.allclose(canary_logprobs(causal_model(config.model), canary), stored, atol=1e-3)
     assert AutoTokenizer.from_pretrained(folder).eos_token_id is not None
     assert summary.reload_difference < 1e-5  # packed in memory, padded after reloading
-    assert summary.model_fingerprint == model_fingerprint(trained_model(config, tmp_path / "out"))
+    assert summary.model_fingerprint == LocalModel.resolve(trained_model(config, tmp_path / "out")).fingerprint
     assert not list(tmp_path.glob("out/.*.tmp"))
     assert not (tmp_path / "out" / "parts" / "0-of-1" / "checkpoints").exists()
     assert {path.name for path in folder.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
@@ -179,7 +179,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(mode
             run(config, tmp_path, rows)
         assert error.value.exit_code == 1
         assert [line["step"] for line in lines_of(tmp_path / "out")] == [0, 1]
-    roles = Roles(config)
+    roles = roles_of(config)
     optimizer = torch.optim.AdamW(roles.trainable.values())
     state = load_checkpoint(tmp_path / "out/parts/0-of-1/checkpoints", roles.trainable, optimizer, Ranks())
     assert state is not None
@@ -260,7 +260,7 @@ def test_a_stopped_ema_training_continues_its_average(model: Path, tmp_path: Pat
 
 def test_an_adapter_on_a_bfloat16_model_trains_in_float32(model: Path, tmp_path: Path) -> None:
     config = distill_config(model, model__dtype="bfloat16", distill__learning_rate=0.01)
-    roles = Roles(config)
+    roles = roles_of(config)
     assert {parameter.dtype for parameter in roles.trainable.values()} == {torch.float32}
     assert roles.student.model.get_input_embeddings().weight.dtype == torch.bfloat16
     summary = run(config, tmp_path)

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from tests.support import overthinker, rollouts, tiny
+from tests.support.models import causal_model, views_of
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, Stopped, UsageError
 from vpgea.metrics.scores import e3_score
-from vpgea.modeling.load import load_model, load_tokenizer
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.evaluate import evaluate
-from vpgea.prompts.views import load_views
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.parts import Part
@@ -32,7 +32,7 @@ from vpgea.storage.records import json_of, read_record
 class NoEngine(EngineLease):
     """Whoever asks it for a model has done too much."""
 
-    def get(self, config: RunConfig) -> Engine:
+    def get(self, config: RunConfig, model: LocalModel) -> Engine:
         raise AssertionError("the model was loaded")
 
 
@@ -86,7 +86,7 @@ def test_figures_against_a_naive_computation(base: Path) -> None:
 
 def test_outcome_efficiency_and_the_first_correct_token(base: Path) -> None:
     rows = rollouts.rows_of(base)
-    tokenizer = load_tokenizer(config().model)
+    tokenizer = LocalModel.resolve(config().model).tokenizer
     shares = []
     for row in rows:
         words = [tokenizer.decode([token]) for token in row["completion_ids"]]
@@ -200,7 +200,7 @@ def test_an_adapter_changes_the_samples(base: Path, tmp_path: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model = load_model(config().model)
+    model = causal_model(config().model)
     torch.manual_seed(0)
     tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     tuned.save_pretrained(tmp_path / "adapter")
@@ -219,7 +219,7 @@ def test_overlong_questions_are_counted(tmp_path: Path) -> None:
 
 
 def prompt_lengths() -> list[int]:
-    views = load_views(config())
+    views = views_of(config())
     return [len(views.prior_prompt(question)) for question in load_questions(config().data).questions]
 
 

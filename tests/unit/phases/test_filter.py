@@ -17,6 +17,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, Stopped, UsageError
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.filter import filter_rollout
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part
@@ -30,7 +31,7 @@ from vpgea.storage.records import read_record
 class NoEngine(EngineLease):
     """Whoever asks it for a model has done too much."""
 
-    def get(self, config: RunConfig) -> Engine:
+    def get(self, config: RunConfig, model: LocalModel) -> Engine:
         raise AssertionError("the model was loaded")
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
+from tests.support.models import views_of
 from tests.support.rollouts import committed, plan_of, rows_of, run
 from vpgea.config.schema import RunConfig
 from vpgea.errors import Stopped, UsageError
 from vpgea.phases.rollout import rejection
-from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part, part_folders
@@ -244,7 +244,7 @@ def test_the_question_in_both_views_is_the_same_up_to_the_note(run_config: Calla
 
 
 def test_over_long_prompts_are_told_by_the_views_that_are_sampled(run_config: Callable[..., RunConfig]) -> None:
-    views, question = load_views(run_config()), tiny.QUESTIONS[0]
+    views, question = views_of(run_config()), tiny.QUESTIONS[0]
     asked = Question(question["id"], question["question"], question["answer"])
     length = len(views.posterior_prompt(asked))
     for limit, view, refused in (
@@ -252,7 +252,7 @@ def test_over_long_prompts_are_told_by_the_views_that_are_sampled(run_config: Ca
         (length - 1, POSTERIOR, True),
         (length - 1, PRIOR, False),
     ):
-        views = load_views(run_config(views__max_prompt_tokens=limit))
+        views = views_of(run_config(views__max_prompt_tokens=limit))
         assert (rejection(views, asked, view) is not None) == refused
 
 

@@ -14,7 +14,7 @@ from tests.unit.training.test_training_batching import path_of
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import UsageError, VpgeaError
-from vpgea.modeling.load import load_tokenizer
+from vpgea.modeling.local_model import LocalModel
 from vpgea.training.guards import Guards, epistemic_ids, per_1000_tokens
 
 
@@ -71,7 +71,7 @@ def test_words_are_found_whatever_their_case_and_the_space_before_them(tmp_path:
             return {"ĠWait": 3, "wait": 4, "▁check": 5, "checked": 6, "Ġhmm": 7, "Ġ": 8, "twait": 9, "HOWEVER": 10}
 
     assert sorted(epistemic_ids(Vocabulary())) == [3, 4, 5, 7, 10]
-    tokenizer = load_tokenizer(ModelConfig(path=str(tiny.make_model(tmp_path))))
+    tokenizer = LocalModel.resolve(ModelConfig(path=str(tiny.make_model(tmp_path)))).tokenizer
     assert epistemic_ids(tokenizer).dtype == np.int64
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from tests.support import overthinker, rollouts
+from tests.support.models import roles_of
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import vocabulary_size
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.loop import Loop
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
@@ -22,10 +23,11 @@ from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.schemas import POSTERIOR
 from vpgea.storage.shards import iterate_rows, sidecar_path
 from vpgea.training.data import TrainingSet
-from vpgea.training.roles import Roles
 from vpgea.training.trainer import Trainer
 
-K = vocabulary_size(overthinker.config().model) - 1  # the tail is one token: nothing is lumped together
+K = (
+    LocalModel.resolve(overthinker.config().model).vocabulary_size - 1
+)  # the tail is one token: nothing is lumped together
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def gradient(filter_dir: Path, folder: Path, **dotted: Any) -> tuple[float, dict
     trainer = Trainer(
         config,
         TrainingSet(CompletePhase.open(filter_dir, "filter"), config.distill),
-        Roles(config),
+        roles_of(config),
         PhaseFolder.open(folder, Manifest("distill", {}, {}, {})),
     )
     generator = torch.Generator().manual_seed(1)

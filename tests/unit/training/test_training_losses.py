@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.models import causal_model, roles_of
 from tests.support.selection_rows import VOCABULARY, Row, distill_config, sample_rows, write_selection
 from vpgea.config.schema import RunConfig
-from vpgea.modeling.load import load_model
 from vpgea.modeling.packing import ATTENTION
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
@@ -20,7 +20,6 @@ from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 from vpgea.training.data import TrainingSet
 from vpgea.training.losses import LossTerms
-from vpgea.training.roles import Roles
 from vpgea.training.trainer import Trainer
 
 FORMS = ["sampled", "dense-cv", "dense"]
@@ -55,7 +54,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(5)
     model = get_peft_model(
-        load_model(distill_config(base).model), LoraConfig(r=4, lora_alpha=8.0, target_modules="all-linear")
+        causal_model(distill_config(base).model), LoraConfig(r=4, lora_alpha=8.0, target_modules="all-linear")
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -78,7 +77,7 @@ def config_of(base: Path, adapter: Path) -> Any:
 def float64_trainer(config: RunConfig, rows: Sequence[Row], folder: Path) -> Trainer:
     """A trainer whose models compute in float64, all questions in one step."""
     data = TrainingSet(CompletePhase.open(write_selection(folder / "filter", config, rows), "filter"), config.distill)
-    roles = Roles(config)
+    roles = roles_of(config)
     for policy in {roles.student, *(role.policy for role in (roles.reference, roles.teacher) if role is not None)}:
         policy.double()
     trainer = Trainer(config, data, roles, PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
@@ -114,8 +113,8 @@ class Naive:
 
     def __init__(self, config: RunConfig, rows: Sequence[Row], student: Any) -> None:
         self.distill, self.rows, self.student = config.distill, rows, student
-        self.start = load_model(config.model).double()
-        self.reference = load_model(config.model.model_copy(update={"adapter": None})).double()
+        self.start = causal_model(config.model).double()
+        self.reference = causal_model(config.model.model_copy(update={"adapter": None})).double()
         self.truncated = rows[0]["temperature"] != 1
         self.ratios: list[tuple[float, float]] = []  # (advantage, rho) of every token of the policy gradient
         self.weights: list[float] = []

@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support import tiny
+from tests.support.models import causal_model, roles_of
 from tests.support.selection_rows import distill_config, sample_rows, write_selection
 from tests.support.whole_logits import next_token_logits
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import UsageError
-from vpgea.modeling.load import load_model
 from vpgea.phases.distill import distill, trained_model
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.training.data import TrainingPath, TrainingSet
-from vpgea.training.roles import Roles, eval_mode, sequences_of
+from vpgea.training.roles import eval_mode, sequences_of
 from vpgea.training.trainer import Trainer
 
 FAST = {"distill__learning_rate": 0.01, "distill__questions_per_step": 1}
@@ -50,7 +50,7 @@ def trainer_of(config: RunConfig, folder: Path) -> Trainer:
     data = TrainingSet(
         CompletePhase.open(write_selection(folder / "filter", config, sample_rows(config)), "filter"), config.distill
     )
-    return Trainer(config, data, Roles(config), PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
+    return Trainer(config, data, roles_of(config), PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
 
 
 def two_steps(trainer: Trainer) -> None:
@@ -84,7 +84,7 @@ def plain_logits(model: ModelConfig, paths: list[TrainingPath], *, posterior: bo
     prompts = [path.posterior_prompt_ids if posterior else path.prompt_ids for path in paths]
     sequences = [[*prompt, *path.completion_ids] for prompt, path in zip(prompts, paths, strict=True)]  # type: ignore[misc]
     with torch.no_grad():
-        return next_token_logits(load_model(model), sequences, [len(p) for p in prompts], torch.device("cpu"))  # type: ignore[arg-type]
+        return next_token_logits(causal_model(model), sequences, [len(p) for p in prompts], torch.device("cpu"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
@@ -145,7 +145,7 @@ def test_only_the_adapter_is_trainable_whatever_was_looked_at(model: Path, adapt
 
 
 def test_a_continued_adapter_starts_from_its_weights_exactly(model: Path, adapter: Path) -> None:
-    roles = Roles(start(model, adapter, "lora"))
+    roles = roles_of(start(model, adapter, "lora"))
     stored = load_file(adapter / "adapter_model.safetensors")
     found = {name.replace(".default.", "."): parameter for name, parameter in roles.trainable.items()}
     assert found.keys() == stored.keys()
@@ -183,12 +183,12 @@ def test_the_continued_rounds_adapter_is_the_next_models_input(model: Path, adap
 )
 def test_what_an_adapter_cannot_have(model: Path, dotted: dict[str, Any], what: str, mend: str) -> None:
     with pytest.raises(UsageError, match=what) as error:
-        Roles(distill_config(model, **dotted))
+        roles_of(distill_config(model, **dotted))
     assert mend in error.value.mend
 
 
 def test_chosen_targets_are_the_ones_that_are_trained(model: Path) -> None:
-    roles = Roles(distill_config(model, distill__lora__targets=["q_proj", "layers.1.mlp.down_proj"]))
+    roles = roles_of(distill_config(model, distill__lora__targets=["q_proj", "layers.1.mlp.down_proj"]))
     layers = {name.split(".lora_")[0].removeprefix("base_model.model.model.") for name in roles.trainable}
     assert layers == {"layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj", "layers.1.mlp.down_proj"}
 
@@ -198,10 +198,10 @@ def test_a_continued_adapter_must_have_the_configured_shape(
     model: Path, adapter: Path, field: str, value: float
 ) -> None:
     with pytest.raises(UsageError, match="not of the configured shape") as error:
-        Roles(start(model, adapter, "lora", **{f"distill__lora__{field}": value}))
+        roles_of(start(model, adapter, "lora", **{f"distill__lora__{field}": value}))
     assert f"--set distill.lora.{field}=" in error.value.mend
 
 
 def test_full_fine_tuning_refuses_an_adapter(model: Path, adapter: Path) -> None:
     with pytest.raises(UsageError, match="full fine-tuning of a model with an adapter"):
-        Roles(distill_config(model, distill__train="full", model__adapter=str(adapter)))
+        roles_of(distill_config(model, distill__train="full", model__adapter=str(adapter)))

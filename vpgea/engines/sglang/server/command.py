@@ -26,8 +26,7 @@ from vpgea.engines.sglang.server.installation import (
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.errors import UsageError
 from vpgea.modeling.adapter_files import adapter_rank
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import adapter_folder, context_length, model_folder
+from vpgea.modeling.local_model import LocalModel
 
 _OWN_OPTIONS = {  # what the server's user relies on, and the way to set it
     "--host": "--host of `vpgea serve`",
@@ -100,27 +99,27 @@ def refuse_own_options(options: Sequence[str]) -> None:
 
 def model_options(config: RunConfig, *, on_gpu: bool) -> dict[str, Any]:
     """What follows from the model and its device."""
-    model = config.model
-    dtype = model.dtype if model.dtype != "auto" else "bfloat16" if on_gpu else "float32"
+    asked, model = config.model, LocalModel.resolve(config.model)
+    dtype = asked.dtype if asked.dtype != "auto" else "bfloat16" if on_gpu else "float32"
     options: dict[str, Any] = {
-        "model-path": str(model_folder(model).absolute()),
-        "weight-version": model_fingerprint(model.model_copy(update={"adapter": None})),
-        "trust-remote-code": model.trust_remote_code,
+        "model-path": str(model.folder),
+        "weight-version": model.base.fingerprint,
+        "trust-remote-code": asked.trust_remote_code,
         "dtype": dtype,
         "random-seed": config.rollout.seed % _SEED_LIMIT,
         "skip-tokenizer-init": True,  # prompts and responses are token ids
         "log-level": "info",
         "log-level-http": "warning",  # a line per request costs time
     }
-    if limit := context_length(model):
+    if limit := model.context_length:
         options["context-length"] = limit + _KEPT_POSITIONS
-    if ranks := _lora_ranks(config):
+    if ranks := _lora_ranks(config, model.adapter):
         options |= {"enable-lora": True, "max-lora-rank": max(ranks)}
     if not on_gpu:
-        options |= {"device": "cpu", "sleep-on-idle": True, "max-total-tokens": _pool_tokens(config, dtype)}
+        options |= {"device": "cpu", "sleep-on-idle": True, "max-total-tokens": _pool_tokens(config, model, dtype)}
         options |= {"lora-backend": "torch_native"} if ranks else {}
-    elif ":" in model.device:
-        options["base-gpu-id"] = int(model.device.partition(":")[2])
+    elif ":" in asked.device:
+        options["base-gpu-id"] = int(asked.device.partition(":")[2])
     return options
 
 
@@ -192,23 +191,22 @@ def _on_gpu(model: ModelConfig, python: Path) -> bool:
     return on_gpu
 
 
-def _lora_ranks(config: RunConfig) -> list[int]:
+def _lora_ranks(config: RunConfig, adapter: Path | None) -> list[int]:
     """Ranks of the adapters that the run can bring: the one given, and those to be trained."""
-    folder = adapter_folder(config.model)
-    given = [adapter_rank(folder)] if folder else []
+    given = [adapter_rank(adapter)] if adapter else []
     return given + ([config.distill.lora.rank] if config.distill.train == "lora" else [])
 
 
-def _pool_tokens(config: RunConfig, dtype: str) -> int:
+def _pool_tokens(config: RunConfig, model: LocalModel, dtype: str) -> int:
     """Tokens of the KV pool on a CPU, where the server would take most of the memory by itself."""
     import psutil
 
     from vpgea.modeling.shape import read_shape
 
-    per_token = read_shape(config.model).kv_bytes_per_token(_DTYPE_BYTES[dtype])
+    per_token = read_shape(model).kv_bytes_per_token(_DTYPE_BYTES[dtype])
     budget = min(psutil.virtual_memory().available // _POOL_SHARE, _POOL_BYTES)
     longest = config.views.max_prompt_tokens + max(config.rollout.max_new_tokens, config.eval.max_new_tokens) + 1
-    longest = min(longest, context_length(config.model) or longest)
+    longest = min(longest, model.context_length or longest)
     if longest * per_token > budget:
         raise UsageError(
             f"no room for one sequence of {longest} tokens in the memory",

@@ -37,7 +37,7 @@ from vpgea.engines.sglang.traffic.endpoints import Endpoint, EndpointList
 from vpgea.engines.sglang.traffic.fleet import Fleet, Work
 from vpgea.engines.sglang.weights import establish as weights
 from vpgea.errors import EngineError, UsageError
-from vpgea.modeling.load import context_length, vocabulary_size
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
 _CALL_S = 60.0  # for calls that are no generation
@@ -60,6 +60,7 @@ class SglangEngine:
     def __init__(
         self,
         config: RunConfig,
+        model: LocalModel,
         *,
         logs: Path,
         stop: StopRequest,
@@ -69,8 +70,8 @@ class SglangEngine:
         self.name = "sglang"  # with its version, once a server has told it
         self.config, self.stop = config, stop
         self.usage = EngineUsage()
-        self.vocabulary = vocabulary_size(config.model)
-        self._model_context = context_length(config.model) or sys.maxsize
+        self.vocabulary = model.vocabulary_size
+        self._model_context = model.context_length or sys.maxsize
         self._publishes, self._replaceable = publishes, replaceable
         self._context: dict[str, int] = {}  # url → longest sequence
         self._process: ServerProcess | None = None

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
-from vpgea.engines.sglang.weights.facts import CALL_S, Facts, Wanted, cannot_see, router_cannot
+from vpgea.engines.sglang.weights.facts import CALL_S, Facts, cannot_see, router_cannot
 from vpgea.errors import UsageError
 from vpgea.modeling.adapter_files import adapter_modules, require_adapter_fits
 from vpgea.modeling.fingerprint import adapter_fingerprint
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import verify_checksums
 from vpgea.storage.files import read_json
 
@@ -73,7 +74,7 @@ def _partners(module: str) -> set[str]:
     return {f"{parent}{dot}{partner}" for partner in _NEEDS.get(name, ())}
 
 
-async def bring_adapter(client: ServerClient, wanted: Wanted, timeout_s: float) -> str | None:
+async def bring_adapter(client: ServerClient, wanted: LocalModel, timeout_s: float) -> str | None:
     """The name under which the adapter is loaded; other adapters of vpgea's are unloaded. None without one.
 
     Nothing need be flushed: SGLang keeps cached prefixes apart by adapter, and each loading counts as another one.

@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from vpgea.config.schema import ModelConfig
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
 from vpgea.engines.sglang.weights.checksums import fused_checksums, fused_names
-from vpgea.engines.sglang.weights.facts import CALL_S, Facts, Wanted, cannot_see, read_facts, router_cannot
+from vpgea.engines.sglang.weights.facts import CALL_S, Facts, cannot_see, read_facts, router_cannot
 from vpgea.errors import EngineError, QualityGateError, UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
+from vpgea.modeling.fingerprint import fingerprint_of
+from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import require_same_architecture, require_same_tensors, verify_checksums
 from vpgea.storage.files import read_json
 
@@ -25,10 +25,10 @@ Checksums = Mapping[str, str]
 
 
 async def bring_base(
-    client: ServerClient, wanted: Wanted, facts: Facts, replaceable: Collection[str], timeout_s: float
+    client: ServerClient, wanted: LocalModel, facts: Facts, replaceable: Collection[str], timeout_s: float
 ) -> Facts:
     """The server's facts once it serves the wanted base. Raises UsageError when it has another that must stay."""
-    if facts.version == wanted.fingerprint:
+    if facts.version == wanted.base.fingerprint:
         return facts
     if re.fullmatch("[0-9a-f]{16}", facts.version):
         present: str | None = facts.version
@@ -36,25 +36,25 @@ async def bring_base(
         folder = facts.visible_folder
         present = None if folder is None else await asyncio.to_thread(_fingerprint_at, folder)
         compared, differing = await compare_checksums(client, wanted, facts, timeout_s)
-        if (compared and not differing) or (not compared and present == wanted.fingerprint):
+        if (compared and not differing) or (not compared and present == wanted.base.fingerprint):
             return facts
     if present not in replaceable:
         raise UsageError(
             f"{facts.url} serves another model",
             why=f"its weights are {facts.version} ({facts.model_path}), "
-            f"the run needs {wanted.fingerprint} ({wanted.folder})",
-            mend=f"start it with `vpgea serve --model {wanted.model.path}`, or give --model what it serves",
+            f"the run needs {wanted.base.fingerprint} ({wanted.folder})",
+            mend=f"start it with `vpgea serve --model {wanted.config.path}`, or give --model what it serves",
         )
     if facts.is_router:
         raise router_cannot(facts.url, "its weights cannot be replaced")
     await _update(client, wanted, facts, timeout_s)
     updated = await read_facts(client)
-    if updated.version != wanted.fingerprint:
-        raise _not_taken(facts.url, f"after the update its version is {updated.version}, not {wanted.fingerprint}")
+    if updated.version != wanted.base.fingerprint:
+        raise _not_taken(facts.url, f"after the update its version is {updated.version}, not {wanted.base.fingerprint}")
     return updated
 
 
-async def require_same_checksums(client: ServerClient, wanted: Wanted, facts: Facts, timeout_s: float) -> int:
+async def require_same_checksums(client: ServerClient, wanted: LocalModel, facts: Facts, timeout_s: float) -> int:
     """Tensors that were compared, 0 where that cannot be done. Raises QualityGateError when one differs."""
     compared, differing = await compare_checksums(client, wanted, facts, timeout_s)
     if differing:
@@ -67,7 +67,7 @@ async def require_same_checksums(client: ServerClient, wanted: Wanted, facts: Fa
 
 
 async def compare_checksums(
-    client: ServerClient, wanted: Wanted, facts: Facts, timeout_s: float
+    client: ServerClient, wanted: LocalModel, facts: Facts, timeout_s: float
 ) -> tuple[int, list[str]]:
     """(tensors compared, those that differ); (0, []) where the server's checksums cannot be made from files.
 
@@ -75,7 +75,7 @@ async def compare_checksums(
     """
     if facts.dtype is None or not facts.hashes_bytes or not facts.has_layout_of(wanted.folder):
         return 0, []
-    key = (facts.url, facts.start, facts.version, facts.model_path, wanted.fingerprint)
+    key = (facts.url, facts.start, facts.version, facts.model_path, wanted.base.fingerprint)
     if key in _equal:
         return _equal[key], []
     ranks = await _server_checksums(client, timeout_s)
@@ -114,7 +114,7 @@ def _verify(folder: Path, fingerprint: str) -> None:
 
 
 def _fingerprint_at(folder: Path) -> str:
-    return model_fingerprint(ModelConfig(path=str(folder)))
+    return fingerprint_of([folder])
 
 
 async def _server_checksums(client: ServerClient, timeout_s: float) -> list[dict[str, str]]:
@@ -131,13 +131,13 @@ async def _server_checksums(client: ServerClient, timeout_s: float) -> list[dict
 # --- updates --------------------------------------------------------------------------------------------------------
 
 
-async def _update(client: ServerClient, wanted: Wanted, facts: Facts, timeout_s: float) -> None:
+async def _update(client: ServerClient, wanted: LocalModel, facts: Facts, timeout_s: float) -> None:
     """Replace the weights, after everything was compared that SGLang does not look at."""
     before = await _server_checksums(client, timeout_s)
     await asyncio.to_thread(_require_fits, wanted, facts, before)
     body = {
         "model_path": str(wanted.folder),
-        "weight_version": wanted.fingerprint,
+        "weight_version": wanted.base.fingerprint,
         "flush_cache": True,
         "abort_all_requests": False,
     }
@@ -187,12 +187,12 @@ def wrongly_moved(before: Sequence[Checksums], after: Sequence[Checksums], old: 
     return sorted(name for name, changed in moved.items() if changed != (old[name] != new[name]))
 
 
-def _require_fits(wanted: Wanted, facts: Facts, ranks: Sequence[Checksums]) -> None:
+def _require_fits(wanted: LocalModel, facts: Facts, ranks: Sequence[Checksums]) -> None:
     """The files are whole, and of the network that the server was started with."""
     with _hashing:
-        _verify(wanted.folder, wanted.fingerprint)
+        _verify(wanted.folder, wanted.base.fingerprint)
     if old := facts.visible_folder:
-        require_same_architecture(wanted.folder, old, trust_remote_code=wanted.model.trust_remote_code)
+        require_same_architecture(wanted.folder, old, trust_remote_code=wanted.config.trust_remote_code)
         require_same_tensors(wanted.folder, old)
         return
     architecture = (read_json(wanted.folder / "config.json").get("architectures") or ["?"])[0]

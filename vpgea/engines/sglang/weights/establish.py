@@ -20,10 +20,10 @@ from vpgea.engines.sglang.traffic.client import Refused, ServerClient, Unreachab
 from vpgea.engines.sglang.traffic.wire import Aborted, Served, read_scores, score_payload
 from vpgea.engines.sglang.weights.adapters import bring_adapter, require_room, require_servable
 from vpgea.engines.sglang.weights.base import bring_base, require_same_checksums
-from vpgea.engines.sglang.weights.facts import CALL_S, Facts, Wanted, cannot_see, read_facts, router_cannot
+from vpgea.engines.sglang.weights.facts import CALL_S, Facts, cannot_see, read_facts, router_cannot
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.adapter_files import adapter_has_effect, adapter_rank
-from vpgea.modeling.load import vocabulary_size
+from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.layout import CANARY
 from vpgea.runs.records import Canary, CanaryPath
 from vpgea.storage.records import read_record
@@ -60,7 +60,7 @@ async def establish(
     Raises UsageError (other weights, an adapter that does not fit), QualityGateError (what is served is not what was
     asked for), EngineError, Unreachable, and Refused where the server is none of SGLang's.
     """
-    wanted = await asyncio.to_thread(Wanted.from_config, model)
+    wanted = await asyncio.to_thread(_identified, model)
     if wanted.adapter is not None:
         await asyncio.to_thread(require_servable, wanted.adapter, wanted.folder)
     facts = await read_facts(client)
@@ -78,6 +78,13 @@ async def establish(
         differences.append(await _check_canary(client, wanted, facts, served, wanted.adapter, timeout_s))
     largest = max((one for one in differences if one is not None), default=None)
     return served, Evidence(served.weight_version, compared, largest)
+
+
+def _identified(model: ModelConfig) -> LocalModel:
+    """The files as they are now, with the base's fingerprint computed: that takes a while, outside the event loop."""
+    wanted = LocalModel.resolve(model)
+    assert wanted.base.fingerprint
+    return wanted
 
 
 async def require_follows(client: ServerClient, config: DistillConfig, folder: Path) -> None:
@@ -125,7 +132,7 @@ async def canary_difference(
 
 
 async def _check_canary(
-    client: ServerClient, wanted: Wanted, facts: Facts, served: Served, folder: Path, timeout_s: float
+    client: ServerClient, wanted: LocalModel, facts: Facts, served: Served, folder: Path, timeout_s: float
 ) -> float | None:
     """The difference on the canary paths in a folder, None without any. Raises QualityGateError beyond tolerance.
 
@@ -134,7 +141,7 @@ async def _check_canary(
     if not (folder / CANARY).is_file():
         return None
     canary = read_record(folder / CANARY, Canary)
-    vocabulary = vocabulary_size(wanted.model)
+    vocabulary = wanted.vocabulary_size
     request = ScoreRequest(canary.paths[0].ids, canary.paths[0].start)
     first = await _score(client, request, served, vocabulary, timeout_s)
     difference = await canary_difference(client, served, canary.paths, vocabulary, timeout_s=timeout_s)
@@ -151,11 +158,11 @@ async def _check_canary(
 
 
 async def _require_applied(
-    client: ServerClient, wanted: Wanted, base: Served, served: Served, timeout_s: float
+    client: ServerClient, wanted: LocalModel, base: Served, served: Served, timeout_s: float
 ) -> None:
     """An adapter that the server passes over leaves every log-probability as it was, to the last bit."""
     assert wanted.adapter is not None
-    vocabulary = vocabulary_size(wanted.model)
+    vocabulary = wanted.vocabulary_size
     request = ScoreRequest([(1 + 7919 * index) % vocabulary for index in range(_PROBE_IDS)], 1)
     without, with_adapter = [await _score(client, request, which, vocabulary, timeout_s) for which in (base, served)]
     if np.array_equal(without, with_adapter) and await asyncio.to_thread(adapter_has_effect, wanted.adapter):
@@ -180,8 +187,8 @@ def _largest(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max(initial=0.0))
 
 
-def _require_dtype(wanted: Wanted, facts: Facts) -> None:
-    asked = wanted.model.dtype
+def _require_dtype(wanted: LocalModel, facts: Facts) -> None:
+    asked = wanted.config.dtype
     if asked != "auto" and facts.dtype not in (asked, None):
         raise UsageError(
             f"{facts.url} computes in {facts.dtype}",

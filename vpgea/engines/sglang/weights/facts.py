@@ -1,4 +1,4 @@
-"""What a run wants a server to serve, and what a server tells of itself."""
+"""What a server tells of itself."""
 
 from __future__ import annotations
 
@@ -8,39 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpgea.config.schema import ModelConfig
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
 from vpgea.engines.sglang.weights.checksums import is_plain
 from vpgea.errors import UsageError
-from vpgea.modeling.fingerprint import model_fingerprint
-from vpgea.modeling.load import adapter_folder, model_folder
 from vpgea.modeling.weight_files import STORED_NAMES
 
 CALL_S = 60.0  # for calls that touch no weights
 _DTYPES = {"float": "float32", "half": "float16", **{name: name for name in STORED_NAMES}}
 # Of these it is known how SGLang lays out every tensor.
 _KNOWN = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be served: absolute paths, as the server will read them, and the fingerprint of the base alone."""
-
-    model: ModelConfig
-    folder: Path
-    fingerprint: str
-    adapter: Path | None
-
-    @classmethod
-    def from_config(cls, model: ModelConfig) -> Wanted:
-        """Raises UsageError where they cannot be found."""
-        adapter = adapter_folder(model)
-        return cls(
-            model,
-            model_folder(model).absolute(),
-            model_fingerprint(model.model_copy(update={"adapter": None})),
-            None if adapter is None else adapter.absolute(),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

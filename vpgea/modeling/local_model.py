@@ -1,0 +1,175 @@
+"""A model on this machine: found once, and each thing of it read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vpgea.config.schema import ModelConfig
+from vpgea.errors import UsageError
+from vpgea.modeling.device import torch_device, torch_dtype
+from vpgea.modeling.fingerprint import fingerprint_of
+from vpgea.storage.files import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """A model's files with what phases and engines want to know of them; its weights are loaded by `load_model`.
+
+    Each phase makes one of its own. What was read is kept, so that one made earlier does not see files that change.
+
+    Attributes:
+        config: What was asked for.
+        folder: Absolute; it has a config.json.
+        adapter: The peft adapter's folder, absolute; None without one.
+    """
+
+    config: ModelConfig
+    folder: Path
+    adapter: Path | None
+
+    @classmethod
+    def resolve(cls, config: ModelConfig) -> LocalModel:
+        """Look up the files; a hub id is looked up in the cache, and downloaded unless offline.
+
+        Raises:
+            UsageError: There is no such model, or no such adapter.
+        """
+        adapter = _adapter_folder(config)
+        return cls(
+            config=config,
+            folder=_model_folder(config).absolute(),
+            adapter=None if adapter is None else adapter.absolute(),
+        )
+
+    @cached_property
+    def base(self) -> LocalModel:
+        """The model without its adapter."""
+        if self.adapter is None:
+            return self
+        return LocalModel(config=self.config.model_copy(update={"adapter": None}), folder=self.folder, adapter=None)
+
+    def in_dtype(self, dtype: str) -> LocalModel:
+        """The same files, to be loaded in another dtype."""
+        config = self.config.model_copy(update={"dtype": dtype})
+        return LocalModel(config=config, folder=self.folder, adapter=self.adapter)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of model and adapter, whatever their paths. Raises UsageError for damaged files."""
+        return fingerprint_of([self.folder] if self.adapter is None else [self.folder, self.adapter])
+
+    @property
+    def device(self) -> torch.device:
+        return torch_device(self.config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch_dtype(self.config)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer. Raises UsageError."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.config.trust_remote_code)
+            if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
+                raise ValueError("it has no vocabulary")  # what the loader makes of a folder without tokenizer files
+            return tokenizer
+        except Exception as error:  # every tokenizer class fails in its own way
+            raise UsageError(
+                f"the tokenizer in {self.folder} cannot be loaded",
+                why=" ".join(str(error).split())[:300],
+                mend="copy tokenizer.json and tokenizer_config.json of the model into the folder",
+            ) from error
+
+    @cached_property
+    def eos_ids(self) -> list[int]:
+        """Every id that ends a response: those of the generation configuration, then the tokenizer's own."""
+        ids: list[int] = []
+        generation = self.folder / "generation_config.json"
+        if generation.is_file():
+            listed = read_json(generation).get("eos_token_id")
+            ids += listed if isinstance(listed, list) else [listed] if listed is not None else []
+        if self.tokenizer.eos_token_id is not None:
+            ids.append(self.tokenizer.eos_token_id)
+        if not ids:
+            raise UsageError(
+                "the model names no end-of-sequence id",
+                why="neither generation_config.json nor the tokenizer has one, so no response would ever end",
+                mend="set eos_token_id in the model's generation_config.json",
+            )
+        return list(dict.fromkeys(ids))
+
+    @property
+    def context_length(self) -> int | None:
+        """Longest sequence that the model was made for, in tokens; None where its configuration does not say."""
+        length = self._text_config.get("max_position_embeddings")
+        return None if length is None else int(length)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the model's embedding: every id below it can be fed, also those without a token."""
+        return int(self._text_config["vocab_size"])
+
+    @cached_property
+    def _text_config(self) -> dict[str, Any]:
+        fields = read_json(self.folder / "config.json")
+        text: dict[str, Any] = fields.get("text_config", fields)
+        return text
+
+
+def _model_folder(config: ModelConfig) -> Path:
+    """The model's files on this machine; a hub id is looked up in the cache, and downloaded unless offline."""
+    if not config.path:
+        raise UsageError(
+            "no model was given", why="model.path is empty", mend="give --model with a folder or a Hugging Face id"
+        )
+    folder = Path(config.path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError(
+                f"not a model folder: {folder}",
+                why="it has no config.json",
+                mend="point --model at a folder written by save_pretrained, or at a Hugging Face id",
+            )
+        return folder
+    if folder.is_absolute() or config.path.startswith((".", "~")) or config.path.count("/") != 1 or folder.exists():
+        raise UsageError(
+            f"model not found: {config.path}",
+            why="no such folder, and it does not look like a Hugging Face id (owner/name)",
+            mend="check --model for a typing error",
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
+    if config.trust_remote_code:
+        patterns.append("*.py")
+    try:
+        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
+    except Exception as error:  # the hub client has a dozen classes for "cannot be had"
+        raise UsageError(
+            f"model not found: {config.path}",
+            why=f"no such folder here, and the Hugging Face hub did not give it: {' '.join(str(error).split())[:200]}",
+            mend="check the name, your access and the network, or download it first and give the folder",
+        ) from error
+
+
+def _adapter_folder(config: ModelConfig) -> Path | None:
+    """The peft adapter's folder, checked; None without one."""
+    if config.adapter is None:
+        return None
+    folder = Path(config.adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise UsageError(
+            f"not an adapter folder: {folder}",
+            why="adapter_config.json or adapter_model.safetensors is missing",
+            mend="point --adapter at a folder written by peft",
+        )
+    return folder
