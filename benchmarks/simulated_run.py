@@ -100,7 +100,13 @@ def questions_of(chunks: Iterable[int]) -> list[Question]:
 def manifest_of(phase: str, part: int = 0, parts: int = 1) -> Manifest:
     config = run_config()
     identity = identity_of(config, *_SECTIONS[phase])
-    return Manifest(phase, identity, {"model": "0" * 16, "questions": "0" * 32}, flat_config(config), Part(part, parts))
+    return Manifest(
+        phase=phase,
+        identity=identity,
+        inputs={"model": "0" * 16, "questions": "0" * 32},
+        config=flat_config(config),
+        part=Part(part, parts),
+    )
 
 
 class _Views:

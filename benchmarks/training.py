@@ -233,7 +233,12 @@ def write_selection(folder: Path, config: RunConfig, samples: Sequence[Sample]) 
         }
         for number, sample in enumerate(samples)
     ]
-    manifest = Manifest("filter", identity_of(config, "filter"), {"rows": str(len(rows))}, flat_config(config))
+    manifest = Manifest(
+        phase="filter",
+        identity=identity_of(config, "filter"),
+        inputs={"rows": str(len(rows))},
+        config=flat_config(config),
+    )
     phase = PhaseFolder.open(folder, manifest)
     for name, kept in (("selected", rows), ("rejected", [])):
         (folder / name).mkdir()

@@ -77,8 +77,8 @@ def posterior(question_id: str, index: int, /, **values: Any) -> Row:
 
 def write_pair(folder: Path, rows: Sequence[Row], chunks: int = 1) -> tuple[Path, Path]:
     """A complete rollout folder and a measured filter folder of these rows, cut into chunks."""
-    rollout = PhaseFolder.open(folder / "rollout", Manifest("rollout", {}, {}, {}))
-    measured = PhaseFolder.open(folder / "filter", Manifest("filter", {}, {}, {}))
+    rollout = PhaseFolder.open(folder / "rollout", Manifest(phase="rollout", identity={}, inputs={}, config={}))
+    measured = PhaseFolder.open(folder / "filter", Manifest(phase="filter", identity={}, inputs={}, config={}))
     size = -(-len(rows) // chunks)
     for chunk in range(chunks):
         part = rows[chunk * size : (chunk + 1) * size]

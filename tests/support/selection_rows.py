@@ -78,7 +78,9 @@ def sample_rows(config: RunConfig, questions: int = 3, *, seed: int = 0) -> list
 
 def write_selection(folder: Path, config: RunConfig, rows: Sequence[Row]) -> Path:
     """A complete filter folder holding `rows`, and its path."""
-    manifest = Manifest("filter", identity_of(config, "filter"), {"rows": repr(rows)}, flat_config(config))
+    manifest = Manifest(
+        phase="filter", identity=identity_of(config, "filter"), inputs={"rows": repr(rows)}, config=flat_config(config)
+    )
     phase = PhaseFolder.open(folder, manifest)
     for name, rejected in (("selected", False), ("rejected", True)):
         (folder / name).mkdir()

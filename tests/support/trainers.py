@@ -18,4 +18,9 @@ def trainer_of(config: RunConfig, folder: Path, rows: list[Row] | None = None) -
     """It trains on `rows` (made up where none are given), and its folders lie in `folder`."""
     write_selection(folder / "filter", config, sample_rows(config) if rows is None else rows)
     data = TrainingSet(CompletePhase.open(folder / "filter", "filter"), config.distill)
-    return Trainer(config, data, roles_of(config), PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
+    return Trainer(
+        config,
+        data,
+        roles_of(config),
+        PhaseFolder.open(folder / "out", Manifest(phase="distill", identity={}, inputs={}, config={})),
+    )

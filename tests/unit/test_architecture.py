@@ -55,3 +55,20 @@ def test_a_function_fits_a_screen() -> None:
         if (length := (node.end_lineno or node.lineno) - node.body[0].lineno + 1) > MOST_FUNCTION_LINES
     ]
     assert found == []
+
+
+MOST_POSITIONAL_FIELDS = 4
+
+
+def test_many_fields_are_given_by_name() -> None:
+    """A call with five positional values says nothing of what they are."""
+    found = [
+        f"{module}.{node.name}"
+        for module, path in house.modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        for decorator in node.decorator_list
+        if "dataclass" in (text := ast.unparse(decorator)) and "kw_only=True" not in text
+        if sum(isinstance(entry, ast.AnnAssign) for entry in node.body) > MOST_POSITIONAL_FIELDS
+    ]
+    assert found == []

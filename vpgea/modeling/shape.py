@@ -15,7 +15,7 @@ from vpgea.modeling.weight_files import read_tensors
 Tensors = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelShape:
     """What costs depend on. `matrices`: name → (out, in) of the linear layers inside the decoder's blocks.
 

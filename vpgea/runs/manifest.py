@@ -37,7 +37,7 @@ class _Record:
     content_fingerprint: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a phase folder came from.
 
@@ -92,12 +92,12 @@ class Manifest:
         if len(record.shard) != 2:
             raise _not_a_manifest(path, "shard is of another type")
         manifest = cls(
-            record.phase,
-            record.identity,
-            record.inputs,
-            record.config,
-            Part(*record.shard),
-            record.content_fingerprint,
+            phase=record.phase,
+            identity=record.identity,
+            inputs=record.inputs,
+            config=record.config,
+            part=Part(*record.shard),
+            content_fingerprint=record.content_fingerprint,
         )
         if manifest.fingerprint != record.fingerprint:
             raise DamagedError(

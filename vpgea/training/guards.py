@@ -19,7 +19,7 @@ _DOUBT, _CHECK = ("wait", "hmm", "hm", "maybe", "perhaps"), ("check", "recheck",
 EPISTEMIC_WORDS = frozenset((*_DOUBT, *_CHECK, "alternatively", "actually", "however"))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Guards:
     """The state of one training run's guards; plain numbers, kept in checkpoints.
 

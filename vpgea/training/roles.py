@@ -22,6 +22,7 @@ from vpgea.training.checkpoint import full_state
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks
 from vpgea.training.sharding import shard, whole_head
+from vpgea.training.students import full_student, lora_student
 
 _STUDENT, _TEACHER = "default", "round_teacher"
 _NO_PATH = ([[1, 1]], [1])  # the shortest sequence there is, for a rank without work
@@ -50,7 +51,7 @@ class Roles:
                 mend="leave distill.reference out, or use distill.train=full",
             )
         torch.manual_seed(distill.seed)
-        self.student = self._policy(_lora_student(config, model) if self.is_lora else _full_student(model))
+        self.student = self._policy(lora_student(config, model) if self.is_lora else full_student(model))
         kind = distill.teacher if distill.runs_teacher else None
         needs_reference = distill.reference_weight > 0
         base = self._base(config) if needs_reference or kind == "frozen" else None
@@ -239,68 +240,6 @@ def sequences_of(paths: Sequence[TrainingPath], *, posterior: bool = False) -> t
     listed = [prompt.tolist() for prompt in prompts if prompt is not None]
     sequences = [prompt + path.completion_ids.tolist() for prompt, path in zip(listed, paths, strict=True)]
     return sequences, [len(prompt) for prompt in listed]
-
-
-def _lora_student(config: RunConfig, base: LocalModel) -> Any:
-    """A trainable adapter: the configured one continued, or a new one that changes nothing at first."""
-    from peft import LoraConfig, get_peft_model
-
-    model, lora = load_model(base), config.distill.lora
-    if base.adapter is not None:
-        _require_same_adapter(config, model.peft_config["default"])
-        model.set_adapter("default")  # trainable again
-        return model
-    targets: Any = "all-linear"
-    if lora.targets != ["all-linear"]:
-        _require_known_targets(lora.targets, model)
-        targets = list(lora.targets)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=targets,
-            task_type="CAUSAL_LM",
-        ),
-    )
-
-
-def _require_same_adapter(config: RunConfig, adapter: Any) -> None:
-    """An adapter that is continued has its own shape; the configuration must not say another."""
-    lora = config.distill.lora
-    for field, value in {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}.items():
-        actual = getattr(adapter, value, None)
-        if actual != getattr(lora, field):
-            raise UsageError(
-                f"the adapter {config.model.adapter} is not of the configured shape",
-                why=f"distill.lora.{field} is {getattr(lora, field)}, the adapter has {actual}",
-                mend=f"--set distill.lora.{field}={actual}, or leave --adapter out",
-            )
-
-
-def _require_known_targets(targets: Sequence[str], model: Any) -> None:
-    """Every target must be there: peft leaves out a misspelt one as long as another is found."""
-    linear = [name for name, module in model.named_modules() if type(module).__name__ in ("Linear", "Conv1D")]
-    unknown = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in linear)]
-    if unknown:
-        raise UsageError(
-            f"no adapter can be put on {', '.join(unknown)}",
-            why="the model has no linear layer of that name",
-            mend="set distill.lora.targets to all-linear or to some of: "
-            + ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear})),
-        )
-
-
-def _full_student(model: LocalModel) -> Any:
-    """All weights, in float32."""
-    if model.adapter is not None:
-        raise UsageError(
-            "full fine-tuning of a model with an adapter",
-            why="the adapter would be trained along and could not be told apart afterwards",
-            mend="merge it first with `vpgea export --merge`, or use distill.train=lora",
-        )
-    return load_model(model.in_dtype("float32")).requires_grad_(True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.stopping import StopRequest
 
-MANIFEST = Manifest("filter", {"seed": 0}, {"rollout": "abc"}, {})
+MANIFEST = Manifest(phase="filter", identity={"seed": 0}, inputs={"rollout": "abc"}, config={})
 TABLE = pa.table({"row": [1, 2]})
 
 

@@ -33,7 +33,12 @@ PHASES = {  # the sections of the configuration that enter each phase's fingerpr
     "eval": ("model", "data", "views", "rollout", "grading", "eval"),
     "loop": ("model", "data", "views", "rollout", "grading", "filter", "distill", "eval", "loop"),
 }
-MANIFEST = Manifest("rollout", {"rollout.seed": 0, "data.limit": None}, {"model": "abc"}, {"rollout.seed": 0})
+MANIFEST = Manifest(
+    phase="rollout",
+    identity={"rollout.seed": 0, "data.limit": None},
+    inputs={"model": "abc"},
+    config={"rollout.seed": 0},
+)
 
 
 def fill(folder: PhaseFolder, *chunks: int) -> None:
@@ -342,7 +347,11 @@ def test_a_manifest_without_the_contents_fingerprint_is_named(tmp_path: Path) ->
 def test_a_manifest_survives_its_file(tmp_path: Path, run_config: Callable[..., RunConfig]) -> None:
     config = run_config()
     manifest = Manifest(
-        "rollout", identity_of(config, *PHASES["loop"]), {"model": "m"}, flat_config(config), Part(1, 3)
+        phase="rollout",
+        identity=identity_of(config, *PHASES["loop"]),
+        inputs={"model": "m"},
+        config=flat_config(config),
+        part=Part(1, 3),
     )
     PhaseFolder.open(tmp_path, manifest)
     read = Manifest.read(tmp_path / "parts" / "1-of-3" / "manifest.json")

@@ -19,7 +19,7 @@ from vpgea.training.guards import Guards, epistemic_ids, per_1000_tokens
 
 
 def guards(**options: Any) -> Guards:
-    return Guards(RunConfig(distill=options).distill)  # type: ignore[arg-type]
+    return Guards(config=RunConfig(distill=options).distill)  # type: ignore[arg-type]
 
 
 def test_bad_steps_are_counted_and_fatal_in_a_row_only() -> None:

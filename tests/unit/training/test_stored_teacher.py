@@ -44,7 +44,7 @@ def gradient(filter_dir: Path, folder: Path, **dotted: Any) -> tuple[float, dict
         config,
         TrainingSet(CompletePhase.open(filter_dir, "filter"), config.distill),
         roles_of(config),
-        PhaseFolder.open(folder, Manifest("distill", {}, {}, {})),
+        PhaseFolder.open(folder, Manifest(phase="distill", identity={}, inputs={}, config={})),
     )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

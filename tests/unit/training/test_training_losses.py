@@ -80,7 +80,12 @@ def float64_trainer(config: RunConfig, rows: Sequence[Row], folder: Path) -> Tra
     roles = roles_of(config)
     for policy in {roles.student, *(role.policy for role in (roles.reference, roles.teacher) if role is not None)}:
         policy.double()
-    trainer = Trainer(config, data, roles, PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
+    trainer = Trainer(
+        config,
+        data,
+        roles,
+        PhaseFolder.open(folder / "out", Manifest(phase="distill", identity={}, inputs={}, config={})),
+    )
     for path in data.paths:  # the only step is the first, which would say itself what pi_old is
         if path.is_prior:
             trainer.old_logprobs.values[path.index] = roles.student_logprobs([path])

@@ -50,7 +50,12 @@ def trainer_of(config: RunConfig, folder: Path) -> Trainer:
     data = TrainingSet(
         CompletePhase.open(write_selection(folder / "filter", config, sample_rows(config)), "filter"), config.distill
     )
-    return Trainer(config, data, roles_of(config), PhaseFolder.open(folder / "out", Manifest("distill", {}, {}, {})))
+    return Trainer(
+        config,
+        data,
+        roles_of(config),
+        PhaseFolder.open(folder / "out", Manifest(phase="distill", identity={}, inputs={}, config={})),
+    )
 
 
 def two_steps(trainer: Trainer) -> None:

@@ -17,7 +17,9 @@ from vpgea.runs.complete_phase import CompletePhase
 from vpgea.storage.files import read_json
 from vpgea.storage.shards import read_table, write_table
 
-_MANIFEST = phase_folder.Manifest("rollout", {"seed": 1}, {"questions": "ab"}, {"rollout.seed": 1})
+_MANIFEST = phase_folder.Manifest(
+    phase="rollout", identity={"seed": 1}, inputs={"questions": "ab"}, config={"rollout.seed": 1}
+)
 _PART = Path("parts", "0-of-1")
 _FILES = {
     "manifest": Path("manifest.json"),
