@@ -83,8 +83,8 @@ def _before(detail: SampleDetail) -> list[str]:
     for title, values in sections.items():
         lines += [title] * bool(title and values) + _pairs(values)
     for view, prompt in detail.prompts.items():
-        lines += ["", f"{view} prompt, {len(prompt['ids'])} ids: {' '.join(map(str, prompt['ids']))}"]
-        lines += [prompt["text"]] if prompt["text"] is not None else []
+        lines += ["", f"{view} prompt, {len(prompt.ids)} ids: {' '.join(map(str, prompt.ids))}"]
+        lines += [prompt.text] if prompt.text is not None else []
     return lines
 
 
@@ -92,8 +92,8 @@ def _after(detail: SampleDetail) -> list[str]:
     answer = detail.crossview_answer
     lines = []
     if answer is not None:
-        lines += ["", f"a correct continuation of the prior view, {len(answer['ids'])} ids: {answer['ids']}"]
-        lines += [answer["text"]] if answer["text"] is not None else []
+        lines += ["", f"a correct continuation of the prior view, {len(answer.ids)} ids: {answer.ids}"]
+        lines += [answer.text] if answer.text is not None else []
     return [*lines, *(f"note: {note}" for note in detail.notes)]
 
 

@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeVar
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpgea.config.resolve import resolve
@@ -17,8 +18,9 @@ from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.local_model import LocalModel
 from vpgea.storage.files import read_json
-from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR
-from vpgea.storage.shards import read_table
+from vpgea.storage.rows import Float32, Ids, Int32, IntArray, Logprobs, Text, UInt64, View, from_table, schema_of
+from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, Provenance, SampleKey
+from vpgea.storage.shards import damaged, read_table
 
 # Measured columns that are numbers or words for people to read; ids and log-probabilities stand with the tokens.
 _CHECKS = tuple(
@@ -30,7 +32,75 @@ _ABOUT = ("round", "seed", "question", "answer", "options", "finish_reason", "cu
 _ORIGIN = ("model_fingerprint", "template_fingerprint", "engine", "temperature", "top_p", "top_k", "max_new_tokens")
 _VERDICT = ("status", "extracted", "reasons", "utility", "advantage", "gate")
 
-SampleKey = tuple[str, str, int]
+R = TypeVar("R")
+Columns = dict[str, object]  # of one row, for people to read
+
+
+class SampleName(NamedTuple):
+    """What a user calls a sample: QUESTION_ID/VIEW/INDEX. A folder holds one round."""
+
+    question_id: str
+    view: View
+    sample_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sampled:
+    """The columns that samples, graded samples and selections share."""
+
+    key: SampleKey
+    completion_ids: Ids
+    logprobs: Logprobs
+    thinking_tokens: Int32
+    completion: Text
+    origin: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Drawn:
+    """What only a rollout or an evaluation has."""
+
+    seed: UInt64
+    prompt_ids: Ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Continued:
+    """What measurements and selections share."""
+
+    crossview_answer_ids: Ids | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Scored:
+    """The log-probabilities among a filter's measurements."""
+
+    other_view_logprobs: Logprobs | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Learned:
+    """What only a selection has."""
+
+    prompt_ids: Ids
+    posterior_prompt_ids: Ids | None
+    advantage: Float32 | None
+    gate: Float32 | None
+
+    def weight(self, view: View, *, is_thinking: bool) -> float:
+        """Prior samples carry their advantage on every token, posterior paths their gate on z alone: y copies the
+        note."""
+        if view == PRIOR:
+            return self.advantage or 0.0
+        return (self.gate or 0.0) if is_thinking else 0.0
+
+
+@dataclass(frozen=True)
+class IdsAndText:
+    """text: None without the tokenizer."""
+
+    ids: list[int]
+    text: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,33 +126,34 @@ class SampleDetail:
     """prompts: view → ids and, with the tokenizer, text. notes: what could not be shown, and why."""
 
     id: str
-    about: dict[str, Any]
-    verdict: dict[str, Any]
-    checks: dict[str, Any]
-    origin: dict[str, Any]
-    prompts: dict[str, dict[str, Any]]
+    about: Columns
+    verdict: Columns
+    checks: Columns
+    origin: Columns
+    prompts: dict[str, IdsAndText]
     completion: str | None
     tokens: list[TokenRow]
-    crossview_answer: dict[str, Any] | None = None
+    crossview_answer: IdsAndText | None = None
     notes: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
-def parse_key(text: str) -> SampleKey:
+def parse_key(text: str) -> SampleName:
     """QUESTION_ID/VIEW/INDEX; a question's id may hold slashes. Raises UsageError."""
     question, view, index = [*text.rsplit("/", 2), "", ""][:3]
-    if not question or view not in (PRIOR, POSTERIOR) or not index.isdecimal():
+    known = next((name for name in (PRIOR, POSTERIOR) if name == view), None)
+    if not question or known is None or not index.isdecimal():
         raise UsageError(
             f"not a sample id: {text!r}",
             why="a sample is named QUESTION_ID/VIEW/INDEX, with the view prior or posterior",
             mend="for example q17/prior/0; --head lists some",
         )
-    return question, view, int(index)
+    return SampleName(question, known, int(index))
 
 
-def sample_detail(source: Source, key: SampleKey) -> SampleDetail:
+def sample_detail(source: Source, key: SampleName) -> SampleDetail:
     """Everything on one sample, joined over a filter's tables and, where it is at hand, the rollout's.
 
     Raises UsageError when there is no such sample (nearest ids are named), or a shard is damaged.
@@ -91,36 +162,53 @@ def sample_detail(source: Source, key: SampleKey) -> SampleDetail:
     if _find(source.rows(), key) is None:
         raise _unknown(source, key)
     notes: list[str] = []
-    measured = _find(source.measurements(), key) or {}
-    selected = _find(source.selection(), key) or {}
-    drawn = _find(_sample_shards(source, notes), key) or {}
-    if source.is_shard and not (measured or selected or drawn):
-        drawn = _find([source.path], key) or {}
-    row = {**drawn, **measured, **selected}
-    strings = _strings(source, row, notes)
+    places = [_sample_shards(source, notes), source.measurements(), source.selection()]
+    found = [table for shards in places if (table := _find(shards, key)) is not None]
+    tables = _Tables(source.path, found or [_find([source.path], key)])
+    row: Columns = {name: value for table in tables.found for name, value in table.to_pylist()[0].items()}
+    sampled = tables.read(_Sampled)
+    strings = _strings(source, sampled, notes)
+    continued = tables.read(_Continued)
     return SampleDetail(
         id="/".join(map(str, key)),
         about={name: row[name] for name in _ABOUT if name in row},
         verdict={name: row[name] for name in _VERDICT if row.get(name) is not None},
         checks={name: row[name] for name in _CHECKS if row.get(name) is not None},
         origin={name: row[name] for name in _ORIGIN if name in row},
-        prompts=_prompts(key[1], drawn, selected, strings),
-        completion=row.get("completion"),
-        tokens=_tokens(row, strings, notes),
-        crossview_answer=_ids_and_text(row.get("crossview_answer_ids"), strings),
+        prompts=_prompts(key.view, tables, strings),
+        completion=None if sampled is None else sampled.completion,
+        tokens=_tokens(sampled, tables, strings, notes),
+        crossview_answer=None if continued is None else _ids_and_text(continued.crossview_answer_ids, strings),
         notes=notes,
     )
 
 
-def _find(shards: Sequence[Path], key: SampleKey) -> dict[str, Any] | None:
-    """The sample's row from the first shard that has it."""
+@dataclass(frozen=True)
+class _Tables:
+    """A sample's row in every table that has one: the rollout's, the measurements, the selection."""
+
+    place: Path
+    found: list[pa.Table]
+
+    def read(self, row_type: type[R]) -> R | None:
+        """The row of the last table that has these columns; None where none has."""
+        names = set(schema_of(row_type).names)
+        try:
+            return next(
+                (from_table(t, row_type)[0] for t in reversed(self.found) if names <= set(t.column_names)), None
+            )
+        except ValueError as error:
+            raise damaged(self.place, str(error)) from error
+
+
+def _find(shards: Sequence[Path], key: SampleName) -> pa.Table | None:
+    """The sample's row from the first shard that has it, as a table."""
     for path in shards:
         table = read_table(path)
         same = [pc.equal(table[name], value) for name, value in zip(IDENTITY[1:], key, strict=True)]
         found = table.filter(pc.and_(pc.and_(same[0], same[1]), same[2]))
         if found.num_rows:
-            row: dict[str, Any] = found.slice(0, 1).to_pylist()[0]
-            return row
+            return found.slice(0, 1)
     return None
 
 
@@ -138,9 +226,9 @@ def _sample_shards(source: Source, notes: list[str]) -> list[Path]:
     return []
 
 
-def _unknown(source: Source, key: SampleKey) -> UsageError:
+def _unknown(source: Source, key: SampleName) -> UsageError:
     """Names the question's samples, or the questions with the nearest ids."""
-    question, samples = key[0], _by_question(source)
+    question, samples = key.question_id, _by_question(source)
     what, named = f"no such sample: {'/'.join(map(str, key))}", f"{source.path}"
     if question in samples:
         views = {view: [i for v, i in samples[question] if v == view] for view in (PRIOR, POSTERIOR)}
@@ -170,7 +258,7 @@ class Strings:
     name: Callable[[int], str | None]
 
 
-def _strings(source: Source, row: dict[str, Any], notes: list[str]) -> Strings | None:
+def _strings(source: Source, sampled: _Sampled | None, notes: list[str]) -> Strings | None:
     """Those of the recorded model's tokenizer; None, with a note, when it is not here or is another one by now.
 
     Code that comes with a model is never run for looking at its samples.
@@ -180,7 +268,7 @@ def _strings(source: Source, row: dict[str, Any], notes: list[str]) -> Strings |
         return None
     recorded = resolve(inherited=[("this folder", source.manifest.config)]).config.model
     model = ModelConfig(path=recorded.path, revision=recorded.revision)
-    ids, text = row.get("completion_ids", []), row.get("completion", "")
+    ids, text = ([], "") if sampled is None else (sampled.completion_ids.tolist(), sampled.completion)
     try:
         found = LocalModel.resolve(model)
         for load in (_quick_strings, _transformers_strings):
@@ -212,57 +300,51 @@ def _transformers_strings(model: LocalModel) -> Strings:
     return Strings(lambda ids: tokenizer.decode(ids, skip_special_tokens=False), tokenizer.convert_ids_to_tokens)
 
 
-def _prompts(
-    view: str, drawn: dict[str, Any], selected: dict[str, Any], strings: Strings | None
-) -> dict[str, dict[str, Any]]:
+def _prompts(view: View, tables: _Tables, strings: Strings | None) -> dict[str, IdsAndText]:
     """The prompts that are stored. A selection's is the prior's, whichever view sampled; a rollout's the sampler's."""
-    ids: dict[str, Any] = {PRIOR: selected.get("prompt_ids"), POSTERIOR: selected.get("posterior_prompt_ids")}
-    ids[view] = ids[view] or drawn.get("prompt_ids")
+    drawn, learned = tables.read(_Drawn), tables.read(_Learned)
+    ids: dict[View, IntArray | None] = {PRIOR: None, POSTERIOR: None}
+    if learned is not None:
+        ids = {PRIOR: learned.prompt_ids, POSTERIOR: learned.posterior_prompt_ids}
+    if drawn is not None and ids[view] is None:
+        ids[view] = drawn.prompt_ids
     prompts = {name: _ids_and_text(found, strings) for name, found in ids.items()}
     return {name: prompt for name, prompt in prompts.items() if prompt is not None}
 
 
-def _ids_and_text(ids: list[int] | None, strings: Strings | None) -> dict[str, Any] | None:
+def _ids_and_text(ids: IntArray | None, strings: Strings | None) -> IdsAndText | None:
     if ids is None:
         return None
-    text = None if strings is None else strings.decode(ids)
-    return {"ids": ids, "text": text}
+    return IdsAndText(ids.tolist(), None if strings is None else strings.decode(ids.tolist()))
 
 
-def _tokens(row: dict[str, Any], strings: Strings | None, notes: list[str]) -> list[TokenRow]:
-    if "completion_ids" not in row:
+def _tokens(sampled: _Sampled | None, tables: _Tables, strings: Strings | None, notes: list[str]) -> list[TokenRow]:
+    if sampled is None:
         notes.append("only measurements are stored here: the completion stands in the rollout")
         return []
-    ids, thinking, other = row["completion_ids"], row["thinking_tokens"], row.get("other_view_logprobs")
+    scored, learned = tables.read(_Scored), tables.read(_Learned)
+    other = None if scored is None else scored.other_view_logprobs
     if other is None:
         notes.append("the view that did not sample it was not asked for its log-probabilities")
-    if row["temperature"] != 1 or row["top_p"] != 1 or row["top_k"] != 0:
+    if sampled.origin.truncated:
         notes.append("the sampling view's log-probabilities are those after temperature, top-p and top-k")
-    padded = [*(other or []), *[None] * (len(ids) - len(other or []))]
-    prior, posterior = (row["logprobs"], padded) if row["view"] == PRIOR else (padded, row["logprobs"])
-    texts = [None if strings is None else token_text(strings, token) for token in ids]
+    view, ids, own = sampled.key.view, sampled.completion_ids.tolist(), sampled.logprobs.tolist()
+    measured = [] if other is None else other.tolist()
+    padded = [*measured, *[None] * (len(ids) - len(measured))]
+    prior, posterior = (own, padded) if view == PRIOR else (padded, own)
     return [
         TokenRow(
             position=position,
             id=ids[position],
-            text=texts[position],
-            part="z" if position < thinking else "y",
-            weight=_weight(row, is_thinking=position < thinking),
+            text=None if strings is None else token_text(strings, ids[position]),
+            part="z" if position < sampled.thinking_tokens else "y",
+            weight=None if learned is None else learned.weight(view, is_thinking=position < sampled.thinking_tokens),
             prior=pi,
             posterior=q,
             log_ratio=None if pi is None or q is None else q - pi,
         )
         for position, (pi, q) in enumerate(zip(prior, posterior, strict=True))
     ]
-
-
-def _weight(row: dict[str, Any], *, is_thinking: bool) -> float | None:
-    """Prior samples carry their advantage on every token, posterior paths their gate on z alone: y copies the note."""
-    if "gate" not in row:
-        return None
-    if row["view"] == PRIOR:
-        return float(row["advantage"] or 0.0)
-    return float(row["gate"] or 0.0) if is_thinking else 0.0
 
 
 def token_text(strings: Strings, token: int) -> str:
