@@ -120,7 +120,7 @@ def planned(
     todo = [(state, _lacking(state, named.get(job_name(run_dir, state.step), []))) for state in states]
     before: list[str] = []
     if any(parts for _, parts in todo):
-        before = [queue_up(one) for one in _preflights(run_dir, site)]
+        before = [queue_up(submission) for submission in _preflights(run_dir, site)]
     for state, parts in todo:
         name = job_name(run_dir, state.step)
         own = [job.id for job in named.get(name, [])]

@@ -63,11 +63,11 @@ def cancel(ids: Sequence[str]) -> None:
 def most_array_elements() -> int | None:
     """MaxArraySize of the cluster, which is one more than the highest index; None when it is not told."""
     try:
-        told = _call("scontrol", "show", "config")
+        settings = _call("scontrol", "show", "config")
     except _RefusedError:  # some sites keep their configuration to themselves; sbatch will say then
         return None
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", told, re.MULTILINE)
-    return int(found[1]) if found else None
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", settings, re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 def _sbatch(*words: str) -> str:

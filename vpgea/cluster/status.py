@@ -92,10 +92,10 @@ def _newest_logs(folder: Path) -> dict[str, dict[int | None, tuple[int, Path]]]:
     """Job name → part → (job id, log) of the newest job; a requeued job goes on with its log."""
     newest: dict[str, dict[int | None, tuple[int, Path]]] = {}
     for file in folder.glob("vpgea-*.out") if folder.is_dir() else ():
-        if found := _LOG_NAME.fullmatch(file.name):
-            part = None if found["part"] is None else int(found["part"])
-            of_name = newest.setdefault(found["name"], {})
-            of_name[part] = max(of_name.get(part, (0, file)), (int(found["job"]), file))
+        if match := _LOG_NAME.fullmatch(file.name):
+            part = None if match["part"] is None else int(match["part"])
+            of_name = newest.setdefault(match["name"], {})
+            of_name[part] = max(of_name.get(part, (0, file)), (int(match["job"]), file))
     return newest
 
 
@@ -151,8 +151,8 @@ def _advice(
     run = shlex.quote(str(run_dir))
     early = ended_early(config, finished_lines(run_dir))
     if early or all(step.state.is_done for step in steps):
-        told = f"the loop has ended early: {early}" if early else f"all {config.loop.rounds} rounds are finished"
-        return f"{told}: vpgea export {run} --round best -o FOLDER"
+        ending = f"the loop has ended early: {early}" if early else f"all {config.loop.rounds} rounds are finished"
+        return f"{ending}: vpgea export {run} --round best -o FOLDER"
     if unknown:
         return f"what is queued is not known: {unknown}; the table is from the run folder alone"
     never = sorted({job.reason for job in jobs if job.state == "PENDING" and job.reason in _NEVER})

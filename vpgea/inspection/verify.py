@@ -77,9 +77,11 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
 def _verify_run(root: Path, report: Report) -> bool:
     """The records beside the phases; returns whether the weights of all rounds are kept."""
 
-    def damage(path: Path, wrong: str) -> None:
+    def damage(path: Path, problem: str) -> None:
         own, home = path.relative_to(root), path.parent if path.name == ROUND_RECORD else root
-        report.findings.append(Finding(path=own, wrong=wrong, again=RECORD, phase=home.relative_to(root), aside=(own,)))
+        report.findings.append(
+            Finding(path=own, problem=problem, redo=RECORD, phase=home.relative_to(root), aside=(own,))
+        )
 
     weights_stay, manifest = False, part_folder(root, WHOLE) / MANIFEST
     report.records += 2
@@ -117,12 +119,12 @@ def _verify_sources(root: Path, report: Report) -> None:
         for source, made, name in [*pairs, *([(before, rollout, "model")] if before else [])]:
             if broken & {source, made} or not all((folder / COMPLETE).is_file() for folder in (source, made)):
                 continue
-            recorded, found = Manifest.read(made / MANIFEST).inputs[name], _made(source, name)
-            if recorded != found:
+            recorded, actual = Manifest.read(made / MANIFEST).inputs[name], _made(source, name)
+            if recorded != actual:
                 own = made.relative_to(root)
-                wrong = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {found}"
+                problem = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {actual}"
                 report.findings.append(
-                    Finding(path=own, wrong=wrong, again=f"the {made.name}", phase=own, aside=(own,))
+                    Finding(path=own, problem=problem, redo=f"the {made.name}", phase=own, aside=(own,))
                 )
         before = trained
 

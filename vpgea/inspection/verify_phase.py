@@ -44,15 +44,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Damage. Paths are relative to the folder that was verified. again: what must be made again. phase: in where.
+    """Damage. Paths are relative to the folder that was verified. redo: what must be made again. phase: in where.
 
     aside: what a repair moves away, in this order; the damage itself comes first, so that a repair that is cut off
     leaves damage that is found again.
     """
 
     path: Path
-    wrong: str
-    again: str
+    problem: str
+    redo: str
     phase: Path
     aside: tuple[Path, ...]
 
@@ -106,20 +106,20 @@ class PhaseCheck:
         elif (self.folder / RESULTS).is_file():
             self._record(self.folder / RESULTS, EvalResults, *self.markers[:1])
 
-    def _damage(self, path: Path, wrong: str, again: str, *markers: Path) -> None:
+    def _damage(self, path: Path, problem: str, redo: str, *markers: Path) -> None:
         aside = (path, *([sidecar_path(path)] if path.suffix == ".arrow" else []), *markers)
-        relative = [one.relative_to(self.root) for one in dict.fromkeys(aside)]
+        relative = [each.relative_to(self.root) for each in dict.fromkeys(aside)]
         phase = self.folder.relative_to(self.root)
         self.report.findings.append(
-            Finding(path=relative[0], wrong=wrong, again=again, phase=phase, aside=tuple(relative))
+            Finding(path=relative[0], problem=problem, redo=redo, phase=phase, aside=tuple(relative))
         )
 
-    def _whole(self, read: Callable[[], T], path: Path, again: str, *markers: Path) -> T | None:
+    def _whole(self, read: Callable[[], T], path: Path, redo: str, *markers: Path) -> T | None:
         """What is read of a path; when it is damaged a finding, and None."""
         try:
             return read()
         except DamagedError as error:
-            self._damage(path, error.why, again, *markers)
+            self._damage(path, error.why, redo, *markers)
             return None
 
     def _record(self, path: Path, kind: type[T], *markers: Path) -> T | None:
@@ -191,11 +191,11 @@ class PhaseCheck:
         summary = self.folder / SUMMARY
         return [summary, *selections(self.folder)] if self.kind == "filter" else []
 
-    def _shard(self, path: Path, again: str, *markers: Path) -> Sidecar | None:
+    def _shard(self, path: Path, redo: str, *markers: Path) -> Sidecar | None:
         """The sidecar of a shard that is whole; else it is a finding."""
         self.report.shards += 1
         self.progress.advance(1)
-        table = self._whole(lambda: read_table(path), path, again, *markers)
+        table = self._whole(lambda: read_table(path), path, redo, *markers)
         return None if table is None else read_sidecar(path)
 
     def _selection(self, chunks: Sequence[str]) -> None:
@@ -236,13 +236,13 @@ class PhaseCheck:
         folder = part / CHECKPOINTS
         for checkpoint in (checkpoint_dir(folder, step) for step in checkpoint_steps(folder)):
             self.report.checkpoints += 1
-            again = "the steps since the checkpoint before"
-            recorded = self._whole(partial(read_json, checkpoint / CHECKPOINT_CHECKSUMS), checkpoint, again)
+            redo = "the steps since the checkpoint before"
+            recorded = self._whole(partial(read_json, checkpoint / CHECKPOINT_CHECKSUMS), checkpoint, redo)
             if recorded is None:
                 continue
             wrong = [name for name, checksum in recorded.items() if not _is_whole(checkpoint / name, checksum)]
             if wrong:
-                self._damage(checkpoint, f"the checksum of {wrong[0]} is not the recorded one", again)
+                self._damage(checkpoint, f"the checksum of {wrong[0]} is not the recorded one", redo)
                 continue
             old, wanted = part / OLD_LOGPROBS, read_json(checkpoint / CHECKPOINT_STATE).get("old_logprobs")
             if wanted is not None and not _is_whole(old, wanted):

@@ -44,7 +44,7 @@ def round_questions(questions: Sequence[Question], index: int, per_round: int | 
         return list(questions)
     first = index * per_round
     passes = range(first // count, (first + per_round - 1) // count + 1)
-    order = np.concatenate([np.random.default_rng([seed, one]).permutation(count) for one in passes])
+    order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(count) for epoch in passes])
     begin = first - passes[0] * count
     chosen = [questions[place] for place in order[begin : begin + per_round]]
     return list({question.id: question for question in chosen}.values())  # over the end of a pass one may come twice

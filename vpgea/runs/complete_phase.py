@@ -71,15 +71,15 @@ def chunk_paths(root: Path, kind: str = CHUNK, *, share: Part = WHOLE) -> list[P
     """
     parts = part_folders(root)
     apart = math.gcd(share.count, len(parts))  # chunk c is in part c mod len(parts)
-    found: dict[Path, Sidecar | None] = {}
+    shards: dict[Path, Sidecar | None] = {}
     for part in parts[share.index % apart :: apart] if parts else []:
         refuse_links_in(root, part)
-        found |= _shards(part)
+        shards |= _shards(part)
     own = [
-        path for path in found if path.name.startswith(f"{kind}-") and chunk_number(path) % share.count == share.index
+        path for path in shards if path.name.startswith(f"{kind}-") and chunk_number(path) % share.count == share.index
     ]
     for path in own:
-        recorded = found[path]
+        recorded = shards[path]
         if recorded is not None and read_sidecar(path) != recorded:
             raise damaged(path, "its sidecar is not the one with which its part was completed")
     return sorted(own, key=shard_order)

@@ -105,16 +105,16 @@ class Step:
     @classmethod
     def parse(cls, text: str) -> Step:
         """The inverse of str(). Raises UsageError."""
-        found = _STEP.fullmatch(text)
-        if found is None:
+        match = _STEP.fullmatch(text)
+        if match is None:
             raise UsageError(
                 f"no such step: {text}",
                 why="a step is named as its folder in the run folder",
                 mend="give base/eval, or a round and its phase, such as round-003/rollout",
             )
-        if found[1] is None:
+        if match[1] is None:
             return cls(None, "eval")
-        return cls(int(found[1]), next(phase for phase in PHASES if phase == found[2]))
+        return cls(int(match[1]), next(phase for phase in PHASES if phase == match[2]))
 
     def folder(self, run_dir: Path) -> Path:
         """The phase folder of the step."""
@@ -148,8 +148,8 @@ def round_record(run_dir: Path, index: int | None) -> Path:
 
 def round_numbers(run_dir: Path) -> list[int]:
     """Rounds that have a folder, in the order in which they are made: by number, also from round-1000 on."""
-    found = (_ROUND.fullmatch(path.name) for path in run_dir.glob("round-*"))
-    return sorted(index for match in found if match and match[0] == round_name(index := int(match[1])))
+    matches = (_ROUND.fullmatch(path.name) for path in run_dir.glob("round-*"))
+    return sorted(index for match in matches if match and match[0] == round_name(index := int(match[1])))
 
 
 def last_file(run_dir: Path, step: Step) -> Path | None:

@@ -30,11 +30,11 @@ class Part:
     @classmethod
     def parse(cls, text: str) -> Part:
         """`"i/N"` → part i of N, with 0 <= i < N. Raises UsageError."""
-        found = _OPTION.fullmatch(text.strip())
-        index, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        match = _OPTION.fullmatch(text.strip())
+        index, count = (int(match[1]), int(match[2])) if match else (0, 0)
         if index >= count:
             why = (
-                f"part {index} of {count} does not exist; parts count from 0" if found else "it is not of the form i/N"
+                f"part {index} of {count} does not exist; parts count from 0" if match else "it is not of the form i/N"
             )
             raise UsageError(
                 f"{text!r} is no shard", why=why, mend="write i/N with 0 <= i < N, e.g. 0/4 for the first of 4"
@@ -49,8 +49,8 @@ class Part:
     @classmethod
     def named(cls, name: str) -> Part | None:
         """The inverse of `name`; None where a folder is called otherwise."""
-        found = _NAME.fullmatch(name)
-        return cls(int(found[1]), int(found[2])) if found else None
+        match = _NAME.fullmatch(name)
+        return cls(int(match[1]), int(match[2])) if match else None
 
     def of(self, items: Sequence[T]) -> list[T]:
         """Those of all items (chunks, in their order) that this part has: all parts have about as many."""

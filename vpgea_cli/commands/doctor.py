@@ -76,7 +76,7 @@ def _folder(folder: Path, output: Output, *, repair: bool) -> None:
             repair_folder(folder, before, stop, output)
         report = _verified(folder, output)
     if report.findings:
-        listed = "; ".join(f"{finding.path}: {finding.wrong}" for finding in report.findings[:_LISTED])
+        listed = "; ".join(f"{finding.path}: {finding.problem}" for finding in report.findings[:_LISTED])
         more = f"; and {len(report.findings) - _LISTED} more" if len(report.findings) > _LISTED else ""
         mend = f"vpgea doctor {shlex.quote(str(folder))} --repair sets it aside and makes only that again"
         raise UsageError(f"{len(report.findings)} damaged in {folder}", why=listed + more, mend=mend)
@@ -94,7 +94,7 @@ def _verified(folder: Path, output: Output) -> Report:
     with output.progress(shard_count(folder) if folder.is_dir() else 0, "verify: shards") as progress:
         report = verify(folder, progress)
     if report.findings:
-        rows = [(str(finding.path), finding.wrong, finding.again) for finding in report.findings]
+        rows = [(str(finding.path), finding.problem, finding.redo) for finding in report.findings]
         output.table(f"damaged in {folder}", ["what", "why", "to be made again"], rows)
     return report
 
