@@ -52,11 +52,16 @@ def here(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Like `cli` but in this process, which has imported everything before: where a process is not the point."""
 
-    def run(*arguments: str | Path, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path = tmp_path
+    ) -> subprocess.CompletedProcess[str]:
         given = [str(argument) for argument in arguments]
         with monkeypatch.context() as patch:
             patch.chdir(cwd)
-            patch.setenv("COLUMNS", "200")
+            for name in [name for name in os.environ if name.startswith("VPGEA_")]:
+                patch.delenv(name)
+            for name, value in {"COLUMNS": "200", **(env or {})}.items():
+                patch.setenv(name, value)
             for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
                 patch.setenv(name, "0")  # so that what --offline sets in this process is taken back afterwards
             capsys.readouterr()

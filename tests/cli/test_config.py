@@ -15,33 +15,33 @@ from vpgea.config.schema import RunConfig
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_init_writes_the_defaults_and_never_overwrites_unasked(cli: Cli, tmp_path: Path) -> None:
-    assert cli("config", "init").stdout == "vpgea.yaml\n"
+def test_init_writes_the_defaults_and_never_overwrites_unasked(here: Cli, tmp_path: Path) -> None:
+    assert here("config", "init").stdout == "vpgea.yaml\n"
     file = tmp_path / "vpgea.yaml"
     assert load(file) == RunConfig()
     assert "# sampling temperature; 0 is greedy" in file.read_text()
     file.write_text("mine")
-    refused = cli("config", "init")
+    refused = here("config", "init")
     assert (refused.returncode, refused.stdout, file.read_text()) == (2, "", "mine")
     assert "--overwrite" in refused.stderr
-    done = cli("config", "init", "--overwrite", "--json", "vpgea.yaml")
+    done = here("config", "init", "--overwrite", "--json", "vpgea.yaml")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"path": "vpgea.yaml"})
     assert load(file) == RunConfig()
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/x.yaml", "."])
-def test_init_says_where_it_cannot_write(cli: Cli, path: str) -> None:
-    refused = cli("config", "init", "--overwrite", path)
+def test_init_says_where_it_cannot_write(here: Cli, path: str) -> None:
+    refused = here("config", "init", "--overwrite", path)
     assert refused.returncode == 2
     assert f"cannot write {path}" in refused.stderr
 
 
-def test_show_resolves_every_layer_and_names_origins(cli: Cli, tmp_path: Path) -> None:
+def test_show_resolves_every_layer_and_names_origins(here: Cli, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("model:\n  path: from-file\nrollout:\n  temperature: 0.1\n  top_p: 0.2\n  top_k: 3\n")
     env = {"VPGEA_ROLLOUT__TOP_P": "0.5", "VPGEA_ROLLOUT__TOP_K": "5", "VPGEA_MODEL__PATH": "from-env"}
     arguments = ["--config", file, "--set", "rollout.top_k=7", "--set", "model.path=from-set", "--model", "from-option"]
-    shown = cli("config", "show", *arguments, "--json", env=env)
+    shown = here("config", "show", *arguments, "--json", env=env)
     assert shown.returncode == 0, shown.stderr
     result = json.loads(shown.stdout)
     assert result["rollout.temperature"] == {"value": 0.1, "origin": f"{file}:4"}
@@ -51,8 +51,8 @@ def test_show_resolves_every_layer_and_names_origins(cli: Cli, tmp_path: Path) -
     assert result["rollout.seed"] == {"value": 0, "origin": "default"}
 
 
-def test_show_as_text_has_one_line_per_key(cli: Cli) -> None:
-    shown = cli("config", "show", "--dataset", "questions.jsonl")
+def test_show_as_text_has_one_line_per_key(here: Cli) -> None:
+    shown = here("config", "show", "--dataset", "questions.jsonl")
     lines = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
     assert lines["data.dataset"].split() == ['"questions.jsonl"', "#", "option"]
     assert lines["rollout.temperature"].split() == ["1.0", "#", "default"]
@@ -68,16 +68,16 @@ def test_show_as_text_has_one_line_per_key(cli: Cli) -> None:
         (["--modle", "x"], {}, "--model"),
     ],
 )
-def test_misspelt_names_get_a_suggestion(cli: Cli, arguments: list[str], env: dict[str, str], suggestion: str) -> None:
-    refused = cli("config", "show", *arguments, env=env)
+def test_misspelt_names_get_a_suggestion(here: Cli, arguments: list[str], env: dict[str, str], suggestion: str) -> None:
+    refused = here("config", "show", *arguments, env=env)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert suggestion in refused.stderr.splitlines()[2]
 
 
-def test_validate_lists_all_errors_at_once(cli: Cli, tmp_path: Path) -> None:
+def test_validate_lists_all_errors_at_once(here: Cli, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("rollout:\n  temperature: hot\n  top_p: 2\ndistil:\n  epochs: 1\n")
-    refused = cli("config", "validate", "-c", file, "--set", "filter.early_exits=perhaps")
+    refused = here("config", "validate", "-c", file, "--set", "filter.early_exits=perhaps")
     assert refused.returncode == 2
     for expected in (
         "4 things are wrong",
@@ -104,36 +104,36 @@ def test_validate_lists_all_errors_at_once(cli: Cli, tmp_path: Path) -> None:
         ("a: 1\n---\nb: 1\n", "another document"),
     ],
 )
-def test_bad_yaml_is_refused(cli: Cli, tmp_path: Path, text: str, why: str) -> None:
+def test_bad_yaml_is_refused(here: Cli, tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(text)
-    refused = cli("config", "validate", "-c", file)
+    refused = here("config", "validate", "-c", file)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in refused.stderr
     assert not (tmp_path / "pwned").exists()
 
 
-def test_unreadable_files_are_refused(cli: Cli, tmp_path: Path) -> None:
-    assert "No such file" in cli("config", "validate", "-c", "missing.yaml").stderr
-    assert "Is a directory" in cli("config", "validate", "-c", tmp_path).stderr
+def test_unreadable_files_are_refused(here: Cli, tmp_path: Path) -> None:
+    assert "No such file" in here("config", "validate", "-c", "missing.yaml").stderr
+    assert "Is a directory" in here("config", "validate", "-c", tmp_path).stderr
     (tmp_path / "latin.yaml").write_bytes("model:\n  path: caf\xe9\n".encode("latin-1"))
-    assert "is not UTF-8" in cli("config", "validate", "-c", "latin.yaml").stderr
+    assert "is not UTF-8" in here("config", "validate", "-c", "latin.yaml").stderr
 
 
-def test_what_is_experimental_is_said_once_and_left_out_of_the_short_help(cli: Cli) -> None:
-    done = cli("config", "show", "--set", "distill.optimizer=adafactor", "--set", "filter.early_exits=true", "--json")
+def test_what_is_experimental_is_said_once_and_left_out_of_the_short_help(here: Cli) -> None:
+    done = here("config", "show", "--set", "distill.optimizer=adafactor", "--set", "filter.early_exits=true", "--json")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith("experimental: filter.early_exits=True, distill.optimizer=adafactor; ")
-    assert "adafactor" not in cli("distill", "--help").stdout
+    assert "adafactor" not in here("distill", "--help").stdout
 
 
-def test_validate_without_a_model_says_what_it_left_out(cli: Cli) -> None:
-    done = cli("config", "validate")
+def test_validate_without_a_model_says_what_it_left_out(here: Cli) -> None:
+    done = here("config", "validate")
     assert (done.returncode, done.stdout) == (0, "the configuration is valid\n")
     assert "no model.path" in done.stderr
-    assert "no data.dataset" in cli("config", "validate", "--model", "x").stderr
-    assert cli("config", "validate", "--quiet").stderr == ""
+    assert "no data.dataset" in here("config", "validate", "--model", "x").stderr
+    assert here("config", "validate", "--quiet").stderr == ""
 
 
 @pytest.fixture
@@ -158,18 +158,18 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_validate_shows_two_prompts_of_each_view(cli: Cli, tmp_path: Path, model: Path) -> None:
+def test_validate_shows_two_prompts_of_each_view(here: Cli, tmp_path: Path, model: Path) -> None:
     rows = [
         {"id": f"q{number}", "question": f"What is {number} + 1?", "answer": str(number + 1)} for number in (4, 5, 6)
     ]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["config", "validate", "--model", model, "--dataset", "questions.jsonl", "--offline"]
-    done = cli(*arguments)
+    done = here(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("=== prior prompt") == done.stdout.count("=== posterior prompt") == 2
     assert "q6" not in done.stdout
     assert "'<|assistant|>'" in done.stdout  # among the ids, as a special token
-    prompts = json.loads(cli(*arguments, "--json").stdout)["prompts"]
+    prompts = json.loads(here(*arguments, "--json").stdout)["prompts"]
     assert [(prompt["view"], prompt["question_id"]) for prompt in prompts] == [
         ("prior", "q4"),
         ("posterior", "q4"),
@@ -179,11 +179,11 @@ def test_validate_shows_two_prompts_of_each_view(cli: Cli, tmp_path: Path, model
     assert all(len(prompt["ids"]) == len(prompt["tokens"]) for prompt in prompts)
 
 
-def test_paths_beside_the_file_are_found_from_anywhere(cli: Cli, tmp_path: Path) -> None:
+def test_paths_beside_the_file_are_found_from_anywhere(here: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "recipes"
     folder.mkdir()
     (folder / "questions.jsonl").write_text("")
     (folder / "run.yaml").write_text("data:\n  dataset: questions.jsonl\nmodel:\n  path: owner/name\n")
-    result = json.loads(cli("config", "show", "-c", "recipes/run.yaml", "--json").stdout)
+    result = json.loads(here("config", "show", "-c", "recipes/run.yaml", "--json").stdout)
     assert result["data.dataset"]["value"] == str(folder / "questions.jsonl")
     assert result["model.path"]["value"] == "owner/name"

@@ -38,10 +38,10 @@ def tree(*roots: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def dry(cli: Cli, folder: Path, cwd: Path, *arguments: str | Path) -> dict[str, Any]:
+def dry(here: Cli, folder: Path, cwd: Path, *arguments: str | Path) -> dict[str, Any]:
     """The object that a dry run prints, after checking that no file and no folder has changed."""
     before = tree(folder, cwd)
-    done = cli(*arguments, "--dry-run", "--json", "--offline", cwd=cwd)
+    done = here(*arguments, "--dry-run", "--json", "--offline", cwd=cwd)
     assert done.returncode == 0, done.stderr
     assert tree(folder, cwd) == before
     result: dict[str, Any] = json.loads(done.stdout)
@@ -53,8 +53,8 @@ def stored(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.arrow"))
 
 
-def test_rollout_bounds_what_is_then_drawn(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    result = dry(cli, folder, tmp_path, "rollout", "-c", folder / "run.yaml", "-o", tmp_path / "out")
+def test_rollout_bounds_what_is_then_drawn(here: Cli, folder: Path, tmp_path: Path) -> None:
+    result = dry(here, folder, tmp_path, "rollout", "-c", folder / "run.yaml", "-o", tmp_path / "out")
     assert (result["dry_run"], result["questions"], result["samples"], result["rejected"]) == (True, 4, 32, {})
     (estimate,) = result["estimates"]
     rows = list(iterate_rows(chunk_paths(folder / "rollout")))
@@ -72,7 +72,7 @@ def test_rollout_bounds_what_is_then_drawn(cli: Cli, folder: Path, tmp_path: Pat
     assert result["machine"]["flops"] > 0
 
 
-def test_rollout_reads_no_weights(cli: Cli, folder: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_rollout_reads_no_weights(here: Cli, folder: Path, tmp_path: Path, tiny_model: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     for file in tiny_model.iterdir():
@@ -82,11 +82,11 @@ def test_rollout_reads_no_weights(cli: Cli, folder: Path, tmp_path: Path, tiny_m
             content = content[:header] + b"\xff" * (len(content) - header)  # not a number, every one of them
         (bare / file.name).write_bytes(content)
     arguments = ("rollout", "-c", folder / "run.yaml", "--model", bare)
-    (estimate,) = dry(cli, folder, tmp_path, *arguments)["estimates"]
+    (estimate,) = dry(here, folder, tmp_path, *arguments)["estimates"]
     assert estimate["memory"]["weights"] == (tiny_model / "model.safetensors").stat().st_size - end_of_header(
         tiny_model
     )
-    assert cli(*arguments, "-o", tmp_path / "out").returncode == 4, "without its weights it cannot be run"
+    assert here(*arguments, "-o", tmp_path / "out").returncode == 4, "without its weights it cannot be run"
 
 
 def end_of_header(model: Path) -> int:
@@ -94,19 +94,19 @@ def end_of_header(model: Path) -> int:
         return 8 + int.from_bytes(stream.read(8), "little")
 
 
-def test_rollout_shows_its_part_and_what_is_rejected(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_rollout_shows_its_part_and_what_is_rejected(here: Cli, folder: Path, tmp_path: Path) -> None:
     rows = [*tiny.QUESTIONS[:3], {"id": "long", "question": "What is 3 times 4? " * 200, "answer": "12"}]
     questions = tiny.write_questions(tmp_path / "questions.jsonl", rows)
     limit = ("--set", "views.max_prompt_tokens=500", "--set", "rollout.questions_per_chunk=2")
     arguments = ("rollout", "-c", folder / "run.yaml", "--dataset", questions, "--shard", "1/2", *limit)
-    result = dry(cli, folder, tmp_path, *arguments)
+    result = dry(here, folder, tmp_path, *arguments)
     assert (result["questions"], list(result["rejected"]), result["rejected_overlong"]) == (1, ["long"], 1)
     assert "views.max_prompt_tokens=500" in result["rejected"]["long"]
     assert [prompt["question_id"] for prompt in result["prompts"]] == ["q2", "q2"]
 
 
-def test_text_has_prompts_configuration_and_table(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    done = cli("rollout", "-c", folder / "run.yaml", "--dry-run", "--quiet", cwd=tmp_path)
+def test_text_has_prompts_configuration_and_table(here: Cli, folder: Path, tmp_path: Path) -> None:
+    done = here("rollout", "-c", folder / "run.yaml", "--dry-run", "--quiet", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("=== prior prompt") == done.stdout.count("=== posterior prompt") == 2
     assert "'<｜Assistant｜>'" in done.stdout  # among the ids, as a special token
@@ -119,16 +119,16 @@ def test_text_has_prompts_configuration_and_table(cli: Cli, folder: Path, tmp_pa
     assert lines[-1] == "nothing was written"
 
 
-def test_too_little_memory_is_said_before(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_too_little_memory_is_said_before(here: Cli, folder: Path, tmp_path: Path) -> None:
     arguments = ("--set", "rollout.batch_size=2000000000", "-n", "1000000", "--set", "rollout.max_new_tokens=1000000")
-    done = cli("rollout", "-c", folder / "run.yaml", *arguments, "--dry-run", "-q", cwd=tmp_path)
+    done = here("rollout", "-c", folder / "run.yaml", *arguments, "--dry-run", "-q", cwd=tmp_path)
     assert done.returncode == 0
     assert "rollout would need" in done.stderr
     assert "rollout.batch_size" in done.stderr
 
 
-def test_filter_bounds_what_the_checks_then_take(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    result = dry(cli, folder, tmp_path, "filter", folder / "rollout")
+def test_filter_bounds_what_the_checks_then_take(here: Cli, folder: Path, tmp_path: Path) -> None:
+    result = dry(here, folder, tmp_path, "filter", folder / "rollout")
     upper, expected = result["estimates"]
     assert (upper["phase"], expected["phase"]) == ("filter", "filter, expected")
     taken = list(iterate_rows(chunk_paths(folder / "filter")))
@@ -142,8 +142,8 @@ def test_filter_bounds_what_the_checks_then_take(cli: Cli, folder: Path, tmp_pat
     assert [prompt["view"] for prompt in result["prompts"]] == ["prior", "posterior"] * 2
 
 
-def test_distill_counts_the_tokens_that_are_then_trained(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    result = dry(cli, folder, tmp_path, "distill", folder / "filter")
+def test_distill_counts_the_tokens_that_are_then_trained(here: Cli, folder: Path, tmp_path: Path) -> None:
+    result = dry(here, folder, tmp_path, "distill", folder / "filter")
     (estimate,) = result["estimates"]
     summary = read_json(part_folders(folder / "distill")[0] / "COMPLETE")["summary"]
     assert estimate["trained_tokens"] == summary["trained_tokens"]
@@ -151,13 +151,13 @@ def test_distill_counts_the_tokens_that_are_then_trained(cli: Cli, folder: Path,
     assert result["prior_paths"] + result["posterior_paths"] == summary["paths"]
     assert {prompt["view"] for prompt in result["prompts"]} <= {"prior", "posterior"}
     assert len({prompt["question_id"] for prompt in result["prompts"]}) <= 2
-    full = dry(cli, folder, tmp_path, "distill", folder / "filter", "--full")["estimates"][0]
+    full = dry(here, folder, tmp_path, "distill", folder / "filter", "--full")["estimates"][0]
     assert full["memory"]["gradients and optimiser"] > estimate["memory"]["gradients and optimiser"]
 
 
-def test_loop_shows_a_round_and_the_whole_run(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_loop_shows_a_round_and_the_whole_run(here: Cli, folder: Path, tmp_path: Path) -> None:
     result = dry(
-        cli, folder, tmp_path, "loop", "-c", folder / "run.yaml", "--rounds", "3", "--questions-per-round", "2"
+        here, folder, tmp_path, "loop", "-c", folder / "run.yaml", "--rounds", "3", "--questions-per-round", "2"
     )
     names = [estimate["phase"] for estimate in result["estimates"]]
     assert names == ["rollout", "filter", "distill", "eval", "whole run"]
@@ -178,7 +178,7 @@ def test_loop_shows_a_round_and_the_whole_run(cli: Cli, folder: Path, tmp_path: 
         (("loop", "-c", "run.yaml", "--set", "loop.eval_dataset="), "held-out"),
     ],
 )
-def test_what_the_run_would_refuse_is_refused(cli: Cli, folder: Path, arguments: tuple[str, ...], why: str) -> None:
-    refused = cli(*arguments, "--dry-run", "--offline", cwd=folder)
+def test_what_the_run_would_refuse_is_refused(here: Cli, folder: Path, arguments: tuple[str, ...], why: str) -> None:
+    refused = here(*arguments, "--dry-run", "--offline", cwd=folder)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert why in refused.stderr

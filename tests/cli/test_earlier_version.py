@@ -48,22 +48,22 @@ def table(path: Path) -> pa.Table:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_finished_run_goes_on_for_another_round(cli: Cli, runs: Path, kind: str) -> None:
+def test_a_finished_run_goes_on_for_another_round(here: Cli, runs: Path, kind: str) -> None:
     before = checksums(runs / kind)
-    done = cli("loop", "-c", f"{kind}.yaml", "-o", kind, "--rounds", "3", "--offline", "-q", cwd=runs)
+    done = here("loop", "-c", f"{kind}.yaml", "-o", kind, "--rounds", "3", "--offline", "-q", cwd=runs)
     assert done.returncode == 0, done.stderr
     after = checksums(runs / kind)
     changed = {name for name in before if after.get(name) != before[name]}
     assert changed <= {"config.yaml", "metrics.jsonl"}
     lines = [json.loads(line) for line in (runs / kind / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [None, 0, 1, 2]
-    again = cli("loop", "-c", f"{kind}.yaml", "-o", kind, "--rounds", "3", "--offline", "-q", cwd=runs)
+    again = here("loop", "-c", f"{kind}.yaml", "-o", kind, "--rounds", "3", "--offline", "-q", cwd=runs)
     assert again.returncode == 0, again.stderr
     assert checksums(runs / kind) == after
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_filter_that_was_stopped_half_way_is_finished_as_it_was_begun(cli: Cli, runs: Path, kind: str) -> None:
+def test_a_filter_that_was_stopped_half_way_is_finished_as_it_was_begun(here: Cli, runs: Path, kind: str) -> None:
     last = runs / kind / "round-001"
     part = last / "filter" / "parts" / "0-of-1"
     original = {path.name: table(path) for path in part.glob("chunk-*.arrow")}
@@ -73,7 +73,7 @@ def test_a_filter_that_was_stopped_half_way_is_finished_as_it_was_begun(cli: Cli
         (last / "filter" / name).unlink()
     (part / "chunk-00001.arrow").unlink()
     (last / "round.json").unlink()
-    done = cli("loop", "-c", f"{kind}.yaml", "-o", kind, "--offline", "-q", cwd=runs)
+    done = here("loop", "-c", f"{kind}.yaml", "-o", kind, "--offline", "-q", cwd=runs)
     assert done.returncode == 0, done.stderr
     for name, before in original.items():
         now = table(part / name)
@@ -88,19 +88,19 @@ def test_a_filter_that_was_stopped_half_way_is_finished_as_it_was_begun(cli: Cli
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_whole_and_its_model_can_be_looked_at_measured_and_taken_away(cli: Cli, runs: Path, kind: str) -> None:
+def test_it_is_whole_and_its_model_can_be_looked_at_measured_and_taken_away(here: Cli, runs: Path, kind: str) -> None:
     for words in (
         ("doctor", kind),
         ("inspect", kind, "--json"),
         ("inspect", f"{kind}/round-001/filter", "--json"),
         ("export", kind, "-o", "exported", "--offline"),
     ):
-        done = cli(*words, cwd=runs)
+        done = here(*words, cwd=runs)
         assert done.returncode == 0, (words, done.stderr)
     weights = "model.safetensors" if kind == "full" else "adapter_model.safetensors"
     assert (runs / "exported" / weights).is_file()
     model = ("--model", f"{kind}/round-001/distill/model") if kind == "full" else ("--adapter", "exported")
-    done = cli(
+    done = here(
         *("eval", "-c", f"{kind}.yaml", *model, "--dataset", "held-out.jsonl", "-o", "measured"),
         *("--baseline", f"{kind}/base/eval", "--offline", "--json", "-q"),
         cwd=runs,

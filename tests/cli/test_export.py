@@ -35,8 +35,8 @@ def looped(runs: Finished, tmp_path: Path) -> Path:
     return shutil.copytree(runs.loop, tmp_path / "loop")
 
 
-def test_an_adapter_is_copied_as_it_is(cli: Cli, runs: Finished, tmp_path: Path) -> None:
-    done = cli("export", runs.distill, "-o", "out/adapter", "--offline")
+def test_an_adapter_is_copied_as_it_is(here: Cli, runs: Finished, tmp_path: Path) -> None:
+    done = here("export", runs.distill, "-o", "out/adapter", "--offline")
     assert (done.returncode, done.stdout) == (0, "out/adapter\n"), done.stderr
     target = tmp_path / "out" / "adapter"
     names = {file.name for file in (runs.distill / "adapter").iterdir()}
@@ -50,9 +50,9 @@ def test_an_adapter_is_copied_as_it_is(cli: Cli, runs: Finished, tmp_path: Path)
 
 
 def test_a_merged_model_gives_the_adapters_logprobs_in_plain_transformers(
-    cli: Cli, runs: Finished, tmp_path: Path
+    here: Cli, runs: Finished, tmp_path: Path
 ) -> None:
-    done = cli("export", runs.distill, "-o", "merged", "--merge", "--json", "--quiet")
+    done = here("export", runs.distill, "-o", "merged", "--merge", "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["kind"] == "merged model"
@@ -95,14 +95,14 @@ def test_a_bfloat16_base_stays_bfloat16(tiny_model: Path, tmp_path: Path) -> Non
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118
 
 
-def test_best_and_numbered_rounds(cli: Cli, looped: Path, tmp_path: Path) -> None:
+def test_best_and_numbered_rounds(here: Cli, looped: Path, tmp_path: Path) -> None:
     line = read_json(looped / "round-001" / "round.json")  # the later round is made the better one
     write_json(looped / "round-001" / "round.json", {**line, "accuracy": 1.0, "e3": 9.0})
     assert best_round(looped, load(looped / "config.yaml")) == 1
     target = tmp_path / "out"
     assert run(["export", str(looped), "-o", str(target)]) == 0
     require_round(looped, 1, target)
-    done = cli("export", looped, "-o", "out", "--overwrite", "--round", "0")
+    done = here("export", looped, "-o", "out", "--overwrite", "--round", "0")
     assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
     require_round(looped, 0, target)
     assert run(["export", str(looped), "-o", str(target), "--overwrite", "--round", "best"]) == 0

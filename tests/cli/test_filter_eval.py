@@ -45,10 +45,10 @@ def whole(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_filter_prints_its_tables_and_its_summary(cli: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
+def test_filter_prints_its_tables_and_its_summary(here: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     switches = ["--set", "filter.early_exits=true", "--set", "filter.counterfactual=true"]
-    done = cli("filter", drawn, "-c", settings, "-o", target, "--json", *switches)
+    done = here("filter", drawn, "-c", settings, "-o", target, "--json", *switches)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     counts = result["counts"]
@@ -58,18 +58,18 @@ def test_filter_prints_its_tables_and_its_summary(cli: Cli, drawn: Path, setting
     assert counts["posterior_accepted"] + rejected == 24
     for line in ("posterior accepted", "early_exit_25", "own_note_logprob", "ess_share"):
         assert line in done.stderr
-    kept = cli("filter", drawn, "-c", settings, "-o", target, "--no-resume", *switches)
+    kept = here("filter", drawn, "-c", settings, "-o", target, "--no-resume", *switches)
     assert kept.returncode == 2
     assert "--no-resume" in kept.stderr
     alone = ["--set", "filter.derivation.enabled=false", "--set", "filter.leaks.enabled=false"]
-    other = cli("filter", drawn, "-c", settings, "-o", target, "--overwrite", "--json", "-q", *alone)
+    other = here("filter", drawn, "-c", settings, "-o", target, "--overwrite", "--json", "-q", *alone)
     assert other.returncode == 0, other.stderr
     assert json.loads(other.stdout)["counts"]["posterior_rejected_derivation"] == 0
     assert json.loads(other.stdout)["checks"]["early_exit_25"] is None
 
 
 def test_filter_killed_and_resumed_gives_bitwise_the_same(
-    cli: Cli, environment: Callable[..., dict[str, str]], drawn: Path, whole: Path, tmp_path: Path
+    here: Cli, environment: Callable[..., dict[str, str]], drawn: Path, whole: Path, tmp_path: Path
 ) -> None:
     """Without a file: model, views, sampling and checks are what the rollout was made with."""
     killed = tmp_path / "killed"
@@ -80,7 +80,7 @@ def test_filter_killed_and_resumed_gives_bitwise_the_same(
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was killed, and not done"
     assert 1 <= rollouts.committed(killed) < 4
-    assert cli("filter", drawn, "-o", killed, "-q").returncode == 0
+    assert here("filter", drawn, "-o", killed, "-q").returncode == 0
     assert rollouts.bytes_of(killed) == rollouts.bytes_of(whole)
     assert selection(killed) == selection(whole)
     assert (killed / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
@@ -100,53 +100,53 @@ def test_filter_leaves_with_75_on_a_signal(
     assert 1 <= rollouts.committed(tmp_path / "out") < 4
 
 
-def test_filter_looks_for_servers_of_its_own(cli: Cli, tmp_path: Path) -> None:
+def test_filter_looks_for_servers_of_its_own(here: Cli, tmp_path: Path) -> None:
     """Those of the rollout may be gone; everything else is as the rollout had it."""
     gone = {"sglang__server_url": "http://127.0.0.1:9", "rollout__engine": "transformers", "data__limit": 2}
     rollouts.run(overthinker.config(**gone), tmp_path / "rollout")
     ((_, kept),) = inherited_from(tmp_path / "rollout", "rollout")
     assert kept["rollout.engine"] == "transformers"
     assert not [key for key in kept if key.startswith("sglang.")]
-    done = cli("filter", tmp_path / "rollout", "-o", tmp_path / "f", "--set", "rollout.engine=auto", "-q")
+    done = here("filter", tmp_path / "rollout", "-o", tmp_path / "f", "--set", "rollout.engine=auto", "-q")
     assert done.returncode == 0, done.stderr
 
 
-def test_filter_exit_codes(cli: Cli, drawn: Path, tmp_path: Path) -> None:
+def test_filter_exit_codes(here: Cli, drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "raises.py").write_text(
         "def grade(*, response, reference, question):\n    raise ValueError('why not')\n"
     )
     env = {"PYTHONPATH": f"{overthinker.ROOT.parents[1]}:{tmp_path}"}
     grader = ["--set", "grading.grader=raises:grade"]
-    failed = cli("filter", drawn, "-o", tmp_path / "out", *grader, env=env)
+    failed = here("filter", drawn, "-o", tmp_path / "out", *grader, env=env)
     assert failed.returncode == 3
     assert "why not" in failed.stderr
-    allowed = cli("filter", drawn, "-o", tmp_path / "out", *grader, "--max-grade-errors", "1.0", env=env)
+    allowed = here("filter", drawn, "-o", tmp_path / "out", *grader, "--max-grade-errors", "1.0", env=env)
     assert allowed.returncode == 3, "and then nothing is left to learn from"
     assert "0 samples are left to learn from" in allowed.stderr
-    assert cli("filter", drawn).returncode == 2, "no output folder"
-    assert cli("filter", tmp_path / "nothing", "-o", tmp_path / "x").returncode == 2
-    assert cli("filter", drawn, "-o", tmp_path / "x", "--model", tmp_path).returncode == 2
-    otherwise = cli("filter", drawn, "-o", tmp_path / "x", "--set", "rollout.temperature=0.5")
+    assert here("filter", drawn).returncode == 2, "no output folder"
+    assert here("filter", tmp_path / "nothing", "-o", tmp_path / "x").returncode == 2
+    assert here("filter", drawn, "-o", tmp_path / "x", "--model", tmp_path).returncode == 2
+    otherwise = here("filter", drawn, "-o", tmp_path / "x", "--set", "rollout.temperature=0.5")
     assert otherwise.returncode == 2
     assert "rollout.temperature" in otherwise.stderr
     assert not (tmp_path / "x").exists()
 
 
-def test_filter_in_parts_and_too_few_paths_to_calibrate(cli: Cli, tmp_path: Path) -> None:
+def test_filter_in_parts_and_too_few_paths_to_calibrate(here: Cli, tmp_path: Path) -> None:
     rollouts.run(overthinker.config(data__limit=3), tmp_path / "rollout")
     command = ["filter", tmp_path / "rollout", "-o", tmp_path / "out", "--set", "filter.min_selected=0"]
-    first = cli(*command, "--shard", "0/2", "--json")
+    first = here(*command, "--shard", "0/2", "--json")
     assert json.loads(first.stdout) == {"path": str(tmp_path / "out"), "complete": False}
-    second = cli(*command, "--shard", "1/2")
+    second = here(*command, "--shard", "1/2")
     assert second.returncode == 0, second.stderr
     assert second.stdout.strip() == str(tmp_path / "out")
     assert "plausibility: not calibrated" in second.stderr
     assert len(selection(tmp_path / "out")) == 15
 
 
-def test_eval_against_a_baseline_in_parts(cli: Cli, settings: Path, tmp_path: Path) -> None:
+def test_eval_against_a_baseline_in_parts(here: Cli, settings: Path, tmp_path: Path) -> None:
     base, other = tmp_path / "base", tmp_path / "other"
-    done = cli("eval", "-c", settings, "-o", base, "--limit", "4", "-n", "2", "--json")
+    done = here("eval", "-c", settings, "-o", base, "--limit", "4", "-n", "2", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["questions"], result["samples"], result["complete"]) == (4, 8, True)
@@ -167,23 +167,23 @@ def test_eval_against_a_baseline_in_parts(cli: Cli, settings: Path, tmp_path: Pa
         base,
         "--json",
     ]
-    assert json.loads(cli(*options, "--shard", "1/2").stdout) == {"path": str(other), "complete": False}
-    found = json.loads(cli(*options, "--shard", "0/2").stdout)
+    assert json.loads(here(*options, "--shard", "1/2").stdout) == {"path": str(other), "complete": False}
+    found = json.loads(here(*options, "--shard", "0/2").stdout)
     assert found["baseline"] == str(base)
     assert found["metrics"]["e3"]["n"] == 8
     assert "too wide" in found["metrics"]["e3"]["warning"]
-    refused = cli("eval", "-c", settings, "-o", tmp_path / "x", "--limit", "3", "--baseline", base)
+    refused = here("eval", "-c", settings, "-o", tmp_path / "x", "--limit", "3", "--baseline", base)
     assert refused.returncode == 2
     assert "questions" in refused.stderr
     assert not (tmp_path / "x").exists()
 
 
-def test_eval_reads_a_file_as_a_named_set(cli: Cli, tmp_path: Path, tiny_model: Path) -> None:
+def test_eval_reads_a_file_as_a_named_set(here: Cli, tmp_path: Path, tiny_model: Path) -> None:
     file = Path(__file__).parents[1] / "data" / "questions" / "mmlu_pro_25.jsonl.gz"
     small = ("--set", "eval.max_new_tokens=16", "--set", "eval.bootstrap=100", "--limit", "3", "--skip-bad-rows", "-q")
     arguments = ("eval", "--model", tiny_model, "--dataset", file, "-o", tmp_path / "out", *small)
-    assert cli(*arguments, "--evalset", "mmlu-pro").returncode == 0
+    assert here(*arguments, "--evalset", "mmlu-pro").returncode == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["identity"]["grading.grader"] == "choice"
-    wrong = cli(*arguments, "--evalset", "mmlu", "--overwrite")
+    wrong = here(*arguments, "--evalset", "mmlu", "--overwrite")
     assert (wrong.returncode, "did you mean mmlu-pro?" in wrong.stderr) == (2, True)

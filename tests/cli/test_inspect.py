@@ -36,15 +36,15 @@ def copied(runs: Finished, tmp_path: Path) -> Callable[[Path], Path]:
     return lambda folder: shutil.copytree(folder, tmp_path / folder.name)
 
 
-def inspect_json(cli: Cli, *arguments: str | Path) -> dict[str, Any]:
-    done = cli("inspect", *arguments, "--json")
+def inspect_json(here: Cli, *arguments: str | Path) -> dict[str, Any]:
+    done = here("inspect", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     value: dict[str, Any] = json.loads(done.stdout)
     return value
 
 
-def test_a_rollout_shows_what_it_is_and_its_first_rows(cli: Cli, runs: Finished) -> None:
-    done = cli("inspect", runs.rollout, "--head", "3")
+def test_a_rollout_shows_what_it_is_and_its_first_rows(here: Cli, runs: Finished) -> None:
+    done = here("inspect", runs.rollout, "--head", "3")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{runs.rollout}: rollout, complete" in done.stdout
     assert "part 0-of-1: complete, 2 shards, 32 rows" in done.stdout
@@ -55,19 +55,19 @@ def test_a_rollout_shows_what_it_is_and_its_first_rows(cli: Cli, runs: Finished)
     assert [row.split()[0] for row in rows] == ["q0/prior/0", "q0/prior/1", "q0/prior/2"]
 
 
-def test_rows_as_json_are_those_of_the_shards(cli: Cli, runs: Finished) -> None:
+def test_rows_as_json_are_those_of_the_shards(here: Cli, runs: Finished) -> None:
     expected = list(iterate_rows(chunk_paths(runs.rollout)))
-    found = inspect_json(cli, runs.rollout, "--head", "20")
+    found = inspect_json(here, runs.rollout, "--head", "20")
     assert found["head"] == expected[:20]
-    assert len(inspect_json(cli, runs.rollout)["head"]) == 5
+    assert len(inspect_json(here, runs.rollout)["head"]) == 5
     shard = chunk_paths(runs.rollout)[1]
-    found = inspect_json(cli, shard, "--head", "1")
+    found = inspect_json(here, shard, "--head", "1")
     assert found["overview"]["kind"] == "samples"
     assert found["head"] == expected[16:17]
 
 
-def test_statistics_of_a_filter_add_up(cli: Cli, runs: Finished) -> None:
-    found = inspect_json(cli, runs.filter, "--stats")
+def test_statistics_of_a_filter_add_up(here: Cli, runs: Finished) -> None:
+    found = inspect_json(here, runs.filter, "--stats")
     assert "head" not in found
     counts, views = read_json(runs.filter / "summary.json")["counts"], found["statistics"]["views"]
     rows = [row for name in ("selected", "rejected") for row in iterate_rows(shard_files(runs.filter / name))]
@@ -84,52 +84,52 @@ def test_statistics_of_a_filter_add_up(cli: Cli, runs: Finished) -> None:
     assert sum(views["posterior"]["reasons"].values()) == len(rejected) > 0
 
 
-def test_statistics_as_text(cli: Cli, runs: Finished) -> None:
+def test_statistics_as_text(here: Cli, runs: Finished) -> None:
     reasons = [row["finish_reason"] for row in iterate_rows(chunk_paths(runs.rollout)) if row["view"] == "prior"]
-    done = cli("inspect", runs.rollout, "--stats")
+    done = here("inspect", runs.rollout, "--stats")
     prior = done.stdout.split("prior: 16 samples of 4 questions")[1].split("posterior: ")[0]
     stopped = reasons.count("stop")
     assert f"finish_reasons: stop    {stopped}" in prior or f"finish_reasons: stop  {stopped}" in prior
     assert "thinking_tokens  16" in prior
 
 
-def test_an_evaluation_shows_its_results(cli: Cli, runs: Finished) -> None:
+def test_an_evaluation_shows_its_results(here: Cli, runs: Finished) -> None:
     folder = runs.loop / "round-000" / "eval"
-    done = cli("inspect", folder, "--stats")
+    done = here("inspect", folder, "--stats")
     accuracy = read_json(folder / "results.json")["metrics"]["accuracy"]["value"]
     assert f"  accuracy                    {accuracy:.3f} [" in done.stdout
     assert f"accuracy              {accuracy:.3f} of those that could be graded" in done.stdout
 
 
-def test_a_distill_folder_shows_its_last_steps(cli: Cli, runs: Finished) -> None:
+def test_a_distill_folder_shows_its_last_steps(here: Cli, runs: Finished) -> None:
     lines = [json.loads(line) for line in (runs.distill / "metrics.jsonl").read_text().splitlines()]
-    assert inspect_json(cli, runs.distill, "--head", "2")["head"] == lines[-2:]
-    done = cli("inspect", runs.distill, "--stats")
+    assert inspect_json(here, runs.distill, "--head", "2")["head"] == lines[-2:]
+    done = here("inspect", runs.distill, "--stats")
     assert "4 optimiser steps made; weights: adapter (" in done.stdout
     assert f"{lines[-1]['loss']:.4g}" in done.stdout
 
 
-def test_a_loop_shows_its_rounds(cli: Cli, runs: Finished) -> None:
-    done = cli("inspect", runs.loop)
+def test_a_loop_shows_its_rounds(here: Cli, runs: Finished) -> None:
+    done = here("inspect", runs.loop)
     assert f"{runs.loop}: loop, complete" in done.stdout
     table = done.stdout.split("round  accuracy")[1].splitlines()
     assert [line.split()[0] for line in table[1:]] == ["base", "0", "1"]
     lines = [json.loads(line) for line in (runs.loop / "metrics.jsonl").read_text().splitlines()]
-    assert inspect_json(cli, runs.loop, "--stats")["overview"]["rounds"] == lines
-    refused = cli("inspect", runs.loop, "--head", "2")
+    assert inspect_json(here, runs.loop, "--stats")["overview"]["rounds"] == lines
+    refused = here("inspect", runs.loop, "--head", "2")
     assert refused.returncode == 2
     assert "round-000/rollout" in refused.stderr
 
 
 @pytest.mark.parametrize("view", ["prior", "posterior"])
-def test_one_sample_joins_every_table(cli: Cli, runs: Finished, view: str) -> None:
+def test_one_sample_joins_every_table(here: Cli, runs: Finished, view: str) -> None:
     measured = {_key(row): row for row in iterate_rows(chunk_paths(runs.filter))}
     selected = list(iterate_rows(shard_files(runs.filter / "selected")))
     weight = "gate" if view == "posterior" else "advantage"
     row = next(
         row for row in selected if row["view"] == view and row[weight] and measured[_key(row)]["status"] == "correct"
     )
-    found = inspect_json(cli, runs.filter, "--sample", _key(row))["sample"]
+    found = inspect_json(here, runs.filter, "--sample", _key(row))["sample"]
     tokens, z = found["tokens"], row["thinking_tokens"]
     assert [token["id"] for token in tokens] == row["completion_ids"]
     assert "".join(token["text"] for token in tokens) == row["completion"]
@@ -148,10 +148,12 @@ def test_one_sample_joins_every_table(cli: Cli, runs: Finished, view: str) -> No
     assert found["notes"] == []
 
 
-def test_one_sample_as_text_and_in_colour(cli: Cli, runs: Finished, environment: Callable[..., dict[str, str]]) -> None:
+def test_one_sample_as_text_and_in_colour(
+    here: Cli, runs: Finished, environment: Callable[..., dict[str, str]]
+) -> None:
     rows = iterate_rows(chunk_paths(runs.rollout))
     key = next(_key(row) for row in rows if row["view"] == "posterior" and not row["cut_off"])
-    done = cli("inspect", runs.filter, "--sample", key)
+    done = here("inspect", runs.filter, "--sample", key)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     header = next(line for line in done.stdout.splitlines() if line.startswith("position"))
@@ -163,7 +165,7 @@ def test_one_sample_as_text_and_in_colour(cli: Cli, runs: Finished, environment:
 
 
 def test_model_text_steers_no_terminal(
-    cli: Cli, runs: Finished, tmp_path: Path, environment: Callable[..., dict[str, str]]
+    here: Cli, runs: Finished, tmp_path: Path, environment: Callable[..., dict[str, str]]
 ) -> None:
     rows = list(iterate_rows(chunk_paths(runs.loop / "base" / "eval")))
     rows[0]["completion"] = "[bold]no markup[/nothing] \x1b]0;title\x07\u202e"
@@ -171,51 +173,51 @@ def test_model_text_steers_no_terminal(
     write_table(shard, table_from_rows(rows, GRADED))
     key = _key(rows[0])
     seen = on_terminal(["inspect", str(shard), "--sample", key], environment({"TERM": "xterm-256color"}))
-    for text in (cli("inspect", shard).stdout, cli("inspect", shard, "--sample", key).stdout, seen):
+    for text in (here("inspect", shard).stdout, here("inspect", shard, "--sample", key).stdout, seen):
         assert "[bold]no markup[/nothing] \\x1b]0;title\\x07\\u202e" in text
         assert not {"\x1b]", "\x07", "\u202e"} & {text[i : i + n] for n in (1, 2) for i in range(len(text))}
 
 
 def test_without_its_model_ids_are_shown_without_strings(
-    cli: Cli, runs: Finished, copied: Callable[[Path], Path]
+    here: Cli, runs: Finished, copied: Callable[[Path], Path]
 ) -> None:
     folder = copied(runs.rollout)
     for file in folder.rglob("manifest.json"):
         manifest = read_json(file)
         manifest["config"]["model.path"] = str(folder / "gone")
         file.write_text(json.dumps(manifest))
-    found = inspect_json(cli, folder, "--sample", "q0/prior/0")["sample"]
+    found = inspect_json(here, folder, "--sample", "q0/prior/0")["sample"]
     assert {token["text"] for token in found["tokens"]} == {None}
     assert found["completion"]
     assert any("model not found" in note for note in found["notes"])
     assert found["tokens"][0]["weight"] is None  # nothing is decided in a rollout
 
 
-def test_an_unfinished_folder_is_shown_as_such(cli: Cli, runs: Finished, copied: Callable[[Path], Path]) -> None:
+def test_an_unfinished_folder_is_shown_as_such(here: Cli, runs: Finished, copied: Callable[[Path], Path]) -> None:
     copied(runs.rollout)
     folder = copied(runs.filter)
     for name in ("selected", "rejected"):
         shutil.rmtree(folder / name)
     for name in ("COMPLETE", "manifest.json", "summary.json", "parts/0-of-1/COMPLETE", "parts/0-of-1/chunk-00001.json"):
         (folder / name).unlink()
-    done = cli("inspect", folder)
+    done = here("inspect", folder)
     assert done.returncode == 0, done.stderr
     assert f"{folder}: filter, not complete" in done.stdout
     assert "part 0-of-1: not complete, 1 shards, 16 rows" in done.stdout
-    found = inspect_json(cli, folder, "--sample", "q0/prior/0")["sample"]
+    found = inspect_json(here, folder, "--sample", "q0/prior/0")["sample"]
     assert found["tokens"][0]["text"] is not None  # from the rollout beside it
     shutil.rmtree(folder.parent / "rollout")
-    notes = inspect_json(cli, folder, "--sample", "q0/prior/0")["sample"]["notes"]
+    notes = inspect_json(here, folder, "--sample", "q0/prior/0")["sample"]["notes"]
     assert any("does not stand beside" in note for note in notes)
 
 
 @pytest.mark.parametrize("harm", ["shortened", "changed"])
-def test_a_damaged_shard_is_named(cli: Cli, runs: Finished, copied: Callable[[Path], Path], harm: str) -> None:
+def test_a_damaged_shard_is_named(here: Cli, runs: Finished, copied: Callable[[Path], Path], harm: str) -> None:
     shard = chunk_paths(copied(runs.rollout))[1]
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content[:-9] if harm == "shortened" else content)
-    refused = cli("inspect", shard.parents[2], "--stats")
+    refused = here("inspect", shard.parents[2], "--stats")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith(f"error: damaged shard: {shard}")
 
@@ -233,20 +235,20 @@ def test_a_damaged_shard_is_named(cli: Cli, runs: Finished, copied: Callable[[Pa
         (["{root}/distill", "--sample", "q0/prior/1"], "a distill folder has no samples of its own"),
     ],
 )
-def test_what_cannot_be_shown_is_explained(cli: Cli, runs: Finished, arguments: list[str], expected: str) -> None:
+def test_what_cannot_be_shown_is_explained(here: Cli, runs: Finished, arguments: list[str], expected: str) -> None:
     root = str(runs.rollout.parent)
-    refused = cli("inspect", *(argument.format(root=root) for argument in arguments))
+    refused = here("inspect", *(argument.format(root=root) for argument in arguments))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert expected.format(root=root) in refused.stderr
 
 
-def test_shards_that_are_not_ours(cli: Cli, runs: Finished, tmp_path: Path) -> None:
+def test_shards_that_are_not_ours(here: Cli, runs: Finished, tmp_path: Path) -> None:
     shard = tmp_path / "alone.arrow"
     shutil.copy(chunk_paths(runs.rollout)[0], shard)
-    assert f"{sidecar_path(shard).name} with its checksum does not stand beside it" in cli("inspect", shard).stderr
+    assert f"{sidecar_path(shard).name} with its checksum does not stand beside it" in here("inspect", shard).stderr
     other = tmp_path / "other.arrow"
     write_table(other, read_table(chunk_paths(runs.rollout)[0], columns=["question", "answer"]))
-    assert "its columns are question, answer" in cli("inspect", other).stderr
+    assert "its columns are question, answer" in here("inspect", other).stderr
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -306,10 +305,8 @@ def test_a_run_is_the_sum_of_its_rounds() -> None:
 # --- machines -------------------------------------------------------------------------------------------------------
 
 
-def test_this_machine_is_measured_quickly() -> None:
-    began = time.perf_counter()
+def test_this_machine_is_measured() -> None:
     machine = hardware.measure(torch.device("cpu"), torch.float32)
-    assert time.perf_counter() - began < 2  # 0.3 s of measuring, with room for a busy machine
     assert machine.flops > 1e8
     assert machine.bandwidth > 1e8
     assert machine.memory_bytes > 10**8
