@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.config.strict_yaml import scalar
@@ -21,7 +20,7 @@ def show(forecast: Forecast, output: Output) -> None:
     output.result(_as_object(forecast) if output.as_json else _as_text(forecast))
 
 
-def _as_object(forecast: Forecast) -> dict[str, Any]:
+def _as_object(forecast: Forecast) -> dict[str, object]:
     return {
         "dry_run": True,
         "config": _changed(forecast.estimator.config),
@@ -48,7 +47,7 @@ def _as_text(forecast: Forecast) -> str:
     return "\n\n".join(parts)
 
 
-def _changed(config: RunConfig) -> dict[str, Any]:
+def _changed(config: RunConfig) -> dict[str, object]:
     """Dotted key → value of everything that is not at its default."""
     defaults = RunConfig()
     return {key: value_of(config, key) for key, _ in leaves() if value_of(config, key) != value_of(defaults, key)}
@@ -79,7 +78,7 @@ def _notes(estimator: Estimator, bound: str) -> list[str]:
     ]
 
 
-def _count(value: Any) -> str:
+def _count(value: object) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {why}" for key, why in value.items()) or "-"
     return f"{value:,}"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea_cli.text import aligned, duration, rate, visible
@@ -41,7 +41,7 @@ class Output:
         self._now = now
         self._screen: Screen | None = None
 
-    def result(self, value: Path | str | Mapping[str, Any]) -> None:
+    def result(self, value: Path | str | Mapping[str, object]) -> None:
         """Print the one result: with --json an object, else the text or path (a mapping's `path`, if it has one)."""
         if self.as_json:
             text = json.dumps(_jsonable(value if isinstance(value, Mapping) else {"path": str(value)}))
@@ -74,7 +74,7 @@ class Output:
             more = [f"  ... and {len(skipped) - most} more"] if len(skipped) > most else []
             self.warn("\n".join([f"{len(skipped)} unusable rows were left out:", *listed, *more]))
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for people; cells are never cut."""
         if self.quiet:
             return
@@ -187,7 +187,7 @@ def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console(stderr=True).print(table)
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: object) -> object:
     """For strict JSON, which knows no NaN: numbers that are not finite become null."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(entry) for key, entry in value.items()}

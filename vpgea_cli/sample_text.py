@@ -6,7 +6,7 @@ Model text is untrusted: control characters are made visible, and nothing of it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vpgea_cli.output import aligned, visible
 
@@ -109,12 +109,12 @@ def _cells(token: TokenRow) -> list[str]:
     ]
 
 
-def _pairs(values: Mapping[str, Any]) -> list[str]:
+def _pairs(values: Mapping[str, object]) -> list[str]:
     rows = [[f"  {name}", _value(value)] for name, value in values.items() if value not in (None, [], "")]
     return aligned(rows) if rows else []
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, list):

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from vpgea.config.experimental import meaning
 from vpgea.config.schema import leaves
@@ -22,7 +22,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel = 2
 
-_WORDS: dict[Any, str] = {
+_WORDS: dict[object, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -63,7 +63,7 @@ def unknown_key(key: str, origin: str) -> Problem:
     return Problem(f"unknown configuration key {key}", where, did_you_mean(key, [*FIELDS, *SECTIONS]))
 
 
-def wrong_value(key: str, value: Any, origin: str, detail: str = "") -> Problem:
+def wrong_value(key: str, value: object, origin: str, detail: str = "") -> Problem:
     what = f"{key} cannot be {shown(value)}"
     return Problem(what, f"it came from {origin}{': ' if detail else ''}{detail}", f"give {expected(key)}")
 
@@ -76,7 +76,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"did you mean {nearest[0]}?" if nearest else "`vpgea config show` lists all keys"
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """repr, shortened: neither a long text nor a structure that refers to itself many times fills the screen."""
     return _SHORT.repr(value)
 
@@ -98,7 +98,7 @@ def combined(problems: Sequence[Problem]) -> UsageError:
     )
 
 
-def _in_words(annotation: Any) -> str:
+def _in_words(annotation: object) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(str(part) for part in parts)
@@ -113,6 +113,6 @@ def _in_words(annotation: Any) -> str:
     return _WORDS[annotation]
 
 
-def _limits(metadata: Sequence[Any]) -> str:
+def _limits(metadata: Sequence[object]) -> str:
     limits = ((text, getattr(item, name, None)) for item in metadata for name, text in _LIMITS.items())
     return "".join(text.format(bound) for text, bound in limits if bound is not None)

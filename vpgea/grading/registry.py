@@ -6,7 +6,6 @@ import importlib
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from vpgea.errors import UsageError
 from vpgea.grading.base import Grade, Grader, GradeRequest, Status
@@ -58,10 +57,10 @@ def load_grader(spec: str, relative_tolerance: float) -> Grader:
     return {"choice": grade_choice, "exact": grade_exact}[spec]
 
 
-def _import(spec: str) -> Callable[..., Any]:
+def _import(spec: str) -> Callable[..., object]:
     module_name, _, path = spec.partition(":")
     try:
-        function: Any = importlib.import_module(module_name)
+        function: object = importlib.import_module(module_name)
         for name in path.split("."):
             function = getattr(function, name)
     except Exception as error:  # the user's module may raise anything while it is imported
@@ -79,7 +78,7 @@ def _import(spec: str) -> Callable[..., Any]:
     return function
 
 
-def _grade_with(function: Callable[..., Any], request: GradeRequest) -> Grade:
+def _grade_with(function: Callable[..., object], request: GradeRequest) -> Grade:
     verdict = function(response=request.response, reference=request.reference, question=request.question)
     if isinstance(verdict, str) and verdict in tuple(Status):
         return Grade(Status(verdict))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from vpgea.errors import UsageError
 
@@ -58,10 +58,10 @@ class RawRows:
     file: str
     unit: Literal["line", "row"]
     columns: dict[str, None] = field(default_factory=dict)
-    rows: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    rows: list[tuple[int, dict[str, object]]] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
 
-    def add(self, number: int, row: dict[str, Any], wanted: AbstractSet[str]) -> None:
+    def add(self, number: int, row: dict[str, object], wanted: AbstractSet[str]) -> None:
         self.columns.update(dict.fromkeys(row))
         self.rows.append((number, {name: value for name, value in row.items() if name in wanted}))
 
@@ -160,7 +160,7 @@ def _refuse_other_magic(path: Path, expected: bytes) -> None:
         )
 
 
-def parse_object(line: bytes, offset: int = 0) -> dict[str, Any]:
+def parse_object(line: bytes, offset: int = 0) -> dict[str, object]:
     """The JSON object in one line of UTF-8. `offset`: bytes of the file before the line, for the message.
 
     Raises RowError for other encodings, broken JSON, other JSON values and keys that stand twice.
@@ -189,7 +189,7 @@ _JSON_KIND: dict[type, str] = {
 }
 
 
-def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_of_unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
@@ -278,7 +278,7 @@ def add_batches(
                 raw.add_bad(first + i, str(error))
 
 
-def _arrow_row(row: pa.RecordBatch) -> dict[str, Any]:
+def _arrow_row(row: pa.RecordBatch) -> dict[str, object]:
     """Python values of a batch of one row. Offsets and UTF-8 are validated first: bad ones would read wild memory."""
     import pyarrow as pa
 

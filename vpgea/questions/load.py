@@ -13,7 +13,7 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
@@ -161,7 +161,7 @@ def _bad_rows_error(raw: RawRows, bad: list[BadRow], *, usable: int) -> UsageErr
     )
 
 
-def _question(row: dict[str, Any], fields: FieldMapping, columns: dict[str, None]) -> Question:
+def _question(row: dict[str, object], fields: FieldMapping, columns: dict[str, None]) -> Question:
     for name in (fields.id, fields.question, fields.answer):
         if name is not None and name not in row:
             raise RowError(f"the field {name!r} is missing{_nearest(name, columns)}")
@@ -178,7 +178,7 @@ def _question(row: dict[str, Any], fields: FieldMapping, columns: dict[str, None
     return Question(question_id, text, answer, options)
 
 
-def _text(value: Any, what: str, *numbers: type) -> str:
+def _text(value: object, what: str, *numbers: type) -> str:
     """The value as text. Numbers of the given types are written as Python writes them; anything else is refused."""
     if value is None:
         raise RowError(f"the {what} is null")
@@ -197,7 +197,7 @@ def _text(value: Any, what: str, *numbers: type) -> str:
     return value
 
 
-def _options(value: Any) -> tuple[str, ...]:
+def _options(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     most = len(string.ascii_uppercase)
@@ -209,7 +209,7 @@ def _options(value: Any) -> tuple[str, ...]:
     )
 
 
-def _check_letter(answer: str, count: int, index: Any) -> None:
+def _check_letter(answer: str, count: int, index: object) -> None:
     letters = string.ascii_uppercase[:count]
     if len(answer) != 1 or answer not in letters:
         raise RowError(f"the answer {answer!r} is none of the letters A-{letters[-1]} of its {count} options")
@@ -217,7 +217,7 @@ def _check_letter(answer: str, count: int, index: Any) -> None:
         raise RowError(f"the answer {answer!r} contradicts {ANSWER_INDEX} {index!r}")
 
 
-def _canonical(*parts: Any) -> bytes:
+def _canonical(*parts: object) -> bytes:
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Progress(Protocol):
@@ -29,7 +29,7 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None: ...
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None: ...
 
     def progress(self, total: int, unit: str) -> AbstractContextManager[Progress]: ...
 
@@ -53,7 +53,7 @@ class NullReporter:
     def warn(self, text: str) -> None:
         pass
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         pass
 
     @contextmanager

@@ -58,12 +58,12 @@ def write_if_new(path: Path, content: bytes) -> None:
         write_bytes(path, content)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Replace a JSON file atomically."""
     write_bytes(path, json_bytes(value))
 
 
-def json_bytes(value: Any) -> bytes:
+def json_bytes(value: object) -> bytes:
     """A JSON value as our files hold it."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 

@@ -146,7 +146,7 @@ def _listing(folder: Path) -> set[str]:
         return set()
 
 
-def _table(path: Path, source: Any) -> pa.Table:
+def _table(path: Path, source: pa.NativeFile) -> pa.Table:
     """What a mapped file holds. Offsets and UTF-8 are validated: bad ones would read wild memory, and may crash."""
     try:
         table = pa.ipc.open_file(source).read_all()

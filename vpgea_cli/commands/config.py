@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -105,7 +105,7 @@ def validate(
         output.result("\n\n".join([*map(prompt_text, prompts), "the configuration is valid"]))
 
 
-def _values(resolved: Resolved) -> list[tuple[str, Any, str]]:
+def _values(resolved: Resolved) -> list[tuple[str, object, str]]:
     return [(key, value_of(resolved.config, key), origin) for key, origin in resolved.origins.items()]
 
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -209,7 +209,7 @@ def _row(name: str, step: StepStatus) -> list[str]:
     ]
 
 
-def _as_json(found: RunStatus, run: Path) -> dict[str, Any]:
+def _as_json(found: RunStatus, run: Path) -> dict[str, object]:
     steps = [
         {
             "step": str(step.state.step),
