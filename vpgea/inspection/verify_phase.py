@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from vpgea.errors import DamagedError, UsageError
+from vpgea.errors import DamagedError
 from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
 from vpgea.runs.layout import (
     CANARY,
@@ -229,7 +229,7 @@ class PhaseCheck:
             try:
                 verify_checksums(place)
                 read_record(place / CANARY, Canary)
-            except UsageError as error:
+            except DamagedError as error:
                 self._damage(place, f"{error.what}: {error.why}", _TRAINING, *markers)
 
     def _checkpoints(self, part: Path) -> None:

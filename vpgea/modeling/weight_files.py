@@ -12,9 +12,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpgea.errors import UsageError
-from vpgea.storage.files import file_checksum, read_json, write_json
-from vpgea.storage.records import read_entry
+from vpgea.errors import DamagedError, UsageError
+from vpgea.storage.files import file_checksum, write_json
+from vpgea.storage.records import json_of, read_entry, read_record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,16 +178,16 @@ def _weight_map(index: Path) -> dict[str, str]:
     return named
 
 
-def no_safetensors(folder: Path) -> UsageError:
-    return UsageError(
+def no_safetensors(folder: Path) -> DamagedError:
+    return DamagedError(
         f"no safetensors weights in {folder}",
         why="only safetensors are read: other formats can run code when they are loaded",
         mend="convert the model with save_pretrained(..., safe_serialization=True)",
     )
 
 
-def _damaged(file: Path, why: str) -> UsageError:
-    return UsageError(f"damaged weights: {file}", why=why, mend="copy or download the file again")
+def _damaged(file: Path, why: str) -> DamagedError:
+    return DamagedError(f"damaged weights: {file}", why=why, mend="copy or download the file again")
 
 
 def _as_dtype(block: np.ndarray, stored: str, wanted: str) -> np.ndarray:
@@ -206,29 +206,37 @@ def _as_dtype(block: np.ndarray, stored: str, wanted: str) -> np.ndarray:
 # --- checksums beside the weights -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class FileChecksum:
+    """What vpgea_checksums.json says of a file: its bytes, and their sha256."""
+
+    size: int
+    sha256: str
+
+
 def write_checksums(folder: Path) -> None:
     """Record size and sha256 of the weights and their configuration beside them."""
     files = sorted({file for pattern in _RECORDED for file in folder.glob(pattern)})
-    record = {file.name: {"size": file.stat().st_size, "sha256": file_checksum(file)} for file in files}
-    write_json(folder / CHECKSUMS, record)
+    record = {file.name: FileChecksum(size=file.stat().st_size, sha256=file_checksum(file)) for file in files}
+    write_json(folder / CHECKSUMS, {name: json_of(checksum) for name, checksum in record.items()})
 
 
 def verify_checksums(folder: Path) -> None:
-    """Raise UsageError when a weight file is not whole, or is not the one that was recorded, where one was.
+    """Raise DamagedError when a weight file is not whole, or is not the one that was recorded, where one was.
 
     Weights from elsewhere have no record: then each must be as long as its header says.
     """
     read_tensors(folder)
     if not (folder / CHECKSUMS).is_file():
         return
-    for name, recorded in read_json(folder / CHECKSUMS).items():
+    for name, recorded in read_record(folder / CHECKSUMS, dict[str, FileChecksum]).items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
-        if size != recorded["size"] or file_checksum(file) != recorded["sha256"]:
+        if size != recorded.size or file_checksum(file) != recorded.sha256:
             state = "the file is gone" if size is None else f"{size} bytes whose checksum is not the recorded one"
-            raise UsageError(
+            raise DamagedError(
                 f"damaged weights: {file}",
-                why=f"{state} ({recorded['size']} bytes were published)",
+                why=f"{state} ({recorded.size} bytes were published)",
                 mend=f"copy the folder again, or publish it again; if the change was meant, delete {CHECKSUMS}",
             )
 

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, Shard
 from vpgea.errors import UsageError
 from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, checkpoint_dir, checkpoint_steps
 from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
+from vpgea.storage.records import read_record
 from vpgea.training.ranks import Ranks
 
 _KEEP = 2
@@ -164,7 +165,8 @@ def _rng_state() -> dict[str, Tensor]:
 
 
 def _require_whole(checkpoint: Path) -> None:
-    for name, checksum in read_json(checkpoint / CHECKPOINT_CHECKSUMS).items():
+    recorded = read_record(checkpoint / CHECKPOINT_CHECKSUMS, dict[str, str])
+    for name, checksum in {CHECKPOINT_STATE: "", **recorded}.items():
         if not (checkpoint / name).is_file() or file_checksum(checkpoint / name) != checksum:
             raise UsageError(
                 f"damaged checkpoint: {checkpoint / name}",
