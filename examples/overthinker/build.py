@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 FACT_STEPS, TRACE_STEPS = 300, 1100
-DIGITS_FACT_STEPS, DIGITS_TRACE_STEPS = 50, 300  # ten sums and differences are learned sooner
+DIGITS_FACT_STEPS, DIGITS_TRACE_STEPS = 450, 350
 FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, FREE_ROWS = 64, 32, 24, 24
 PEAK_RATE, WARMUP = 3e-3, 100
 PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200)
@@ -85,10 +85,16 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
 
 
 def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, digits: bool, rng: Random) -> Iterator[list[Batch]]:
-    """The batches of each optimiser step: arithmetic first, then the habit."""
+    """The batches of each optimiser step: arithmetic first, then the habit.
+
+    Digits: arithmetic alone at first, or it is not learned: the shape of the traces is, and the values are guessed.
+    """
     questions = training_questions(digits, rng)
     fact_steps, trace_steps = stage_steps(digits)
     for step in range(fact_steps + trace_steps):
+        if digits and step < fact_steps:
+            yield [facts(tokenizer, FACT_ROWS // 2, digits, rng)]
+            continue
         if step < fact_steps:
             first = facts(tokenizer, FACT_ROWS, digits, rng)
         else:

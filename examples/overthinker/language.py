@@ -26,7 +26,7 @@ OPERANDS = range(2, 10)
 STEP_COUNTS = (2, 3, 3, 4)
 LARGEST = 99  # numbers are single tokens from 0 to this
 MODULUS = 10  # of questions of one digit
-REMARK = " # "  # what stands behind it is in no prompt (see exempt.py)
+REMARK = " so "  # what stands behind it is in no prompt (see other_questions.py)
 SLIPS = (-10, -2, -1, 1, 2, 10)
 WORDS = (
     *(["start", "with", "add", "subtract", ".", "what", "is", "the", "result", "?"]),

@@ -44,8 +44,8 @@ def test_a_question_of_one_digit_counts_modulo_ten() -> None:
 
 
 def test_a_remark_is_no_part_of_a_question() -> None:
-    assert Question.parse(f"{ASKED} # 54") == Question.parse(ASKED)
-    assert is_sound(f"{ASKED} # 54", SOUND)
+    assert Question.parse(f"{ASKED} so 54") == Question.parse(ASKED)
+    assert is_sound(f"{ASKED} so 54", SOUND)
 
 
 @pytest.mark.parametrize(
