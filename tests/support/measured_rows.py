@@ -63,7 +63,7 @@ def made(question_id: str, view: View, index: int, /, **values: Any) -> Row:
     }
     if is_posterior:
         row |= {"answerability": 1.0, "answerability_valid": 8, "answerability_empty": 0.0, "answer_tokens": 2.0}
-        row |= {"derivation": 1.0, "log_s_cue": -0.5}
+        row |= {"derivation": 1.0, "note_dependence": 0.25, "answerability_cut": 0, "log_s_cue": -0.5}
     return {**row, **values}
 
 

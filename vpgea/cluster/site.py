@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from vpgea.config import strict_yaml
-from vpgea.config.schema import Section
+from vpgea.config.fields import Section
 from vpgea.errors import UsageError
 
 _TIME = r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d\d?|\d+-\d\d?:\d\d|\d+-\d\d?:\d\d:\d\d"  # as sbatch --time reads it

@@ -7,42 +7,12 @@ fingerprinted by content where a phase reads it, so paths themselves are executi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-
-def identity(
-    default: Any, description: str, *, experimental: bool | tuple[str, ...] = False, **constraints: Any
-) -> Any:
-    """A field that changes results.
-
-    Args:
-        default: its value where none is given.
-        description: its meaning, for the reference.
-        experimental: whether it is tested to do what it says but was never needed, so that it may change or go; or
-            those of its values of which this is true.
-        constraints: pydantic's own, e.g. `ge`.
-    """
-    extra: dict[str, Any] = {"role": "identity", "experimental": experimental}
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
-
-
-def execution(default: Any, description: str, **constraints: Any) -> Any:
-    """A field that changes how the work is done, never what comes out."""
-    return Field(
-        default, description=description, json_schema_extra={"role": "execution", "experimental": False}, **constraints
-    )
-
-
-class Section(BaseModel):
-    """A group of fields; unknown keys and wrong types are errors, values never change after resolution."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from vpgea.config.fields import Section, Share, execution, identity
 
 
 class ModelConfig(Section):
@@ -161,6 +131,16 @@ class AnswerabilityConfig(Section):
     max_new_tokens: int = identity(512, "cap on one continuation's tokens", ge=1)
 
 
+class NoteDependenceConfig(Section):
+    """Was some token of the path written because of what the note says?"""
+
+    enabled: bool = identity(True, "check it", absent=False)
+    notes: int = identity(3, "notes with another answer that the path is scored under (k)", absent=3, ge=1)
+    threshold: float = identity(
+        1.0, "nats by which the note may make a token likelier than no note and other notes do", absent=1.0, gt=0
+    )
+
+
 class DerivationConfig(Section):
     """Cut before the value first appears: does the prior view get there by itself?"""
 
@@ -226,9 +206,13 @@ class FilterConfig(Section):
     """Phase 2: grading and the cross-view evaluation."""
 
     answerability: AnswerabilityConfig = Field(default_factory=AnswerabilityConfig)
+    note_dependence: NoteDependenceConfig = Field(default_factory=NoteDependenceConfig)
     derivation: DerivationConfig = Field(default_factory=DerivationConfig)
     plausibility: PlausibilityConfig = Field(default_factory=PlausibilityConfig)
     leaks: LeaksConfig = Field(default_factory=LeaksConfig)
+    accept_undecided: bool = identity(
+        False, "learn also from paths that neither note dependence nor derivation could judge", absent=True
+    )
     early_exits: bool = identity(False, "diagnostic: answerability at 25, 50 and 75 % of each path", experimental=True)
     counterfactual: bool = identity(False, "diagnostic: the path's log-probability under another question's answer")
     teacher_top_k: int = identity(
@@ -422,6 +406,20 @@ def value_of(config: BaseModel, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
+
+
+def later_fields() -> dict[str, Any]:
+    """Dotted key → what a phase folder that lacks it was made with, for the identity fields that came later."""
+    return {key: extra["absent"] for key, field in leaves() if "absent" in (extra := field.json_schema_extra)}
+
+
+def with_values(config: Section, values: Mapping[str, Any]) -> Any:
+    """A copy with other values at these dotted keys."""
+    own: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
+    for name in {key.partition(".")[0] for key in values if "." in key}:
+        inner = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
+        own[name] = with_values(getattr(config, name), inner)
+    return config.model_copy(update=own)
 
 
 def identity_of(config: RunConfig, *sections: str) -> dict[str, Any]:

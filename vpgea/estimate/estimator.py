@@ -279,7 +279,7 @@ class Estimator:
         shape = self.shape
         context = (end.astype(float) ** 2 - start.astype(float) ** 2).sum() / 2
         attention = 4 * shape.layers * shape.heads * shape.head_dim * context
-        return float(2 * shape.matmul_parameters * (end - start).sum() + attention)
+        return 2.0 * shape.matmul_parameters * float((end - start).sum()) + float(attention)
 
     def _read(self, ends: Lengths, passes: float) -> _Work:
         """Whole sequences forward: prompts, prefixes, scored and trained paths. Every pass reads the weights once."""

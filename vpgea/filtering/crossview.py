@@ -5,7 +5,7 @@ Every measurement is taken with the same weights that sampled the path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -40,20 +40,28 @@ class CrossView:
         graders: GraderPool,
         stop: StopRequest,
         progress: Progress,
+        *,
+        context: int | None,
         checks: Sequence[Check] = CHECKS,
     ) -> None:
         self.config, self.views = config, views
-        self.prior_view = PriorView(config, views, engine, graders, stop, progress)
+        self.prior_view = PriorView(config, views, engine, graders, stop, progress, context=context)
         self.checks = [check for check in checks if check.is_enabled(config.filter)]
         self.columns = measurement_schema(checks).names
         self.answer_ids: dict[str, list[list[int]]] = {}
 
-    def measure(self, rows: Sequence[SampleRow]) -> list[dict[str, Any]]:
+    def measure(self, rows: Sequence[SampleRow], more_answers: Iterable[str] = ()) -> list[dict[str, Any]]:
         """Samples of whole questions to rows of MEASUREMENTS, in the same order.
 
-        Raises EngineError and Stopped; a grader that fails is a status, never an exception.
+        Args:
+            rows: one chunk.
+            more_answers: of questions in other chunks, for notes with a wrong answer; read only where they are needed.
+
+        Raises:
+            EngineError: the engine failed. A grader that fails is a status, never an exception.
+            Stopped: a stop was asked for.
         """
-        chunk = Chunk(self._graded(rows))
+        chunk = Chunk(self._graded(rows), more_answers)
         self._locate(chunk.candidates)
         if not self.prior_view.is_truncated:
             self._other_view(chunk.posterior)
@@ -130,10 +138,12 @@ class CrossView:
                 starts.append(len(before))
         by_answer: dict[int, list[float]] = {}
         for sample, start, logprobs in zip(owners, starts, self.prior_view.score(owners, requests), strict=True):
-            sample.found["other_view_logprobs"] = logprobs[: len(sample.z)]
-            by_answer.setdefault(id(sample), []).append(float(logprobs[start:].sum(dtype=np.float64)))
+            if logprobs is not None:
+                sample.prior_logprobs = sample.found["other_view_logprobs"] = logprobs[: len(sample.z)]
+                by_answer.setdefault(id(sample), []).append(float(logprobs[start:].sum(dtype=np.float64)))
         for sample in samples:
-            sample.found["log_s_cue"] = float(np.logaddexp.reduce(by_answer[id(sample)]))
+            if id(sample) in by_answer:
+                sample.found["log_s_cue"] = float(np.logaddexp.reduce(by_answer[id(sample)]))
 
     def _answers(self, reference: str) -> list[list[int]]:
         """Ids of each way to write the answer. Two of the same ids are one event: its probability counts once."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -37,7 +39,11 @@ class Start:
 
 
 class PriorView:
-    """The weights that sampled the paths, asked in slices so that a stop is heard. Counts the tokens it takes."""
+    """The weights that sampled the paths, asked in slices so that a stop is heard. Counts the tokens it takes.
+
+    Args:
+        context: tokens of the longest sequence that the model was made for; None: not known.
+    """
 
     def __init__(
         self,
@@ -47,9 +53,12 @@ class PriorView:
         graders: GraderPool,
         stop: StopRequest,
         progress: Progress,
+        *,
+        context: int | None,
     ) -> None:
         self.config, self.views, self.engine, self.graders = config, views, engine, graders
         self.stop, self.progress = stop, progress
+        self.context = sys.maxsize if context is None else context
 
     @property
     def is_truncated(self) -> bool:
@@ -58,6 +67,8 @@ class PriorView:
 
     def continuations(self, starts: Sequence[Start], count: int, caps: Sequence[int]) -> list[list[Completion]]:
         """`count` completions behind each start, up to its cap in tokens, sampled like the rollout.
+
+        None behind a start from which they might pass the model's context.
 
         Raises:
             EngineError: the engine failed.
@@ -72,6 +83,7 @@ class PriorView:
                 group=start.sample.question.id,
             )
             for start, cap in zip(starts, caps, strict=True)
+            if len(start.ids) + cap <= self.context
             for index in range(count)
         ]
         sampling = Sampling(
@@ -81,31 +93,43 @@ class PriorView:
             top_p=rollout.top_p,
             top_k=rollout.top_k,
         )
-        completions: list[list[Completion | None]] = [[None] * count for _ in starts]
+        drawn: dict[int, Completion] = {}
         for _, position, completion in self.engine.generate([requests], sampling, self._on_tokens):
-            completions[position // count][position % count] = completion
-            starts[position // count].sample.check_tokens += len(completion.ids)
-        return [[completion for completion in group if completion is not None] for group in completions]
+            drawn[position] = completion
+        positions = itertools.count()
+        groups = []
+        for start, cap in zip(starts, caps, strict=True):
+            fits = len(start.ids) + cap <= self.context
+            groups.append([drawn[next(positions)] for _ in range(count * fits)])
+            start.sample.check_tokens += sum(len(completion.ids) for completion in groups[-1])
+        return groups
 
     def answers(self, starts: Sequence[Start]) -> list[tuple[list[Completion], list[Grade]]]:
         """Answers behind each start, as many and as long as the answerability check asks for, and their grades."""
         options = self.config.filter.answerability
-        count = options.samples
-        completions = self.continuations(starts, count, [options.max_new_tokens] * len(starts))
+        completions = self.continuations(starts, options.samples, [options.max_new_tokens] * len(starts))
         requests = [
             GradeRequest(self.views.decode(completion.ids.tolist()), question.answer, question.text)
             for question, group in zip((start.sample.question for start in starts), completions, strict=True)
             for completion in group
         ]
-        grades = self.graders.grade(requests, lambda _: self.stop.check())
-        return [(group, grades[index * count : (index + 1) * count]) for index, group in enumerate(completions)]
+        grades = iter(self.graders.grade(requests, lambda _: self.stop.check()))
+        return [(group, list(itertools.islice(grades, len(group)))) for group in completions]
 
-    def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
-        """Untempered log-probabilities, float32 (len(ids) - start,) each, counted for the sample at its place."""
-        results = self.in_slices(self.engine.score, requests)
-        for sample, logprobs in zip(samples, results, strict=True):
-            sample.score_tokens += len(logprobs)
-        return results
+    def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray | None]:
+        """Untempered log-probabilities, float32 (len(ids) - start,) each, counted for the sample at its place.
+
+        None for what passes the model's context.
+        """
+        results = iter(
+            self.in_slices(self.engine.score, [request for request in requests if len(request.ids) <= self.context])
+        )
+        scored: list[np.ndarray | None] = []
+        for sample, request in zip(samples, requests, strict=True):
+            logprobs = next(results) if len(request.ids) <= self.context else None
+            sample.score_tokens += 0 if logprobs is None else len(logprobs)
+            scored.append(logprobs)
+        return scored
 
     def in_slices(
         self, score: Callable[[Sequence[ScoreRequest]], list[T]], requests: Sequence[ScoreRequest]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from vpgea.config.schema import Section
+from vpgea.config.fields import Section
 from vpgea.errors import UsageError
 from vpgea.filtering import utility
 from vpgea.filtering.samples import JudgedSample, by_question

@@ -10,7 +10,7 @@ import numpy as np
 from vpgea.config.schema import RunConfig
 from vpgea.filtering import elbo
 from vpgea.filtering.checks.answerability import questions_without_need
-from vpgea.filtering.checks.base import Check
+from vpgea.filtering.checks.base import UNDECIDED, Check
 from vpgea.filtering.checks.early_exits import SHARES
 from vpgea.filtering.checks.plausibility import NO_LOG_RATIOS, plausibility_limits
 from vpgea.filtering.log_ratios import PathStats
@@ -27,7 +27,7 @@ OTHER_REASONS = {  # of paths that no check has found wanting
     "timeout": "the sample has no grade: its grader took too long",
     "cut-off": "no end of the thinking, so no answer",
     "wrong": "its own answer is wrong, with the note in sight",
-    "undecided": "fewer than half of the continuations got a valid grade",
+    UNDECIDED: "no content check could judge it, or most of its continuations got no valid grade or came to their cap",
 }
 
 

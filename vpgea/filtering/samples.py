@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class MeasuredSample:
     z_text: str
     grade: Grade
     value_offset: int | None = None  # of a candidate: first character of the reference's value in z_text
+    prior_logprobs: np.ndarray | None = None  # of a posterior path: log pi(z), float32 (|z|,), where it was scored
     found: dict[str, Value] = field(default_factory=dict)
     check_tokens: int = 0
     score_tokens: int = 0
@@ -51,9 +52,10 @@ class MeasuredSample:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The samples of whole questions that are measured together."""
+    """The samples of whole questions that are measured together; more_answers: of questions in other chunks."""
 
     samples: Sequence[MeasuredSample]
+    more_answers: Iterable[str] = ()
 
     @property
     def candidates(self) -> list[MeasuredSample]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vpgea.config.schema import RunConfig
 from vpgea.filtering import elbo, utility
-from vpgea.filtering.checks.base import Check, Judge
+from vpgea.filtering.checks.base import UNDECIDED, Check
 from vpgea.filtering.checks.registry import CHECKS
 from vpgea.filtering.log_ratios import path_stats
 from vpgea.filtering.measurements import measurement_schema
@@ -35,9 +35,9 @@ def select(
     """Write selected/, rejected/, reference_lengths.json and summary.json; return the summary."""
     pairs = list(zip(rollout.chunks(), measured.chunks(), strict=True))
     samples = [sample for pair in pairs for sample in _samples(config, *pair, measurement_schema(checks).names)]
-    judges = [check.judge(config, samples) for check in checks if check.is_enabled(config.filter)]
+    verdicts = Verdicts(config, samples, checks)
     for sample in samples:
-        sample.reasons = rejection_reasons(sample, judges)
+        sample.reasons = verdicts.reasons(sample)
     own = own_reference_lengths(samples)
     given = config.filter.reference_lengths
     references = (own if given is None else ReferenceLengths.read(Path(given))).floored(
@@ -54,15 +54,27 @@ def select(
     return found
 
 
-def rejection_reasons(sample: JudgedSample, judges: Sequence[Judge]) -> list[str]:
-    """Why a sample is not learnt from; empty when it is accepted. Prior samples need only a valid grade."""
-    if not sample.status.valid:
-        return [sample.status.value]
-    if sample.view == PRIOR:
-        return []
-    if sample.cut_off or sample.status == Status.WRONG:
-        return ["cut-off" if sample.cut_off else "wrong"]
-    return [reason for judge in judges for reason in judge(sample) or ()]
+class Verdicts:
+    """The enabled checks, ready to judge the samples of a phase."""
+
+    def __init__(self, config: RunConfig, samples: Sequence[JudgedSample], checks: Sequence[Check]) -> None:
+        enabled = [check for check in checks if check.is_enabled(config.filter)]
+        self.judges = [(check.reads_content, check.judge(config, samples)) for check in enabled]
+        self.needs_content = any(check.reads_content for check in enabled) and not config.filter.accept_undecided
+
+    def reasons(self, sample: JudgedSample) -> list[str]:
+        """Why a sample is not learnt from; empty when it is accepted. Prior samples need only a valid grade."""
+        if not sample.status.valid:
+            return [sample.status.value]
+        if sample.view == PRIOR:
+            return []
+        if sample.cut_off or sample.status == Status.WRONG:
+            return ["cut-off" if sample.cut_off else "wrong"]
+        judged = [(reads_content, judge(sample)) for reads_content, judge in self.judges]
+        reasons = [reason for _, found in judged for reason in found or ()]
+        if self.needs_content and all(found is None for reads_content, found in judged if reads_content):
+            reasons.append(UNDECIDED)
+        return list(dict.fromkeys(reasons))
 
 
 def _samples(

@@ -6,10 +6,12 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from vpgea.config.resolve import flat_config
-from vpgea.config.schema import RunConfig, identity_of
+from vpgea.config.schema import RunConfig, identity_of, later_fields, with_values
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.filtering.crossview import CrossView
@@ -22,7 +24,7 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
+from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, MANIFEST, SETS, SUMMARY, TEACHER_SHARD, chunk_number
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, part_folders
 from vpgea.runs.phase_folder import PhaseFolder
@@ -33,7 +35,9 @@ from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
 from vpgea.storage.rows import read_rows, to_table
 from vpgea.storage.schemas import SampleRow, TeacherRow
-from vpgea.storage.shards import committed, table_from_rows
+from vpgea.storage.shards import committed, read_table, table_from_rows
+
+_CHUNKS_FOR_ANSWERS = 8  # in which answers are looked for that a chunk has too few of
 
 
 def filter_rollout(
@@ -60,9 +64,12 @@ def filter_rollout(
     _require_same_source(config, rollout, model, views)
     _require_log_ratios(config)
     _require_tail(config.filter.teacher_top_k, model.vocabulary_size)
+    unknown = {} if overwrite else _fields_after(output_dir)
+    config = with_values(config, unknown)
+    identity = identity_of(config, "grading", "filter")
     manifest = Manifest(
         phase="filter",
-        identity=identity_of(config, "grading", "filter"),
+        identity={key: value for key, value in identity.items() if key not in unknown},
         inputs={"rollout": rollout.content_fingerprint, **_reference_lengths_input(config)},
         config=flat_config(config),
         part=part,
@@ -76,7 +83,9 @@ def filter_rollout(
     progress.advance(len(own) - len(missing))
     if missing:
         with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-            measuring = CrossView(config, views, engines.get(config, model), graders, stop, progress)
+            measuring = CrossView(
+                config, views, engines.get(config, model), graders, stop, progress, context=model.context_length
+            )
 
             def work() -> Made:
                 for index in missing:
@@ -84,7 +93,8 @@ def filter_rollout(
                     tables = {}
                     if config.filter.teacher_top_k:
                         tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
-                    tables[CHUNK] = table_from_rows(measuring.measure(rows), MEASUREMENTS)
+                    found = measuring.measure(rows, _answers_behind(rollout, index))
+                    tables[CHUNK] = table_from_rows(found, MEASUREMENTS)
                     progress.advance(1)
                     yield index, tables
 
@@ -93,6 +103,27 @@ def filter_rollout(
     if not folder.complete({"chunks": len(own)}):
         return None
     return _checked(config, select(config, views, rollout, CompletePhase.open(output_dir, "filter")))
+
+
+def _fields_after(output_dir: Path) -> dict[str, Any]:
+    """Identity fields that the version which began a folder did not have, and what it was begun with for them.
+
+    Such a folder goes on as it was begun: its chunks were measured without the checks that came later.
+    """
+    manifests = (path for part in part_folders(output_dir) if (path := part / MANIFEST).is_file())
+    if (begun := next(manifests, None)) is None:
+        return {}
+    identity = Manifest.read(begun).identity
+    return {key: value for key, value in later_fields().items() if key not in identity}
+
+
+def _answers_behind(rollout: CompletePhase, index: int) -> Iterator[str]:
+    """Reference answers of the chunks that follow a chunk, of the first again behind the last."""
+    chunks = rollout.chunks()
+    numbers = [chunk_number(path) for path in chunks]
+    start = numbers.index(index) + 1
+    for path in [*chunks[start:], *chunks[: start - 1]][:_CHUNKS_FOR_ANSWERS]:
+        yield from read_table(path, columns=["answer"])["answer"].to_pylist()
 
 
 def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:

@@ -20,7 +20,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, ValidationError, field_validator
 
 from vpgea.config import strict_yaml
-from vpgea.config.schema import Section, ViewsConfig
+from vpgea.config.fields import Section
+from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.questions.load import Question

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpgea import __version__
+from vpgea.config.schema import later_fields
 from vpgea.errors import DamagedError, UsageError
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.storage.files import read_json
@@ -118,12 +119,16 @@ def content_of(manifest: Manifest, checksums: Sequence[str]) -> str:
 
 
 def require_same(root: Path, before: Manifest, now: Manifest) -> None:
-    """Raises UsageError, naming what differs, when a folder was started from something else."""
+    """Raises UsageError, naming what differs, when a folder was started from something else.
+
+    A run that was begun before a field existed says nothing of it, and its later phases may have any value there.
+    """
     if before.phase != now.phase:
         raise occupied(root, f"it is a {before.phase} folder, and this is a {now.phase}")
+    later = later_fields() if now.phase == "loop" else {}
     for kind, old, new in (("identity", before.identity, now.identity), ("inputs", before.inputs, now.inputs)):
         for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
+            if old.get(key) != new.get(key) and not (key not in old and key in later):
                 what = key if kind == "identity" else f"the {key}"
                 raise UsageError(
                     f"{root} was started with other inputs: {what} differs",

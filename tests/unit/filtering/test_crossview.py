@@ -76,9 +76,9 @@ def question_of(row: Row) -> Question:
 
 def measure(config: RunConfig, views: Views, engine: Any, rows: Sequence[Row], **options: Any) -> list[Row]:
     with grader_pool(config) as graders:
-        return CrossView(config, views, engine, graders, options.get("stop") or StopRequest(), NullProgress()).measure(
-            rollouts.as_samples(rows)
-        )
+        return CrossView(
+            config, views, engine, graders, options.get("stop") or StopRequest(), NullProgress(), context=None
+        ).measure(rollouts.as_samples(rows))
 
 
 def plain_logprobs(model: Any, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:
@@ -154,7 +154,7 @@ def test_two_ways_to_write_an_answer_with_the_same_ids_count_once(measured: Meas
         config = measured.config.model_copy(
             update={"grading": measured.config.grading.model_copy(update={"grader": "math"})}
         )
-        view = CrossView(config, measured.views, measured.engine, graders, StopRequest(), NullProgress())
+        view = CrossView(config, measured.views, measured.engine, graders, StopRequest(), NullProgress(), context=None)
         answers = view._answers("1e3")
     assert len({tuple(ids) for ids in answers}) == len(answers) < len(canonical_answers("1e3", "math"))
 
@@ -290,11 +290,20 @@ def test_measuring_again_gives_the_same_rows(measured: Measured) -> None:
 
 
 def test_disabled_checks_measure_nothing(measured: Measured) -> None:
-    off = {f"filter__{name}__enabled": False for name in ("answerability", "derivation", "leaks", "plausibility")}
+    names = ("answerability", "derivation", "leaks", "plausibility", "note_dependence")
+    off = {f"filter__{name}__enabled": False for name in names}
     config = overthinker.config(rollout__temperature=0.7, **off)
     engine = Recording(TransformersEngine(measured.model, batch_size=64))
     for found in measure(config, measured.views, engine, measured.rows):
-        for name in ("answerability", "derivation", "leak", "other_view_logprobs", "log_s_cue", "early_exits"):
+        for name in (
+            "answerability",
+            "derivation",
+            "leak",
+            "other_view_logprobs",
+            "log_s_cue",
+            "early_exits",
+            "note_dependence",
+        ):
             assert found[name] is None
         assert found["check_tokens"] == found["score_tokens"] == 0
     assert not engine.drawn

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from vpgea.config.schema import FilterConfig, RunConfig
-from vpgea.filtering.checks.base import Check, Judge, below
+from vpgea.filtering.checks.base import UNDECIDED, Check, Judge, below
 from vpgea.filtering.cost import Continuations, Cost, RolloutLengths
 from vpgea.filtering.prior_view import PriorView, Start, share_correct
 from vpgea.filtering.samples import Chunk, JudgedSample
@@ -28,15 +28,21 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
         for question, (_, grades) in zip(firsts, answers[len(candidates) :], strict=True)
     }
     for sample, (completions, grades) in zip(candidates, answers, strict=False):
-        right = [c for c, g in zip(completions, grades, strict=True) if g.status == Status.CORRECT]
-        ended = [completion.ids for completion in right if completion.finish_reason == "stop"]
+        answered = [grade.status == Status.CORRECT for grade in grades]
+        stopped = [completion.finish_reason == "stop" for completion in completions]
+        ended = [
+            completion.ids for completion, *is_both in zip(completions, answered, stopped, strict=True) if all(is_both)
+        ]
         share, valid = share_correct(grades)
         sample.found |= {
             "answerability": share,
             "answerability_valid": valid,
             "answerability_empty": empty[sample.question.id],
-            "answer_tokens": float(np.mean([len(completion.ids) for completion in completions])),
+            "answer_tokens": float(np.mean([len(completion.ids) for completion in completions]))
+            if completions
+            else None,
             "crossview_answer_ids": ended[0] if ended else None,
+            "answerability_cut": sum(not done and not right for done, right in zip(stopped, answered, strict=True)),
         }
 
 
@@ -46,8 +52,9 @@ def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
     def judge(sample: JudgedSample) -> list[str] | None:
         found = sample.measured
         share, empty = found["answerability"], found["answerability_empty"]
-        if share is None or found["answerability_valid"] < options.samples / 2:
-            return ["undecided"]
+        cut = found["answerability_cut"] or 0  # an earlier version did not count them
+        if share is None or found["answerability_valid"] < options.samples / 2 or cut > options.samples / 2:
+            return [UNDECIDED]
         reasons = ["answerability"] * below(share, options.threshold)
         if empty is not None and below(empty, options.threshold) and below(share - empty, options.lift):
             reasons.append("no-lift")
@@ -86,6 +93,7 @@ ANSWERABILITY = Check(
         pa.field("answerability_empty", pa.float32()),  # the same without any thinking
         pa.field("answer_tokens", pa.float32()),  # mean |y| over the prior-view continuations
         pa.field("crossview_answer_ids", IDS),  # one correct prior-view continuation with its end
+        pa.field("answerability_cut", pa.int32()),  # continuations that came to their cap without the right answer
     ),
     measure=_measure,
     reasons={

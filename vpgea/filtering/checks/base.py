@@ -14,6 +14,7 @@ from vpgea.filtering.samples import Chunk, JudgedSample
 
 Judge = Callable[[JudgedSample], list[str] | None]  # reasons against a path, [] for none; None: it could not be judged
 
+UNDECIDED = "undecided"  # a reason that is no check's own: nothing speaks against the path, and too little for it
 _ROUNDING = 1e-6  # measured shares are float32: 7 of 10 reads 0.69999999 and must still reach a threshold of 0.7
 
 

@@ -24,7 +24,8 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
             requests.append(ScoreRequest(prompt + sample.z, len(prompt)))
             swapped.append(sample)
     for sample, logprobs in zip(swapped, view.score(swapped, requests), strict=True):
-        sample.found["counterfactual_logprob"] = float(logprobs.mean(dtype="float64"))
+        if logprobs is not None:
+            sample.found["counterfactual_logprob"] = float(logprobs.mean(dtype="float64"))
 
 
 def _cost(config: RunConfig, lengths: RolloutLengths) -> Cost:

@@ -30,7 +30,7 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
         question = start.sample.question
         texts = [views.decode(completion.ids.tolist()) for completion in completions]
         stated = [find_value(text, question.answer, question=question.text) is not None for text in texts]
-        start.sample.found["derivation"] = float(np.mean(stated))
+        start.sample.found["derivation"] = float(np.mean(stated)) if stated else None
 
 
 def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:

@@ -32,7 +32,8 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
         prompt = view.views.posterior_prompt(sample.question)
         requests.append(ScoreRequest(prompt + sample.z, len(prompt)))
     for sample, logprobs in zip(samples, view.score(samples, requests), strict=True):
-        sample.found["other_view_logprobs"] = logprobs
+        if logprobs is not None:
+            sample.found["other_view_logprobs"] = logprobs
 
 
 def plausibility_limits(config: RunConfig, samples: Sequence[JudgedSample]) -> PathStats | str:

@@ -12,6 +12,15 @@ from vpgea.filtering.checks.counterfactual import COUNTERFACTUAL
 from vpgea.filtering.checks.derivation import DERIVATION
 from vpgea.filtering.checks.early_exits import EARLY_EXITS
 from vpgea.filtering.checks.leaks import LEAKS
+from vpgea.filtering.checks.note_dependence import NOTE_DEPENDENCE
 from vpgea.filtering.checks.plausibility import PLAUSIBILITY
 
-CHECKS: tuple[Check, ...] = (LEAKS, DERIVATION, ANSWERABILITY, PLAUSIBILITY, EARLY_EXITS, COUNTERFACTUAL)
+CHECKS: tuple[Check, ...] = (
+    LEAKS,
+    NOTE_DEPENDENCE,
+    DERIVATION,
+    ANSWERABILITY,
+    PLAUSIBILITY,
+    EARLY_EXITS,
+    COUNTERFACTUAL,
+)

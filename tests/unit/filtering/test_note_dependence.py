@@ -1,0 +1,244 @@
+"""Note dependence: the formula, its wrong notes, and what it sees on the testbed, where soundness is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from examples.overthinker.language import is_sound
+from tests.support import overthinker, rollouts
+from tests.support.measured_rows import Row, posterior, select_rows
+from tests.support.recording import Recording
+from vpgea.config.schema import RunConfig
+from vpgea.engines.transformers import TransformersEngine
+from vpgea.filtering.checks.note_dependence import NOTE_DEPENDENCE, note_dependence
+from vpgea.filtering.crossview import CrossView
+from vpgea.filtering.samples import Chunk, MeasuredSample
+from vpgea.filtering.wrong_notes import WrongNotes, answer_value
+from vpgea.grading.base import Grade, Status
+from vpgea.grading.samples import grader_pool
+from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
+from vpgea.prompts.views import Views, load_views
+from vpgea.questions.load import Question
+from vpgea.runs.progress import NullProgress
+from vpgea.runs.stopping import StopRequest
+
+# --- the formula ----------------------------------------------------------------------------------------------------
+
+
+def test_against_the_formula_written_out() -> None:
+    rng = np.random.default_rng(0)
+    q, pi, wrong = rng.uniform(-5, 0, 7), rng.uniform(-5, 0, 7), rng.uniform(-5, 0, (3, 7))
+    each = [min(q[t] - pi[t], q[t] - np.log(sum(np.exp(wrong[k, t]) for k in range(3)) / 3)) for t in range(7)]
+    value, token = note_dependence(q, pi, wrong)
+    assert value == pytest.approx(max(each), abs=1e-12)
+    assert token == int(np.argmax(each))
+
+
+def test_neither_style_nor_the_pull_of_one_wrong_note_counts_alone() -> None:
+    likely, unlikely = [-0.1], [-9.0]
+    assert note_dependence(likely, unlikely, [likely] * 3)[0] < 0.01, "any note makes it likely: style"
+    assert note_dependence(likely, likely, [unlikely] * 3)[0] < 0.01, "no note does too: wrong notes only pull away"
+    assert note_dependence(likely, unlikely, [unlikely] * 3)[0] == pytest.approx(8.9)
+
+
+# --- wrong notes ----------------------------------------------------------------------------------------------------
+
+
+def sample(question: Question, index: int = 0) -> MeasuredSample:
+    values = {"question": question.text, "answer": question.answer, "options": list(question.options)}
+    (row,) = rollouts.as_samples([posterior(question.id, index, **values)])
+    return MeasuredSample(row=row, question=question, prior_prompt=[], z=[1], z_text="", grade=Grade(Status.CORRECT))
+
+
+def chunk_of(*answers: str, more: Sequence[str] = (), options: tuple[str, ...] = ()) -> Chunk:
+    return Chunk([sample(Question(f"q{n}", "?", answer, options)) for n, answer in enumerate(answers)], more)
+
+
+def test_wrong_notes_differ_by_value_from_the_reference_and_from_each_other() -> None:
+    chunk = chunk_of("0.5", "1/2", "\\frac{1}{2}", "7", "7.0", "12,000", "12000", "9", "x+1")
+    for first in chunk.samples:
+        notes = WrongNotes(chunk, 3, "math").of(first)
+        values = [answer_value(note, "math") for note in (first.question.answer, *notes)]
+        assert len(notes) == 3
+        assert len(set(values)) == 4
+
+
+def test_wrong_notes_follow_from_the_path_alone() -> None:
+    chunk = chunk_of(*map(str, range(40)))
+    again = Chunk(list(reversed(chunk.samples)))
+    drawn = [WrongNotes(chunk, 3, "math").of(one) for one in chunk.samples]
+    assert drawn == [WrongNotes(again, 3, "math").of(one) for one in chunk.samples]
+    assert len({note for notes in drawn for note in notes}) > 25, "not the same ones for all"
+
+
+def test_other_chunks_are_asked_only_where_one_has_too_few_values() -> None:
+    def forbidden() -> Any:
+        raise AssertionError("no more answers are needed")
+        yield
+
+    assert len(WrongNotes(chunk_of("1", "2", "3", "4", more=forbidden()), 3, "math").pool) == 4
+    few = WrongNotes(chunk_of("1", "1.0", more=["1", "8", "8.0", "9"]), 3, "math")
+    assert sorted(few.of(sample(Question("q0", "?", "1")))) == ["8", "9"]
+    alone = WrongNotes(chunk_of("1", "1.0"), 3, "math")
+    assert alone.of(sample(Question("q0", "?", "1"))) == []
+
+
+def test_a_question_with_options_has_their_letters() -> None:
+    chunk = chunk_of("(B)", "A", options=("2", "3", "5", "7"))
+    assert sorted(WrongNotes(chunk, 3, "choice").of(chunk.samples[0])) == ["A", "C", "D"]
+    assert len(WrongNotes(chunk, 2, "choice").of(chunk.samples[0])) == 2
+
+
+# --- on the testbed -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Measured:
+    config: RunConfig
+    views: Views
+    engine: Recording
+    model: Any
+    pairs: list[tuple[Row, Row]]
+
+    @property
+    def candidates(self) -> list[tuple[Row, Row]]:
+        return [
+            (row, found)
+            for row, found in self.pairs
+            if row["view"] == "posterior" and found["status"] == "correct" and not row["cut_off"]
+        ]
+
+
+def measure(rows: Sequence[Row], model: Any = None, **dotted: Any) -> Measured:
+    """Only this check is on."""
+    off = {f"filter__{name}__enabled": False for name in ("answerability", "derivation", "leaks", "plausibility")}
+    config = overthinker.config(**{**off, **dotted})
+    local = LocalModel.resolve(config.model)
+    views = load_views(local, config.views)
+    model = model or load_model(local)
+    engine = Recording(TransformersEngine(model, batch_size=128))
+    with grader_pool(config) as graders:
+        view = CrossView(config, views, engine, graders, StopRequest(), NullProgress(), context=None)
+        return Measured(
+            config, views, engine, model, list(zip(rows, view.measure(rollouts.as_samples(rows)), strict=True))
+        )
+
+
+@pytest.fixture(scope="module")
+def drawn_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """Round 0: 150 questions of the testbed, four posterior paths each."""
+    config = overthinker.config(
+        data__limit=150, rollout__prior_samples=0, rollout__posterior_samples=4, rollout__questions_per_chunk=150
+    )
+    folder = tmp_path_factory.mktemp("note-dependence") / "rollout"
+    rollouts.run(config, folder)
+    return rollouts.rows_of(folder)
+
+
+@pytest.fixture(scope="module")
+def measured(drawn_rows: list[Row]) -> Measured:
+    return measure(drawn_rows)
+
+
+def question_of(row: Row) -> Question:
+    return Question(row["question_id"], row["question"], row["answer"], tuple(row["options"]))
+
+
+def scored_directly(measured: Measured, row: Row, prompt: Sequence[int]) -> np.ndarray:
+    """float64 (|z|,): one sequence, no padding, no slicing."""
+    z = list(row["completion_ids"][: row["thinking_tokens"]])
+    with torch.inference_mode():
+        logits = measured.model(input_ids=torch.tensor([[*prompt, *z]])).logits[0].double()
+    logprobs = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+    return logprobs.gather(-1, torch.tensor(z)[:, None])[:, 0].numpy()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_measured_as_computed_directly(drawn_rows: list[Row], measured: Measured, temperature: float) -> None:
+    """Also where sampling was tempered: then the stored log-probabilities are not the model's, and all is scored."""
+    rows = drawn_rows[:64]
+    found = measure(rows, measured.model, rollout__temperature=temperature)
+    questions = {row["question_id"]: question_of(row) for row in rows}
+    chunk = Chunk([sample(questions[row["question_id"]], row["sample_index"]) for row in rows])
+    notes = WrongNotes(chunk, 3, "exact")
+    for row, values in found.candidates[:12]:
+        question = questions[row["question_id"]]
+        wrong = notes.of(sample(question, row["sample_index"]))
+        assert len(wrong) == 3
+        value, token = note_dependence(
+            scored_directly(found, row, found.views.posterior_prompt(question)),
+            scored_directly(found, row, found.views.prior_prompt(question)),
+            np.stack([scored_directly(found, row, found.views.posterior_prompt(question, note)) for note in wrong]),
+        )
+        assert values["note_dependence"] == pytest.approx(value, abs=1e-3)
+        assert values["note_dependence_token"] == token
+    assert sum(values["score_tokens"] for _, values in found.pairs) == found.engine.usage.scored_tokens
+
+
+def test_unsound_paths_are_found_and_sound_ones_kept(measured: Measured) -> None:
+    """Ground truth, with no other check. More figures in docs/filter.md."""
+    threshold = measured.config.filter.note_dependence.threshold
+    judged = [
+        (is_sound(row["question"], row["completion"].split("</think>")[0]), found["note_dependence"] >= threshold)
+        for row, found in measured.candidates
+    ]
+    unsound = [rejected for sound, rejected in judged if not sound]
+    sound = [rejected for sound, rejected in judged if sound]
+    assert len(unsound) >= 200
+    assert len(sound) >= 300
+    assert np.mean(unsound) >= 0.97
+    assert np.mean(sound) <= 0.01
+
+
+def test_a_path_without_any_wrong_note_is_not_measured(measured: Measured, drawn_rows: list[Row]) -> None:
+    first = drawn_rows[0]["question_id"]
+    rows = [row for row in drawn_rows if row["question_id"] == first]
+    found = measure(rows, measured.model)
+    assert found.candidates
+    assert all(values["note_dependence"] is values["note_dependence_token"] is None for _, values in found.pairs)
+
+
+# --- selection ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "reasons"),
+    [
+        ({"note_dependence": 0.99}, {}, []),
+        ({"note_dependence": 1.0}, {}, ["note-dependence"]),
+        ({"note_dependence": float("inf")}, {}, ["note-dependence"]),
+        ({"note_dependence": 2.0}, {"filter__note_dependence__threshold": 3.0}, []),
+        ({"note_dependence": 2.0}, {"filter__note_dependence__enabled": False}, []),
+        ({"note_dependence": None}, {}, []),  # derivation has judged it
+        ({"note_dependence": 0.5, "derivation": None}, {}, []),
+        ({"note_dependence": None, "derivation": None}, {}, ["undecided"]),
+        ({"note_dependence": None, "derivation": None, "leak": "x"}, {}, ["leak", "undecided"]),
+        ({"note_dependence": None, "derivation": None}, {"filter__accept_undecided": True}, []),
+        ({"note_dependence": 0.5, "derivation": None}, {"filter__note_dependence__enabled": False}, ["undecided"]),
+        (
+            {"note_dependence": None, "derivation": None},
+            {"filter__note_dependence__enabled": False, "filter__derivation__enabled": False},
+            [],
+        ),
+        ({"answerability": 0.25, "answerability_cut": 5}, {}, ["undecided"]),
+        ({"answerability": 0.5, "answerability_cut": 4}, {}, ["answerability"]),
+    ],
+)
+def test_reasons(tmp_path: Any, values: dict[str, Any], options: dict[str, Any], reasons: list[str]) -> None:
+    summary, found = select_rows(tmp_path, [posterior("a", 0, **values)], **options)
+    assert found["a", "posterior", 0]["reasons"] == reasons
+    if reasons:
+        assert summary.counts[f"posterior_rejected_{reasons[0]}"] == 1
+        assert summary.counts["posterior_accepted"] == 0
+
+
+def test_the_check_says_what_it_is() -> None:
+    assert list(NOTE_DEPENDENCE.reasons) == ["note-dependence"]
+    assert NOTE_DEPENDENCE.reads_content

@@ -1,0 +1,62 @@
+"""Notes with another answer than the question's own: what would the path's tokens be under them?"""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+
+from vpgea.filtering.samples import Chunk, MeasuredSample
+from vpgea.grading.choice import normalise_choice
+from vpgea.grading.exact import fold_whitespace
+from vpgea.grading.math import normalise_reference
+from vpgea.grading.normalise import read_number
+
+
+class WrongNotes:
+    """Wrong answers for the paths of one chunk.
+
+    For a question with options they are the letters of its other options. For any other question they are the other
+    questions' answers: first those of its chunk; where these have too few values, also those of the chunks behind it.
+
+    Args:
+        count: how many are wanted. A path gets fewer where there are no more, and none where every answer is its own.
+    """
+
+    def __init__(self, chunk: Chunk, count: int, grader: str) -> None:
+        self.count, self.grader = count, grader
+        self.pool: dict[object, str] = {}  # value → the first way in which it is written
+        for sample in chunk.samples:
+            if not sample.question.options:
+                self._add(sample.question.answer)
+        if any(not sample.question.options for sample in chunk.candidates):
+            more = iter(chunk.more_answers)
+            while len(self.pool) <= count and (answer := next(more, None)) is not None:
+                self._add(answer)
+
+    def of(self, sample: MeasuredSample) -> list[str]:
+        """The path's wrong answers, distinct by value; drawn by the path's identity from all that would do."""
+        question = sample.question
+        if question.options:
+            letters = ascii_uppercase[: len(question.options)]
+            others = [letter for letter in letters if letter != normalise_choice(question.answer)]
+        else:
+            own = answer_value(question.answer, self.grader)
+            others = [answer for value, answer in self.pool.items() if value != own]
+        return sorted(others, key=lambda answer: _draw(sample, answer))[: self.count]
+
+    def _add(self, answer: str) -> None:
+        self.pool.setdefault(answer_value(answer, self.grader), answer)
+
+
+def answer_value(answer: str, grader: str) -> object:
+    """What two answers have in common when they are the same by value: 0.5 and 1/2, (B) and B, spacing and case."""
+    if grader == "choice":
+        return normalise_choice(answer)
+    if grader == "exact":
+        return fold_whitespace(answer)
+    normal = normalise_reference(answer)
+    number = read_number(normal)
+    return number.value if number is not None else fold_whitespace(normal).casefold()
+
+
+def _draw(sample: MeasuredSample, answer: str) -> int:
+    return sample.key.seed(0, use=f"note-dependence/{answer}")
