@@ -135,7 +135,11 @@ class TrainingSet:
 
 
 def _stored_teachers(filtered: CompletePhase) -> dict[SampleKey, StoredTeacher]:
-    """What the filter stored of each sample. Raises UsageError when it stored nothing."""
+    """What the filter stored of each sample.
+
+    Raises:
+        UsageError: It stored nothing.
+    """
     found = {}
     for shard in filtered.chunks(TEACHER_SHARD):
         for row in read_rows(shard, TeacherRow):

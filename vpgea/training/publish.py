@@ -36,9 +36,17 @@ _TOKENIZER_FILES = (
 def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], output: Path, ranks: Ranks) -> float:
     """Write output/adapter or output/model; return the largest log-probability difference seen after reloading.
 
-    The roles have no weights afterwards.
-    paths: the shortest of them are canaries, published beside the weights with their log-probabilities. Collective:
-    every rank calls it, rank 0 writes. Raises QualityGateError, on every rank, when the difference is too large.
+    Collective: every rank calls it, rank 0 writes. The roles have no weights afterwards.
+
+    Args:
+        config: Of the run.
+        roles: Whose student is published.
+        paths: The shortest of them are canaries, published beside the weights with their log-probabilities.
+        output: The distill folder.
+        ranks: All that train together.
+
+    Raises:
+        QualityGateError: The difference is too large; the other ranks raise OtherRankFailed.
     """
     canaries = sorted(paths, key=lambda path: path.length)[:_CANARY_PATHS]
     # one path at a time: no more memory than a training step; and before saving, which rounds full weights

@@ -67,7 +67,11 @@ class Launch:
 
 
 def plan_launch(config: RunConfig, *, host: str, port: int) -> Launch:
-    """Everything for one server of the run's model. Raises UsageError when it could not work."""
+    """Everything for one server of the run's model.
+
+    Raises:
+        UsageError: It could not work.
+    """
     refuse_own_options(config.sglang.options)
     python = find_python(config.sglang)
     on_gpu = _on_gpu(config.model, python)
@@ -176,7 +180,11 @@ def _url(host: str, port: int) -> str:
 
 
 def _on_gpu(model: ModelConfig, python: Path) -> bool:
-    """The device of vpgea's own models too: `auto` is the GPU where there is one. Raises UsageError."""
+    """The device of vpgea's own models too: `auto` is the GPU where there is one.
+
+    Raises:
+        UsageError: SGLang is not installed there, or not for that device.
+    """
     found = installed_versions(python)
     if found["sglang"] is None:
         mend = f"{recipe()}; or name another Python with sglang.python"

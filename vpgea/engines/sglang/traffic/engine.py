@@ -48,12 +48,7 @@ T = TypeVar("T")
 
 
 class SglangEngine:
-    """A server of our own, or those behind sglang.server_url.
-
-    logs: folder for the own server's log. publishes: folder below which this run will publish weights that servers are
-    to load. replaceable: fingerprints of weights that it may replace on servers behind a URL. Raises UsageError,
-    QualityGateError, EngineError and Stopped before it takes the first request.
-    """
+    """A server of our own, or those behind sglang.server_url."""
 
     logprobs_of: LogprobsOf = "temperature"  # SGLang's are taken before top-k and top-p
 
@@ -67,6 +62,22 @@ class SglangEngine:
         publishes: Path | None = None,
         replaceable: Collection[str] = (),
     ) -> None:
+        """Start the server where it is our own, and wait until one serves the model.
+
+        Args:
+            config: Of the run.
+            model: What is to be served.
+            logs: Folder for the own server's log.
+            stop: Looked at while waiting.
+            publishes: Folder below which this run will publish weights that servers are to load.
+            replaceable: Fingerprints of weights that it may replace on servers behind a URL.
+
+        Raises:
+            UsageError: It cannot work like this.
+            QualityGateError: What a server serves is not what was asked for.
+            EngineError: No server answers, or the own one does not start.
+            Stopped: A stop was requested meanwhile.
+        """
         self.name = "sglang"  # with its version, once a server has told it
         self.config, self.stop = config, stop
         self.usage = EngineUsage()

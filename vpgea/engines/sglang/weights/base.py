@@ -27,7 +27,12 @@ Checksums = Mapping[str, str]
 async def bring_base(
     client: ServerClient, wanted: LocalModel, facts: Facts, replaceable: Collection[str], timeout_s: float
 ) -> Facts:
-    """The server's facts once it serves the wanted base. Raises UsageError when it has another that must stay."""
+    """The server's facts once it serves the wanted base.
+
+    Raises:
+        UsageError: It has another base that must stay.
+        QualityGateError: It did not take the new one.
+    """
     if facts.version == wanted.base.fingerprint:
         return facts
     if re.fullmatch("[0-9a-f]{16}", facts.version):
@@ -55,7 +60,11 @@ async def bring_base(
 
 
 async def require_same_checksums(client: ServerClient, wanted: LocalModel, facts: Facts, timeout_s: float) -> int:
-    """Tensors that were compared, 0 where that cannot be done. Raises QualityGateError when one differs."""
+    """Tensors that were compared, 0 where that cannot be done.
+
+    Raises:
+        QualityGateError: One of them differs.
+    """
     compared, differing = await compare_checksums(client, wanted, facts, timeout_s)
     if differing:
         raise QualityGateError(

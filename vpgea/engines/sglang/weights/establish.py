@@ -57,8 +57,12 @@ async def establish(
     beside the weights, where there are any. Checksums need the admin key: without it, a server that carries our
     version is taken at its word.
 
-    Raises UsageError (other weights, an adapter that does not fit), QualityGateError (what is served is not what was
-    asked for), EngineError, Unreachable, and Refused where the server is none of SGLang's.
+    Raises:
+        UsageError: The server has other weights, or no room for the adapter.
+        QualityGateError: What is served is not what was asked for.
+        EngineError: The server answers what cannot be right.
+        Unreachable: It does not answer.
+        Refused: It is none of SGLang's.
     """
     wanted = await asyncio.to_thread(_identified, model)
     if wanted.adapter is not None:
@@ -134,9 +138,12 @@ async def canary_difference(
 async def _check_canary(
     client: ServerClient, wanted: LocalModel, facts: Facts, served: Served, folder: Path, timeout_s: float
 ) -> float | None:
-    """The difference on the canary paths in a folder, None without any. Raises QualityGateError beyond tolerance.
+    """The difference on the canary paths in a folder, None without any.
 
     Where the server does not repeat itself, by other kernels for a cached prefix say, that noise widens the tolerance.
+
+    Raises:
+        QualityGateError: The difference is beyond the tolerance.
     """
     if not (folder / CANARY).is_file():
         return None

@@ -61,9 +61,12 @@ class Facts:
 
 
 async def read_facts(client: ServerClient) -> Facts:
-    """Raises Refused where no SGLang server answers.
+    """What a server tells of itself.
 
     A router answers /model_info with 404; it knows the deprecated name, and passes it on to one of its servers.
+
+    Raises:
+        Refused: No SGLang server answers.
     """
     options: dict[str, Any] = {}
     try:
