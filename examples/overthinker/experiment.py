@@ -29,8 +29,15 @@ HERE = Path(__file__).parent
 CONFIGURATIONS = {"global": HERE / "overthinker.yaml", "local": HERE / "local.yaml"}
 VARIANTS: dict[str, tuple[str, ...]] = {
     "full": (),
-    "answerability-alone": ("filter.derivation.enabled=false", "filter.leaks.enabled=false"),
+    "no-note-dependence": ("filter.note_dependence.enabled=false", "filter.accept_undecided=true"),
+    "no-derivation": ("filter.derivation.enabled=false",),
+    "answerability-alone": (
+        "filter.note_dependence.enabled=false",
+        "filter.derivation.enabled=false",
+        "filter.leaks.enabled=false",
+    ),
     "no-cross-view": (
+        "filter.note_dependence.enabled=false",
         "filter.derivation.enabled=false",
         "filter.leaks.enabled=false",
         "filter.answerability.enabled=false",

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from examples.overthinker.experiment import COLUMNS, main
+from examples.overthinker.experiment import COLUMNS, CONFIGURATIONS, main
+from examples.overthinker.other_questions import exempt_questions
+from examples.overthinker.soundness import figures, judged
+from tests.support import rollouts
+from vpgea.config.resolve import resolve
+from vpgea.phases.filter import filter_rollout
 
 
 def test_one_round_of_the_experiment_gives_a_whole_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,3 +25,22 @@ def test_one_round_of_the_experiment_gives_a_whole_row(tmp_path: Path, capsys: p
     assert result["base"]["accuracy"]["n"] == result["test"]["accuracy"]["n"] == 600
     assert result["test"]["tokens"]["value"] < result["base"]["tokens"]["value"]
     assert result["sound_share"]["accepted"] > 0.9 > 0.8 > result["sound_share"]["correct"]
+
+
+def test_unsound_paths_are_found_where_no_derivation_can_be_judged(tmp_path: Path) -> None:
+    """Every question contains its answer: what is left is note dependence, judged against the ground truth."""
+    config = resolve(
+        file=CONFIGURATIONS["global"],
+        sets=[*exempt_questions(1.0, tmp_path), "data.limit=64", "rollout.prior_samples=1", "filter.min_selected=1"],
+    ).config
+    rollouts.run(config, tmp_path / "round" / "rollout")
+    filter_rollout(config, tmp_path / "round" / "rollout", tmp_path / "round" / "filter")
+    paths = judged(tmp_path / "round")
+    found = figures(paths)
+    dependent = [path for path in paths if "note-dependence" in path.reasons]
+    accepted = [path for path in paths if not path.reasons]
+    assert len(paths) >= 200
+    assert not any("derivation" in path.reasons for path in paths)
+    assert sum(path.sound for path in paths) < 0.75 * len(paths)
+    assert sum(path.sound for path in accepted) >= 0.97 * len(accepted), found
+    assert sum(path.sound for path in dependent) <= 0.01 * sum(path.sound for path in paths), found
