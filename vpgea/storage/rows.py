@@ -7,8 +7,9 @@ shard has reads those alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from functools import cache
 from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -60,7 +61,7 @@ def versioned(fields: Iterable[pa.Field]) -> pa.Schema:
 
 def schema_of(row_type: type) -> pa.Schema:
     """The Arrow schema of a row class: a field per column, in the order of the class."""
-    return versioned(column.field for column in _columns(row_type))
+    return _schema(row_type)
 
 
 def to_table(rows: Sequence[R], row_type: type[R]) -> pa.Table:
@@ -78,11 +79,10 @@ def from_table(table: pa.Table, row_type: type[R]) -> list[R]:
     Raises ValueError when a column is absent, of another type, or null where it must not be.
     """
     columns = _columns(row_type)
-    for column in columns:
-        _require(table, column.field)
+    places = [_place(table.schema, column.field) for column in columns]
     rows: list[R] = []
-    for batch in table.select([column.field.name for column in columns]).to_batches():
-        values = (_values(array, column) for array, column in zip(batch.columns, columns, strict=True))
+    for batch in table.to_batches():
+        values = (_values(batch.column(place), column) for place, column in zip(places, columns, strict=True))
         rows += _build(row_type, values)
     return rows
 
@@ -102,7 +102,7 @@ def iterate_rows(paths: Sequence[Path], row_type: type[R]) -> Iterator[R]:
         yield from read_rows(path, row_type)
 
 
-def _columns(row_type: type, prefix: str = "") -> tuple[_Column, ...]:
+def _find_columns(row_type: type) -> tuple[_Column, ...]:
     found: list[_Column] = []
     for name, annotated in get_type_hints(row_type, include_extras=True).items():
         choices = get_args(annotated)
@@ -110,25 +110,34 @@ def _columns(row_type: type, prefix: str = "") -> tuple[_Column, ...]:
         kind = next(choice for choice in choices if choice is not NoneType) if nullable else annotated
         if is_dataclass(kind):
             assert not nullable, f"{name}: a part of a row is always there"
-            found += _columns(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
+            inner = _columns(kind)  # type: ignore[arg-type]
+            found += [replace(column, attribute=f"{name}.{column.attribute}") for column in inner]
         else:
             python, arrow = get_args(kind)[:2]
-            found.append(_Column(f"{prefix}{name}", python, pa.field(name, arrow, nullable=nullable)))
+            found.append(_Column(name, python, pa.field(name, arrow, nullable=nullable)))
     return tuple(found)
 
 
-def _require(table: pa.Table, field: pa.Field) -> None:
-    if table.schema.names.count(field.name) != 1:
+# Shards are small and many: what a class says is looked up once, not for every shard.
+_columns: Callable[[type], tuple[_Column, ...]] = cache(_find_columns)
+_hints: Callable[[type], Mapping[str, type]] = cache(get_type_hints)
+_schema: Callable[[type], pa.Schema] = cache(lambda row_type: versioned(column.field for column in _columns(row_type)))
+
+
+def _place(schema: pa.Schema, field: pa.Field) -> int:
+    """Where the column stands in a table."""
+    place: int = schema.get_field_index(field.name)
+    if place < 0:
         raise ValueError(f"it has not exactly one column {field.name}")
-    column = table[field.name]
-    if column.type != field.type:
-        raise ValueError(f"its column {field.name} holds {column.type}, not {field.type}")
-    if column.null_count and not field.nullable:
-        raise ValueError(f"its column {field.name} has a null, which it must not have")
+    if (stored := schema.field(place).type) != field.type:
+        raise ValueError(f"its column {field.name} holds {stored}, not {field.type}")
+    return place
 
 
 def _values(array: pa.Array, column: _Column) -> Sequence[object]:
     """A batch's column as Python values."""
+    if array.null_count and not column.field.nullable:
+        raise ValueError(f"its column {column.field.name} has a null, which it must not have")
     if get_origin(column.python) is np.ndarray:
         return _arrays(array, column.field.name)
     values: list[object] = array.to_pylist()
@@ -152,7 +161,7 @@ def _arrays(array: pa.Array, name: str) -> list[object]:
 def _build(row_type: type[R], columns: Iterator[Sequence[object]]) -> list[R]:
     """Rows from the columns that the class needs, which are taken in its order."""
     names, parts = [], []
-    for name, kind in get_type_hints(row_type).items():
+    for name, kind in _hints(row_type).items():
         names.append(name)
-        parts.append(_build(kind, columns) if is_dataclass(kind) else next(columns))  # type: ignore[arg-type]
+        parts.append(_build(kind, columns) if is_dataclass(kind) else next(columns))
     return [row_type(**dict(zip(names, values, strict=True))) for values in zip(*parts, strict=True)]
