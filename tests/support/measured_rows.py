@@ -10,7 +10,9 @@ from typing import Any
 from tests.support import tiny
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig, ViewsConfig
-from vpgea.filtering.measurements import MEASUREMENTS
+from vpgea.filtering.checks.base import Check
+from vpgea.filtering.checks.registry import CHECKS
+from vpgea.filtering.measurements import MEASUREMENTS, measurement_schema
 from vpgea.filtering.selection import select
 from vpgea.prompts.views import Views
 from vpgea.runs.complete_phase import CompletePhase
@@ -75,15 +77,19 @@ def posterior(question_id: str, index: int, /, **values: Any) -> Row:
     return made(question_id, POSTERIOR, index, **values)
 
 
-def write_pair(folder: Path, rows: Sequence[Row], chunks: int = 1) -> tuple[Path, Path]:
+def write_pair(
+    folder: Path, rows: Sequence[Row], chunks: int = 1, checks: Sequence[Check] = CHECKS
+) -> tuple[Path, Path]:
     """A complete rollout folder and a measured filter folder of these rows, cut into chunks."""
     rollout = PhaseFolder.open(folder / "rollout", Manifest(phase="rollout", identity={}, inputs={}, config={}))
-    measured = PhaseFolder.open(folder / "filter", Manifest(phase="filter", identity={}, inputs={}, config={}))
+    measured = PhaseFolder.open(
+        folder / "filter", Manifest(phase="filter", identity={}, inputs={"rollout": "r"}, config={})
+    )
     size = -(-len(rows) // chunks)
     for chunk in range(chunks):
         part = rows[chunk * size : (chunk + 1) * size]
         write_table(rollout.chunk(chunk), table_from_rows(part, SAMPLES))
-        write_table(measured.chunk(chunk), table_from_rows(part, MEASUREMENTS))
+        write_table(measured.chunk(chunk), table_from_rows(part, measurement_schema(checks)))
     rollout.complete({})
     measured.complete({})
     return rollout.root, measured.root
@@ -107,9 +113,10 @@ def views() -> Views:
     return Views(tokenizer, ViewsConfig(), [tokenizer.eos_token_id])
 
 
-def select_from(config: RunConfig, rollout: Path, measured: Path) -> FilterSummary:
+def select_from(config: RunConfig, rollout: Path, measured: Path, checks: Sequence[Check] = CHECKS) -> FilterSummary:
     """Select from two complete folders."""
-    return select(config, views(), CompletePhase.open(rollout, "rollout"), CompletePhase.open(measured, "filter"))
+    folders = CompletePhase.open(rollout, "rollout"), CompletePhase.open(measured, "filter")
+    return select(config, views(), *folders, checks)
 
 
 def select_rows(

@@ -14,19 +14,16 @@ import pyarrow.compute as pc
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
-from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.local_model import LocalModel
 from vpgea.storage.files import read_json
 from vpgea.storage.rows import Float32, Ids, Int32, IntArray, Logprobs, Text, UInt64, View, from_table, schema_of
-from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, Provenance, SampleKey
+from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SAMPLES, SELECTION, Provenance, SampleKey
 from vpgea.storage.shards import damaged, read_table
 
-# Measured columns that are numbers or words for people to read; ids and log-probabilities stand with the tokens.
-_CHECKS = tuple(
-    name
-    for name in MEASUREMENTS.names
-    if name not in (*IDENTITY, "status", "extracted", "other_view_logprobs", "crossview_answer_ids")
+# What a sample has beside these was measured, by whatever checks there were, and is shown as it is.
+_NOT_MEASURED = frozenset(
+    (*SAMPLES.names, *SELECTION.names, "extracted", "other_view_logprobs", "first_correct_tokens")
 )
 _ABOUT = ("round", "seed", "question", "answer", "options", "finish_reason", "cut_off", "thinking_tokens")
 _ORIGIN = ("model_fingerprint", "template_fingerprint", "engine", "temperature", "top_p", "top_k", "max_new_tokens")
@@ -173,7 +170,7 @@ def sample_detail(source: Source, key: SampleName) -> SampleDetail:
         id="/".join(map(str, key)),
         about={name: row[name] for name in _ABOUT if name in row},
         verdict={name: row[name] for name in _VERDICT if row.get(name) is not None},
-        checks={name: row[name] for name in _CHECKS if row.get(name) is not None},
+        checks={name: value for name, value in row.items() if name not in _NOT_MEASURED and value is not None},
         origin={name: row[name] for name in _ORIGIN if name in row},
         prompts=_prompts(key.view, tables, strings),
         completion=None if sampled is None else sampled.completion,

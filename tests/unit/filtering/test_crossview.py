@@ -75,10 +75,10 @@ def question_of(row: Row) -> Question:
 
 
 def measure(config: RunConfig, views: Views, engine: Any, rows: Sequence[Row], **options: Any) -> list[Row]:
+    stop = options.get("stop") or StopRequest()
     with grader_pool(config) as graders:
-        return CrossView(
-            config, views, engine, graders, options.get("stop") or StopRequest(), NullProgress(), context=None
-        ).measure(rollouts.as_samples(rows))
+        view = CrossView(config, views, engine, graders, stop, NullProgress(), context=options.get("context"))
+        return view.measure(rollouts.as_samples(rows))
 
 
 def plain_logprobs(model: Any, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:
@@ -324,6 +324,32 @@ def test_a_stop_is_heard_between_tokens_and_while_grading(measured: Measured) ->
         measure(measured.config, measured.views, measured.engine.engine, measured.rows, stop=stop)
     with grader_pool(measured.config) as graders, pytest.raises(Stopped):
         grade_rows(measured.views, graders, rollouts.as_samples(measured.rows), stop)
+
+
+def test_what_would_pass_the_models_context_is_left_unmeasured(measured: Measured) -> None:
+    """Neither an engine's refusal nor a guess: the selection then finds the path undecided."""
+    lengths = [
+        len(measured.views.prior_prompt(question_of(row))) + len(thinking(row)) for row, _ in measured.candidates
+    ]
+    limit = int(np.median(lengths)) + 8
+    engine = Recording(TransformersEngine(measured.model, batch_size=64))
+    found = measure(measured.config, measured.views, engine, measured.rows, context=limit)
+    requests = [drawn.request for drawn in engine.drawn]
+    assert all(len(request.prompt_ids) + (request.max_new_tokens or 0) <= limit for request in requests)
+    assert all(len(request.ids) <= limit for request in engine.scored)
+    seen = {True: 0, False: 0}
+    for row, values in zip(measured.rows, found, strict=True):
+        if not is_candidate(row, values):
+            continue
+        length = len(measured.views.prior_prompt(question_of(row))) + len(thinking(row))
+        fits = length + measured.config.filter.answerability.max_new_tokens <= limit
+        assert (values["answerability_valid"] > 0) == fits
+        assert (values["answer_tokens"] is not None) == fits
+        seen[fits] += 1
+    assert min(seen.values()) >= 3
+    assert any(values["note_dependence"] is None for row, values in zip(measured.rows, found, strict=True))
+    assert sum(values["check_tokens"] for values in found) == engine.usage.sampled_tokens
+    assert sum(values["score_tokens"] for values in found) == engine.usage.scored_tokens
 
 
 # --- cuts within a byte-level tokenizer, where a value has several ids ----------------------------------------------
