@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine, ScoreRequest
@@ -27,6 +28,7 @@ from vpgea.questions.load import Question
 from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import POSTERIOR, SampleRow, TeacherRow
+from vpgea.storage.shards import table_from_rows
 
 
 class CrossView:
@@ -47,11 +49,11 @@ class CrossView:
         self.config, self.views = config, views
         self.prior_view = PriorView(config, views, engine, graders, stop, progress, context=context)
         self.checks = [check for check in checks if check.is_enabled(config.filter)]
-        self.columns = measurement_schema(checks).names
+        self.schema = measurement_schema(checks)
         self.answer_ids: dict[str, list[list[int]]] = {}
 
-    def measure(self, rows: Sequence[SampleRow], more_answers: Iterable[str] = ()) -> list[dict[str, Any]]:
-        """Samples of whole questions to rows of MEASUREMENTS, in the same order.
+    def measure(self, rows: Sequence[SampleRow], more_answers: Iterable[str] = ()) -> pa.Table:
+        """Samples of whole questions to MEASUREMENTS, in the same order.
 
         Args:
             rows: one chunk.
@@ -67,7 +69,7 @@ class CrossView:
             self._other_view(chunk.posterior)
         for check in self.checks:
             check.measure(chunk, self.prior_view)
-        return [self._row(sample) for sample in chunk.samples]
+        return table_from_rows([self._row(sample) for sample in chunk.samples], self.schema)
 
     def teacher(self, rows: Sequence[SampleRow]) -> list[TeacherRow]:
         """The teacher along the posterior paths among samples, rejected ones too: `dense-cv` needs them.
@@ -154,8 +156,10 @@ class CrossView:
         return self.answer_ids[reference]
 
     def _row(self, sample: MeasuredSample) -> dict[str, Any]:
+        unknown = sample.found.keys() - set(self.schema.names)
+        assert not unknown, f"no check has the columns {unknown}"
         return {
-            **dict.fromkeys(self.columns),
+            **dict.fromkeys(self.schema.names),
             **asdict(sample.key),
             "status": sample.grade.status.value,
             "extracted": sample.grade.extracted,

@@ -15,7 +15,6 @@ from vpgea.config.schema import RunConfig, identity_of, later_fields, with_value
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.filtering.crossview import CrossView
-from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.filtering.prior_view import sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.selection import select
@@ -35,7 +34,7 @@ from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
 from vpgea.storage.rows import read_rows, to_table
 from vpgea.storage.schemas import SampleRow, TeacherRow
-from vpgea.storage.shards import committed, read_table, table_from_rows
+from vpgea.storage.shards import committed, read_table
 
 _CHUNKS_FOR_ANSWERS = 8  # in which answers are looked for that a chunk has too few of
 
@@ -93,8 +92,7 @@ def filter_rollout(
                     tables = {}
                     if config.filter.teacher_top_k:
                         tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
-                    found = measuring.measure(rows, _answers_behind(rollout, index))
-                    tables[CHUNK] = table_from_rows(found, MEASUREMENTS)
+                    tables[CHUNK] = measuring.measure(rows, _answers_behind(rollout, index))
                     progress.advance(1)
                     yield index, tables
 

@@ -78,7 +78,7 @@ def measure(config: RunConfig, views: Views, engine: Any, rows: Sequence[Row], *
     stop = options.get("stop") or StopRequest()
     with grader_pool(config) as graders:
         view = CrossView(config, views, engine, graders, stop, NullProgress(), context=options.get("context"))
-        return view.measure(rollouts.as_samples(rows))
+        return view.measure(rollouts.as_samples(rows)).to_pylist()
 
 
 def plain_logprobs(model: Any, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:

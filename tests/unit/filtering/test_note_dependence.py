@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,7 +131,11 @@ def measure(rows: Sequence[Row], model: Any = None, **dotted: Any) -> Measured:
     with grader_pool(config) as graders:
         view = CrossView(config, views, engine, graders, StopRequest(), NullProgress(), context=None)
         return Measured(
-            config, views, engine, model, list(zip(rows, view.measure(rollouts.as_samples(rows)), strict=True))
+            config,
+            views,
+            engine,
+            model,
+            list(zip(rows, view.measure(rollouts.as_samples(rows)).to_pylist(), strict=True)),
         )
 
 
@@ -182,19 +190,54 @@ def test_measured_as_computed_directly(drawn_rows: list[Row], measured: Measured
     assert sum(values["score_tokens"] for _, values in found.pairs) == found.engine.usage.scored_tokens
 
 
-def test_unsound_paths_are_found_and_sound_ones_kept(measured: Measured) -> None:
-    """Ground truth, with no other check. More figures in docs/filter.md."""
+def recall_and_loss(measured: Measured, rows: Sequence[Row]) -> tuple[float, float]:
+    """Shares of the unsound and of the sound right-answered paths that the default threshold rejects.
+
+    rows: as they were drawn, in the testbed's language, in which soundness is defined.
+    """
     threshold = measured.config.filter.note_dependence.threshold
-    judged = [
-        (is_sound(row["question"], row["completion"].split("</think>")[0]), found["note_dependence"] >= threshold)
-        for row, found in measured.candidates
+    rejected: dict[bool, list[bool]] = {True: [], False: []}
+    for row, (_, found) in zip(rows, measured.pairs, strict=True):
+        if found["status"] == "correct" and not row["cut_off"]:
+            sound = is_sound(row["question"], row["completion"].split("</think>")[0])
+            rejected[sound].append(found["note_dependence"] >= threshold)
+    assert len(rejected[False]) >= 200
+    assert len(rejected[True]) >= 300
+    return float(np.mean(rejected[False])), float(np.mean(rejected[True]))
+
+
+def test_unsound_paths_are_found_and_sound_ones_kept(measured: Measured, drawn_rows: list[Row]) -> None:
+    """Ground truth, with no other check. More figures in docs/filter.md."""
+    recall, loss = recall_and_loss(measured, drawn_rows)
+    assert recall >= 0.97
+    assert loss <= 0.01
+
+
+def as_letter(number: str) -> str:
+    """A letter of its own for every number of the testbed."""
+    return chr(ord("一") + int(number))
+
+
+def in_letters(text: str) -> str:
+    return re.sub(r"\d+", lambda match: as_letter(match[0]), text)
+
+
+def test_also_where_every_answer_is_a_letter(drawn_rows: list[Row], tmp_path: Path) -> None:
+    """The same model, whose tokenizer writes numbers as letters: no derivation can be judged, and nothing changes."""
+    folder = tmp_path / "letters"
+    shutil.copytree(overthinker.OPTIONS["model.path"], folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    words = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {as_letter(word) if word.isdecimal() else word: words[word] for word in words}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    rows = [
+        {**row, **{name: in_letters(row[name]) for name in ("question", "answer", "completion")}} for row in drawn_rows
     ]
-    unsound = [rejected for sound, rejected in judged if not sound]
-    sound = [rejected for sound, rejected in judged if sound]
-    assert len(unsound) >= 200
-    assert len(sound) >= 300
-    assert np.mean(unsound) >= 0.97
-    assert np.mean(sound) <= 0.01
+    found = measure(rows, model__path=str(folder), filter__derivation__enabled=True, filter__derivation__samples=1)
+    assert all(values["derivation"] is None for _, values in found.pairs)
+    recall, loss = recall_and_loss(found, drawn_rows)
+    assert recall >= 0.97
+    assert loss <= 0.01
 
 
 def test_a_path_without_any_wrong_note_is_not_measured(measured: Measured, drawn_rows: list[Row]) -> None:

@@ -109,7 +109,7 @@ def test_it_is_measured_with_the_others(tiny_rollout: Path, run_config: Callable
             context=local.context_length,
             checks=[BREVITY],
         )
-        found = view.measure(samples)
+        found = view.measure(samples).to_pylist()
     candidates = [row["view"] == "posterior" and row["status"] == "correct" for row in found]
     assert any(candidates)
     for sample, row, is_candidate in zip(samples, found, candidates, strict=True):
