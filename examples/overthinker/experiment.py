@@ -93,7 +93,7 @@ def run(output_dir: Path, dial: str, variant: str, seed: int, overrides: Sequenc
         "seed": seed,
         "base": base["metrics"],
         "test": found,
-        "rounds": lines,
+        "rounds": [json_of(line) for line in lines],
         "best_round": best_round(folder, config),
         "sound_share": sound_share(folder, config.loop.rounds),
     }
