@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from vpgea.config.resolve import load
 from vpgea.phases.schedule import best_round
 from vpgea.runs.complete_phase import chunk_paths
+from vpgea.runs.history import all_lines
 from vpgea.runs.layout import round_dir
 from vpgea.storage.shards import iterate_rows
 from vpgea_cli.commands.loop import COLUMNS, row
@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder that `vpgea loop` wrote")
     parser.add_argument("--count", type=int, default=2, help="how many questions")
     options = parser.parse_args(arguments)
-    lines = (options.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    print("\n".join(aligned([list(COLUMNS), *(row(json.loads(line)) for line in lines)])))
+    print("\n".join(aligned([list(COLUMNS), *map(row, all_lines(options.run))])))
     best = best_round(options.run, load(options.run / "config.yaml"))
     if best is None:
         raise SystemExit("no round kept the base model's accuracy; nothing to show")
