@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import torch
 
 from examples.overthinker.chat import View, completion, prompt_ids
-from examples.overthinker.language import LARGEST, MODULUS, OPERANDS, Dial, Question, Step, sample_question
+from examples.overthinker.language import LARGEST, OPERANDS, Dial, Step, sample_question
 from examples.overthinker.traces import HABITS, posterior_trace, prior_trace, statement
 
 if TYPE_CHECKING:
@@ -29,18 +27,21 @@ FACTS_PER_ROW = 6
 Batch = tuple[torch.Tensor, torch.Tensor]  # ids and targets, int64 (rows, T); targets are IGNORED on prompt and padding
 
 
-def facts(tokenizer: PreTrainedTokenizerFast, rows: int, digits: bool, rng: Random) -> Batch:
+def facts(tokenizer: PreTrainedTokenizerFast, rows: int, rng: Random) -> Batch:
     """Right statements about random numbers, several to a row: the arithmetic, without any habit."""
-    paths = [tokenizer.encode(" ".join(_fact(digits, rng) for _ in range(FACTS_PER_ROW))) for _ in range(rows)]
+    paths = [tokenizer.encode(" ".join(_fact(rng) for _ in range(FACTS_PER_ROW))) for _ in range(rows)]
     return pad([([], path) for path in paths], int(tokenizer.pad_token_id))
 
 
 def traces(
-    tokenizer: PreTrainedTokenizerFast, view: View, dial: Dial, rows: int, questions: Iterator[Question], rng: Random
+    tokenizer: PreTrainedTokenizerFast, view: View, dial: Dial, rows: int, held_out: set[str], rng: Random
 ) -> Batch:
-    """Fresh questions with a completion as the base model writes it in one view."""
+    """Fresh questions with a completion as the base model writes it in one view; held-out questions never occur."""
     pairs: list[tuple[list[int], list[int]]] = []
-    for question in islice(questions, rows):
+    while len(pairs) < rows:
+        question = sample_question(rng)
+        if question.text in held_out:
+            continue
         if view == "prior":
             thinking, answer = prior_trace(question, HABITS[dial], rng)
         else:
@@ -50,9 +51,7 @@ def traces(
     return pad(pairs, int(tokenizer.pad_token_id))
 
 
-def free_traces(
-    tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, questions: Iterator[Question], rng: Random
-) -> Batch:
+def free_traces(tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_out: set[str], rng: Random) -> Batch:
     """Prior-view traces with any number of re-checks, whose re-checks are not learned.
 
     The base can think at any length, it only has the habit not to: like a real model that over-thinks. Where a trace
@@ -62,10 +61,12 @@ def free_traces(
     habit = replace(HABITS[dial], checks=FREE_CHECKS, short=0.4, conclude=0.0)
     full_stop, *marks = tokenizer.convert_tokens_to_ids([".", "check", "wait"])
     pairs: list[tuple[list[int], list[int]]] = []
-    for question in islice(questions, rows):
-        thinking, answer = prior_trace(question, habit, rng)
-        prompt = prompt_ids(tokenizer, "prior", question.text, question.answer)
-        pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
+    while len(pairs) < rows:
+        question = sample_question(rng)
+        if question.text not in held_out:
+            thinking, answer = prior_trace(question, habit, rng)
+            prompt = prompt_ids(tokenizer, "prior", question.text, question.answer)
+            pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
     ids, targets = pad(pairs, int(tokenizer.pad_token_id))
     chooses = (targets[:, 1:] != IGNORED) & (ids[:, :-1] == full_stop)
     checks = torch.isin(targets[:, 1:], torch.tensor(marks))
@@ -86,30 +87,14 @@ def pad(pairs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Batch:
     return ids, targets
 
 
-def training_questions(digits: bool, rng: Random) -> Iterator[Question]:
-    """Questions without end, none of those held out."""
-    held_out = held_out_questions()
-    while True:
-        question = sample_question(rng, digits=digits)
-        if question.text not in held_out and not (digits and held_out_digits(question)):
-            yield question
-
-
 def held_out_questions() -> set[str]:
     """Texts of the dev and test questions."""
     files = [(QUESTIONS / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("dev", "test")]
     return {json.loads(line)["question"] for text in files for line in text.splitlines()}
 
 
-def held_out_digits(question: Question) -> bool:
-    """True for one in eight of the questions of one digit; there are no files of these."""
-    return crc32(question.text.encode()) % 8 == 0
-
-
-def _fact(digits: bool, rng: Random) -> str:
+def _fact(rng: Random) -> str:
     while True:
         left, step = rng.randint(0, LARGEST), Step(rng.choice(("add", "subtract")), rng.choice(OPERANDS))
-        if digits:
-            return statement(left % MODULUS, step, step.apply(left, MODULUS))
         if 0 <= step.apply(left) <= LARGEST:
             return statement(left, step, step.apply(left))

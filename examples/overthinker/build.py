@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from examples.overthinker.batches import IGNORED, WITHOUT_CHECK, Batch, facts, free_traces, traces, training_questions
+from examples.overthinker.batches import IGNORED, WITHOUT_CHECK, Batch, facts, free_traces, held_out_questions, traces
 from examples.overthinker.chat import build_tokenizer
 from examples.overthinker.language import CHECK_MARKS, LARGEST, Dial
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 FACT_STEPS, TRACE_STEPS = 300, 1100
-DIGITS_FACT_STEPS, DIGITS_TRACE_STEPS = 450, 350
 FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, FREE_ROWS = 64, 32, 24, 24
 PEAK_RATE, WARMUP = 3e-3, 100
 PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200)
@@ -35,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options, train, write."""
     parser = argparse.ArgumentParser(description="Build an over-thinking base model.")
     parser.add_argument("--dial", choices=["local", "global"], required=True, help="how it over-thinks")
-    parser.add_argument("--digits", action="store_true", help="count modulo ten, so that every answer is one digit")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and traces")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--output", type=Path, required=True, help="folder of the model")
@@ -44,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, options.seed)
     check_ids = torch.tensor(tokenizer.convert_tokens_to_ids([marks[0] for marks in CHECK_MARKS]))
-    batches = stages(tokenizer, options.dial, options.digits, Random(options.seed))
-    train(model, check_ids, batches, sum(stage_steps(options.digits)))
+    train(model, check_ids, stages(tokenizer, options.dial, Random(options.seed)), FACT_STEPS + TRACE_STEPS)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)
     print(options.output)
@@ -84,31 +81,19 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     return model
 
 
-def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, digits: bool, rng: Random) -> Iterator[list[Batch]]:
-    """The batches of each optimiser step: arithmetic first, then the habit.
-
-    Digits: arithmetic alone at first, or it is not learned: the shape of the traces is, and the values are guessed.
-    """
-    questions = training_questions(digits, rng)
-    fact_steps, trace_steps = stage_steps(digits)
-    for step in range(fact_steps + trace_steps):
-        if digits and step < fact_steps:
-            yield [facts(tokenizer, FACT_ROWS // 2, digits, rng)]
-            continue
-        if step < fact_steps:
-            first = facts(tokenizer, FACT_ROWS, digits, rng)
+def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Iterator[list[Batch]]:
+    """The batches of each optimiser step: arithmetic first, then the habit."""
+    held_out = held_out_questions()
+    for step in range(FACT_STEPS + TRACE_STEPS):
+        if step < FACT_STEPS:
+            first = facts(tokenizer, FACT_ROWS, rng)
         else:
-            first = traces(tokenizer, "prior", dial, PRIOR_ROWS, questions, rng)
+            first = traces(tokenizer, "prior", dial, PRIOR_ROWS, held_out, rng)
         yield [
             first,
-            traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, questions, rng),
-            free_traces(tokenizer, dial, FREE_ROWS, questions, rng),
+            traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, held_out, rng),
+            free_traces(tokenizer, dial, FREE_ROWS, held_out, rng),
         ]
-
-
-def stage_steps(digits: bool) -> tuple[int, int]:
-    """How many optimiser steps on bare facts, and then on traces."""
-    return (DIGITS_FACT_STEPS, DIGITS_TRACE_STEPS) if digits else (FACT_STEPS, TRACE_STEPS)
 
 
 def train(model: LlamaForCausalLM, check_ids: torch.Tensor, batches: Iterator[list[Batch]], steps: int) -> None:

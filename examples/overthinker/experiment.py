@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.overthinker.other_questions import digit_questions, exempt_questions
+from examples.overthinker.other_questions import exempt_questions
 from examples.overthinker.soundness import judged, share
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -58,13 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this variant; repeatable")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
     parser.add_argument("--exempt", type=float, help="share of the training questions that contain their answer")
-    parser.add_argument(
-        "--digits", type=Path, metavar="BASE", help="questions of one digit, and the base built for them"
-    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
     options = parser.parse_args(arguments)
     sets = exempt_questions(options.exempt, options.output_dir) if options.exempt else []
-    sets += digit_questions(options.digits, options.output_dir) if options.digits else []
     sets += options.set
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + "---|" * len(COLUMNS), flush=True)

@@ -7,9 +7,6 @@ Everything is written in words separated by spaces, one token each. A question:
 and the shortest sound path: `34 add 7 gives 41 . 41 subtract 2 gives 39 . 39 add 6 gives 45 .`
 A re-check repeats the current step, `check 34 add 7 gives 41 .` or `wait , 34 add 7 gives 41 .`; the value that was
 written last is carried on. A closing `so 45 .` repeats the last value.
-
-A question that starts with one digit counts modulo ten, so that each of its values is one digit:
-`start with 4 . add 7 . subtract 2 . what is the result ?` is answered by 9.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ Dial = Literal["local", "global"]
 OPERANDS = range(2, 10)
 STEP_COUNTS = (2, 3, 3, 4)
 LARGEST = 99  # numbers are single tokens from 0 to this
-MODULUS = 10  # of questions of one digit
 REMARK = " so "  # what stands behind it is in no prompt (see other_questions.py)
 SLIPS = (-10, -2, -1, 1, 2, 10)
 WORDS = (
@@ -50,9 +46,8 @@ class Step:
     verb: Literal["add", "subtract"]
     operand: int
 
-    def apply(self, value: int, modulus: int | None = None) -> int:
-        result = value + self.operand if self.verb == "add" else value - self.operand
-        return result if modulus is None else result % modulus
+    def apply(self, value: int) -> int:
+        return value + self.operand if self.verb == "add" else value - self.operand
 
     def __str__(self) -> str:
         return f"{self.verb} {self.operand}"
@@ -80,16 +75,11 @@ class Question:
         return f"start with {self.start} . {' . '.join(map(str, self.steps))} . what is the result ?"
 
     @property
-    def modulus(self) -> int | None:
-        """What its values are counted by; None for whole numbers."""
-        return MODULUS if self.start < MODULUS else None
-
-    @property
     def values(self) -> tuple[int, ...]:
         """The right value after each step."""
         value, values = self.start, []
         for step in self.steps:
-            value = step.apply(value, self.modulus)
+            value = step.apply(value)
             values.append(value)
         return tuple(values)
 
@@ -98,21 +88,16 @@ class Question:
         return self.values[-1]
 
 
-def sample_question(rng: Random, *, digits: bool = False) -> Question:
-    """Draw a question whose values have two digits and whose answer appears neither in it nor on the way.
-
-    digits: one whose values have one digit; among ten, its answer may appear on the way.
-    """
+def sample_question(rng: Random) -> Question:
+    """Draw a question whose values have two digits and whose answer appears neither in it nor on the way."""
     while True:
         count = rng.choice(STEP_COUNTS)
         # Distinct operands: the last one written tells which step comes next.
         operands = rng.sample(OPERANDS, count)
         steps = tuple(Step(rng.choice(("add", "subtract")), operand) for operand in operands)
-        if digits:
-            return Question(rng.randrange(MODULUS), steps)
-        question = Question(rng.randint(MODULUS, LARGEST), steps)
+        question = Question(rng.randint(10, LARGEST), steps)
         seen = {question.start, *operands, *question.values[:-1]}
-        if all(MODULUS <= value <= LARGEST for value in question.values) and question.answer not in seen:
+        if all(10 <= value <= LARGEST for value in question.values) and question.answer not in seen:
             return question
 
 

@@ -79,12 +79,12 @@ def _prior_trace(question: Question, habit: Habit, rng: Random) -> tuple[str, in
     value, sentences = question.start, []
     short = rng.random() < habit.short
     for step in question.steps:
-        left, right = value, step.apply(value, question.modulus)
-        value = _maybe_wrong(right, habit.slip, question, rng)
+        left, right = value, step.apply(value)
+        value = _maybe_wrong(right, habit.slip, rng)
         sentences.append(statement(left, step, value))
         count = 0 if short else rng.choices(range(len(habit.checks)), habit.checks)[0]
         for _ in range(count):
-            value = _maybe_wrong(right, habit.check_slip, question, rng)
+            value = _maybe_wrong(right, habit.check_slip, rng)
             sentences.append(check(left, step, value, rng))
     if rng.random() < habit.conclude:
         sentences.append(f"so {value} .")
@@ -121,8 +121,7 @@ def _forced(question: Question, wrong_at: int, rng: Random) -> str:
     sentences, left = _sound_steps(question, wrong_at, rng), ([question.start, *question.values][wrong_at])
     for index in range(wrong_at, len(question.steps)):
         step = question.steps[index]
-        right = step.apply(left, question.modulus)
-        value = _maybe_wrong(right, float(index == wrong_at), question, rng)
+        value = _maybe_wrong(step.apply(left), float(index == wrong_at), rng)
         if index == len(question.steps) - 1:
             value = question.answer
         sentences.append(statement(left, step, value))
@@ -130,9 +129,5 @@ def _forced(question: Question, wrong_at: int, rng: Random) -> str:
     return " ".join(sentences)
 
 
-def _maybe_wrong(right: int, share: float, question: Question, rng: Random) -> int:
-    if rng.random() >= share:
-        return right
-    if question.modulus is None:
-        return right + rng.choice(SLIPS)
-    return (right + rng.choice([slip for slip in SLIPS if slip % question.modulus])) % question.modulus
+def _maybe_wrong(right: int, share: float, rng: Random) -> int:
+    return right + rng.choice(SLIPS) if rng.random() < share else right

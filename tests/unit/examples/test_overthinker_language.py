@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from random import Random
 
@@ -27,20 +26,6 @@ def test_question_text_round_trips() -> None:
     assert question.answer == 54
     with pytest.raises(ValueError, match="not a question"):
         Question.parse("start with 34 . multiply 7 . what is the result ?")
-
-
-def test_a_question_of_one_digit_counts_modulo_ten() -> None:
-    asked = "start with 4 . add 7 . subtract 2 . what is the result ?"
-    assert Question.parse(asked).values == (1, 9)
-    assert is_sound(asked, "4 add 7 gives 1 . 1 subtract 2 gives 9 .")
-    assert not is_sound(asked, "4 add 7 gives 11 . 11 subtract 2 gives 9 .")
-    rng = Random(3)
-    for _ in range(200):
-        question = sample_question(rng, digits=True)
-        thinking, answer = posterior_trace(question, rng)
-        assert 0 <= question.answer == answer <= 9
-        assert all(int(number) < 10 for number in re.findall(r"\d+", f"{question.text} {thinking}"))
-        assert Question.parse(question.text) == question
 
 
 def test_a_remark_is_no_part_of_a_question() -> None:
