@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from string import ascii_uppercase
 
 from vpgea.filtering.samples import Chunk, MeasuredSample
@@ -9,6 +10,11 @@ from vpgea.grading.choice import normalise_choice
 from vpgea.grading.exact import fold_whitespace
 from vpgea.grading.math import normalise_reference
 from vpgea.grading.normalise import read_number
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.layout import chunk_number
+from vpgea.storage.shards import read_table
+
+_CHUNKS_FOR_ANSWERS = 8  # in which answers are looked for that a chunk has too few of
 
 
 class WrongNotes:
@@ -45,6 +51,15 @@ class WrongNotes:
 
     def _add(self, answer: str) -> None:
         self.pool.setdefault(answer_value(answer, self.grader), answer)
+
+
+def answers_behind(rollout: CompletePhase, index: int) -> Iterator[str]:
+    """Reference answers of the chunks that follow a chunk, of the first again behind the last."""
+    chunks = rollout.chunks()
+    numbers = [chunk_number(path) for path in chunks]
+    start = numbers.index(index) + 1
+    for path in [*chunks[start:], *chunks[: start - 1]][:_CHUNKS_FOR_ANSWERS]:
+        yield from read_table(path, columns=["answer"])["answer"].to_pylist()
 
 
 def answer_value(answer: str, grader: str) -> object:

@@ -6,7 +6,6 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from vpgea.filtering.crossview import CrossView
 from vpgea.filtering.prior_view import sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.selection import select
+from vpgea.filtering.wrong_notes import answers_behind
 from vpgea.grading.samples import grader_pool, require_few_errors
 from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
@@ -34,9 +34,7 @@ from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
 from vpgea.storage.rows import read_rows, to_table
 from vpgea.storage.schemas import SampleRow, TeacherRow
-from vpgea.storage.shards import committed, read_table
-
-_CHUNKS_FOR_ANSWERS = 8  # in which answers are looked for that a chunk has too few of
+from vpgea.storage.shards import committed
 
 
 def filter_rollout(
@@ -58,6 +56,7 @@ def filter_rollout(
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     rollout = CompletePhase.open(rollout_dir, "rollout")
+    own = {chunk_number(path): path for path in rollout.chunks(share=part)}
     model = LocalModel.resolve(config.model)
     views = load_views(model, config.views)
     _require_same_source(config, rollout, model, views)
@@ -74,7 +73,6 @@ def filter_rollout(
         part=part,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    own = {chunk_number(path): path for path in rollout.chunks(share=part)}
     if _is_selected(output_dir, rollout_dir):
         return _checked(config, read_record(output_dir / SUMMARY, FilterSummary))
     kinds = (CHUNK, TEACHER_SHARD) if config.filter.teacher_top_k else (CHUNK,)
@@ -92,7 +90,7 @@ def filter_rollout(
                     tables = {}
                     if config.filter.teacher_top_k:
                         tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
-                    tables[CHUNK] = measuring.measure(rows, _answers_behind(rollout, index))
+                    tables[CHUNK] = measuring.measure(rows, answers_behind(rollout, index))
                     progress.advance(1)
                     yield index, tables
 
@@ -113,15 +111,6 @@ def _fields_after(output_dir: Path) -> dict[str, Any]:
         return {}
     identity = Manifest.read(begun).identity
     return {key: value for key, value in later_fields().items() if key not in identity}
-
-
-def _answers_behind(rollout: CompletePhase, index: int) -> Iterator[str]:
-    """Reference answers of the chunks that follow a chunk, of the first again behind the last."""
-    chunks = rollout.chunks()
-    numbers = [chunk_number(path) for path in chunks]
-    start = numbers.index(index) + 1
-    for path in [*chunks[start:], *chunks[: start - 1]][:_CHUNKS_FOR_ANSWERS]:
-        yield from read_table(path, columns=["answer"])["answer"].to_pylist()
 
 
 def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:

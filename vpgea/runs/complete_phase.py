@@ -87,9 +87,9 @@ def chunk_paths(root: Path, kind: str = CHUNK, *, share: Part = WHOLE) -> list[P
 
 def _shards(part: Path) -> dict[Path, Sidecar | None]:
     """The part's shards, each with the sidecar that it had when the part was completed, None before that."""
-    if not (part / COMPLETE).is_file():
-        return dict.fromkeys(shard_files(part))
-    recorded = PartMarker.read(part).shards
-    if lost := recorded.keys() - committed(part):
-        raise damaged(part / min(lost), "it, or its sidecar, is gone")
-    return {part / name: sidecar for name, sidecar in recorded.items()}
+    if (part / COMPLETE).is_file():
+        recorded = PartMarker.read(part).shards
+        if lost := recorded.keys() - committed(part):
+            raise damaged(part / min(lost), "it, or its sidecar, is gone")
+        return {part / name: sidecar for name, sidecar in recorded.items()}
+    return dict.fromkeys(shard_files(part))

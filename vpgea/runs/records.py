@@ -26,21 +26,18 @@ class PartMarker:
         path = part / COMPLETE
         value = read_json(path)
         try:
-            marker = from_json(cls, value, path)
+            return from_json(cls, value, path)
         except DamagedError as error:
-            raise _not_a_marker(path, error.why) from error
-        for name, sidecar in marker.shards.items():
+            raise DamagedError(
+                f"not the marker of a finished part: {path}",
+                why=f"it does not list the part's shards with their rows and checksums: {error.why}",
+                mend="delete it and run the command that wrote it again: what is there is kept",
+            ) from error
+
+    def __post_init__(self) -> None:
+        for name, sidecar in self.shards.items():
             if sidecar.file != name:
-                raise _not_a_marker(path, f"what it says of {name} is of {sidecar.file}")
-        return marker
-
-
-def _not_a_marker(path: Path, why: str) -> DamagedError:
-    return DamagedError(
-        f"not the marker of a finished part: {path}",
-        why=f"it does not list the part's shards with their rows and checksums: {why}",
-        mend="delete it and run the command that wrote it again: what is there is kept",
-    )
+                raise ValueError(f"what it says of {name} is of {sidecar.file}")
 
 
 @dataclass(frozen=True)

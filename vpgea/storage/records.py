@@ -1,7 +1,8 @@
 """JSON records as frozen dataclasses: read strictly, written in the order of their fields.
 
 A field may be a str, int, float, bool or None, a list or dict of such, another record, or a union of these. A float may
-stand as a whole number, and stays one, so that what is read and written again keeps its bytes.
+stand as a whole number, and stays one, so that what is read and written again keeps its bytes. A record whose entries
+must agree says so with a ValueError from its __post_init__.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ def from_json(kind: type[T], value: object, path: Path) -> T:
         path: For the error alone.
 
     Raises:
-        DamagedError: An entry is missing, unknown or of another type.
+        DamagedError: An entry is missing, unknown or of another type, or the record refuses what its entries say.
     """
     try:
         record: T = _value(kind, value, "it")
-    except _Mismatch as error:
+    except ValueError as error:
         raise damaged_record(path, str(error)) from error
     return record
 
