@@ -31,13 +31,16 @@ import numpy as np
 import psutil
 
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
+from benchmarks.simulated_run import FILTER_SUMMARY
 from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import ModelShape, read_shape
+from vpgea.runs.layout import SUMMARY
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage.files import read_json, write_json
+from vpgea.storage.records import json_of
 from vpgea.storage.schemas import POSTERIOR, SELECTION
 from vpgea.storage.shards import table_from_rows, write_table
 
@@ -244,7 +247,7 @@ def write_selection(folder: Path, config: RunConfig, samples: Sequence[Sample]) 
         (folder / name).mkdir()
         write_table(folder / name / "chunk-00000.arrow", table_from_rows(kept, SELECTION))
     phase.complete({})
-    write_json(folder / "summary.json", {})
+    write_json(folder / SUMMARY, json_of(FILTER_SUMMARY))
     return folder
 
 

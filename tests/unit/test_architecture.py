@@ -72,3 +72,9 @@ def test_many_fields_are_given_by_name() -> None:
         if sum(isinstance(entry, ast.AnnAssign) for entry in node.body) > MOST_POSITIONAL_FIELDS
     ]
     assert found == []
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """pytest takes them for one module where the folders are no packages, and leaves one out with an error."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
