@@ -95,6 +95,17 @@ def test_a_filter_that_was_stopped_half_way_is_finished_as_it_was_begun(here: Cl
                 assert old == new, column
 
 
+def test_a_repaired_filter_is_still_one_without_what_came_later(here: Cli, runs: Path) -> None:
+    folder = runs / "lora" / "round-001" / "filter"
+    manifest = folder / "parts" / "0-of-1" / "manifest.json"
+    before, selection = json.loads(manifest.read_text()), checksums(folder / "selected")
+    manifest.write_text("{")
+    done = here("doctor", "lora/round-001/filter", "--repair", cwd=runs)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(manifest.read_text())["identity"] == before["identity"]
+    assert checksums(folder / "selected") == selection
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_whole_and_its_model_can_be_looked_at_measured_and_taken_away(here: Cli, runs: Path, kind: str) -> None:
     for words in (

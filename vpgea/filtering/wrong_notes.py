@@ -8,8 +8,7 @@ from string import ascii_uppercase
 from vpgea.filtering.samples import Chunk, MeasuredSample
 from vpgea.grading.choice import normalise_choice
 from vpgea.grading.exact import fold_whitespace
-from vpgea.grading.math import normalise_reference
-from vpgea.grading.normalise import read_number
+from vpgea.grading.values import value_of
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import chunk_number
 from vpgea.storage.shards import read_table
@@ -68,9 +67,7 @@ def answer_value(answer: str, grader: str) -> object:
         return normalise_choice(answer)
     if grader == "exact":
         return fold_whitespace(answer)
-    normal = normalise_reference(answer)
-    number = read_number(normal)
-    return number.value if number is not None else fold_whitespace(normal).casefold()
+    return value_of(answer)
 
 
 def _draw(sample: MeasuredSample, answer: str) -> int:

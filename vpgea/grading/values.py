@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -84,6 +85,19 @@ def find_value(text: str, reference: str, *, question: str = "", options: Sequen
     sought = _sought(reference, "percent" in question.lower() or "%" in question, tuple(options))
     lexemes = read_lexemes(text)
     return min((place for value in sought for place in [value.first_place(lexemes)] if place is not None), default=None)
+
+
+def value_of(reference: str) -> object:
+    r"""What math references have in common when they are the same by value, however written; hashable.
+
+    `1/2`, `0.5` and `\dfrac12`; `2^{10}` and `1024`; `\frac{\pi}{2}` and `\pi/2`; `x = 5` and `5`; lists in any order.
+    A percent sign is left out, as a grader may: `50%` and `50`.
+    """
+    (sought, *_) = _sought(reference, False, ())
+    contents = [part.casefold() if isinstance(part, str) else part._replace(percent=False) for part in sought.contents]
+    if not contents:
+        return fold_whitespace(reference).casefold()
+    return frozenset(Counter(contents).items()) if sought.unordered else tuple(contents)
 
 
 def value_is_distinct(reference: str, question: str, *, options: Sequence[str] = ()) -> bool:

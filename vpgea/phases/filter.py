@@ -106,7 +106,8 @@ def _fields_after(output_dir: Path) -> dict[str, Any]:
 
     Such a folder goes on as it was begun: its chunks were measured without the checks that came later.
     """
-    manifests = (path for part in part_folders(output_dir) if (path := part / MANIFEST).is_file())
+    folders = (*part_folders(output_dir), output_dir)  # a repair may have set the parts' own aside
+    manifests = (path for folder in folders if (path := folder / MANIFEST).is_file())
     if (begun := next(manifests, None)) is None:
         return {}
     identity = Manifest.read(begun).identity

@@ -75,6 +75,25 @@ def test_wrong_notes_differ_by_value_from_the_reference_and_from_each_other() ->
         assert len(set(values)) == 4
 
 
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        (r"\frac{\pi}{2}", r"\pi/2"),
+        ("2^{10}", "1024"),
+        (r"\sqrt{8}", r"2\sqrt{2}"),
+        ("x = 5", "5"),
+        ("(1, 2)", r"\left(1,2\right)"),
+        ("1, 2", "2,1"),
+        ("50%", "50"),
+        ("Yes", "yes"),
+    ],
+)
+def test_the_right_answer_written_otherwise_is_no_wrong_note(answer: str, same: str) -> None:
+    chunk = chunk_of(answer, same, "11", r"3\pi", "(2, 1)", "no")
+    assert answer_value(answer, "math") == answer_value(same, "math")
+    assert sorted(WrongNotes(chunk, 6, "math").of(chunk.samples[0])) == sorted(["11", r"3\pi", "(2, 1)", "no"])
+
+
 def test_wrong_notes_follow_from_the_path_alone() -> None:
     chunk = chunk_of(*map(str, range(40)))
     again = Chunk(list(reversed(chunk.samples)))
@@ -294,6 +313,7 @@ def test_a_path_without_any_wrong_note_is_not_measured(measured: Measured, drawn
         ),
         ({"answerability": 0.25, "answerability_cut": 5}, {}, ["undecided"]),
         ({"answerability": 0.5, "answerability_cut": 4}, {}, ["answerability"]),
+        ({"answerability_empty": None}, {}, ["undecided"]),  # a lift over nothing that was measured is none
     ],
 )
 def test_reasons(tmp_path: Any, values: dict[str, Any], options: dict[str, Any], reasons: list[str]) -> None:

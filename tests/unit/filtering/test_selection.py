@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 
 from tests.support.measured_rows import Row, posterior, prior, select_from, select_rows, selection, views, write_pair
 from vpgea.config.schema import PlausibilityConfig, RunConfig
+from vpgea.filtering.checks.base import Check
+from vpgea.filtering.checks.leaks import LEAKS
+from vpgea.filtering.checks.registry import CHECKS
 from vpgea.filtering.log_ratios import path_stats
 from vpgea.filtering.utility import FloatArray
 from vpgea.questions.load import Question
@@ -68,12 +71,12 @@ def expected_reasons(row: Row, on: dict[str, bool], lift: float) -> set[str]:
         reasons.add("derivation")
     if on["answerability"]:
         share, empty = row["answerability"], row["answerability_empty"]
-        if row["answerability_valid"] < 4:
+        if row["answerability_valid"] < 4 or empty is None:
             reasons.add("undecided")
         else:
             if share < 0.875:
                 reasons.add("answerability")
-            if empty is not None and empty < 0.875 and share - empty < lift - 1e-6:
+            if empty < 0.875 and share - empty < lift - 1e-6:
                 reasons.add("no-lift")
     if on["plausibility"] and row["logprobs"][0] - row["other_view_logprobs"][0] > 2:
         reasons.add("plausibility")
@@ -210,17 +213,19 @@ def test_lift_is_asked_unless_the_question_needs_no_thinking(run: Callable[..., 
         posterior("easy", 0, answerability=0.875, answerability_empty=0.875),
         posterior("easy", 1, answerability=1.0, answerability_empty=0.875),
         posterior("unknown", 0, answerability=0.875, answerability_empty=None),
+        posterior("earlier", 0, answerability=0.875, answerability_empty=None, answerability_cut=None),
     ]
     summary, found = run(rows, filter__answerability__lift=0.25)
     assert {key[0]: row["reasons"] for key, row in found.items()} == {
         "enough": [],
         "little": ["no-lift"],
         "easy": [],
-        "unknown": [],
+        "unknown": ["undecided"],
+        "earlier": [],  # as the version that measured it judged
     }
     assert summary.needs_no_thinking == ["easy"], "counted once per question, by its name"
     summary, _ = run(rows, filter__answerability__enabled=False)
-    assert summary.counts["posterior_accepted"] == 5
+    assert summary.counts["posterior_accepted"] == 6
 
 
 def test_a_disabled_check_rejects_nothing(run: Callable[..., Any]) -> None:
@@ -288,6 +293,31 @@ def test_path_stats_against_a_loop(log_q: list[float], window: int, quantile: fl
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_what_is_not_a_number_is_not_plausible_and_calibrates_nothing(run: Callable[..., Any]) -> None:
+    unknown = [-1.0, float("nan"), -1.0, -1.0]
+    rows = [prior("a", index) for index in range(8)]
+    rows += [prior("a", 8, other_view_logprobs=unknown)]
+    rows += [posterior("a", 0), posterior("a", 1, other_view_logprobs=unknown)]
+    summary, found = run(rows)
+    assert all(math.isfinite(limit) for limit in summary.plausibility_limits.values())
+    assert found["a", "posterior", 0]["reasons"] == []
+    assert found["a", "posterior", 1]["reasons"] == ["plausibility"]
+
+
+def test_a_reason_that_no_check_lists_is_a_fault_and_no_acceptance(tmp_path: Path) -> None:
+    odd = Check(
+        name="leaks",
+        about="gives a reason that it does not list",
+        columns=LEAKS.columns,
+        measure=LEAKS.measure,
+        cost=LEAKS.cost,
+        judge=lambda config, samples: lambda sample: ["unheard-of"],
+    )
+    checks = [odd if check is LEAKS else check for check in CHECKS]
+    with pytest.raises(AssertionError, match="does not list"):
+        select_from(RunConfig(), *write_pair(tmp_path, [posterior("a", 0)]), checks=checks)
+
+
 def test_an_impossible_token_is_implausible_wherever_it_stands(run: Callable[..., Any]) -> None:
     rows = [
         posterior("a", place, thinking=20, other_view_logprobs=[-1.0] * place + [-math.inf] + [-1.0] * (19 - place))

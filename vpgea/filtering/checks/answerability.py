@@ -52,8 +52,10 @@ def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
     def judge(sample: JudgedSample) -> list[str] | None:
         found = sample.measured
         share, empty = found["answerability"], found["answerability_empty"]
-        cut = found["answerability_cut"] or 0  # an earlier version did not count them
-        if share is None or found["answerability_valid"] < options.samples / 2 or cut > options.samples / 2:
+        cut = found["answerability_cut"]
+        if share is None or found["answerability_valid"] < options.samples / 2:
+            return [UNDECIDED]
+        if cut is not None and (cut > options.samples / 2 or empty is None):  # else an earlier version measured it
             return [UNDECIDED]
         reasons = ["answerability"] * below(share, options.threshold)
         if empty is not None and below(empty, options.threshold) and below(share - empty, options.lift):

@@ -43,7 +43,8 @@ def plausibility_limits(config: RunConfig, samples: Sequence[JudgedSample]) -> P
         return "off"
     if sampling_truncated(config):
         return NO_LOG_RATIOS
-    own = [sample.stats for sample in samples if sample.view == PRIOR and sample.stats is not None]
+    prior = [sample.stats for sample in samples if sample.view == PRIOR and sample.stats is not None]
+    own = [stats for stats in prior if np.isfinite([stats.window, stats.quantile, stats.log_pi]).all()]
     if len(own) < MIN_CALIBRATION_PATHS:
         return f"not calibrated ({len(own)} correct prior paths, {MIN_CALIBRATION_PATHS} are needed)"
     share, slack = options.calibration_quantile, options.slack
@@ -61,8 +62,8 @@ def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
         stats = sample.stats
         if isinstance(limits, str) or stats is None:
             return None
-        beyond = stats.window > limits.window or stats.quantile > limits.quantile or stats.log_pi < limits.log_pi
-        return ["plausibility"] * beyond
+        within = stats.window <= limits.window and stats.quantile <= limits.quantile and stats.log_pi >= limits.log_pi
+        return ["plausibility"] * (not within)  # NaN is within nothing
 
     return judge
 
