@@ -79,9 +79,15 @@ def resolve(
 ) -> Resolved:
     """Lay the layers over each other and check the result.
 
-    sets: texts `key.path=value`. env: the process environment, of which only `VPGEA_*` is read. options and each
-    inherited mapping: dotted key → value; inherited comes as (origin, mapping), later ones above earlier ones.
-    Raises UsageError that lists everything wrong: unknown keys with the nearest name, wrong types, values out of range.
+    Args:
+        file: A YAML file, or none.
+        sets: Texts `key.path=value`.
+        env: The process environment, of which only `VPGEA_*` is read.
+        options: Dotted key → value.
+        inherited: (origin, dotted key → value), later ones above earlier ones.
+
+    Raises:
+        UsageError: It lists everything wrong: unknown keys with the nearest name, wrong types, values out of range.
     """
     problems: list[Problem] = []
     layers = [_Entry(key, value, origin) for origin, mapping in inherited for key, value in mapping.items()]
@@ -98,12 +104,20 @@ def resolve(
 
 
 def load(path: Path) -> RunConfig:
-    """Read a configuration file by itself, paths as written. Raises UsageError."""
+    """Read a configuration file by itself, paths as written.
+
+    Raises:
+        UsageError: It cannot be read, or is no valid configuration.
+    """
     return loads(_read(path), str(path))
 
 
 def loads(text: str, name: str = "text") -> RunConfig:
-    """The inverse of `dump_yaml`. Raises UsageError."""
+    """The inverse of `dump_yaml`.
+
+    Raises:
+        UsageError: The text is no valid configuration.
+    """
     problems: list[Problem] = []
     values: dict[str, Any] = {}
     origins = dict.fromkeys(FIELDS, DEFAULT)

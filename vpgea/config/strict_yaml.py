@@ -83,9 +83,17 @@ _Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_PREFI
 
 
 def parse(text: str, name: str) -> tuple[Any, dict[tuple[str, ...], int]]:
-    """Return the document's value and, for every key path of its nested mappings, the line (from 1) where it stands.
+    """Read one plain YAML document.
 
-    `name` stands for the text in errors. Raises UsageError for anything that is not one plain YAML document.
+    Args:
+        text: The document.
+        name: Stands for the text in errors.
+
+    Returns:
+        Its value and, for every key path of its nested mappings, the line (from 1) where it stands.
+
+    Raises:
+        UsageError: The text is anything else.
     """
     try:
         loader = _Loader(text)

@@ -79,7 +79,11 @@ class PromptPreview:
 
 
 def load_template(name_or_path: str) -> Template:
-    """A built-in template by name, or a user's YAML file. Raises UsageError."""
+    """A built-in template by name, or a user's YAML file.
+
+    Raises:
+        UsageError: It is neither, or cannot be used.
+    """
     built_in = BUILT_IN / f"{name_or_path}.yaml"
     path = built_in if built_in.is_file() else Path(name_or_path)
     if not path.is_file():
@@ -102,7 +106,10 @@ def load_template(name_or_path: str) -> Template:
 class Views:
     """Renders both views with the model's own chat template.
 
-    tokenizer: a transformers tokenizer. eos_ids: ids that end a response (a model may have several).
+    Args:
+        tokenizer: A transformers tokenizer.
+        config: What the views say.
+        eos_ids: Ids that end a response (a model may have several).
     """
 
     def __init__(self, tokenizer: Any, config: ViewsConfig, eos_ids: Sequence[int]) -> None:
@@ -113,7 +120,11 @@ class Views:
         _require_chat_template(tokenizer)
 
     def prior_prompt(self, question: Question) -> list[int]:
-        """Ids of the plain prompt. Raises UsageError when the template cannot be rendered."""
+        """Ids of the plain prompt.
+
+        Raises:
+            UsageError: The template cannot be rendered.
+        """
         return self._prompt(self._user_turn(question, note_answer=None))[1]
 
     def posterior_prompt(self, question: Question, answer: str | None = None) -> list[int]:
@@ -171,10 +182,13 @@ class Views:
         return end is not None and end not in self.assistant_tail
 
     def thinking_length(self, completion_ids: Sequence[int]) -> int | None:
-        """|z|: number of leading ids up to and including the first end of thinking; None when there is none.
+        """|z|: number of leading ids up to and including the first end of thinking.
 
-        0 for models that do not think. An end that is not one added token is looked for in the text, since its ids
-        depend on its neighbours; z then ends with the id that completes it.
+        An end that is not one added token is looked for in the text, since its ids depend on its neighbours; z then
+        ends with the id that completes it.
+
+        Returns:
+            None when there is no end of thinking; 0 for models that do not think.
         """
         if not self.thinks:
             return 0

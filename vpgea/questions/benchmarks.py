@@ -28,12 +28,13 @@ _GPQA_COLUMNS = ("Record ID", "Question", *GPQA_CHOICES)
 class EvalSet:
     """One evaluation set.
 
-    hub_id, subset, split: where the hub has it.
-    fields: column names of the hub's copy; a copy may use `id`, `question`, `answer`, `options` instead.
-    grader: what grades it.
-    notes: what a reader of the results should know.
-    columns: further columns that `prepare` needs.
-    prepare: raw rows → raw rows, before they are checked.
+    Attributes:
+        hub_id, subset, split: Where the hub has it.
+        fields: Column names of the hub's copy; a copy may use `id`, `question`, `answer`, `options` instead.
+        grader: What grades it.
+        notes: What a reader of the results should know.
+        columns: Further columns that `prepare` needs.
+        prepare: Raw rows → raw rows, before they are checked.
     """
 
     name: str
@@ -58,7 +59,8 @@ def load_evalset(
     text of 2024-II-8 is corrupt. Where it only adds a drawing to the same words, `question` stays, as in other copies.
     gpqa-diamond: 198 rows become 792 questions, id `RECORD/REPEAT`: choices permuted as simple-evals does it.
 
-    Raises UsageError for an unknown name and for everything that `load_questions` raises it for.
+    Raises:
+        UsageError: The name is unknown, or for anything that `load_questions` raises it for.
     """
     evalset = find_evalset(name)
     wanted = wanted_columns(evalset.fields) | wanted_columns(FieldMapping()) | frozenset(evalset.columns)
@@ -74,7 +76,11 @@ def load_evalset(
 
 
 def find_evalset(name: str) -> EvalSet:
-    """A set by its name. Raises UsageError that names the nearest one."""
+    """A set by its name.
+
+    Raises:
+        UsageError: There is none; the nearest one is named.
+    """
     if name in EVALSETS:
         return EVALSETS[name]
     near = difflib.get_close_matches(name.lower(), EVALSETS, n=1, cutoff=0.3)

@@ -34,8 +34,9 @@ class RowError(Exception):
 class BadRow:
     """A row that cannot be used.
 
-    file: path of the file, or name and split of a data set.
-    number: line of a text file or row of a table, both from 1.
+    Attributes:
+        file: Path of the file, or name and split of a data set.
+        number: Line of a text file or row of a table, both from 1.
     """
 
     file: str
@@ -72,8 +73,10 @@ class RawRows:
 def read_file(path: Path, wanted: AbstractSet[str]) -> RawRows:
     """Read the wanted columns of one question file; the format is told by the suffix.
 
-    Raises UsageError for a file that is empty, unreadable, of an unknown suffix, or (json) not one whole list.
     Damage that leaves earlier rows readable (a cut-off gzip or arrow stream) is one of the bad rows.
+
+    Raises:
+        UsageError: The file is empty, unreadable, of an unknown suffix, or (json) not one whole list.
     """
     reader = next((read for suffix, read in READERS.items() if path.name.lower().endswith(suffix)), None)
     if reader is None:
@@ -161,9 +164,14 @@ def _refuse_other_magic(path: Path, expected: bytes) -> None:
 
 
 def parse_object(line: bytes, offset: int = 0) -> dict[str, object]:
-    """The JSON object in one line of UTF-8. `offset`: bytes of the file before the line, for the message.
+    """The JSON object in one line of UTF-8.
 
-    Raises RowError for other encodings, broken JSON, other JSON values and keys that stand twice.
+    Args:
+        line: Its bytes.
+        offset: Bytes of the file before the line, for the message.
+
+    Raises:
+        RowError: Another encoding, broken JSON, another JSON value, or a key that stands twice.
     """
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=_object_of_unique_keys)

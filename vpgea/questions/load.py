@@ -42,8 +42,9 @@ _SHOWN_BAD_ROWS = 5
 class Question:
     """One question with its reference answer.
 
-    id: unique within the run; from the file, or made from the content.
-    options: the choices of a multiple-choice question; then `answer` is one of their letters (A, B, ...).
+    Attributes:
+        id: Unique within the run; from the file, or made from the content.
+        options: The choices of a multiple-choice question; then `answer` is one of their letters (A, B, ...).
     """
 
     id: str
@@ -61,8 +62,9 @@ class Question:
 class LoadedQuestions:
     """What one source gave.
 
-    skipped: rows left out, in file order; empty unless `skip_bad_rows`.
-    fingerprint: of the content of `questions` alone; neither path nor file format enters.
+    Attributes:
+        skipped: Rows left out, in file order; empty unless `skip_bad_rows`.
+        fingerprint: Of the content of `questions` alone; neither path nor file format enters.
     """
 
     questions: list[Question]
@@ -73,13 +75,17 @@ class LoadedQuestions:
 def load_questions(data: DataConfig, *, offline: bool = False) -> LoadedQuestions:
     """Read `data.dataset`: .jsonl, .jsonl.gz, .json (a list), .parquet, .arrow, a local folder, or a Hugging Face id.
 
-    `split` and `subset` matter for folders and ids only. `offline`: local caches only. `limit` counts usable rows.
     The columns `id` and `options` may be absent under their default names: the id is then a short hash of the content.
     Answers and ids may be integers, answers also floats; they become text. Options may be null for "none".
 
-    Raises UsageError (exit code 2) naming file and line: a missing column, an empty or null value, a value of another
-    type, an id that was used before, a letter without an option or in contradiction to a column `answer_index`,
-    a half-written last line, an encoding other than UTF-8, a damaged or empty file.
+    Args:
+        data: `split` and `subset` matter for folders and ids only; `limit` counts usable rows.
+        offline: Local caches only.
+
+    Raises:
+        UsageError: It names file and line: a missing column, an empty or null value, a value of another type, an id
+            that was used before, a letter without an option or in contradiction to a column `answer_index`, a
+            half-written last line, an encoding other than UTF-8, a damaged or empty file.
     """
     raw = read_source(data, wanted_columns(data.fields), offline=offline)
     return to_questions(raw, data.fields, limit=data.limit, skip_bad_rows=data.skip_bad_rows)
@@ -94,7 +100,11 @@ def wanted_columns(fields: FieldMapping) -> frozenset[str]:
 def to_questions(
     raw: RawRows, fields: FieldMapping, *, limit: int | None = None, skip_bad_rows: bool = False
 ) -> LoadedQuestions:
-    """Check raw rows and turn them into questions; see `load_questions`. Raises UsageError."""
+    """Check raw rows and turn them into questions; see `load_questions`.
+
+    Raises:
+        UsageError: As `load_questions` does for rows.
+    """
     if raw.rows:
         fields = _existing_columns(raw, fields)
     questions: list[Question] = []

@@ -23,7 +23,10 @@ def read_source(data: DataConfig, wanted: AbstractSet[str], *, offline: bool = F
     """The rows behind `data.dataset`, with the wanted columns only.
 
     What exists on disk is read from there; a name that looks like a path but is not there is an error, never a
-    look-up on the hub. Raises UsageError.
+    look-up on the hub.
+
+    Raises:
+        UsageError: There is no such source, or it cannot be read.
     """
     path = Path(data.dataset).expanduser()
     if not data.dataset:

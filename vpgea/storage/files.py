@@ -79,7 +79,11 @@ def publish_folder(temporary: Path, final: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file. Raises DamagedError when the file is missing, not JSON, or holds something else."""
+    """An object from a JSON file.
+
+    Raises:
+        DamagedError: The file is missing, not JSON, or holds something else.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
@@ -101,7 +105,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one on each line. Raises DamagedError when a line is not JSON."""
+    """The objects of a file with one on each line.
+
+    Raises:
+        DamagedError: A line is not JSON.
+    """
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
@@ -118,8 +126,11 @@ def file_checksum(path: Path) -> str:
 def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
     """Remove, in a folder and below it, temporary files of writers of this host that are gone.
 
-    depth: levels of folders below it to look into; None: all. Those of other hosts may still be alive. os.walk passes
-    over folders that vanish meanwhile.
+    Those of other hosts may still be alive. os.walk passes over folders that vanish meanwhile.
+
+    Args:
+        folder: Where to begin.
+        depth: Levels of folders below it to look into; None: all.
     """
     for place, inner, names in os.walk(folder):
         if depth is not None and len(Path(place).parts) - len(folder.parts) >= depth:

@@ -22,7 +22,11 @@ T = TypeVar("T")
 
 
 def read_record(path: Path, kind: type[T]) -> T:
-    """The record of a JSON file. Raises DamagedError when it is gone, or is none of this kind."""
+    """The record of a JSON file.
+
+    Raises:
+        DamagedError: It is gone, or is none of this kind.
+    """
     return from_json(kind, read_json(path), path)
 
 
@@ -50,7 +54,11 @@ def json_of(record: Any) -> dict[str, Any]:
 
 
 def read_entry(path: Path, name: str, kind: type[T]) -> T:
-    """One entry of a JSON file that has others too. Raises DamagedError."""
+    """One entry of a JSON file that has others too.
+
+    Raises:
+        DamagedError: The file or the entry is gone, or the entry is none of this kind.
+    """
     value = read_json(path)
     try:
         entry: T = _value(kind, _entry(value, name), name)

@@ -76,7 +76,8 @@ def to_table(rows: Sequence[R], row_type: type[R]) -> pa.Table:
 def from_table(table: pa.Table, row_type: type[R]) -> list[R]:
     """A table's rows; columns that the class does not name are left alone.
 
-    Raises ValueError when a column is absent, of another type, or null where it must not be.
+    Raises:
+        ValueError: A column is absent, of another type, or null where it must not be.
     """
     columns = _columns(row_type)
     places = [_place(table.schema, column.field) for column in columns]
@@ -88,7 +89,11 @@ def from_table(table: pa.Table, row_type: type[R]) -> list[R]:
 
 
 def read_rows(path: Path, row_type: type[R]) -> list[R]:
-    """The rows of a committed shard. Raises UsageError when it is damaged, or holds other columns than the class."""
+    """The rows of a committed shard.
+
+    Raises:
+        DamagedError: It is damaged, or holds other columns than the class.
+    """
     table = read_table(path)
     try:
         return from_table(table, row_type)
@@ -97,7 +102,11 @@ def read_rows(path: Path, row_type: type[R]) -> list[R]:
 
 
 def iterate_rows(paths: Sequence[Path], row_type: type[R]) -> Iterator[R]:
-    """The rows of several shards, one shard at a time. Raises UsageError as `read_rows` does."""
+    """The rows of several shards, one shard at a time.
+
+    Raises:
+        DamagedError: As `read_rows` does.
+    """
     for path in paths:
         yield from read_rows(path, row_type)
 

@@ -55,8 +55,8 @@ class SampleKey:
 class Provenance:
     """Where a sample is from: weights, prompts, engine and sampling.
 
-    logprobs_of: `temperature` when the log-probabilities are those after it alone, `sampler` when after top-k and top-p
-    too.
+    `logprobs_of` is `temperature` when the log-probabilities are those after it alone, `sampler` when after top-k and
+    top-p too.
     """
 
     model_fingerprint: Text
@@ -78,10 +78,13 @@ class Provenance:
 class SampleRow:
     """A rollout's sample of T completion tokens.
 
-    options: of multiple choice; else empty. prompt_ids: as the view that sampled it saw the question.
-    completion_ids: int32 (T,). logprobs: float32 (T,), nats, under the view that sampled it.
-    thinking_tokens: |z|, the leading completion ids up to and including the first end of thinking.
-    cut_off: there is no end of thinking: all T tokens are z, y is empty, r = 0.
+    Attributes:
+        options: Of multiple choice; else empty.
+        prompt_ids: As the view that sampled it saw the question.
+        completion_ids: int32 (T,).
+        logprobs: float32 (T,), nats, under the view that sampled it.
+        thinking_tokens: |z|, the leading completion ids up to and including the first end of thinking.
+        cut_off: There is no end of thinking: all T tokens are z, y is empty, r = 0.
     """
 
     key: SampleKey
@@ -103,8 +106,11 @@ class SampleRow:
 class GradedRow:
     """An evaluation's sample: the columns of SampleRow, and its grade.
 
-    status: of its grade; detail: why, for error and timeout. first_correct_tokens: tokens up to and with the first
-    place of the reference's value; None where it does not stand, or is not looked for.
+    Attributes:
+        status: Of its grade.
+        detail: Why, for error and timeout.
+        first_correct_tokens: Tokens up to and with the first place of the reference's value; None where it does not
+            stand, or is not looked for.
     """
 
     sample: SampleRow
@@ -130,10 +136,15 @@ class TeacherRow:
 class SelectionRow:
     """A sample of the selected or the rejected set, ready to learn from without the rollout at hand.
 
-    prompt_ids: of the *prior* view, whichever sampled it. posterior_prompt_ids: of posterior samples, for the dense
-    losses' teacher. completion_ids, logprobs, thinking_tokens, cut_off: as in SampleRow. crossview_answer_ids: one
-    correct continuation of z in the prior view, with its end. reasons: why rejected; empty when accepted. advantage: of
-    prior samples. gate: of posterior samples.
+    completion_ids, logprobs, thinking_tokens and cut_off are those of SampleRow.
+
+    Attributes:
+        prompt_ids: Of the *prior* view, whichever sampled it.
+        posterior_prompt_ids: Of posterior samples, for the dense losses' teacher.
+        crossview_answer_ids: One correct continuation of z in the prior view, with its end.
+        reasons: Why rejected; empty when accepted.
+        advantage: Of prior samples.
+        gate: Of posterior samples.
     """
 
     key: SampleKey

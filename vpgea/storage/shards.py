@@ -30,9 +30,10 @@ class Sidecar:
 
 
 def write_table(path: Path, table: pa.Table) -> Sidecar:
-    """Commit a table as an Arrow IPC file with its sidecar; return the sidecar of what is committed.
+    """Commit a table as an Arrow IPC file with its sidecar.
 
-    When another writer committed first, theirs stays and its sidecar is returned.
+    Returns:
+        The sidecar of what is committed; when another writer committed first, that of what stays: theirs.
     """
 
     def write(temporary: Path) -> None:
@@ -57,7 +58,11 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a committed shard, memory-mapped, after comparing it with its sidecar. Raises DamagedError when damaged."""
+    """Read a committed shard, memory-mapped, after comparing it with its sidecar.
+
+    Raises:
+        DamagedError: They differ, one of them is missing, or a column is not there once.
+    """
     sidecar = verify(path)
     with pa.memory_map(str(path)) as source:
         table = _table(path, source)
@@ -70,7 +75,11 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def verify(path: Path) -> Sidecar:
-    """The sidecar of a shard that is whole. Raises DamagedError, naming the file, when it is not."""
+    """The sidecar of a shard that is whole.
+
+    Raises:
+        DamagedError: It is not; the file is named.
+    """
     sidecar = read_sidecar(path)
     actual = path.stat().st_size if path.is_file() else None
     if actual != sidecar.bytes or file_checksum(path) != sidecar.sha256:
@@ -80,7 +89,11 @@ def verify(path: Path) -> Sidecar:
 
 
 def read_sidecar(path: Path) -> Sidecar:
-    """The sidecar of a shard. Raises DamagedError when it is missing or does not say what one says."""
+    """The sidecar of a shard.
+
+    Raises:
+        DamagedError: It is missing or does not say what one says.
+    """
     value = read_json(sidecar_path(path))
     try:
         sidecar = from_json(Sidecar, value, sidecar_path(path))
@@ -102,7 +115,11 @@ def damaged(path: Path, why: str) -> DamagedError:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Shards of a finished folder, in order. Raises DamagedError when one has lost its sidecar."""
+    """Shards of a finished folder, in order.
+
+    Raises:
+        DamagedError: One has lost its sidecar.
+    """
     names = _listing(folder)
     paths = sorted((folder / name for name in names if name.endswith(".arrow")), key=shard_order)
     for path in paths:

@@ -15,9 +15,12 @@ SHARD_BYTES = 8192  # a file's schema and footer, and its sidecar: 4.7 to 7 kB s
 
 
 def samples_bytes(rows: int, prompt_tokens: int, completion_tokens: int) -> int:
-    """Rows of SAMPLES. prompt_tokens: of every row's own prompt, summed over rows, since each stores it.
+    """Bytes of rows of SAMPLES. A row stores the question's text as well, which is a part of its prompt's.
 
-    A row stores the question's text as well, which is a part of its prompt's.
+    Args:
+        rows: Number of samples.
+        prompt_tokens: Of every row's own prompt, summed over rows, since each stores it.
+        completion_tokens: Summed over rows.
     """
     return rows * ROW_BYTES + prompt_tokens * (ID_BYTES + TEXT_BYTES) + completion_tokens * TOKEN_BYTES
 
