@@ -78,3 +78,54 @@ def test_no_two_test_files_have_the_same_name() -> None:
     """pytest takes them for one module where the folders are no packages, and leaves one out with an error."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def private_names() -> set[str]:
+    """Every name with one leading underscore that the house gives to something."""
+    nodes = [node for path in house.modules().values() for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    return {name for name in names if is_private(name)}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def private_uses(source: str, private: set[str]) -> list[str]:
+    """What a test imports, reaches or patches of the house under a private name."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("vpgea", "vpgea_cli"):
+            found += [name.name for name in node.names if is_private(name.name)]
+        elif isinstance(node, ast.Attribute) and node.attr in private:
+            if not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            path = node.value.split(".")
+            if path[-1] in private or (path[0] in ("vpgea", "vpgea_cli") and any(map(is_private, path))):
+                found.append(node.value)
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from vpgea.cluster.chain import _ranges",
+        "chain._ranges([1])",
+        "monkeypatch.setattr(chain, '_ranges', None)",
+        "monkeypatch.setattr('vpgea.cluster.chain._ranges', None)",
+    ],
+)
+def test_a_private_name_is_seen(source: str) -> None:
+    assert len(private_uses(source, {"_ranges"})) == 1
+
+
+def test_unit_tests_use_public_names_only() -> None:
+    private = private_names()
+    tests = [path for path in (ROOT / "tests" / "unit").rglob("*.py") if path.name != "test_architecture.py"]
+    assert private
+    assert tests
+    found = {path.name: private_uses(path.read_text(encoding="utf-8"), private) for path in tests}
+    assert {name: uses for name, uses in found.items() if uses} == {}

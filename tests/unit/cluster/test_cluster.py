@@ -13,7 +13,6 @@ from vpgea.cluster import scripts
 from vpgea.cluster.chain import (
     StepState,
     Submission,
-    _ranges,
     job_name,
     job_prefix,
     planned,
@@ -151,8 +150,9 @@ def test_jobs_of_other_runs_have_other_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "text"), [([0], "0"), ([0, 1, 2], "0-2"), ([1, 3, 4, 9], "1,3-4,9"), ([0, 2, 4], "0,2,4")]
 )
-def test_ranges(parts: list[int], text: str) -> None:
-    assert _ranges(parts) == text
+def test_an_array_names_the_missing_parts(parts: list[int], text: str, tmp_path: Path) -> None:
+    finish(tmp_path, Step(0, "rollout"), 10, done=[part for part in range(10) if part not in parts])
+    assert chain(tmp_path)["r000-rollout"].array == text
 
 
 def test_a_step_is_done_only_with_what_is_derived_from_its_parts(tmp_path: Path) -> None:

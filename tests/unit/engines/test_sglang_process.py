@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -244,33 +244,31 @@ def test_the_configuration_is_private_and_removed(
 
 
 def test_a_full_disk_costs_lines_and_nothing_else(supervise: Callable[..., Supervised], tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a small file system")
-    try:
-        gate, filler = tmp_path / "gate", small / "filler"
-        os.mkfifo(gate)
-        talk = f"print('first', flush=True)\nfor line in open({str(gate)!r}): print(line * 2000, flush=True)"
-        server = supervise(python(talk), log=small / "server.log")
-        server.logged("first")
-        filler.write_bytes(b"")
-        with gate.open("w", buffering=1) as say, filler.open("ab", buffering=0) as stream:
-            with suppress(OSError):
-                while True:
-                    stream.write(b"x" * 4096)
-            say.write("lost\n" * 3)
-            until(lambda: server.log.stat().st_size % 4096 == 0)  # filled to its last block
-            say.write("lost too\n")
-            stream.truncate(0)
-            say.write("last\n")
-        server.process.wait(WAIT_S)
-        text = server.log.read_text()
-        assert re.search(r"^\[supervisor\] \d+ lines are missing here", text, re.MULTILINE)
-        assert text.rstrip().splitlines()[-2:] == ["last", "[supervisor] the server ended with code 0"]
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    """A limit on the size of files stands for the disk: a write stops at its last byte, and the next one fails."""
+    limit = 16384
+    gate, printed = tmp_path / "gate", tmp_path / "printed"
+    os.mkfifo(gate)
+    printed.touch()
+    talk = f"""
+print("first", flush=True)
+for line in open({str(gate)!r}):
+    print(line * 20000, flush=True)
+    open({str(printed)!r}, "a").write("x")
+"""
+    server = supervise(python(talk))
+    server.logged("first")
+    hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, hard))
+    with gate.open("w", buffering=1) as say:
+        say.write("lost\n" * 3)
+        until(lambda: printed.stat().st_size == 3)  # far more than the pipe holds: the supervisor has dropped lines
+        assert server.log.stat().st_size == limit
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        say.write("last\n")
+    server.process.wait(WAIT_S)
+    text = server.log.read_text()
+    assert re.search(r"^\[supervisor\] \d+ lines are missing here", text, re.MULTILINE)
+    assert text.rstrip().splitlines()[-2:] == ["last", "[supervisor] the server ended with code 0"]
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

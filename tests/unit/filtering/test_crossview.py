@@ -150,13 +150,15 @@ def test_log_s_cue_against_a_direct_computation(measured: Measured) -> None:
 
 def test_two_ways_to_write_an_answer_with_the_same_ids_count_once(measured: Measured) -> None:
     """The testbed's tokenizer knows neither `1e3` nor `1000`: both are the one unknown word."""
-    with grader_pool(measured.config) as graders:
-        config = measured.config.model_copy(
-            update={"grading": measured.config.grading.model_copy(update={"grader": "math"})}
-        )
-        view = CrossView(config, measured.views, measured.engine, graders, StopRequest(), NullProgress(), context=None)
-        answers = view._answers("1e3")
-    assert len({tuple(ids) for ids in answers}) == len(answers) < len(canonical_answers("1e3", "math"))
+    config = overthinker.config(grading__grader="math")
+    row = {**next(row for row, _ in measured.candidates), "answer": "1e3"}
+    found = measure(config, measured.views, measured.engine.engine, [row])[0]
+    texts = canonical_answers("1e3", "math")
+    answers = {tuple(measured.views.encode(f"{text} }}")) for text in texts}
+    assert len(answers) < len(texts)
+    before = measured.views.prior_prompt(question_of(row)) + thinking(row) + measured.views.encode("\\boxed{")
+    terms = [plain_logprobs(measured.model, before, list(ids)).sum() for ids in answers]
+    assert found["log_s_cue"] == pytest.approx(np.logaddexp.reduce(terms), abs=1e-4)
 
 
 def test_answerability_continues_z_behind_the_prior_prompt(measured: Measured) -> None:

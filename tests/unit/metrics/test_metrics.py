@@ -288,11 +288,13 @@ def test_sets_are_resampled_independently() -> None:
     assert three[1] - three[0] == pytest.approx((one[1] - one[0]) / math.sqrt(3), rel=0.1)
 
 
-def test_large_sets_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks are consecutive draws of one generator: their size changes nothing."""
-    run = table(10, questions=50)
-    whole = evaluate(run, draws=300)
-    monkeypatch.setattr("vpgea.metrics.bootstrap._CHUNK_CELLS", 50 * 7)
-    parts = evaluate(run, draws=300)
-    for name, estimate in parts.items():
-        assert bounds(estimate) == pytest.approx(bounds(whole[name]), rel=1e-12)
+def test_large_sets_are_drawn_as_in_one_piece() -> None:
+    """More draws than are held at once (2,000,000 cells): the blocks are consecutive draws of one generator."""
+    questions, draws, k = 1000, 4500, 4
+    run = table(10, questions=questions, k=k)
+    picks = np.random.default_rng(0).integers(questions, size=(draws, questions))
+    found = evaluate(run, draws=draws)
+    columns = {"accuracy": run.correct, "tokens": run.tokens, "truncation_rate": run.truncated}
+    for name, column in columns.items():
+        means = np.asarray(column, float).reshape(questions, k).mean(axis=1)[picks].mean(axis=1)
+        assert bounds(found[name]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), rel=1e-12)

@@ -98,27 +98,36 @@ def test_a_writer_killed_between_file_and_sidecar_is_mended_by_the_next(shard: P
 
 
 _TWIN = """
-import sys, time, pyarrow as pa
+import sys, pyarrow as pa
 from pathlib import Path
 from vpgea.storage.shards import write_table
-folder, name, start = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+folder, name = Path(sys.argv[1]), sys.argv[2]
 tables = [pa.table({"writer": [name] * 2000, "row": range(2000)}) for _ in range(20)]
-while time.time() < start:
-    pass
+print("ready", flush=True)
+sys.stdin.readline()
 for index, table in enumerate(tables):
     write_table(folder / f"chunk-{index:05d}.arrow", table)
 """
 
 
 def test_twins_that_race_leave_whole_shards_of_one_writer_each(tmp_path: Path) -> None:
-    import time
-
-    start = str(time.time() + 2)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     twins = [
-        subprocess.Popen([sys.executable, "-c", _TWIN, str(tmp_path), name, start], env=environment)
+        subprocess.Popen(
+            [sys.executable, "-c", _TWIN, str(tmp_path), name],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for name in ("castor", "pollux", "helen")
     ]
+    for twin in twins:
+        assert twin.stdout is not None
+        assert twin.stdout.readline() == b"ready\n"
+        twin.stdout.close()
+    for twin in twins:
+        assert twin.stdin is not None
+        twin.stdin.close()  # all are ready: off they go
     assert [twin.wait(timeout=60) for twin in twins] == [0, 0, 0]
     files = shard_files(tmp_path)
     assert len(files) == 20
