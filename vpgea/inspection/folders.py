@@ -96,7 +96,11 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """What stands at a path. Raises UsageError when there is nothing, or nothing that vpgea wrote."""
+    """What stands at a path.
+
+    Raises:
+        UsageError: There is nothing, or nothing that vpgea wrote.
+    """
     if path.is_dir():
         return Source(path, (manifest := read_manifest(path)).phase, path, manifest)
     if not path.exists():
@@ -125,7 +129,11 @@ def open_source(path: Path) -> Source:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """The manifest of a phase folder, complete or not. Raises UsageError when it is none."""
+    """The manifest of a phase folder, complete or not.
+
+    Raises:
+        UsageError: It is none.
+    """
     refuse_links(root)
     own = [root / MANIFEST, *(part / MANIFEST for part in part_folders(root))]
     found = next((file for file in own if file.is_file()), None)
@@ -140,7 +148,11 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def run_config(run_dir: Path, manifest: Manifest) -> RunConfig:
-    """The configuration of a loop's last call. Raises UsageError when it is not whole, or not of this run."""
+    """The configuration of a loop's last call.
+
+    Raises:
+        UsageError: It is not whole, or not of this run.
+    """
     file = run_dir / CONFIG
     resolved = resolve(file=file)
     absent = [key for key in manifest.config if resolved.origins.get(key) == DEFAULT]
@@ -167,7 +179,11 @@ def _committed(folder: Path) -> list[Path]:
 
 
 def overview(source: Source) -> dict[str, Any]:
-    """What it is, what it came from, how far it is. Raises UsageError on damaged shards that can be told by size."""
+    """What it is, what it came from, how far it is.
+
+    Raises:
+        UsageError: A shard is damaged in a way that its size tells.
+    """
     found: dict[str, Any] = {"path": str(source.path), "kind": source.kind}
     if source.is_shard:
         return {**found, "phase_folder": None if source.root is None else str(source.root), **_extent([source.path])}
@@ -201,7 +217,11 @@ def changed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def head(source: Source, count: int) -> list[dict[str, Any]]:
-    """The first rows; of a distill folder the last steps. Raises UsageError for a loop folder, which has no rows."""
+    """The first rows; of a distill folder the last steps.
+
+    Raises:
+        UsageError: A loop folder, which has no rows.
+    """
     if source.kind == "distill":
         return metrics_lines(source.path)[-count:] if count else []
     require_rows(source)
@@ -209,7 +229,11 @@ def head(source: Source, count: int) -> list[dict[str, Any]]:
 
 
 def require_rows(source: Source) -> None:
-    """Raises UsageError for folders that hold no samples themselves, naming those that do."""
+    """See that a folder holds samples itself.
+
+    Raises:
+        UsageError: It does not; those that do are named.
+    """
     if source.kind in ("loop", "distill"):
         indices = (None, *round_numbers(source.path))
         steps = [Step(index, phase) for index in indices for phase in round_phases(index)]

@@ -102,10 +102,15 @@ class IdsAndText:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRow:
-    """One token of a completion. part: z (thinking with its end) or y. text: None without the tokenizer.
+    """One token of a completion.
 
-    prior, posterior: log-probabilities in nats, None where not measured. log_ratio: posterior - prior, log q - log pi.
-    weight: the advantage or gate that multiplies this token's term of the loss; 0: masked; None: not decided yet.
+    Attributes:
+        part: z (thinking with its end) or y.
+        text: None without the tokenizer.
+        prior: Log-probability in nats, None where not measured.
+        posterior: The same in the posterior view.
+        log_ratio: posterior - prior, log q - log pi.
+        weight: The advantage or gate that multiplies this token's term of the loss; 0: masked; None: not decided yet.
     """
 
     position: int
@@ -138,7 +143,11 @@ class SampleDetail:
 
 
 def parse_key(text: str) -> SampleName:
-    """QUESTION_ID/VIEW/INDEX; a question's id may hold slashes. Raises UsageError."""
+    """QUESTION_ID/VIEW/INDEX; a question's id may hold slashes.
+
+    Raises:
+        UsageError: The text is anything else.
+    """
     question, view, index = [*text.rsplit("/", 2), "", ""][:3]
     known = next((name for name in (PRIOR, POSTERIOR) if name == view), None)
     if not question or known is None or not index.isdecimal():
@@ -153,7 +162,8 @@ def parse_key(text: str) -> SampleName:
 def sample_detail(source: Source, key: SampleName) -> SampleDetail:
     """Everything on one sample, joined over a filter's tables and, where it is at hand, the rollout's.
 
-    Raises UsageError when there is no such sample (nearest ids are named), or a shard is damaged.
+    Raises:
+        UsageError: There is no such sample (nearest ids are named), or a shard is damaged.
     """
     require_rows(source)
     if _find(source.rows(), key) is None:

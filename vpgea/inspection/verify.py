@@ -51,7 +51,8 @@ def shard_count(root: Path) -> int:
 def verify(root: Path, progress: Progress | None = None) -> Report:
     """Read every file of a phase's or a loop's folder, one at a time. What is not finished is not damage.
 
-    Raises UsageError for a folder of something else, and for one with links that lead out of it.
+    Raises:
+        UsageError: The folder is of something else, or has links that lead out of it.
     """
     if not root.is_dir():
         raise UsageError(f"folder not found: {root}", why="there is nothing there", mend="give a run or phase folder")

@@ -44,10 +44,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Damage. Paths are relative to the folder that was verified. redo: what must be made again. phase: in where.
+    """Damage. Paths are relative to the folder that was verified.
 
-    aside: what a repair moves away, in this order; the damage itself comes first, so that a repair that is cut off
-    leaves damage that is found again.
+    Attributes:
+        redo: What must be made again.
+        phase: In where.
+        aside: What a repair moves away, in this order; the damage itself comes first, so that a repair that is cut off
+            leaves damage that is found again.
     """
 
     path: Path

@@ -29,7 +29,11 @@ def adapter_modules(folder: Path) -> dict[str, dict[str, StoredTensor]]:
 
 
 def require_adapter_fits(adapter: Path, base: Path) -> None:
-    """Raise UsageError unless every matrix of the adapter stands on one of the base's, with the right shapes."""
+    """See that every matrix of the adapter stands on one of the base's, with the right shapes.
+
+    Raises:
+        UsageError: One does not.
+    """
     rank = adapter_rank(adapter)
     weights = read_tensors(base)
     for module, pair in adapter_modules(adapter).items():

@@ -28,7 +28,8 @@ _BLOCK_BYTES = 1 << 16
 def fingerprint_of(folders: Sequence[Path]) -> str:
     """Of configuration, tokenizer, safetensors headers and sampled blocks of a model, and of its adapter if any.
 
-    Raises UsageError for damaged files.
+    Raises:
+        UsageError: A file is damaged.
     """
     digest = hashlib.sha256()
     for folder in folders:

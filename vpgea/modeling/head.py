@@ -40,10 +40,16 @@ def chunked_sum(
 ) -> Tensor:
     """The sum of `terms` over all rows, with its gradient, as if it were computed at once.
 
-    terms(logits, rows): a scalar, a sum over some rows, from their logits: the student's first, with gradient, then
-    those of `frozen`. hidden: (T, H). weights: the head's parameters that want a gradient. frozen: other heads with
-    their hidden states (T, H). Gradients are computed chunk by chunk and their graphs freed, so that memory grows with
-    a chunk; sums over chunks are float32 at least.
+    Gradients are computed chunk by chunk and their graphs freed, so that memory grows with a chunk; sums over chunks
+    are float32 at least.
+
+    Args:
+        terms: terms(logits, rows) is a scalar, a sum over some rows, from their logits: the student's first, with
+            gradient, then those of `frozen`.
+        head: The student's.
+        hidden: (T, H).
+        weights: The head's parameters that want a gradient.
+        frozen: Other heads with their hidden states (T, H).
     """
     total: Tensor = _ChunkedSum.apply(terms, head, frozen, hidden, *weights)
     return total

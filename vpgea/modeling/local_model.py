@@ -61,7 +61,11 @@ class LocalModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of model and adapter, whatever their paths. Raises UsageError for damaged files."""
+        """Of model and adapter, whatever their paths.
+
+        Raises:
+            UsageError: A file is damaged.
+        """
         return fingerprint_of([self.folder] if self.adapter is None else [self.folder, self.adapter])
 
     @property
@@ -74,7 +78,11 @@ class LocalModel:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The transformers tokenizer. Raises UsageError."""
+        """The transformers tokenizer.
+
+        Raises:
+            UsageError: It cannot be loaded.
+        """
         from transformers import AutoTokenizer
 
         try:

@@ -24,9 +24,13 @@ _GROUP_TOKENS = 8192  # and no more than this together: beyond it a call is effi
 
 @dataclass(frozen=True)
 class Packed:
-    """Sequences end to end. ids, position_ids: int64 (1, L). groups: lengths of those that share a call, in order.
+    """Sequences of L tokens in all end to end, T of them wanted.
 
-    before: int64 (T,), in the order of the sequences as given, the place before each wanted token.
+    Attributes:
+        ids: int64 (1, L).
+        position_ids: int64 (1, L).
+        groups: Lengths of those that share a call, in order.
+        before: int64 (T,), in the order of the sequences as given, the place before each wanted token.
     """
 
     ids: Tensor
@@ -85,9 +89,20 @@ def attend(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each sequence. query, key, value: (1, heads, L, head_dim); packed: `Packed.groups`.
+    """Causal attention inside each sequence.
 
-    Returns (1, L, heads, head_dim), as transformers' attention functions do.
+    Args:
+        module: The attention layer.
+        query: (1, heads, L, head_dim).
+        key: (1, heads, L, head_dim).
+        value: (1, heads, L, head_dim).
+        attention_mask: None: the sequences' lengths say it.
+        packed: `Packed.groups`.
+        sliding_window: The layer's, in tokens, where it has one.
+        options: Handed on to transformers' attention.
+
+    Returns:
+        (1, L, heads, head_dim), as transformers' attention functions do.
     """
     flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (L, heads, head_dim)
     outputs, start = [], 0

@@ -26,8 +26,10 @@ _PROBE = ((5, 6, 7, 8, 9, 10, 11), (12, 11, 10, 9, 8))  # ids that every vocabul
 class Policy(nn.Module):
     """Hidden states of many sequences at once, and logits of a few tokens at a time.
 
-    model: a transformers causal language model, plain or with peft adapters. packing: sequences go end to end through
-    the decoder, for which its attention must be `packing.ATTENTION`; else they are padded to the longest.
+    Args:
+        model: A transformers causal language model, plain or with peft adapters.
+        packing: Sequences go end to end through the decoder, for which its attention must be `packing.ATTENTION`; else
+            they are padded to the longest.
     """
 
     def __init__(self, model: Any, *, packing: bool) -> None:
@@ -74,9 +76,15 @@ class Policy(nn.Module):
     def forward(
         self, sequences: Sequence[Sequence[int]], starts: Sequence[int], use: Callable[[Tensor], Result]
     ) -> Result:
-        """use(hidden) where hidden (T, H) precedes each token of `sequences[i][starts[i]:]`, in order; starts >= 1.
+        """Hidden states (T, H), those that precede each token of `sequences[i][starts[i]:]`, in order, handed to `use`.
 
-        What needs the head belongs into `use`: sharded weights are whole only while a forward pass runs.
+        Args:
+            sequences: Token ids.
+            starts: Of each sequence, at least 1.
+            use: What needs the head belongs into it: sharded weights are whole only while a forward pass runs.
+
+        Returns:
+            use(hidden).
         """
         assert all(1 <= start <= len(sequence) for start, sequence in zip(starts, sequences, strict=True))
         return use(self._packed(sequences, starts) if self.packing else self._padded(sequences, starts))
@@ -142,8 +150,8 @@ def _switched(layers: Sequence[Any], adapter: str | None) -> Iterator[None]:
 def checked_policy(model: Any, *, packing: bool) -> Policy:
     """The model as a Policy that computes what the model's own forward pass does, seen on two short sequences.
 
-    Raises UsageError where it does not: unknown operations behind its head, or layers that do not keep packed
-    sequences apart.
+    Raises:
+        UsageError: It does not: unknown operations behind its head, or layers that do not keep packed sequences apart.
     """
     was_training = model.training
     model.eval()

@@ -17,10 +17,12 @@ Tensors = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What costs depend on. `matrices`: name → (out, in) of the linear layers inside the decoder's blocks.
+    """What costs depend on. Mixtures of experts are counted as if every expert were active.
 
-    matmul_parameters: parameters that every token is multiplied with; an input embedding is only looked up, and
-    counts when it is the output layer too (tied). Mixtures of experts are counted as if every expert were active.
+    Attributes:
+        matrices: Name → (out, in) of the linear layers inside the decoder's blocks.
+        matmul_parameters: Parameters that every token is multiplied with; an input embedding is only looked up, and
+            counts when it is the output layer too (tied).
     """
 
     parameters: int
@@ -54,7 +56,11 @@ class ModelShape:
 
 
 def read_shape(model: LocalModel) -> ModelShape:
-    """Dimensions of a model folder. Raises UsageError when a header or the configuration cannot be read."""
+    """Dimensions of a model folder.
+
+    Raises:
+        UsageError: A header or the configuration cannot be read.
+    """
     from transformers import AutoConfig
 
     folder = model.folder

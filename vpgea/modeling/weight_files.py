@@ -85,7 +85,8 @@ class Header:
 def weight_files(folder: Path) -> list[Path]:
     """The files that transformers would load: one, those of the index, or else all there are.
 
-    Raises UsageError for an index that leads out of the folder, or is none.
+    Raises:
+        UsageError: The index leads out of the folder, or is none.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
@@ -96,7 +97,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a model or adapter folder by name, from the headers. Raises UsageError for a damaged file."""
+    """Every tensor of a model or adapter folder by name, from the headers.
+
+    Raises:
+        UsageError: A file is damaged.
+    """
     files = weight_files(folder)
     if not files:
         raise no_safetensors(folder)
@@ -222,9 +227,12 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_checksums(folder: Path) -> None:
-    """Raise DamagedError when a weight file is not whole, or is not the one that was recorded, where one was.
+    """See that every weight file is whole, and the one that was recorded, where one was.
 
     Weights from elsewhere have no record: then each must be as long as its header says.
+
+    Raises:
+        DamagedError: One is not.
     """
     read_tensors(folder)
     if not (folder / CHECKSUMS).is_file():
@@ -245,7 +253,11 @@ def verify_checksums(folder: Path) -> None:
 
 
 def require_same_tensors(folder: Path, other: Path) -> None:
-    """Raise UsageError unless both hold the same tensors by name and shape; dtypes may differ."""
+    """See that both hold the same tensors by name and shape; dtypes may differ.
+
+    Raises:
+        UsageError: They do not.
+    """
     ours, theirs = read_tensors(folder), read_tensors(other)
     if names := sorted(ours.keys() ^ theirs.keys()):
         lacking = folder if names[0] in theirs else other
@@ -257,9 +269,12 @@ def require_same_tensors(folder: Path, other: Path) -> None:
 
 
 def require_same_architecture(folder: Path, other: Path, *, trust_remote_code: bool) -> None:
-    """Raise UsageError unless both configurations build the same network.
+    """See that both configurations build the same network.
 
     Read through transformers, which writes the same settings in several ways.
+
+    Raises:
+        UsageError: They do not.
     """
     ours, theirs = (_architecture(one, trust_remote_code) for one in (folder, other))
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))

@@ -29,7 +29,9 @@ class EvalSet:
     """One evaluation set.
 
     Attributes:
-        hub_id, subset, split: Where the hub has it.
+        hub_id: Where the hub has it.
+        subset: There.
+        split: There.
         fields: Column names of the hub's copy; a copy may use `id`, `question`, `answer`, `options` instead.
         grader: What grades it.
         notes: What a reader of the results should know.

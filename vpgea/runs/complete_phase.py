@@ -29,7 +29,12 @@ class CompletePhase:
 
     @classmethod
     def open(cls, root: Path, phase: Phase) -> CompletePhase:
-        """Raises UsageError when the folder is missing, of another phase or unfinished, DamagedError when it is odd."""
+        """Open a phase's folder whose parts are all complete.
+
+        Raises:
+            UsageError: The folder is missing, of another phase or unfinished.
+            DamagedError: Its manifest is not that of a complete phase.
+        """
         if not root.is_dir():
             raise UsageError(f"folder not found: {root}", why="there is nothing there", mend=f"give a {phase} folder")
         require_phase_folder(root)
@@ -58,7 +63,8 @@ class CompletePhase:
     def chunks(self, kind: str = CHUNK, *, share: Part = WHOLE) -> list[Path]:
         """The shards of all parts, in the order of their chunk numbers; only those of one share, as `Part.of` has it.
 
-        Raises DamagedError when one is no longer there or no longer the one with which its part was completed.
+        Raises:
+            DamagedError: One is no longer there or no longer the one with which its part was completed.
         """
         return chunk_paths(self.root, kind, share=share)
 

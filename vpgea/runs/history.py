@@ -10,7 +10,11 @@ from vpgea.runs.records import RoundLine
 
 
 def read_line(run_dir: Path, index: int | None) -> RoundLine:
-    """The line of a finished round; None: of the base model. Raises DamagedError."""
+    """The line of a finished round; None: of the base model.
+
+    Raises:
+        DamagedError: It is gone, or is no round's line.
+    """
     return RoundLine.read(round_record(run_dir, index))
 
 

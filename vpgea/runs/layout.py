@@ -104,7 +104,11 @@ class Step:
 
     @classmethod
     def parse(cls, text: str) -> Step:
-        """The inverse of str(). Raises UsageError."""
+        """The inverse of str().
+
+        Raises:
+            UsageError: The text names no step.
+        """
         match = _STEP.fullmatch(text)
         if match is None:
             raise UsageError(

@@ -10,9 +10,12 @@ from vpgea.runs.layout import NOT_LOOKED_INTO
 
 
 def refuse_links(root: Path) -> None:
-    """Raise UsageError when anything below a phase's or a run's folder is a link to outside of it.
+    """Let nothing below a phase's or a run's folder be a link to outside of it.
 
     The folder itself may be one. What an entry is stands in its folder's list, so that files are not touched.
+
+    Raises:
+        UsageError: Something is.
     """
     outside, folders = root.resolve(), [root]
     while folders:

@@ -78,7 +78,11 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Raises DamagedError for a file that is none, or of another version."""
+        """The manifest in a file.
+
+        Raises:
+            DamagedError: The file is none, or of another version.
+        """
         value = read_json(path)
         if value.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
             raise DamagedError(
@@ -119,9 +123,12 @@ def content_of(manifest: Manifest, checksums: Sequence[str]) -> str:
 
 
 def require_same(root: Path, before: Manifest, now: Manifest) -> None:
-    """Raises UsageError, naming what differs, when a folder was started from something else.
+    """See that a folder was started from the same things as now.
 
     A run that was begun before a field existed says nothing of it, and its later phases may have any value there.
+
+    Raises:
+        UsageError: It was started from something else; what differs is named.
     """
     if before.phase != now.phase:
         raise occupied(root, f"it is a {before.phase} folder, and this is a {now.phase}")

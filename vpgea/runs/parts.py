@@ -29,7 +29,11 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Part:
-        """`"i/N"` → part i of N, with 0 <= i < N. Raises UsageError."""
+        """`"i/N"` → part i of N, with 0 <= i < N.
+
+        Raises:
+            UsageError: The text is anything else.
+        """
         match = _OPTION.fullmatch(text.strip())
         index, count = (int(match[1]), int(match[2])) if match else (0, 0)
         if index >= count:

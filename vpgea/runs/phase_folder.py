@@ -35,7 +35,11 @@ class PhaseFolder:
 
     @classmethod
     def open(cls, root: Path, manifest: Manifest, *, resume: bool = True, overwrite: bool = False) -> PhaseFolder:
-        """Create the folder or continue in it. Raises UsageError when it holds something else."""
+        """Create the folder or continue in it.
+
+        Raises:
+            UsageError: It holds something else, or data that is neither to be resumed nor overwritten.
+        """
         folder = cls(root, manifest)
         if root.is_dir():
             require_phase_folder(root)

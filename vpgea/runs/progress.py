@@ -11,9 +11,13 @@ class Progress(Protocol):
     """One bar: a known number of steps, and tokens for the rate."""
 
     def advance(self, steps: int, tokens: int = 0) -> None:
-        """`steps` more are done, in which `tokens` were sampled or trained on.
+        """Say that more steps are done.
 
         A first call without tokens says how many steps earlier attempts have made; it does not count for the pace.
+
+        Args:
+            steps: How many.
+            tokens: Sampled or trained on in them.
         """
         ...
 

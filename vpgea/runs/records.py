@@ -22,7 +22,11 @@ class PartMarker:
 
     @classmethod
     def read(cls, part: Path) -> PartMarker:
-        """Of a part's folder. Raises DamagedError."""
+        """Of a part's folder.
+
+        Raises:
+            DamagedError: It is gone, or is none.
+        """
         path = part / COMPLETE
         value = read_json(path)
         try:
@@ -74,9 +78,12 @@ class Term:
 class ElboEstimate:
     """ELBO_EA = log_s_cue - length_cost - kl, in nats, and the health of its importance weights.
 
-    ess_share: effective sample size / K of a question, mean over questions. log_weight_variance: variance of log w
-    within a question, mean over the questions with at least two paths and finite weights. paths are those used,
-    left_out those without a measurement.
+    Attributes:
+        ess_share: Effective sample size / K of a question, mean over questions.
+        log_weight_variance: Variance of log w within a question, mean over the questions with at least two paths and
+            finite weights.
+        paths: Those used.
+        left_out: Those without a measurement.
     """
 
     elbo: Term
@@ -94,8 +101,11 @@ class ElboEstimate:
 class FilterSummary:
     """summary.json of a filter.
 
-    plausibility_limits and elbo: in words where there are none. checks: means over posterior paths, and how many have
-    each of them (NAME_n). tokens: sampled and scored for the checks.
+    Attributes:
+        plausibility_limits: In words where there are none.
+        elbo: In words where there is none.
+        checks: Means over posterior paths, and how many have each of them (NAME_n).
+        tokens: Sampled and scored for the checks.
     """
 
     counts: dict[str, int]
@@ -139,8 +149,10 @@ class Canary:
 class DistillSummary:
     """summary.json of a distill, and what its part says.
 
-    ended_early: why, where a guard ended it. reload_difference: largest of a log-probability after reloading what was
-    published, in nats. output: name of the folder with the weights.
+    Attributes:
+        ended_early: Why, where a guard ended it.
+        reload_difference: Largest of a log-probability after reloading what was published, in nats.
+        output: Name of the folder with the weights.
     """
 
     steps: int
@@ -175,8 +187,10 @@ class RoundLine:
 
     The first ones are measured on the held-out questions, with 95 % intervals; e3 and accuracy_gain against the base
     model. Then shares of the posterior paths, kl and elbo in nats, what the training was made with and how it went.
-    Those after truncated_high are of rounds alone, e3 excepted, which is 1 for the base by definition. seconds: None
-    where jobs of a cluster made the round.
+    Those after truncated_high are of rounds alone, e3 excepted, which is 1 for the base by definition.
+
+    Attributes:
+        seconds: None where jobs of a cluster made the round.
     """
 
     round: int | None
@@ -213,7 +227,11 @@ class RoundLine:
 
     @classmethod
     def read(cls, path: Path) -> RoundLine:
-        """Raises DamagedError."""
+        """The line in a file.
+
+        Raises:
+            DamagedError: It is gone, or is no round's line.
+        """
         value = read_json(path)
         line = from_json(cls, value, path)
         if lacking := line.as_json().keys() ^ value.keys():

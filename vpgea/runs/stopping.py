@@ -16,8 +16,11 @@ class StopRequest:
     """Whether the run should stop, and the exit code that it leaves with.
 
     A phase calls `check` after each unit of work that is safely on disk. `process_groups` holds the ids of process
-    groups that the run started itself; they are killed when a second signal makes it leave at once. time_limit: when
-    the machine is taken away, in seconds since 1970; `now` is the clock for it.
+    groups that the run started itself; they are killed when a second signal makes it leave at once.
+
+    Args:
+        time_limit: When the machine is taken away, in seconds since 1970.
+        now: The clock for it.
     """
 
     def __init__(self, time_limit: float | None = None, now: Callable[[], float] = time.time) -> None:
@@ -45,7 +48,11 @@ class StopRequest:
             self.request("itself: too little time is left before the job's limit")
 
     def check(self, saved: str = "everything finished so far is saved") -> None:
-        """Raise Stopped when a stop was requested; call it where `saved` is true."""
+        """Call it where `saved` is true.
+
+        Raises:
+            Stopped: A stop was requested.
+        """
         if self.requested:
             mend = "run the same command again: it continues where it stopped"
             raise Stopped(f"stopped by {self.cause}", why=saved, mend=mend, exit_code=self.exit_code)

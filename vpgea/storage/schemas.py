@@ -122,8 +122,11 @@ class GradedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TeacherRow:
-    """A filter's, optional: the posterior view along its own path, so that the dense losses need no teacher of their
-    own. Both lists hold |z| times top_k values, position by position, likeliest first.
+    """A filter's, optional: the posterior view along its own path, so that the dense losses need no other teacher.
+
+    Attributes:
+        top_ids: |z| times top_k, position by position, likeliest first.
+        top_logprobs: Of these, in nats.
     """
 
     key: SampleKey
