@@ -87,7 +87,11 @@ def resolve_options(
 
 
 def server_options(url: str | None, python: str | None, options: Sequence[str] | None) -> dict[str, Any]:
-    """The configuration keys behind the options about SGLang servers. Raises UsageError."""
+    """The configuration keys behind the options about SGLang servers.
+
+    Raises:
+        UsageError: An argument is no option, or options are given for a server that runs already.
+    """
     if options and not options[0].startswith("-"):
         raise UsageError(
             f"unexpected argument: {options[0]}",

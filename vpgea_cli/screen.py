@@ -23,8 +23,12 @@ _NARROW = 100  # columns of a terminal on which bars are short
 class Screen:
     """One display at the foot of stderr's terminal; whatever else is written to stderr meanwhile appears above it.
 
-    columns: of the table, whose cells are never cut; empty for bars alone. notice: a last line, set at any time, also
-    from a signal handler. A bar is gone when its work is done where there is a table, else it stays.
+    A bar is gone when its work is done where there is a table, else it stays. `notice` is a last line, set at any
+    time, also from a signal handler.
+
+    Args:
+        title: Of the table.
+        columns: Of the table, whose cells are never cut; empty for bars alone.
     """
 
     def __init__(self, title: str = "", columns: Sequence[str] = ()) -> None:

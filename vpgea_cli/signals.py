@@ -18,7 +18,9 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 def install_signal_handlers(stop: StopRequest, tell: Callable[[str], None]) -> Iterator[StopRequest]:
     """Turn signals into `stop` while the block runs. A second signal kills the run's own children and the run.
 
-    tell: says a line to people, and can be called at any point of the program.
+    Args:
+        stop: What is asked to stop.
+        tell: Says a line to people, and can be called at any point of the program.
     """
 
     def handle(number: int, _: FrameType | None) -> None:

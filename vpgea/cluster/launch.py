@@ -63,9 +63,12 @@ def launch(
 ) -> Launched:
     """Queue every step of a run that is neither done nor queued. Safe to repeat.
 
-    Models with a hub id are looked up here, where there may be a network; jobs run offline. test_only: the scheduler
-    looks at the scripts, and nothing is queued. Raises UsageError, among others with what sbatch refuses: what was
-    queued before that stays, and is found by the next launch.
+    Models with a hub id are looked up here, where there may be a network; jobs run offline. `test_only`: the scheduler
+    looks at the scripts, and nothing is queued.
+
+    Raises:
+        UsageError: Among others with what sbatch refuses: what was queued before that stays, and is found by the next
+            launch.
     """
     reporter = reporter or NullReporter()
     config = _with_local_models(config)

@@ -20,10 +20,15 @@ Row = tuple[str, str]
 
 
 def preflight(config: RunConfig, run_dir: Path, *, offline: bool = True) -> list[Row]:
-    """What was looked at and found, as (what, found). Raises UsageError at the first thing that is not as needed.
+    """Compare paths, contents and configuration with those from where the run was submitted.
 
-    Paths, contents and configuration are compared with those from where the run was submitted, by the same
-    fingerprints that every step compares.
+    By the same fingerprints that every step compares.
+
+    Returns:
+        What was looked at and found, as (what, found).
+
+    Raises:
+        UsageError: At the first thing that is not as needed.
     """
     loop = Loop.read(config, run_dir, offline=offline)
     loop.require_opened()

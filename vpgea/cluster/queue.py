@@ -29,7 +29,11 @@ class Job:
 
 
 def queued(prefix: str) -> list[Job]:
-    """This user's jobs in the queue whose name begins so, array elements one by one. Raises VpgeaError."""
+    """This user's jobs in the queue whose name begins so, array elements one by one.
+
+    Raises:
+        VpgeaError: The scheduler does not say.
+    """
     text = _call("squeue", "--me", "-r", "-h", "-o", "%i|%j|%T|%r")
     fields = [line.split("|", 3) for line in text.splitlines()]
     return [Job(*parts) for parts in fields if len(parts) == 4 and parts[1].startswith(prefix)]
@@ -44,13 +48,21 @@ def by_name(jobs: Sequence[Job]) -> dict[str, list[Job]]:
 
 
 def submit(script: Path, arguments: Sequence[str], options: Sequence[str]) -> str:
-    """Queue a script; return its job id. Raises UsageError with what sbatch says."""
+    """Queue a script; return its job id.
+
+    Raises:
+        UsageError: sbatch refuses it; with what it says.
+    """
     answer = _sbatch("--parsable", *options, str(script), *arguments)
     return answer.strip().partition(";")[0]
 
 
 def test_only(script: Path, options: Sequence[str]) -> None:
-    """Let sbatch say whether it would take a script; nothing is queued. Raises UsageError when it would not."""
+    """Let sbatch say whether it would take a script; nothing is queued.
+
+    Raises:
+        UsageError: It would not.
+    """
     _sbatch("--test-only", *options, str(script), "test")
 
 

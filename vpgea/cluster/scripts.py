@@ -22,9 +22,15 @@ _BUILT_IN = Path(__file__).parent / "templates"
 
 
 def render(config: RunConfig, site: Site, run_dir: Path) -> dict[str, str]:
-    """File name → text of every script of a run. One script serves all rounds: it takes the step as its argument.
+    """Render every script of a run. One script serves all rounds: it takes the step as its argument.
 
-    Templates are rendered in jinja2's sandbox: they see the values below and can call nothing. Raises UsageError.
+    Templates are rendered in jinja2's sandbox: they see the values below and can call nothing.
+
+    Returns:
+        File name → text.
+
+    Raises:
+        UsageError: A template cannot be rendered.
     """
     folders = [*([site.templates] if site.templates else []), str(_BUILT_IN)]
     environment = ImmutableSandboxedEnvironment(
@@ -68,9 +74,12 @@ def command(site: Site) -> str:
 
 
 def write(texts: dict[str, str], run_dir: Path) -> list[str]:
-    """Put scripts into the run folder; return the names of those that a user has edited there, which stay as they are.
+    """Put scripts into the run folder.
 
     Whether a script was edited is known by the checksum of what was last rendered.
+
+    Returns:
+        The names of those that a user has edited there, which stay as they are.
     """
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,11 @@ class Site(Section):
 
     @classmethod
     def read(cls, path: Path | None) -> Site:
-        """A site file; None: that of the user, or a site without any wishes. Raises UsageError."""
+        """A site file; None: that of the user, or a site without any wishes.
+
+        Raises:
+            UsageError: It cannot be read, or is no site.
+        """
         if path is None:
             path = default_path()
             if not path.is_file():

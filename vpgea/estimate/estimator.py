@@ -45,10 +45,13 @@ _SAMPLING_BYTES, _TRUNCATION_BYTES = 26, 8
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEstimate:
-    """The cost of one phase. processed_tokens: prompts, prefixes and scored paths. memory: peak bytes by part.
+    """The cost of one phase.
 
-    disk_bytes: the most at one time, of which scratch_bytes are gone when the phase has ended.
-    seconds are on all devices of the hardware side by side, except for the training step, which has one.
+    Attributes:
+        processed_tokens: Prompts, prefixes and scored paths.
+        disk_bytes: The most at one time, of which scratch_bytes are gone when the phase has ended.
+        memory: Peak bytes by part.
+        seconds: On all devices of the hardware side by side, except for the training step, which has one.
     """
 
     phase: str
@@ -102,9 +105,13 @@ class Estimator:
         prior_tokens: float | None = None,
         posterior_tokens: float | None = None,
     ) -> PhaseEstimate:
-        """Phase 1. prior, posterior: prompt tokens of each question (N,). The other two: mean completions, or the cap.
+        """Phase 1. Every prompt is run once; a batch makes as many steps as its longest completion, taken as the cap.
 
-        Every prompt is run once. A batch makes as many steps as its longest completion, taken as the cap throughout.
+        Args:
+            prior: Prompt tokens of each question in the prior view (N,).
+            posterior: The same in the posterior view (N,).
+            prior_tokens: Mean completion; None: the cap.
+            posterior_tokens: The same in the posterior view.
         """
         options = self.config.rollout
         views = [
@@ -233,13 +240,17 @@ class Estimator:
     def distill(
         self, prior: Paths, posterior: Paths, posterior_prompts: Lengths, batch_tokens: int | None = None
     ) -> PhaseEstimate:
-        """Phase 3 over the paths that carry a gradient, on one device. posterior_prompts: for the dense teacher.
-
-        batch_tokens: of the largest micro-batch, padding included, where it is known.
+        """Phase 3 over the paths that carry a gradient, on one device.
 
         A pass forward costs F; backward 2 F, or F where only an adapter's gradients are wanted (weights stay as they
         are, activations are differentiated). The reference and the dense forms' teacher cost F each, and so do the
         log-probabilities of prior paths under the old weights, once.
+
+        Args:
+            prior: Paths of the prior view.
+            posterior: Paths of the posterior view.
+            posterior_prompts: For the dense teacher.
+            batch_tokens: Of the largest micro-batch, padding included, where it is known.
         """
         options = self.config.distill
         is_full = options.train == "full"

@@ -25,10 +25,14 @@ BANDWIDTH_EFFICIENCY = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Rates that can be reached. flops: per second and device; bandwidth: bytes per second and device.
+    """Rates that can be reached.
 
-    overhead_s: seconds per decoder layer and forward pass. memory_bytes: of one device. devices: parts (`--shard i/N`)
-    that run side by side; the training step always runs on one.
+    Attributes:
+        flops: Per second and device.
+        bandwidth: Bytes per second and device.
+        overhead_s: Seconds per decoder layer and forward pass.
+        memory_bytes: Of one device.
+        devices: Parts (`--shard i/N`) that run side by side; the training step always runs on one.
     """
 
     name: str

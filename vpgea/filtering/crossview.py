@@ -74,7 +74,9 @@ class CrossView:
     def teacher(self, rows: Sequence[SampleRow]) -> list[TeacherRow]:
         """The teacher along the posterior paths among samples, rejected ones too: `dense-cv` needs them.
 
-        Raises EngineError and Stopped.
+        Raises:
+            EngineError: The engine fails.
+            Stopped: A stop was requested.
         """
         count = self.config.filter.teacher_top_k
         rows = [row for row in rows if row.key.view == POSTERIOR]

@@ -35,9 +35,15 @@ def estimate(
 ) -> ElboEstimate:
     """Estimate ELBO_EA from paths z_j ~ q: the mean over questions of each question's mean over its paths.
 
-    question: (n,) any integers. log_s_cue: (n,) log-probability of the answer after the cue, prior view, -inf allowed.
-    relative_length: (n,) c. log_ratio: (n,) `path_log_ratio`. NaN in any of them: not measured, the path is left out
-    and counted. Standard errors are clustered by question: sample std of the questions' means / sqrt(questions).
+    NaN in any array: not measured, the path is left out and counted. Standard errors are clustered by question: sample
+    std of the questions' means / sqrt(questions).
+
+    Args:
+        question: (n,) any integers.
+        log_s_cue: (n,) log-probability of the answer after the cue, prior view, -inf allowed.
+        relative_length: (n,) c.
+        log_ratio: (n,) `path_log_ratio`.
+        length_price: lambda.
     """
     columns = [np.asarray(column, np.float64) for column in (log_s_cue, relative_length, log_ratio)]
     measured = ~np.isnan(np.stack(columns)).any(axis=0)
@@ -65,8 +71,11 @@ def question_means(values: FloatArray, index: IntArray) -> FloatArray:
 def ess_share(log_weights: FloatArray, index: IntArray) -> FloatArray:
     """(sum w)^2 / (K sum w^2) of each question, between 1/K and 1, or 0 where all weights are zero (log w = -inf).
 
-    log_weights: (n,), index: (n,) running from 0 without gaps. Shifted by the question's largest weight, as
-    logsumexp does, so that no weight overflows.
+    Shifted by the question's largest weight, as logsumexp does, so that no weight overflows.
+
+    Args:
+        log_weights: (n,).
+        index: (n,) the question of each, running from 0 without gaps.
     """
     count = np.bincount(index)
     largest = np.full(count.size, -np.inf)

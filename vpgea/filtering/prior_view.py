@@ -117,9 +117,10 @@ class PriorView:
         return [(group, list(itertools.islice(grades, len(group)))) for group in completions]
 
     def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray | None]:
-        """Untempered log-probabilities, float32 (len(ids) - start,) each, counted for the sample at its place.
+        """Score token ids for samples; the cost is counted for the sample at its place.
 
-        None for what passes the model's context.
+        Returns:
+            Untempered log-probabilities, float32 (len(ids) - start,) each; None for what passes the model's context.
         """
         results = iter(
             self.in_slices(self.engine.score, [request for request in requests if len(request.ids) <= self.context])

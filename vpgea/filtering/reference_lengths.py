@@ -27,7 +27,11 @@ class ReferenceLengths(Section):
 
     @classmethod
     def read(cls, path: Path) -> ReferenceLengths:
-        """Raises UsageError for a file that `vpgea filter` did not write."""
+        """The lengths in a file.
+
+        Raises:
+            UsageError: `vpgea filter` did not write it.
+        """
         value = read_json(path)
         try:
             return cls.model_validate(value)

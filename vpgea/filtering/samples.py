@@ -96,8 +96,10 @@ class JudgedSample:
 
     @property
     def r(self) -> float:
-        """Correctness in [0, 1]: the grade of a prior sample, the answerability of a posterior path where it was
-        measured; NaN when no grade, or no continuation, is valid."""
+        """Correctness in [0, 1]; NaN when no grade, or no continuation, is valid.
+
+        The grade of a prior sample, the answerability of a posterior path where it was measured.
+        """
         if not self.status.valid:
             return float("nan")
         if self.measured["answerability_valid"] is None:

@@ -36,8 +36,12 @@ def utility(
 ) -> FloatArray:
     """u of each path, shape of r and length broadcast. NaN in r (no valid grade) stays NaN.
 
-    r: correctness in [0, 1] (the grade of a prior sample, the answerability of a posterior path). length: tokens.
-    reference: L_ref. correct_lengths: tokens of the question's correct prior samples, read by the sigmoid form only.
+    Args:
+        config: Form and parameters.
+        r: Correctness in [0, 1] (the grade of a prior sample, the answerability of a posterior path).
+        length: Tokens.
+        reference: L_ref.
+        correct_lengths: Tokens of the question's correct prior samples, read by the sigmoid form only.
     """
     reward, price = np.asarray(r, np.float64), config.length_price
     c = relative_length(length, reference)
@@ -82,7 +86,12 @@ def baseline(u: npt.ArrayLike, config: AdvantageConfig) -> Baseline:
 def prior_advantages(u: npt.ArrayLike, valid: npt.ArrayLike, group: Baseline) -> FloatArray:
     """A_i = (u_i - b_{-i}) / sigma with b_{-i} the mean of the group without i; (G,), 0 where invalid.
 
-    u: (G,), valid: (G,) bool. A group of fewer than 2 gives 0. Uses u_i - b_{-i} = n / (n - 1) (u_i - b).
+    A group of fewer than 2 gives 0. Uses u_i - b_{-i} = n / (n - 1) (u_i - b).
+
+    Args:
+        u: (G,).
+        valid: (G,) bool.
+        group: b and sigma.
     """
     values, mask = np.asarray(u, np.float64), np.asarray(valid, bool)
     if group.count < 2:
@@ -100,8 +109,13 @@ def posterior_gates(
 ) -> FloatArray:
     """g_j = min(max((u_j - b) / sigma, 0), A_max) where accepted, else 0; (K,).
 
-    u: (K,), accepted: (K,) bool. mean_log_ratio: (K,) mean over z of log pi - log q in nats per token, for the
-    plausible gate: g_j exp(min(0, mean_log_ratio_j + kappa)).
+    Args:
+        u: (K,).
+        accepted: (K,) bool.
+        group: b and sigma.
+        config: A_max, kappa, and whether the gate is the plausible one.
+        mean_log_ratio: (K,) mean over z of log pi - log q in nats per token, for the plausible gate:
+            g_j exp(min(0, mean_log_ratio_j + kappa)).
     """
     mask = np.asarray(accepted, bool)
     values = np.where(mask, np.asarray(u, np.float64), 0.0)

@@ -44,8 +44,12 @@ def distill(
 
     `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
     `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded.
-    Raises UsageError (other weights, other inputs), QualityGateError (nothing to learn from, the published weights
-    differ after reloading), VpgeaError (too many gradients that are not finite) and Stopped.
+
+    Raises:
+        UsageError: Other weights, other inputs.
+        QualityGateError: Nothing to learn from, or the published weights differ after reloading.
+        VpgeaError: Too many gradients are not finite.
+        Stopped: A stop was requested.
     """
     stop, progress, ranks = stop or StopRequest(), progress or NullProgress(), ranks or Ranks()
     filtered = CompletePhase.open(filter_dir, "filter")

@@ -63,7 +63,11 @@ def evaluate(
 ) -> EvalResults | None:
     """Sample, grade and score; return the results once all parts are there (else None).
 
-    Raises UsageError (another baseline), QualityGateError (too many grader errors), EngineError and Stopped.
+    Raises:
+        UsageError: Another baseline.
+        QualityGateError: Too many grader errors.
+        EngineError: The engine fails.
+        Stopped: A stop was requested.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     sampling = as_rollout(config)

@@ -68,9 +68,18 @@ def export(
 ) -> dict[str, Any]:
     """Copy or merge the weights of a distill or loop folder to output_dir; return what vpgea_export.json says.
 
-    round_name: a number or `best`, of a loop folder. base: where the base model is now, if not where it was.
-    say: told of each longer step. Raises UsageError (no such weights, folder in use), QualityGateError (no round is
-    good enough, weights that do not give the recorded log-probabilities).
+    Args:
+        source: The distill or loop folder.
+        output_dir: Where the weights go.
+        round_name: A number or `best`, of a loop folder.
+        merge: Write a whole model, not its adapter.
+        base: Where the base model is now, if not where it was.
+        overwrite: Replace what stands at output_dir.
+        say: Told of each longer step.
+
+    Raises:
+        UsageError: No such weights, or the folder is in use.
+        QualityGateError: No round is good enough, or the weights do not give the recorded log-probabilities.
     """
     weights = find_weights(source, round_name, base)
     if merge and weights.output != "adapter":

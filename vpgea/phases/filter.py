@@ -51,8 +51,11 @@ def filter_rollout(
 ) -> FilterSummary | None:
     """Measure this part's chunks; once all parts are measured, select and return the summary (else None).
 
-    Raises UsageError (unfinished or damaged rollout, samples of other weights or sampling), QualityGateError (too many
-    grader errors, nothing selected), EngineError and Stopped.
+    Raises:
+        UsageError: The rollout is unfinished or damaged, or its samples are of other weights or sampling.
+        QualityGateError: Too many grader errors, or nothing is selected.
+        EngineError: The engine fails.
+        Stopped: A stop was requested.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     rollout = CompletePhase.open(rollout_dir, "rollout")

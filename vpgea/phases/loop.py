@@ -83,7 +83,11 @@ class Loop:
         reporter: Reporter | None = None,
         stop: StopRequest | None = None,
     ) -> Loop:
-        """Read both question sets and open the run folder. Raises UsageError when it holds another run."""
+        """Read both question sets and open the run folder.
+
+        Raises:
+            UsageError: It holds another run, or the questions cannot be used.
+        """
         loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop)
         if not overwrite:
             refuse_links_in(run_dir, *(round_dir(run_dir, index) for index in (None, *round_numbers(run_dir))))
@@ -101,7 +105,11 @@ class Loop:
         reporter: Reporter | None = None,
         stop: StopRequest | None = None,
     ) -> Loop:
-        """Read both question sets; touch no folder. Raises UsageError."""
+        """Read both question sets; touch no folder.
+
+        Raises:
+            UsageError: They cannot be used.
+        """
         config = _with_absolute_paths(config)
         _require_teacher(config)
         questions = load_questions(config.data, offline=offline).questions
@@ -134,7 +142,8 @@ class Loop:
     def require_opened(self) -> None:
         """For single steps of a run that was opened before, perhaps by a process on another machine.
 
-        Raises UsageError when it was not, or was another.
+        Raises:
+            UsageError: It was not, or was another.
         """
         manifest = part_folder(self.run_dir, WHOLE) / MANIFEST
         if not manifest.is_file():
@@ -151,9 +160,10 @@ class Loop:
         return next(index for index in itertools.count() if not round_record(self.run_dir, index).is_file())
 
     def run(self, on_round: OnRound = lambda line: None) -> list[RoundLine]:
-        """All rounds that are missing; returns one line per finished round, the base model's first.
+        """Run all rounds that are missing. Raises what the phases raise; everything finished stays.
 
-        Raises what the phases raise; everything finished stays.
+        Returns:
+            One line per finished round, the base model's first.
         """
         lines = finished_lines(self.run_dir)
         for line in lines:
@@ -171,12 +181,15 @@ class Loop:
         return lines
 
     def step(self, step: Step, *, part: Part = WHOLE, ranks: Ranks | None = None) -> bool:
-        """One part of one step, as a job of a cluster takes it; True once the whole step is done.
+        """Run one part of one step, as a job of a cluster takes it.
 
         What comes before must be complete, and is completed here where the last of its parts could not: two parts that
         end together may each miss the other's marker on a slow shared file system. A step that is done, or comes after
         the loop has ended early, is nothing to do. Several ranks may train together: each calls this. Raises what the
         phases raise.
+
+        Returns:
+            True once the whole step is done.
         """
         ranks = ranks or Ranks()
         if round_record(self.run_dir, step.round).is_file():
@@ -242,7 +255,11 @@ class Loop:
                 self._complete(Step(step.round, phase))
 
     def _complete(self, step: Step) -> None:
-        """Derive what the last part of a step could not. Raises UsageError when some part is not complete."""
+        """Derive what the last part of a step could not.
+
+        Raises:
+            UsageError: Some part is not complete.
+        """
         folder = step.folder(self.run_dir)
         parts = begun_parts(folder) or [WHOLE]
         if any(not (part_folder(folder, part) / COMPLETE).is_file() for part in parts):

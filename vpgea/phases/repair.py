@@ -83,7 +83,11 @@ def _free_place(wanted: Path) -> Path:
 
 
 def _phase_manifest(root: Path) -> Manifest:
-    """What a folder came from, by the first of its manifests that is whole. Raises UsageError without one."""
+    """What a folder came from, by the first of its manifests that is whole.
+
+    Raises:
+        UsageError: None is.
+    """
     for place in (root, *part_folders(root)):
         try:
             return Manifest.read(place / MANIFEST)
@@ -99,9 +103,10 @@ def _phase_manifest(root: Path) -> Manifest:
 def _repair_phase(
     root: Path, manifest: Manifest, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter
 ) -> None:
-    """Run the parts of a phase that have lost something, as recorded.
+    """Run the parts of a phase that have lost something, as recorded. Raises what the phase raises.
 
-    Raises UsageError when its source is not the folder beside it, and whatever the phase raises.
+    Raises:
+        UsageError: Its source is not the folder beside it.
     """
     config = resolve(inherited=[(f"folder {root}", manifest.config)]).config
     source = _source(root, manifest)

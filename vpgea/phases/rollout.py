@@ -49,8 +49,9 @@ class RolloutPlan:
     ) -> RolloutPlan:
         """Reject what cannot be a prompt, cut the rest into chunks, and say what the part will be made from.
 
-        Raises UsageError when nothing is left, when the posterior view has no thinking to sample, or when prompt and
-        completion together can outgrow the model's context.
+        Raises:
+            UsageError: Nothing is left, the posterior view has no thinking to sample, or prompt and completion together
+                can outgrow the model's context.
         """
         model = LocalModel.resolve(config.model)
         views = load_views(model, config.views)
@@ -174,7 +175,12 @@ def rollout(
     """Draw what is missing of this part.
 
     A chunk is committed whole or not at all; a stop abandons the chunk under way, which is drawn again with the same
-    seeds. Raises UsageError (other inputs, too little disk), EngineError and Stopped.
+    seeds.
+
+    Raises:
+        UsageError: Other inputs, or too little disk.
+        EngineError: The engine fails.
+        Stopped: A stop was requested.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     if samples_per_question(plan.config.rollout) == 0:
@@ -205,7 +211,11 @@ def rollout(
 
 
 def rollout_summary(part: Path) -> RolloutSummary:
-    """What a complete part of a rollout says of itself. Raises DamagedError."""
+    """What a complete part of a rollout says of itself.
+
+    Raises:
+        DamagedError: Its marker is gone, or is none.
+    """
     return from_json(RolloutSummary, PartMarker.read(part).summary, part / COMPLETE)
 
 
@@ -214,7 +224,11 @@ def draw_chunks(
 ) -> Iterator[tuple[int, list[SampleRow]]]:
     """Yield (chunk, all its samples in order of identity), each chunk as soon as it is whole.
 
-    The engine may work on several chunks at a time. Raises EngineError, Stopped.
+    The engine may work on several chunks at a time.
+
+    Raises:
+        EngineError: The engine fails.
+        Stopped: A stop was requested.
     """
     config = plan.config.rollout
     sampling = Sampling(

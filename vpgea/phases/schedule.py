@@ -53,8 +53,11 @@ def round_questions(questions: Sequence[Question], index: int, per_round: int | 
 def length_price(config: RunConfig, lines: Sequence[RoundLine]) -> float:
     """lambda, or 0 while held-out accuracy is below the base's by more than delta or the token target is reached.
 
-    The price acts once per round and compounds over rounds, so it must be able to rest. lines: of the base and of
-    every round so far.
+    The price acts once per round and compounds over rounds, so it must be able to rest.
+
+    Args:
+        config: Of the run.
+        lines: Of the base and of every round so far.
     """
     base, last = lines[0], lines[-1]
     target = config.loop.token_target
@@ -84,9 +87,16 @@ def best_round(run_dir: Path, config: RunConfig) -> int | None:
 def line_of(
     index: int | None, results: EvalResults, training: TrainingFigures | None, seconds: float | None
 ) -> RoundLine:
-    """The line of a round whose steps are all complete. training: of rounds; the base model has none.
+    """The line of a round whose steps are all complete.
 
-    Raises QualityGateError when a figure is not defined on the held-out samples.
+    Args:
+        index: The round; None: the base model.
+        results: Of its evaluation.
+        training: Of rounds; the base model has none.
+        seconds: What the round took; None where jobs of a cluster made it.
+
+    Raises:
+        QualityGateError: A figure is not defined on the held-out samples.
     """
     figures: dict[str, float | None] = {"e3": 1.0}  # the base is 1 by definition
     for name, metric in _HELD_OUT.items():

@@ -100,7 +100,11 @@ def _verified(folder: Path, output: Output) -> Report:
 
 
 def _machine(output: Output) -> None:
-    """Raises VpgeaError when the core cannot work here."""
+    """Check this machine and its packages.
+
+    Raises:
+        VpgeaError: The core cannot work here.
+    """
     as_json = output.as_json
     checks = [_python(), *_packages(), _cores(), _memory(), _disk(), _gpu(), _hugging_face()]
     rows = [(check.name, check.found, check.missing or check.remark) for check in checks]
