@@ -41,8 +41,10 @@ class Sampling:
 class GenerateRequest:
     """One completion to draw.
 
-    prompt_ids: token ids. seed: 64 bits; the same seed, prompt and weights give the same uniforms in any batch.
-    group: consecutive requests of one group share a prefix, which is computed once where they go together.
+    Attributes:
+        prompt_ids: Token ids.
+        seed: 64 bits; the same seed, prompt and weights give the same uniforms in any batch.
+        group: Consecutive requests of one group share a prefix, which is computed once where they go together.
     """
 
     prompt_ids: Sequence[int]

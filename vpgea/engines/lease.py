@@ -47,9 +47,13 @@ def lent(lease: EngineLease | None, logs: Path, stop: StopRequest) -> AbstractCo
 class EngineLease:
     """Opens an engine at its first use and closes it at the end of the `with` block.
 
-    Phases that follow each other with the same weights share one lease, and with it one engine. logs: folder for what
-    servers say. publishes: folder below which the run will publish weights that servers are to load. replaceable:
-    tells the fingerprints of weights that the run may replace on servers behind a URL.
+    Phases that follow each other with the same weights share one lease, and with it one engine.
+
+    Args:
+        logs: Folder for what servers say.
+        stop: Of the run.
+        publishes: Folder below which the run will publish weights that servers are to load.
+        replaceable: Tells the fingerprints of weights that the run may replace on servers behind a URL.
     """
 
     def __init__(
@@ -65,7 +69,11 @@ class EngineLease:
         self._model: ModelConfig | None = None
 
     def get(self, config: RunConfig, model: LocalModel) -> Engine:
-        """The engine with this model: the one that is open, or a new one. Raises Stopped."""
+        """The engine with this model: the one that is open, or a new one.
+
+        Raises:
+            Stopped: A stop was requested.
+        """
         self._stop.check()
         if self._engine is None or self._model != model.config:
             self.release()

@@ -269,9 +269,18 @@ def uniform_stream(seeds: np.ndarray, step: int) -> np.ndarray:
 
 
 def sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    """One token per row: int32 ids (B,) and float32 log-probabilities (B,) under the sampler.
+    """Draw one token per row.
 
-    logits: (B, V). uniforms: float64 (B,). Raises EngineError when the logits are not finite.
+    Args:
+        logits: (B, V).
+        uniforms: float64 (B,).
+        sampling: How to sample.
+
+    Returns:
+        int32 ids (B,) and float32 log-probabilities (B,) under the sampler.
+
+    Raises:
+        EngineError: The logits are not finite.
     """
     wide = logits.float()
     if not torch.isfinite(wide.amax(-1)).all():
