@@ -12,7 +12,8 @@ from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, part_folders
 from vpgea.runs.phase_folder import require_phase_folder
-from vpgea.runs.records import PartMarker
+from vpgea.runs.records import PartMarker, PhaseMarker
+from vpgea.storage.records import read_record
 from vpgea.storage.shards import Sidecar, committed, damaged, read_sidecar, shard_files, shard_order
 
 
@@ -36,7 +37,9 @@ class CompletePhase:
             DamagedError: Its manifest is not that of a complete phase.
         """
         if not root.is_dir():
-            raise UsageError(f"folder not found: {root}", why="there is nothing there", mend=f"give a {phase} folder")
+            why = "it is a file" if root.exists() else "there is nothing there"
+            raise UsageError(f"folder not found: {root}", why=why, mend=f"give the folder that `vpgea {phase}` wrote")
+        _require_written_by(root, phase)
         require_phase_folder(root)
         if not (root / COMPLETE).is_file():
             missing = [part.name for part in part_folders(root) if not (part / COMPLETE).is_file()]
@@ -45,13 +48,8 @@ class CompletePhase:
                 why=f"unfinished parts: {', '.join(missing) or 'not all parts are there'}",
                 mend=f"run the same `vpgea {phase}` command again: it continues where it stopped",
             )
+        read_record(root / COMPLETE, PhaseMarker)  # an empty one says nothing
         manifest = Manifest.read(root / MANIFEST)
-        if manifest.phase != phase:
-            raise UsageError(
-                f"{root} is a {manifest.phase} folder",
-                why=f"a {phase} folder is needed here",
-                mend=f"give the folder that `vpgea {phase}` wrote",
-            )
         if manifest.content_fingerprint is None:
             raise DamagedError(
                 f"not the manifest of a complete phase: {root / MANIFEST}",
@@ -67,6 +65,24 @@ class CompletePhase:
             DamagedError: One is no longer there or no longer the one with which its part was completed.
         """
         return chunk_paths(self.root, kind, share=share)
+
+
+def _require_written_by(root: Path, phase: Phase) -> None:
+    """Whichever manifest is there tells the phase, also of a folder that is not complete: a loop's never is."""
+    written = (root / MANIFEST, *(part / MANIFEST for part in part_folders(root)))
+    there = next((path for path in written if path.is_file()), None)
+    if there is None and any(root.iterdir()):
+        raise UsageError(
+            f"{root} is no folder of a phase",
+            why=f"it has no {MANIFEST}",
+            mend=f"give the folder that `vpgea {phase}` wrote",
+        )
+    if there is not None and (found := Manifest.read(there).phase) != phase:
+        raise UsageError(
+            f"{root} is a {found} folder",
+            why=f"a {phase} folder is needed here",
+            mend=f"give the folder that `vpgea {phase}` wrote",
+        )
 
 
 def chunk_paths(root: Path, kind: str = CHUNK, *, share: Part = WHOLE) -> list[Path]:

@@ -110,7 +110,7 @@ def damaged(path: Path, why: str) -> DamagedError:
         f"damaged shard: {path}",
         why=why,
         mend=f"delete {path} and {sidecar_path(path).name}, then run the command that wrote it again: "
-        "it draws only what is missing",
+        "it makes only what is missing",
     )
 
 

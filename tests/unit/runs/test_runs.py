@@ -16,7 +16,7 @@ import pytest
 
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of, leaves
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError, UsageError
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.layout import chunk_number
 from vpgea.runs.manifest import Manifest, fingerprint_of
@@ -229,6 +229,28 @@ def test_a_missing_folder_and_another_phase_are_named(tmp_path: Path) -> None:
     finished(tmp_path / "out")
     with pytest.raises(UsageError, match="is a rollout folder"):
         CompletePhase.open(tmp_path / "out", "filter")
+    loop = PhaseFolder.open(tmp_path / "run", replace(MANIFEST, phase="loop"))
+    assert not (loop.root / "COMPLETE").is_file(), "a run is never complete as a phase is"
+    with pytest.raises(UsageError, match="is a loop folder"):
+        CompletePhase.open(loop.root, "rollout")
+
+
+def test_what_is_no_folder_of_a_phase_is_said_without_a_word_of_overwriting_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello")
+    with pytest.raises(UsageError, match="folder not found") as error:
+        CompletePhase.open(tmp_path / "file", "rollout")
+    assert error.value.why == "it is a file"
+    with pytest.raises(UsageError, match="is no folder of a phase") as error:
+        CompletePhase.open(tmp_path, "rollout")
+    assert "overwrite" not in f"{error.value}{error.value.why}{error.value.mend}"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"parts": 1}'])
+def test_a_marker_that_says_nothing_completes_nothing(tmp_path: Path, content: str) -> None:
+    finished(tmp_path)
+    (tmp_path / "COMPLETE").write_text(content)
+    with pytest.raises(DamagedError):
+        CompletePhase.open(tmp_path, "rollout")
 
 
 def test_a_crash_between_the_parts_marker_and_the_phases_is_mended_by_the_next_run(tmp_path: Path) -> None:
