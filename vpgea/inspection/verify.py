@@ -17,6 +17,7 @@ from vpgea.runs.layout import (
     ROUND_RECORD,
     SUMMARY,
     Step,
+    is_run,
     round_dir,
     round_numbers,
     round_record,
@@ -27,11 +28,6 @@ from vpgea.runs.parts import WHOLE, part_folder, part_folders
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import DistillSummary
 from vpgea.storage.records import read_record
-
-
-def is_run(root: Path) -> bool:
-    """Whether a folder is a loop's, by what stands in it: its own records may be what is damaged."""
-    return (root / CONFIG).is_file() or any(round_dir(root, index).is_dir() for index in (None, 0))
 
 
 def phase_folders(root: Path) -> list[Path]:

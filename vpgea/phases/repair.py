@@ -12,7 +12,6 @@ from pathlib import Path
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.errors import DamagedError, UsageError
-from vpgea.inspection.verify import is_run
 from vpgea.inspection.verify_phase import Finding
 from vpgea.phases.distill import distill
 from vpgea.phases.evaluate import evaluate
@@ -21,7 +20,7 @@ from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import COMPLETE, CONFIG, DAMAGED, MANIFEST, PHASES, Phase, all_steps
+from vpgea.runs.layout import COMPLETE, CONFIG, DAMAGED, MANIFEST, PHASES, Phase, all_steps, is_run
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part, begun_parts, part_folders, part_of_folder
 from vpgea.runs.progress import Reporter

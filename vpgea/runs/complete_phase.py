@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpgea.errors import DamagedError, UsageError
-from vpgea.runs.layout import CHUNK, COMPLETE, MANIFEST, Phase, chunk_number
+from vpgea.runs.layout import CHUNK, COMPLETE, MANIFEST, PARTS, Phase, chunk_number, is_run
 from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, part_folders
@@ -39,17 +39,11 @@ class CompletePhase:
         if not root.is_dir():
             why = "it is a file" if root.exists() else "there is nothing there"
             raise UsageError(f"folder not found: {root}", why=why, mend=f"give the folder that `vpgea {phase}` wrote")
-        _require_written_by(root, phase)
-        require_phase_folder(root)
-        if not (root / COMPLETE).is_file():
-            missing = [part.name for part in part_folders(root) if not (part / COMPLETE).is_file()]
-            raise UsageError(
-                f"the {phase} in {root} is not complete",
-                why=f"unfinished parts: {', '.join(missing) or 'not all parts are there'}",
-                mend=f"run the same `vpgea {phase}` command again: it continues where it stopped",
-            )
-        read_record(root / COMPLETE, PhaseMarker)  # an empty one says nothing
+        _require_phase(root, phase)
         manifest = Manifest.read(root / MANIFEST)
+        read_record(root / COMPLETE, PhaseMarker)  # an empty one says nothing
+        if manifest.phase != phase:
+            raise _another_phase(root, manifest.phase, phase)
         if manifest.content_fingerprint is None:
             raise DamagedError(
                 f"not the manifest of a complete phase: {root / MANIFEST}",
@@ -67,22 +61,32 @@ class CompletePhase:
         return chunk_paths(self.root, kind, share=share)
 
 
-def _require_written_by(root: Path, phase: Phase) -> None:
-    """Whichever manifest is there tells the phase, also of a folder that is not complete: a loop's never is."""
-    written = (root / MANIFEST, *(part / MANIFEST for part in part_folders(root)))
-    there = next((path for path in written if path.is_file()), None)
-    if there is None and any(root.iterdir()):
+def _require_phase(root: Path, phase: Phase) -> None:
+    """What can be told from the names that stand in a folder."""
+    if is_run(root):
+        raise _another_phase(root, "loop", phase)
+    if not (root / PARTS).is_dir() and any(root.iterdir()):
         raise UsageError(
             f"{root} is no folder of a phase",
-            why=f"it has no {MANIFEST}",
+            why=f"it has no {PARTS}",
             mend=f"give the folder that `vpgea {phase}` wrote",
         )
-    if there is not None and (found := Manifest.read(there).phase) != phase:
+    require_phase_folder(root)
+    if not (root / COMPLETE).is_file():
+        missing = [part.name for part in part_folders(root) if not (part / COMPLETE).is_file()]
         raise UsageError(
-            f"{root} is a {found} folder",
-            why=f"a {phase} folder is needed here",
-            mend=f"give the folder that `vpgea {phase}` wrote",
+            f"the {phase} in {root} is not complete",
+            why=f"unfinished parts: {', '.join(missing) or 'not all parts are there'}",
+            mend=f"run the same `vpgea {phase}` command again: it continues where it stopped",
         )
+
+
+def _another_phase(root: Path, found: str, phase: Phase) -> UsageError:
+    return UsageError(
+        f"{root} is a {found} folder",
+        why=f"a {phase} folder is needed here",
+        mend=f"give the folder that `vpgea {phase}` wrote",
+    )
 
 
 def chunk_paths(root: Path, kind: str = CHUNK, *, share: Part = WHOLE) -> list[Path]:

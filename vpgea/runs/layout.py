@@ -161,3 +161,8 @@ def last_file(run_dir: Path, step: Step) -> Path | None:
     if step.phase == "filter":
         return step.folder(run_dir) / SUMMARY
     return round_record(run_dir, step.round) if step.phase == "eval" else None
+
+
+def is_run(root: Path) -> bool:
+    """Whether a folder is a loop's, by what stands in it: its own records may be what is damaged."""
+    return (root / CONFIG).is_file() or any(round_dir(root, index).is_dir() for index in (None, 0))

@@ -230,7 +230,7 @@ def test_a_missing_folder_and_another_phase_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a rollout folder"):
         CompletePhase.open(tmp_path / "out", "filter")
     loop = PhaseFolder.open(tmp_path / "run", replace(MANIFEST, phase="loop"))
-    assert not (loop.root / "COMPLETE").is_file(), "a run is never complete as a phase is"
+    (loop.root / "config.yaml").touch()
     with pytest.raises(UsageError, match="is a loop folder"):
         CompletePhase.open(loop.root, "rollout")
 
