@@ -13,20 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vpgea.config.schema import RunConfig
-from vpgea.engines.base import Engine, ScoreRequest
+from vpgea.engines.base import ScoreRequest
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.registry import CHECKS
 from vpgea.filtering.measurements import measurement_schema
 from vpgea.filtering.prior_view import PriorView
 from vpgea.filtering.samples import Chunk, MeasuredSample
-from vpgea.grading.pool import GraderPool
 from vpgea.grading.samples import grade_rows
 from vpgea.grading.values import canonical_answers, find_value
-from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
-from vpgea.runs.progress import Progress
-from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import POSTERIOR, SampleRow, TeacherRow
 from vpgea.storage.shards import table_from_rows
 
@@ -34,21 +29,10 @@ from vpgea.storage.shards import table_from_rows
 class CrossView:
     """Measures the samples of one chunk at a time."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        views: Views,
-        engine: Engine,
-        graders: GraderPool,
-        stop: StopRequest,
-        progress: Progress,
-        *,
-        context: int | None,
-        checks: Sequence[Check] = CHECKS,
-    ) -> None:
-        self.config, self.views = config, views
-        self.prior_view = PriorView(config, views, engine, graders, stop, progress, context=context)
-        self.checks = [check for check in checks if check.is_enabled(config.filter)]
+    def __init__(self, prior_view: PriorView, checks: Sequence[Check] = CHECKS) -> None:
+        self.prior_view = prior_view
+        self.config, self.views = prior_view.config, prior_view.views
+        self.checks = [check for check in checks if check.is_enabled(self.config.filter)]
         self.schema = measurement_schema(checks)
         self.answer_ids: dict[str, list[list[int]]] = {}
 

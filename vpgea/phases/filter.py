@@ -14,7 +14,7 @@ from vpgea.config.schema import RunConfig, identity_of, later_fields, with_value
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.filtering.crossview import CrossView
-from vpgea.filtering.prior_view import sampling_truncated
+from vpgea.filtering.prior_view import PriorView, sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.selection import select
 from vpgea.filtering.wrong_notes import answers_behind
@@ -83,9 +83,9 @@ def filter_rollout(
     progress.advance(len(own) - len(missing))
     if missing:
         with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-            measuring = CrossView(
-                config, views, engines.get(config, model), graders, stop, progress, context=model.context_length
-            )
+            engine = engines.get(config, model)
+            prior_view = PriorView(config, views, engine, graders, stop, progress, context=model.context_length)
+            measuring = CrossView(prior_view)
 
             def work() -> Made:
                 for index in missing:

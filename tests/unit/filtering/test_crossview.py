@@ -21,6 +21,7 @@ from vpgea.engines.transformers import TransformersEngine
 from vpgea.errors import Stopped
 from vpgea.filtering.checks.early_exits import SHARES
 from vpgea.filtering.crossview import CrossView
+from vpgea.filtering.prior_view import PriorView
 from vpgea.grading.base import Status
 from vpgea.grading.samples import grade_rows, grader_pool
 from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
@@ -77,8 +78,8 @@ def question_of(row: Row) -> Question:
 def measure(config: RunConfig, views: Views, engine: Any, rows: Sequence[Row], **options: Any) -> list[Row]:
     stop = options.get("stop") or StopRequest()
     with grader_pool(config) as graders:
-        view = CrossView(config, views, engine, graders, stop, NullProgress(), context=options.get("context"))
-        return view.measure(rollouts.as_samples(rows)).to_pylist()
+        view = PriorView(config, views, engine, graders, stop, NullProgress(), context=options.get("context"))
+        return CrossView(view).measure(rollouts.as_samples(rows)).to_pylist()
 
 
 def plain_logprobs(model: Any, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:

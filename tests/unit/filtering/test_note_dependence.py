@@ -23,6 +23,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.transformers import TransformersEngine
 from vpgea.filtering.checks.note_dependence import NOTE_DEPENDENCE, note_dependence
 from vpgea.filtering.crossview import CrossView
+from vpgea.filtering.prior_view import PriorView
 from vpgea.filtering.samples import Chunk, MeasuredSample
 from vpgea.filtering.wrong_notes import WrongNotes, answer_value
 from vpgea.grading.base import Grade, Status
@@ -149,7 +150,7 @@ def measure(rows: Sequence[Row], model: Any = None, **dotted: Any) -> Measured:
     model = model or load_model(local)
     engine = Recording(TransformersEngine(model, batch_size=128))
     with grader_pool(config) as graders:
-        view = CrossView(config, views, engine, graders, StopRequest(), NullProgress(), context=None)
+        view = CrossView(PriorView(config, views, engine, graders, StopRequest(), NullProgress(), context=None))
         return Measured(
             config,
             views,

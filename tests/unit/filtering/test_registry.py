@@ -99,7 +99,7 @@ def test_it_is_measured_with_the_others(tiny_rollout: Path, run_config: Callable
     engine = Recording(TransformersEngine(load_model(local), batch_size=16))
     samples = rollouts.as_samples(rollouts.rows_of(tiny_rollout))
     with grader_pool(config) as graders:
-        view = CrossView(
+        view = PriorView(
             config,
             load_views(local, config.views),
             engine,
@@ -107,9 +107,8 @@ def test_it_is_measured_with_the_others(tiny_rollout: Path, run_config: Callable
             StopRequest(),
             NullProgress(),
             context=local.context_length,
-            checks=[BREVITY],
         )
-        found = view.measure(samples).to_pylist()
+        found = CrossView(view, [BREVITY]).measure(samples).to_pylist()
     candidates = [row["view"] == "posterior" and row["status"] == "correct" for row in found]
     assert any(candidates)
     for sample, row, is_candidate in zip(samples, found, candidates, strict=True):
