@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from string import ascii_uppercase
 
 from vpgea.filtering.samples import Chunk, MeasuredSample
 from vpgea.grading.choice import normalise_choice
 from vpgea.grading.exact import fold_whitespace
 from vpgea.grading.values import value_of
-from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import chunk_number
 from vpgea.storage.shards import read_table
 
@@ -52,12 +53,18 @@ class WrongNotes:
         self.pool.setdefault(answer_value(answer, self.grader), answer)
 
 
-def answers_behind(rollout: CompletePhase, index: int) -> Iterator[str]:
-    """Reference answers of the chunks that follow a chunk, of the first again behind the last."""
-    chunks = rollout.chunks()
-    numbers = [chunk_number(path) for path in chunks]
-    start = numbers.index(index) + 1
-    for path in [*chunks[start:], *chunks[: start - 1]][:_CHUNKS_FOR_ANSWERS]:
+def answers_behind(chunks: Callable[[], Sequence[Path]], index: int) -> Iterator[str]:
+    """Reference answers of the chunks that follow a chunk, of the first again behind the last.
+
+    Args:
+        chunks: Gives all of the rollout, in the order of their numbers; asked only where an answer is wanted.
+        index: Number of the chunk.
+    """
+    paths = chunks()
+    start = bisect_right(paths, index, key=chunk_number)
+    ahead = paths[start : start + _CHUNKS_FOR_ANSWERS]
+    again = paths[: min(start - 1, _CHUNKS_FOR_ANSWERS - len(ahead))]
+    for path in (*ahead, *again):
         yield from read_table(path, columns=["answer"])["answer"].to_pylist()
 
 

@@ -6,6 +6,7 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def filter_rollout(
             engine = engines.get(config, model)
             prior_view = PriorView(config, views, engine, graders, stop, progress, context=model.context_length)
             measuring = CrossView(prior_view)
+            all_chunks = cache(rollout.chunks)  # listed once, and only where a chunk has too few answers of its own
 
             def work() -> Made:
                 for index in missing:
@@ -93,7 +95,7 @@ def filter_rollout(
                     tables = {}
                     if config.filter.teacher_top_k:
                         tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
-                    tables[CHUNK] = measuring.measure(rows, answers_behind(rollout, index))
+                    tables[CHUNK] = measuring.measure(rows, answers_behind(all_chunks, index))
                     progress.advance(1)
                     yield index, tables
 

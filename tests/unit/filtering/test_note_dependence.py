@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ from vpgea.filtering.checks.note_dependence import NOTE_DEPENDENCE, note_depende
 from vpgea.filtering.crossview import CrossView
 from vpgea.filtering.prior_view import PriorView
 from vpgea.filtering.samples import Chunk, MeasuredSample
-from vpgea.filtering.wrong_notes import WrongNotes, answer_value
+from vpgea.filtering.wrong_notes import WrongNotes, answer_value, answers_behind
 from vpgea.grading.base import Grade, Status
 from vpgea.grading.samples import grader_pool
 from vpgea.modeling.load import load_model
@@ -34,6 +35,7 @@ from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
+from vpgea.storage.shards import write_table
 
 # --- the formula ----------------------------------------------------------------------------------------------------
 
@@ -119,6 +121,28 @@ def test_a_question_with_options_has_their_letters() -> None:
     chunk = chunk_of("(B)", "A", options=("2", "3", "5", "7"))
     assert sorted(WrongNotes(chunk, 3, "choice").of(chunk.samples[0])) == ["A", "C", "D"]
     assert len(WrongNotes(chunk, 2, "choice").of(chunk.samples[0])) == 2
+
+
+def test_answers_behind_a_chunk_come_from_the_eight_that_follow_it_round_to_the_first(tmp_path: Path) -> None:
+    paths = [tmp_path / f"chunk-{index:05d}.arrow" for index in range(12)]
+    for index, path in enumerate(paths):
+        write_table(path, pa.table({"answer": [f"{index}a", f"{index}b"]}))
+
+    def behind(index: int, count: int = 12) -> list[str]:
+        return list(answers_behind(lambda: paths[:count], index))
+
+    assert behind(1) == [f"{chunk}{row}" for chunk in range(2, 10) for row in "ab"]
+    assert behind(9) == [f"{chunk}{row}" for chunk in (10, 11, 0, 1, 2, 3, 4, 5) for row in "ab"]
+    assert behind(11) == [f"{chunk}{row}" for chunk in range(8) for row in "ab"]
+    assert behind(1, count=3) == ["2a", "2b", "0a", "0b"], "never its own"
+    assert behind(0, count=1) == []
+
+
+def test_chunks_are_not_listed_before_an_answer_is_wanted() -> None:
+    def forbidden() -> list[Path]:
+        raise AssertionError("listed without need")
+
+    answers_behind(forbidden, 0)
 
 
 # --- on the testbed -------------------------------------------------------------------------------------------------
