@@ -115,14 +115,19 @@ def soak(folder: Path, rounds: int, *, own_server: bool) -> dict[str, list[Held]
 
 
 def growth(values: Sequence[Held]) -> list[str]:
-    """What the later half of the rounds after the warm-up holds more than the earlier half."""
+    """What the later half of the rounds after the warm-up holds more than the earlier half.
+
+    Memory is compared by its medians. Of a count even the fewest of the late rounds must be more than the most of the
+    early ones: a thread that happened to be at work at every look of one round is no leak; a leak is in each of them.
+    """
     settled = values[WARM_UP:]
     middle = len(settled) // 2
     early, late = settled[:middle], settled[middle:]
     grown = []
     for name in ("memory_mib", "files", "threads", "processes"):
-        of = statistics.median if name == "memory_mib" else max  # files and threads come and go
-        before, after = (of(getattr(one, name) for one in part) for part in (early, late))
+        of_early, of_late = (statistics.median, statistics.median) if name == "memory_mib" else (max, min)
+        before = of_early(getattr(one, name) for one in early)
+        after = of_late(getattr(one, name) for one in late)
         print(f"  {name}: {before:,.1f} -> {after:,.1f}")
         if after > before * (LARGEST_GROWTH if name == "memory_mib" else 1):
             grown.append(f"{name} grew from {before:,.1f} to {after:,.1f}")
@@ -133,7 +138,7 @@ def grown_in(found: dict[str, list[Held]]) -> list[str]:
     """What grew, of the loop and the server."""
     grown = []
     for who, values in found.items():
-        print(f"{who}, early and late rounds (memory: medians, others: most):")
+        print(f"{who}, early and late rounds (memory: medians, others: most of the early, fewest of the late):")
         grown += [f"{who}: {what}" for what in growth(values)]
     return grown
 

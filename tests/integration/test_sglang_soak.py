@@ -21,3 +21,10 @@ def test_growth_is_seen(name: str) -> None:
     growing = [Held(**{**flat, name: flat[name] * (1 + 0.1 * index)}) for index in range(12)]  # type: ignore[arg-type]
     assert [line.split()[0] for line in growth(growing)] == [name]
     assert growth([Held(**flat)] * 12) == []  # type: ignore[arg-type]
+
+
+def test_a_thread_at_work_in_one_round_is_no_growth() -> None:
+    flat = Held(memory_mib=500.0, files=70, threads=6, processes=1)
+    busy = Held(memory_mib=500.0, files=70, threads=7, processes=1)
+    assert growth([flat, flat, flat, flat, busy]) == []
+    assert growth([flat, flat, flat, busy, busy]) == ["threads grew from 6.0 to 7.0"]
