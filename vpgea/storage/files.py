@@ -78,6 +78,11 @@ def publish_folder(temporary: Path, final: Path) -> None:
     fsync(final.parent)
 
 
+def without_surrogates(text: str) -> str:
+    r"""The text with each half of a surrogate pair, which no file can hold, written out as `\\ud800`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file.
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vpgea.storage.files import without_surrogates
 from vpgea.storage.shards import damaged, read_table
 
 IntArray = npt.NDArray[np.int32]
@@ -68,9 +69,23 @@ def to_table(rows: Sequence[R], row_type: type[R]) -> pa.Table:
     """Rows to a table of the schema of their class."""
     arrays = []
     for column in _columns(row_type):
-        arrays.append(pa.array(list(map(attrgetter(column.attribute), rows)), type=column.field.type))
+        arrays.append(_array(list(map(attrgetter(column.attribute), rows)), column.field.type))
         assert column.field.nullable or arrays[-1].null_count == 0, column.attribute
     return pa.Table.from_arrays(arrays, schema=schema_of(row_type))
+
+
+def _array(values: list[object], kind: pa.DataType) -> pa.Array:
+    """An array of these values. Texts from outside may hold half of a surrogate pair, which Arrow cannot write."""
+    try:
+        return pa.array(values, type=kind)
+    except UnicodeEncodeError:
+        return pa.array(list(map(_writable, values)), type=kind)
+
+
+def _writable(value: object) -> object:
+    if isinstance(value, str):
+        return without_surrogates(value)
+    return tuple(map(_writable, value)) if isinstance(value, (list, tuple)) else value
 
 
 def from_table(table: pa.Table, row_type: type[R]) -> list[R]:

@@ -138,3 +138,8 @@ def test_the_bytes_of_seeds_do_not_change(run_seed: int, key: SampleKey, seed: i
     """Recorded from the first version: other seeds would draw other samples where a run is resumed."""
     assert key.seed(run_seed) == seed
     assert key.seed(run_seed, use="answerability/0") == check
+
+
+def test_half_a_surrogate_pair_is_written_out() -> None:
+    table = to_table([Few(0, ("a", "\ud800")), Few(1, ("é😀",))], Few)
+    assert from_table(table, Few) == [Few(0, ("a", r"\ud800")), Few(1, ("é😀",))]
