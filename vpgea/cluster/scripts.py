@@ -69,7 +69,7 @@ def render(config: RunConfig, site: Site, run_dir: Path) -> dict[str, str]:
 def command(site: Site) -> str:
     """What a job runs as vpgea, quoted for a shell."""
     own = Path(sys.executable).with_name("vpgea")
-    here = shlex.quote(str(own)) if own.is_file() else f"{shlex.quote(sys.executable)} -m vpgea_cli"
+    here = shlex.quote(str(own)) if own.is_file() else f"{shlex.quote(sys.executable)} -P -m vpgea_cli"
     return " ".join([*([site.container] if site.container else []), site.vpgea or here])
 
 

@@ -113,7 +113,9 @@ class GradingConfig(Section):
 
     grader: str = identity("math", "math, choice, exact, or package.module:function of your own")
     relative_tolerance: float = identity(1e-6, "two decimals closer than this are the same answer", ge=0)
-    deadline_s: float = execution(10.0, "seconds for one answer; the worker is killed after it", gt=0)
+    deadline_s: float = execution(
+        10.0, "seconds of its own CPU time (or of waiting) that a worker may take for one answer", gt=0
+    )
     memory_mb: int = execution(1024, "address space of one worker above its start, MiB", ge=64)
     workers: int = execution(2, "isolated worker processes", ge=1)
     max_grade_errors: float = execution(

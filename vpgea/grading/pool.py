@@ -2,31 +2,29 @@
 
 One thread, one `select` loop: each worker is a subprocess that speaks JSON lines. It gets a batch of answers and
 returns them one by one, so that the deadline holds for each. A worker that misses it, or dies, costs only the answer
-that it was at; the rest of its batch goes back to the queue.
+that it was at; the rest of its batch goes back to the queue. What the load of the machine, a freeze or a kill from
+outside does to a worker says nothing about its answer: the deadline counts the worker's own CPU time (and the time in
+which it waits for something), and an answer that was lost to such an event is tried once more.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import selectors
-import subprocess
-import sys
-import time
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import vpgea
-from vpgea.errors import QualityGateError, UsageError, VpgeaError
+from vpgea.errors import QualityGateError, VpgeaError
 from vpgea.grading.base import Grade, GradeRequest, Status
-from vpgea.grading.registry import is_own_grader
+from vpgea.grading.process import Clock, WorkerProcess
+from vpgea.grading.registry import is_own_grader, not_worked_out
+from vpgea.storage.files import without_surrogates
 
 _BATCH = 32  # answers per message
 _START_DEADLINE_S = 120.0  # importing a grader of one's own may take a while
+_TICK_S = 0.25  # at most, between two looks at the workers
 
 
 class GraderPool:
@@ -40,26 +38,24 @@ class GraderPool:
         Args:
             grader: `math`, `choice`, `exact` or `package.module:function`; the latter is imported in a worker on entry.
             relative_tolerance: See `grade_math`.
-            deadline_s: Wall-clock seconds for one answer.
+            deadline_s: Seconds of a worker's CPU time for one answer, and of waiting for something else.
             memory_mb: MiB of address space of a worker above its start (Linux).
             workers: Processes.
 
         Raises:
             UsageError: There is no such grader; on entry, also when it cannot be imported.
         """
+        self._grader = grader
         self._own = is_own_grader(grader)
         self._deadline_s = deadline_s
-        self._workers = [
-            _Worker(
-                {
-                    "grader": grader,
-                    "relative_tolerance": relative_tolerance,
-                    "memory_mb": memory_mb,
-                    "deadline_s": deadline_s,
-                }
-            )
-            for _ in range(workers)
-        ]
+        self._clock = Clock(min(_TICK_S, deadline_s / 8))
+        settings = {
+            "grader": grader,
+            "relative_tolerance": relative_tolerance,
+            "memory_mb": memory_mb,
+            "deadline_s": deadline_s,
+        }
+        self._workers = [WorkerProcess(settings, own=self._own) for _ in range(workers)]
 
     def __enter__(self) -> GraderPool:
         if self._own:
@@ -92,6 +88,7 @@ class GraderPool:
             VpgeaError: Workers do not start.
         """
         job = _Job(requests, on_result)
+        self._clock.restart()
         try:
             while job.open:
                 for worker in sorted(self._workers, key=lambda worker: not worker.ready):
@@ -104,20 +101,22 @@ class GraderPool:
 
     def _check(self) -> None:
         worker = self._workers[0]
+        self._clock.restart()
         try:
             worker.start()
             while not worker.ready:
-                if not _select([worker], worker.deadline):
-                    raise _did_not_start("it was not ready in time")
-                for message in worker.read():
-                    worker.accept_start(message)
+                for _ in self._select([worker]):
+                    for message in worker.read():
+                        worker.accept_start(message)
                 if worker.ended:
                     raise _did_not_start("it ended at once")
+                if worker.over(_START_DEADLINE_S):
+                    raise _did_not_start("it was not ready in time")
         except BaseException:
             self.close()
             raise
 
-    def _feed(self, worker: _Worker, job: _Job) -> None:
+    def _feed(self, worker: WorkerProcess, job: _Job) -> None:
         if not job.queue or worker.batch:
             return
         if worker.died_idle:
@@ -127,33 +126,63 @@ class GraderPool:
                 worker.start()
         elif worker.ready:
             size = max(1, min(_BATCH, len(job.queue) // (2 * len(self._workers))))
-            worker.send([job.queue.popleft() for _ in range(size)], job.requests, self._deadline_s)
+            worker.send([job.queue.popleft() for _ in range(size)], job.requests)
 
     def _collect(self, job: _Job) -> None:
         busy = [worker for worker in self._workers if worker.batch or (worker.running and not worker.ready)]
-        for worker in _select(busy, min(worker.deadline for worker in busy)):
+        for worker in self._select(busy):
             for message in worker.read():
                 if not worker.ready:
                     worker.accept_start(message)
                 else:
-                    worker.batch.popleft()
-                    worker.deadline = time.monotonic() + self._deadline_s
-                    job.put(message["index"], _read_grade(message))
+                    index, disturbed = worker.take_answer()
+                    assert index == message["index"], "answers come in the order in which they were asked for"
+                    grade = _read_grade(message)
+                    if grade.status.valid or not (disturbed and job.again(index)):
+                        job.put(index, grade)
         for worker in busy:
             if worker.ended:
-                self._give_up(worker, job, Status.ERROR, f"the grading worker died ({worker.stop()})")
-            elif (worker.batch or not worker.ready) and time.monotonic() > worker.deadline:
+                self._bury(worker, job)
+            elif worker.batch and worker.over(self._deadline_s):
                 worker.stop()
-                late = f"no grade within {self._deadline_s:g} s" if worker.was_ready else "it was not ready in time"
-                self._give_up(worker, job, Status.TIMEOUT, late)
+                self._give_up(worker, job, f"no grade within {self._deadline_s:g} s", disturbed=worker.disturbed)
+            elif not worker.ready and worker.over(_START_DEADLINE_S):
+                raise _did_not_start("it was not ready in time")
 
-    def _give_up(self, worker: _Worker, job: _Job, status: Status, detail: str) -> None:
-        """The answer that the worker was at gets the status; those behind it go back to the front of the queue."""
+    def _select(self, workers: list[WorkerProcess]) -> list[WorkerProcess]:
+        """Those that have something to read, at the latest after a tick, when all are looked at."""
+        with selectors.DefaultSelector() as selector:
+            for worker in workers:
+                selector.register(worker, selectors.EVENT_READ, worker)
+            readable = [key.data for key, _ in selector.select(self._clock.tick_s)]
+        if tick := self._clock.tick():
+            past_s, frozen = tick
+            for worker in workers:
+                worker.watch(past_s, frozen=frozen)
+        return readable
+
+    def _bury(self, worker: WorkerProcess, job: _Job) -> None:
+        """A worker has ended by itself: by its CPU timer, or it died, which may have come from outside."""
+        code = worker.stop()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if not worker.was_ready:
-            raise _did_not_start(detail)
-        if worker.batch:
-            job.put(worker.batch.popleft(), Grade(status, detail=detail))
-        job.queue.extendleft(reversed(worker.batch))
+            raise _did_not_start(f"the grading worker died ({how})")
+        if code == -signal.SIGPROF:
+            self._give_up(worker, job, f"no grade within {self._deadline_s:g} s of computing", disturbed=False)
+        else:
+            self._give_up(worker, job, f"the grading worker died ({how})", disturbed=True, status=Status.ERROR)
+
+    def _give_up(
+        self, worker: WorkerProcess, job: _Job, detail: str, *, disturbed: bool, status: Status = Status.TIMEOUT
+    ) -> None:
+        """The answer that the worker was at has no grade, or is tried once more where it was disturbed.
+
+        Those behind it go back to the front of the queue.
+        """
+        job.queue.extendleft(reversed(list(worker.batch)[1:]))
+        if worker.batch and not (disturbed and job.again(worker.batch[0])):
+            index = worker.batch[0]
+            job.put(index, not_worked_out(self._grader, job.requests[index], status, detail))
         worker.batch.clear()
 
 
@@ -166,10 +195,19 @@ class _Job:
         self._grades: list[Grade | None] = [None] * len(requests)
         self._done = 0
         self._on_result = on_result
+        self._tried_again: set[int] = set()
 
     @property
     def open(self) -> bool:
         return self._done < len(self.requests)
+
+    def again(self, index: int) -> bool:
+        """Put an answer that something outside has touched back into the queue; False where it was so before."""
+        if index in self._tried_again:
+            return False
+        self._tried_again.add(index)
+        self.queue.appendleft(index)
+        return True
 
     def put(self, index: int, grade: Grade) -> None:
         assert self._grades[index] is None, "an answer was graded twice"
@@ -182,103 +220,6 @@ class _Job:
         return [grade for grade in self._grades if grade is not None]
 
 
-class _Worker:
-    """One subprocess. batch: indices sent and not yet answered, the first is the one it is at."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
-        self._unread = b""
-        self.batch: deque[int] = deque()
-        self.ready = self.was_ready = self.ended = False
-        self.deadline = 0.0
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None
-
-    @property
-    def died_idle(self) -> bool:
-        return self.ready and not self.batch and self._process is not None and self._process.poll() is not None
-
-    def start(self) -> None:
-        """Start without waiting. In a process group of its own: a terminal's Ctrl-C is the parent's affair."""
-        package = str(Path(vpgea.__file__).parent.parent)
-        path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "vpgea.grading.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-            process_group=0,
-        )
-        self._unread = b""
-        self.ready = self.was_ready = self.ended = False
-        self.deadline = time.monotonic() + _START_DEADLINE_S
-        self._write(self._settings)
-
-    def stop(self) -> str:
-        """Kill and reap; says how the process ended."""
-        process, self._process = self._process, None
-        self.ready = False
-        if process is None:
-            return "not running"
-        assert process.stdout is not None
-        if self.ended:  # it is on its way out by itself: let it say how
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=1.0)
-        process.kill()
-        code = process.wait()
-        process.stdout.close()
-        _close_quietly(process)
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-    def accept_start(self, message: dict[str, Any]) -> None:
-        if refused := message.get("refused"):
-            raise UsageError(refused["what"], why=refused["why"], mend=refused["mend"])
-        self.ready = self.was_ready = True
-
-    def send(self, indices: list[int], requests: Sequence[GradeRequest], deadline_s: float) -> None:
-        self.batch.extend(indices)
-        self.deadline = time.monotonic() + deadline_s
-        items = [(index, requests[index]) for index in indices]
-        self._write(
-            [{"index": i, "response": r.response, "reference": r.reference, "question": r.question} for i, r in items]
-        )
-
-    def _write(self, message: object) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died; its end of output says so to `read`
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
-
-    def fileno(self) -> int:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
-
-    def read(self) -> list[dict[str, Any]]:
-        """The messages that have arrived in full; sets `ended` at the end of output."""
-        chunk = os.read(self.fileno(), 1 << 16)
-        self.ended = not chunk
-        *lines, self._unread = (self._unread + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-
-def _close_quietly(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # what was buffered for a dead worker
-        process.stdin.close()
-
-
-def _select(workers: list[_Worker], deadline: float) -> list[_Worker]:
-    with selectors.DefaultSelector() as selector:
-        for worker in workers:
-            selector.register(worker, selectors.EVENT_READ, worker)
-        return [key.data for key, _ in selector.select(max(0.0, deadline - time.monotonic()))]
-
-
 def _did_not_start(why: str) -> VpgeaError:
     return VpgeaError(
         "a grading worker did not start", why=why, mend="see its output above; try grading.workers=1 on a small machine"
@@ -286,7 +227,11 @@ def _did_not_start(why: str) -> VpgeaError:
 
 
 def _read_grade(message: dict[str, Any]) -> Grade:
-    return Grade(Status(message["status"]), message["extracted"], message["detail"], message["source"])
+    """A grade as the worker wrote it. Texts of a model or of a grader's error may hold half of a surrogate pair."""
+    extracted, detail = (
+        None if text is None else without_surrogates(text) for text in (message["extracted"], message["detail"])
+    )
+    return Grade(Status(message["status"]), extracted, detail, message["source"])
 
 
 def error_share(grades: Sequence[Grade]) -> float:

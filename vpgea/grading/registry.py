@@ -9,12 +9,21 @@ from functools import partial
 
 from vpgea.errors import UsageError
 from vpgea.grading.base import Grade, Grader, GradeRequest, Status
+from vpgea.grading.budget import is_own_fault
 from vpgea.grading.choice import grade_choice
 from vpgea.grading.exact import grade_exact
 from vpgea.grading.math import grade_math
 from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
 
-__all__ = ["BUILT_IN", "canonical_answers", "find_value", "is_own_grader", "load_grader", "value_is_distinct"]
+__all__ = [
+    "BUILT_IN",
+    "canonical_answers",
+    "find_value",
+    "is_own_grader",
+    "load_grader",
+    "not_worked_out",
+    "value_is_distinct",
+]
 
 BUILT_IN = ("math", "choice", "exact")
 
@@ -55,6 +64,16 @@ def load_grader(spec: str, relative_tolerance: float) -> Grader:
 
         return partial(grade_math, relative_tolerance=relative_tolerance)
     return {"choice": grade_choice, "exact": grade_exact}[spec]
+
+
+def not_worked_out(spec: str, request: GradeRequest, status: Status, detail: str) -> Grade:
+    """The grade of an answer that used up its time or its memory: `wrong` where the answer alone is to blame.
+
+    Else a model could leave every mean by answering what cannot be worked out.
+    """
+    if spec == "math" and is_own_fault(request):
+        return Grade(Status.WRONG, detail=detail)
+    return Grade(status, detail=detail)
 
 
 def _import(spec: str) -> Callable[..., object]:

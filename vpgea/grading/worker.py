@@ -1,4 +1,4 @@
-"""The isolated grading process: JSON lines in, JSON lines out. Started by `pool.py` as `python -m`.
+"""The isolated grading process: JSON lines in, JSON lines out. Started by `process.py`.
 
 Nothing is unpickled. Standard output is taken away from the grader before it is loaded, so that what it prints goes
 to standard error and cannot break the protocol.
@@ -18,7 +18,8 @@ from typing import Any, TextIO
 
 from vpgea.errors import UsageError
 from vpgea.grading.base import Grade, Grader, GradeRequest, Status
-from vpgea.grading.registry import load_grader
+from vpgea.grading.process import MARK, kill_marked
+from vpgea.grading.registry import is_own_grader, load_grader, not_worked_out
 
 _MIB = 1 << 20
 
@@ -29,7 +30,10 @@ def main() -> int:
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    own = is_own_grader(settings["grader"])
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(), own), daemon=True).start()
+    if own:
+        sys.path.append(str(Path.cwd()))  # last: a file there named like a library is not that library
     try:
         grader = load_grader(settings["grader"], settings["relative_tolerance"])
     except UsageError as error:
@@ -40,15 +44,17 @@ def main() -> int:
     for line in sys.stdin:
         for item in json.loads(line):
             _arm_cpu_limit(settings["deadline_s"])
-            _send(protocol, _grade(grader, item))
+            _send(protocol, _grade(settings["grader"], grader, item))
         _arm_cpu_limit(0)
     return 0
 
 
-def _grade(grader: Grader, item: dict[str, Any]) -> dict[str, Any]:
+def _grade(spec: str, grader: Grader, item: dict[str, Any]) -> dict[str, Any]:
     request = GradeRequest(item["response"], item["reference"], item["question"])
     try:
         grade = grader(request)
+    except (MemoryError, RecursionError) as error:
+        grade = not_worked_out(spec, request, Status.ERROR, f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever a grader raises on untrusted text is this row's error, not the run's
         grade = Grade(Status.ERROR, detail=f"{type(error).__name__}: {error}")
     return {
@@ -76,18 +82,19 @@ def _limit_memory(memory_mb: int) -> None:
 
 
 def _arm_cpu_limit(deadline_s: float) -> None:
-    """Backstop for an orphan that computes inside one C call: SIGPROF's default action ends the process.
+    """End this process by SIGPROF's default action after so many seconds of its own CPU time; 0 switches it off.
 
-    The parent's wall-clock deadline comes first. 0 switches it off.
+    The load of the machine does not shorten them, and a computation inside one C call is ended as well.
     """
-    signal.setitimer(signal.ITIMER_PROF, 2 * deadline_s)
+    signal.setitimer(signal.ITIMER_PROF, deadline_s)
 
 
-def _leave_with_parent(parent: int) -> None:
+def _leave_with_parent(parent: int, own: bool) -> None:
+    """Nothing that was started here outlives the pool's process."""
     while os.getppid() == parent:
         time.sleep(0.5)
+    if own:
+        kill_marked(os.environ.get(MARK, ""))
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

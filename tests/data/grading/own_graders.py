@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 NOT_CALLABLE = 7
 
@@ -38,6 +40,26 @@ def misbehave(*, response: str, reference: str, question: str) -> bool:
         os.kill(os.getpid(), signal.SIGKILL)
     if response == "exit":
         sys.exit(3)
+    if response == "surrogate":
+        raise ValueError("half a pair: \ud800")
+    if response == "nap":
+        time.sleep(0.3)
+        return True
+    if response == "burn":
+        began = time.process_time()
+        while time.process_time() - began < 0.4:
+            pass
+        return True
+    if response == "programs":
+        for new_session in (False, True):
+            subprocess.Popen(["sleep", question], start_new_session=new_session)
+        time.sleep(600)
+    if response.startswith("once "):  # dies where the file that it names is not there yet
+        file = Path(response.removeprefix("once "))
+        if not file.exists():
+            file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return True
     if response == "memory":
         hoard = [bytearray(1 << 20) for _ in range(1 << 20)]
         return len(hoard) == 0
