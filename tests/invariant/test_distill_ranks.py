@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "ddp-lora": {"parallel": "ddp", "kl_form": "dense-cv", "lora__dropout": 0.0},
     "fsdp-lora": {"parallel": "fsdp", "kl_form": "dense-cv", "gradient_checkpointing": True},
     "fsdp-full": {"parallel": "fsdp", "train": "full", "kl_form": "dense", "teacher": "frozen"},
-    "fsdp-full-ema": {"parallel": "fsdp", "train": "full", "kl_form": "dense-cv", "teacher": "ema"},
+    "fsdp-full-ema": {"parallel": "fsdp", "train": "full", "kl_form": "dense", "teacher": "ema"},
     "ddp-full": {"parallel": "ddp", "train": "full", "answer_from": "crossview", "optimizer": "adafactor"},
 }
 FIGURES = ("loss", "kl", "policy_gradient", "reference_kl", "reference_k3", "entropy", "gradient_norm")

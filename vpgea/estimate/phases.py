@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vpgea.config.contradictions import require_consistent
 from vpgea.config.schema import RunConfig
 from vpgea.estimate import hardware
 from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
@@ -151,6 +152,7 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
 
 def forecast_distill(config: RunConfig, data: TrainingSet) -> Forecast:
     """The training step over the paths that carry a gradient; their lengths are known."""
+    require_consistent(config)
     model = LocalModel.resolve(config.model)
     views, estimator = load_views(model, config.views), _estimator(config, model)
     shown: dict[tuple[int, View], PromptPreview] = {}

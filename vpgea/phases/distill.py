@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from vpgea.config.contradictions import require_consistent, tempered_control_variate
 from vpgea.config.resolve import flat_config
-from vpgea.config.schema import ModelConfig, RunConfig, identity_of
+from vpgea.config.schema import ModelConfig, RunConfig, identity_of, with_values
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.complete_phase import CompletePhase
@@ -26,6 +27,8 @@ from vpgea.training.publish import publish, published_name
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles, reference_model
 from vpgea.training.trainer import Trainer
+
+_OF_FILTER = ("filter.advantage.group", "filter.answerability.enabled")
 
 
 def distill(
@@ -52,6 +55,7 @@ def distill(
         Stopped: A stop was requested.
     """
     stop, progress, ranks = stop or StopRequest(), progress or NullProgress(), ranks or Ranks()
+    require_consistent(config)
     filtered = CompletePhase.open(filter_dir, "filter")
     model, reference = LocalModel.resolve(config.model), reference_model(config)
     manifest = Manifest(
@@ -144,6 +148,8 @@ def trained_model(config: RunConfig, output_dir: Path) -> ModelConfig:
 def _training_set(config: RunConfig, filtered: CompletePhase, manifest: Manifest) -> TrainingSet:
     """What there is to learn, drawn from the weights that are to be trained."""
     read_record(filtered.root / SUMMARY, FilterSummary)  # written last: without it the selection may be half there
+    made = {key: filtered.manifest.identity[key] for key in _OF_FILTER if key in filtered.manifest.identity}
+    require_consistent(with_values(config, made))  # with what was made, whatever is configured now
     data = TrainingSet(filtered, config.distill)
     if data.model_fingerprint != manifest.inputs["model"]:
         raise UsageError(
@@ -151,6 +157,8 @@ def _training_set(config: RunConfig, filtered: CompletePhase, manifest: Manifest
             why=f"they were drawn from {data.model_fingerprint}, the configured model is {manifest.inputs['model']}",
             mend="give the model (--model) and adapter (--set model.adapter=...) that the rollout was drawn from",
         )
+    if data.truncated_support and config.distill.is_dense and config.distill.kl_form == "dense-cv":
+        raise tempered_control_variate(f"the samples in {filtered.root} were tempered or truncated")
     if not data.paths:
         raise QualityGateError(
             f"nothing to learn from in {filtered.root}",

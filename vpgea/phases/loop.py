@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpgea.config.contradictions import require_consistent
 from vpgea.config.resolve import dump_yaml, flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
@@ -111,6 +112,7 @@ class Loop:
             UsageError: They cannot be used.
         """
         config = _with_absolute_paths(config)
+        require_consistent(config)
         _require_teacher(config)
         questions = load_questions(config.data, offline=offline).questions
         held_out = load_questions(held_out_data(config), offline=offline).questions

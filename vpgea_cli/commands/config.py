@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vpgea.config.contradictions import require_consistent
 from vpgea.config.resolve import Resolved, dump_yaml
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.config.strict_yaml import scalar
@@ -90,6 +91,7 @@ def validate(
 ) -> None:
     """Check a configuration; with a model, also show two prompts of each view as text and ids."""
     resolved = resolve_options({"model.path": model, "data.dataset": dataset}, config=config, sets=sets)
+    require_consistent(resolved.config)
     output = Output(as_json=as_json, quiet=quiet)
     go_offline(offline)
     prompts: Sequence[PromptPreview] = []

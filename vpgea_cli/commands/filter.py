@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vpgea.config.contradictions import require_consistent
 from vpgea_cli.options import (
     ConfigOption,
     DryRunOption,
@@ -82,6 +83,7 @@ def command(
             sets=sets,
             inherited=inherited_from(rollout_dir, "rollout"),
         )
+        require_consistent(resolved.config)
         from vpgea.phases.filter import filter_rollout
         from vpgea.runs.complete_phase import chunk_paths
         from vpgea.runs.parts import Part

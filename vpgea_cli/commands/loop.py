@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vpgea.config.contradictions import require_consistent
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
 from vpgea.runs.stopping import StopRequest
@@ -114,6 +115,7 @@ def command(
         config=config,
         sets=sets,
     )
+    require_consistent(resolved.config)
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     _require_fitting(step, shard, launcher, site)
     with running(output, offline=offline) as stop:

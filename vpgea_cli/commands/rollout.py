@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vpgea.config.contradictions import require_consistent
 from vpgea_cli.options import (
     ConfigOption,
     DatasetOption,
@@ -78,6 +79,7 @@ def command(
         config=config,
         sets=sets,
     )
+    require_consistent(resolved.config)
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
         from vpgea.phases.rollout import RolloutPlan, rollout

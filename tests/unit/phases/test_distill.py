@@ -144,6 +144,9 @@ def test_a_complete_folder_is_returned_as_it_is(model: Path, tmp_path: Path) -> 
         ({"advantage": 0.0, "gate": 0.0}, {}, QualityGateError, "nothing to learn from"),
         ({}, {"distill__kl_weight": 0.0, "distill__pg_weight": 0.0}, QualityGateError, "nothing to learn from"),
         ({}, {"distill__lora__targets": ["nowhere"]}, UsageError, "nowhere"),
+        ({"temperature": 0.6}, {"distill__kl_form": "dense-cv"}, UsageError, "model's own distribution"),
+        ({"top_p": 0.95}, {"distill__kl_form": "dense-cv"}, UsageError, "model's own distribution"),
+        ({}, {"distill__kl_form": "dense-cv", "distill__teacher": "ema"}, UsageError, "teacher=ema"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(
@@ -152,6 +155,14 @@ def test_what_is_refused_leaves_nothing_behind(
     config = distill_config(model, **dotted)
     with pytest.raises(error, match=what):
         run(config, tmp_path, [{**row, **change} for row in sample_rows(config)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_filter_was_made_with_counts_and_not_what_is_configured_now(model: Path, tmp_path: Path) -> None:
+    made = distill_config(model, filter__advantage__group="joint")
+    write_selection(tmp_path / "filter", made, sample_rows(made))
+    with pytest.raises(UsageError, match="group=joint"):
+        run(distill_config(model, distill__kl_form="dense-cv"), tmp_path)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,60 @@
+"""Settings that would train something else than they say are refused before anything is sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vpgea.config.contradictions import require_consistent
+from vpgea.config.resolve import resolve
+from vpgea.errors import UsageError
+from vpgea_cli.main import run
+
+DENSE_CV = {"distill.kl_form": "dense-cv"}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    *(({**DENSE_CV, "distill.teacher": teacher}, f"teacher={teacher}") for teacher in ("current", "frozen", "ema")),
+    ({**DENSE_CV, "rollout.temperature": 0.6}, "temperature is 0.6"),
+    ({**DENSE_CV, "rollout.top_p": 0.95}, "top_p 0.95"),
+    ({**DENSE_CV, "rollout.top_k": 20, "distill.teacher": "stored"}, "top_k 20"),
+    ({**DENSE_CV, "filter.advantage.group": "joint"}, "group=joint"),
+    ({"distill.answer_from": "crossview", "filter.answerability.enabled": False}, "no answers to learn"),
+]
+TAKEN: list[dict[str, Any]] = [
+    DENSE_CV,
+    {**DENSE_CV, "distill.teacher": "stored"},
+    {**DENSE_CV, "distill.teacher": "current", "distill.kl_weight": 0.0},
+    {"distill.kl_form": "dense", "distill.teacher": "current", "rollout.temperature": 0.6},
+    {"rollout.temperature": 0.6, "filter.advantage.group": "joint"},
+    {"distill.answer_from": "crossview"},
+    {"filter.answerability.enabled": False},
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED)
+def test_what_would_learn_wrong_is_refused(options: dict[str, Any], said: str) -> None:
+    config = resolve(options=options).config  # what an earlier version wrote can be read
+    with pytest.raises(UsageError) as error:
+        require_consistent(config)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("options", TAKEN)
+def test_the_same_settings_apart_are_taken(options: dict[str, Any]) -> None:
+    require_consistent(resolve(options=options).config)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("config", "validate"),
+        ("rollout", "--model", "nowhere", "--dataset", "nowhere"),
+        ("loop", "--model", "nowhere", "--dataset", "nowhere"),
+        ("loop", "--model", "nowhere", "--dataset", "nowhere", "--dry-run"),
+    ],
+)
+def test_commands_say_so_before_they_look_for_a_model(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, "--set", "distill.kl_form=dense-cv", "--set", "distill.teacher=current"]) == 2
+    assert "dense-cv cannot have distill.teacher=current" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""Settings of several sections that do not go together: each is sound by itself, and the training would learn wrong."""
+
+from __future__ import annotations
+
+from vpgea.config.schema import RunConfig
+from vpgea.errors import UsageError
+
+
+def require_consistent(config: RunConfig) -> None:
+    """Refuse what would train something else than it says; before anything is sampled.
+
+    Not part of the schema: what an earlier version wrote with such settings can still be read.
+
+    Raises:
+        UsageError: It names the keys.
+    """
+    if config.distill.kl_form == "dense-cv" and config.distill.is_dense:
+        _require_unbiased(config)
+    if config.distill.answer_from == "crossview" and not config.filter.answerability.enabled:
+        raise UsageError(
+            "distill.answer_from=crossview has no answers to learn",
+            why="they are continuations that filter.answerability samples, and that check is switched off",
+            mend="use distill.answer_from=none, or filter.answerability.enabled=true",
+        )
+
+
+def tempered_control_variate(why: str) -> UsageError:
+    """The control variate would be taken under another distribution than the one that the paths were drawn from."""
+    return UsageError(
+        "distill.kl_form=dense-cv needs paths drawn from the model's own distribution",
+        why=f"{why}: its control variate sums over the teacher at temperature 1, and would not cancel",
+        mend="sample with rollout.temperature=1, top_p=1 and top_k=0, or use distill.kl_form=sampled",
+    )
+
+
+def _require_unbiased(config: RunConfig) -> None:
+    """The terms with b_j cancel in the mean only where the teacher is the sampler, and b_j knows nothing of path j."""
+    sampling, teacher = config.rollout, config.distill.teacher
+    if sampling.temperature != 1 or sampling.top_p != 1 or sampling.top_k != 0:
+        raise tempered_control_variate(
+            f"rollout.temperature is {sampling.temperature:g}, top_p {sampling.top_p:g} and top_k {sampling.top_k}"
+        )
+    if teacher not in ("round", "stored"):
+        raise UsageError(
+            f"distill.kl_form=dense-cv cannot have distill.teacher={teacher}",
+            why="its control variate cancels only under the weights that the paths were drawn from",
+            mend="use distill.teacher=round or stored, or distill.kl_form=sampled or dense",
+        )
+    if config.filter.advantage.group == "joint":
+        raise UsageError(
+            "distill.kl_form=dense-cv cannot have filter.advantage.group=joint",
+            why="in a joint group the gates of a question's other paths depend on the path itself, and do not cancel",
+            mend="use filter.advantage.group=prior, or distill.kl_form=sampled",
+        )
