@@ -182,13 +182,20 @@ class Trainer:
         )
 
     def _sum_gradients(self) -> None:
-        """Every rank's gradient becomes the sum over ranks: the loss is divided by constants of the whole step."""
+        """Every rank's gradient becomes the sum over ranks: the loss is divided by constants of the whole step.
+
+        Where no rank has one, none appears: the optimiser passes over the parameter, as in a single process.
+        """
         if self.ranks.world == 1:
             return
-        for parameter in self.trainable.values():
+        parameters = list(self.trainable.values())
+        reached = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32)
+        counts = self.ranks.sum(reached.to(self.roles.device)).tolist()
+        parameters = [parameter for parameter, ranks in zip(parameters, counts, strict=True) if ranks]
+        for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.ranks.sum_all([parameter.grad for parameter in self.trainable.values() if parameter.grad is not None])
+        self.ranks.sum_all([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def _clip_gradient(self) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.distill.max_grad_norm)

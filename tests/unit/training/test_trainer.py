@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.support.trainers import trainer_of
 from vpgea.config.schema import RunConfig
 from vpgea.errors import VpgeaError
 from vpgea.training.optimizer import learning_rate
+from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles
 from vpgea.training.trainer import Trainer
 
@@ -44,6 +47,28 @@ def test_a_step_without_signal_changes_nothing(model: Path, tmp_path: Path, trai
     assert changed[False] == (0.0, 0.0, 0, True)
     assert changed[True][1] > 0
     assert not changed[True][3]
+
+
+class _OneOfTwo(Ranks):
+    """Rank 0 of two, whose companion has as little to do as itself."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values
+
+    def sum_all(self, tensors: Sequence[Tensor]) -> None:
+        pass
+
+
+def test_a_step_without_signal_moves_nothing_on_several_ranks_either(model: Path, tmp_path: Path) -> None:
+    """Neither the optimiser's momentum nor its decay acts where no rank has a gradient."""
+    config = distill_config(model, distill__questions_per_step=1, distill__weight_decay=0.5)
+    trainer = trainer_of(config, tmp_path)
+    trainer.train_step(trainer.data.step(0))
+    before = {name: parameter.detach().clone() for name, parameter in trainer.trainable.items()}
+    trainer.next_step, trainer.ranks = 1, _OneOfTwo(0, 2)
+    line = trainer.train_step(replace(trainer.data.step(1), paths=[]))
+    assert line["gradient_norm"] == 0
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trainer.trainable.items())
 
 
 def test_an_ema_teacher_is_the_average_of_the_steps(model: Path, tmp_path: Path) -> None:
