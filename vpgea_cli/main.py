@@ -4,95 +4,67 @@ from __future__ import annotations
 
 import difflib
 import errno
-import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
-import typer
-from typer.core import TyperGroup
-
-import vpgea
 from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
 from vpgea.runs.stopping import INTERRUPTED
-from vpgea_cli.output import Output, visible
+from vpgea_cli.streams import Lasting, hold_open
+from vpgea_cli.text import visible
 
 # Each is a module of vpgea_cli.commands with a function or a Typer app named `command`; it is imported when it is
 # called or listed. Its imports at the top must be light: no torch, transformers, peft, pyarrow, datasets, numpy.
 COMMANDS = ("rollout", "filter", "distill", "loop", "eval", "inspect", "export", "serve", "slurm", "config", "doctor")
 
 
-class _Suggesting(TyperGroup):
-    """A group whose unknown commands are an error of ours, with the nearest name."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, known = args[0], self.list_commands(ctx)
-        if self.get_command(ctx, name) is None:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {nearest[0]}?" if nearest else f"the commands are: {', '.join(known)}"
-            raise UsageError(f"no such command: {name}", why=f"{ctx.command_path} does not have it", mend=mend)
-        return super().resolve_command(ctx, args)
-
-
-class _Lazy(_Suggesting):
-    """The commands by name, each imported when it is asked for."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        command = importlib.import_module(f"vpgea_cli.commands.{cmd_name}").command
-        if isinstance(command, typer.Typer):
-            command.info.cls = _Suggesting
-            group = typer.main.get_group(command)
-            group.name = cmd_name
-            return group
-        single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(command)
-        return typer.main.get_command(single)
-
-
-app = typer.Typer(cls=_Lazy, add_completion=False, context_settings={"help_option_names": ["--help", "-h"]})
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        Output().result(vpgea.__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _vpgea(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Make a reasoning language model short and right: rollout, filter, distill, and round again."""
-
-
 def main() -> NoReturn:
     """The entry point of the command line."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        out = hold_open()
+        code = run(sys.argv[1:])
+        sys.exit(_delivered(out, code))
+    except KeyboardInterrupt:
+        sys.exit(_interrupted())
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are three lines on stderr."""
     try:
+        from typer import Abort, Exit
+
+        from vpgea_cli.app import command_line
+    except KeyboardInterrupt:
+        return _interrupted()
+    try:
         # Not app(...): typer's own loop would take Ctrl-C, EOFError and every broken pipe for its own.
-        with typer.main.get_command(app).make_context("vpgea", list(arguments) or ["--help"]) as context:
+        with command_line(COMMANDS).make_context("vpgea", list(arguments) or ["--help"]) as context:
             context.command.invoke(context)
         return 0
-    except typer.Exit as leaving:
+    except Exit as leaving:
         return leaving.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("\ninterrupted\n")
-        return INTERRUPTED
+    except (KeyboardInterrupt, Abort):
+        return _interrupted()
     except Exception as error:
         return _report(error)
+
+
+def _interrupted() -> int:
+    sys.stderr.write("\ninterrupted\n")
+    return INTERRUPTED
+
+
+def _delivered(out: Lasting, code: int) -> int:
+    """The exit code, once the result has left: one that was lost, to a full disk say, is an error of its own."""
+    sys.stdout.flush()
+    if out.lost is None or out.lost_to_nobody:
+        return code
+    why = _refused_write(out.lost) or str(out.lost)
+    mend = "mend that, then run the same command again: it says the result of what is done"
+    lost = _report(VpgeaError("the result could not be written to stdout", why=why, mend=mend))
+    return code or lost
 
 
 def _report(error: Exception) -> int:
@@ -111,6 +83,14 @@ def _as_told(error: Exception) -> VpgeaError:
     if hasattr(error, "format_message") and hasattr(error, "ctx"):
         return _usage_error(error)
     what = f"{type(error).__name__}: {error}".rstrip(": ")
+    if known := _environments(error, what):
+        return known
+    mend = "VPGEA_DEBUG=1 shows where it happened; `vpgea doctor` checks the environment"
+    return VpgeaError(what, why="a bug in vpgea or something in the environment that it did not expect", mend=mend)
+
+
+def _environments(error: Exception, what: str) -> VpgeaError | None:
+    """What the user reads where the machine, its files or its limits are at fault, and no bug is."""
     if refused := _refused_write(error):
         mend = "free some space, or mend what refuses it, or choose another --output-dir; then run the same command "
         mend += "again: it continues"
@@ -125,8 +105,12 @@ def _as_told(error: Exception) -> VpgeaError:
             "`--dry-run` says how much memory a phase needs"
         )
         return VpgeaError(what, why="the memory of the device or machine does not suffice", mend=mend)
-    mend = "VPGEA_DEBUG=1 shows where it happened; `vpgea doctor` checks the environment"
-    return VpgeaError(what, why="a bug in vpgea or something in the environment that it did not expect", mend=mend)
+    if odd := _odd_input(error):
+        return UsageError(what, why=odd, mend="give another one, or mend the file that it came from")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        mend = "raise the limit (ulimit -n), then run the same command again: it continues"
+        return VpgeaError(what, why="as many files are open as this process or machine may have", mend=mend)
+    return None
 
 
 def _refused_write(error: Exception) -> str | None:
@@ -143,6 +127,17 @@ def _refused_write(error: Exception) -> str | None:
     }
     number = error.errno if isinstance(error, OSError) else None
     return next((why for code, why in reasons.items() if code == number or os.strerror(code) in str(error)), None)
+
+
+def _odd_input(error: Exception) -> str | None:
+    """What is wrong with what was given or read, where a limit of the machine says so and nothing of ours did."""
+    if isinstance(error, RecursionError):
+        return "something that was read, a template or a header say, is nested too deeply, or calls itself"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return "the file system takes no name as long"
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "a name holds a null byte"
+    return None
 
 
 def _usage_error(error: Any) -> UsageError:

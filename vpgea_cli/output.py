@@ -49,11 +49,8 @@ class Output:
             text = str(value["path"]) if "path" in value else json.dumps(_jsonable(value), indent=2)
         else:
             text = str(value)
-        try:
-            sys.stdout.write(visible(text) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _discard_stdout()
+        sys.stdout.write(visible(text) + "\n")
+        sys.stdout.flush()
 
     def info(self, text: str) -> None:
         if not self.quiet:
@@ -199,11 +196,5 @@ def _jsonable(value: object) -> object:
 
 
 def _to_stderr(text: str) -> None:
-    with suppress(BrokenPipeError):  # whoever read the log has gone; the work goes on
-        sys.stderr.write(visible(text) + "\n")
-        sys.stderr.flush()
-
-
-def _discard_stdout() -> None:
-    """After the reader has gone: let what is buffered go nowhere, so that Python's exit stays quiet."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stderr.write(visible(text) + "\n")
+    sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""USR1, TERM and Ctrl-C: the first asks the run to save and stop, the second ends it at once."""
+"""HUP, USR1, TERM and Ctrl-C: the first asks the run to save and stop, a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -16,22 +16,32 @@ _SHOW_CURSOR = b"\x1b[?25h\n"
 
 @contextmanager
 def install_signal_handlers(stop: StopRequest, tell: Callable[[str], None]) -> Iterator[StopRequest]:
-    """Turn signals into `stop` while the block runs. A second signal kills the run's own children and the run.
+    """Turn signals into `stop` while the block runs. A second one kills the run's own children and the run.
+
+    HUP, when a terminal or an ssh connection is lost, is heeded unless it was ignored from the start, and is never that
+    second one.
 
     Args:
         stop: What is asked to stop.
         tell: Says a line to people, and can be called at any point of the program.
     """
 
+    urged = False
+
     def handle(number: int, _: FrameType | None) -> None:
+        nonlocal urged
         interrupt = number == signal.SIGINT
         name = "Ctrl-C" if interrupt else signal.Signals(number).name
-        if stop.requested:
+        if urged and number != signal.SIGHUP:
             _leave_at_once(stop, INTERRUPTED if interrupt else TERMINATED)
+        # A terminal that closes sends HUP more than once, and a session that ends sends it along with TERM: one event.
+        urged = urged or number != signal.SIGHUP
         stop.request(name, INTERRUPTED if interrupt else REQUEUE)
         tell(f"{name}: stopping after saving; once more to leave at once")
 
-    numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup starts it
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop

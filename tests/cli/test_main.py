@@ -19,6 +19,7 @@ import typer
 import vpgea
 from vpgea.errors import EngineError, QualityGateError, Stopped, UsageError, VpgeaError
 from vpgea_cli import main
+from vpgea_cli.app import command_line
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 SURFACE = Path(__file__).parent / "surface.txt"
@@ -33,7 +34,7 @@ def _walk(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
             yield from _walk(command.get_command(context, name), (*path, name))
 
 
-TREE = dict(_walk(typer.main.get_command(main.app)))
+TREE = dict(_walk(command_line(main.COMMANDS)))
 
 
 @pytest.mark.parametrize("path", TREE, ids=" ".join)
@@ -144,6 +145,9 @@ _THREE = {"why": "because", "mend": "so"}
         (Stopped("w", why="because", mend="so", exit_code=130), 130, "because"),
         (UsageError("red \x1b[31m", **_THREE), 2, "red \\x1b[31m"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (RecursionError("maximum recursion depth exceeded"), 2, "nested too deeply"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "no name as long"),
+        (ValueError("embedded null byte"), 2, "null byte"),
         (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero\nwhy:   a bug"),
         (EOFError(), 1, "error: EOFError\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "BrokenPipeError"),  # stdout is fine: it was another pipe
@@ -173,9 +177,9 @@ def test_exceptions_become_exit_codes(
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(["config", "show"], 0), (["--version"], 0), (["--help"], 1)],  # help is rich's, which leaves with 1
+    [(["config", "show"], 0), (["--version"], 0), (["--help"], 0), (["no-such"], 2)],
 )
-def test_a_reader_that_leaves_is_told_nothing(
+def test_a_reader_that_leaves_changes_no_exit_code(
     arguments: list[str], code: int, environment: Callable[..., dict[str, str]]
 ) -> None:
     command = [sys.executable, "-m", "vpgea_cli", *arguments]
@@ -183,8 +187,43 @@ def test_a_reader_that_leaves_is_told_nothing(
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert (process.stderr.read() == b"") == (code == 0)
         assert process.wait() == code
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "arguments", "code"),
+    [
+        (None, None, ["config", "show"], 0),  # both closed, as by >&- 2>&-
+        (None, None, ["config", "show", "-c", "none"], 2),
+        ("gone", "gone", ["config", "show", "-c", "none"], 2),
+        ("/dev/null", "/dev/full", ["config", "show", "-c", "none"], 2),
+        ("/dev/full", "/dev/null", ["config", "show"], 1),  # nobody left: the result is lost
+        ("/dev/full", "/dev/null", ["config", "show", "-c", "none"], 2),
+    ],
+)
+def test_words_that_nobody_can_take_leave_the_exit_code(
+    stdout: str | None, stderr: str | None, arguments: list[str], code: int, environment: Callable[..., dict[str, str]]
+) -> None:
+    kinds = {None: "&-", "gone": "&3"}
+    redirected = f">{kinds.get(stdout, stdout)} 2>{kinds.get(stderr, stderr)}"
+    reading, writing = os.pipe()
+    os.close(reading)
+    shell = ["bash", "-c", f'exec 3>&{writing}; exec "$@" {redirected}', "bash", sys.executable, "-m", "vpgea_cli"]
+    done = subprocess.run([*shell, *arguments], env=environment(), pass_fds=[writing], check=False)
+    os.close(writing)
+    assert done.returncode == code
+
+
+def test_a_stream_that_was_closed_is_no_file_that_is_opened_later(
+    tmp_path: Path, environment: Callable[..., dict[str, str]]
+) -> None:
+    script = "import os, sys; from vpgea_cli.streams import hold_open; hold_open(); print('word', file=sys.stderr)"
+    script += f"; file = open({str(tmp_path / 'data')!r}, 'wb'); os.write(2, b'from C'); print(file.fileno() > 2)"
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", script]
+    done = subprocess.run(shell, env=environment(), stdout=subprocess.PIPE, text=True, check=False)
+    assert done.stdout == "True\n"
+    assert (tmp_path / "data").read_bytes() == b""
 
 
 # A command that works in units until it is asked to stop; "stubborn" never looks.
@@ -225,7 +264,9 @@ def _spin(environment: dict[str, str], *arguments: str) -> tuple[subprocess.Pope
     return process, int(process.stdout.readline())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]
+)
 def test_a_signal_stops_after_saving(
     number: signal.Signals, code: int, environment: Callable[..., dict[str, str]]
 ) -> None:
@@ -236,6 +277,36 @@ def test_a_signal_stops_after_saving(
     assert process.returncode == code
     assert "why:   three units are on disk" in told
     assert "mend:  run the same command again" in told
+
+
+def test_a_hangup_that_is_told_again_is_no_second_signal(environment: Callable[..., dict[str, str]]) -> None:
+    """A terminal that closes sends it more than once, and a session that ends sends TERM along with it."""
+    process, child = _spin(environment(), "--stubborn")
+    process.send_signal(signal.SIGHUP)
+    assert process.stderr is not None
+    while "once more" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    while "SIGTERM" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert _is_gone(child)
+
+
+def test_a_hangup_that_was_ignored_from_the_start_stays_ignored(environment: Callable[..., dict[str, str]]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process, child = _spin(environment())
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=30)
+    os.killpg(child, signal.SIGKILL)
+    assert "error: stopped by SIGTERM" in told
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,8 @@ def _read(descriptor: int) -> bytes:
 
 def test_a_log_reader_that_leaves_does_not_stop_the_work(environment: Callable[..., dict[str, str]]) -> None:
     script = (
-        "import sys; from vpgea_cli.output import Output; o = Output(); sys.stdin.read(); o.info('x'); o.result('y')"
+        "import sys; from vpgea_cli.output import Output; from vpgea_cli.streams import hold_open; hold_open(); "
+        "o = Output(); sys.stdin.read(); o.info('x'); o.result('y')"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script],
