@@ -76,12 +76,14 @@ def distill(
         data = _training_set(config, filtered, manifest)
         roles = Roles(config, model, ranks)
     ranks.on_first(lambda: PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite))
-    trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(model.tokenizer))
-    with step_log(config, output_dir, ranks) as logger:
-        trainer.run(stop, progress, [logger, log] if log else [logger])
-    trainer.release()
-    difference = publish(config, roles, data.paths, output_dir, ranks)
-    ranks.on_first(lambda: _complete(config, trainer, folder, difference))
+    with folder.writing():
+        trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(model.tokenizer))
+        with step_log(config, output_dir, ranks) as logger:
+            trainer.run(stop, progress, [logger, log] if log else [logger])
+        trainer.release()
+        ranks.on_first(folder.require_ours)
+        difference = publish(config, roles, data.paths, output_dir, ranks)
+        ranks.on_first(lambda: _complete(config, trainer, folder, difference))
     return trained(output_dir)
 
 

@@ -25,6 +25,7 @@ from vpgea.phases.schedule import best_round
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import all_lines, read_line
 from vpgea.runs.layout import CANARY, WEIGHTS, round_dir
+from vpgea.runs.overwriting import is_published
 from vpgea.runs.records import Canary, RoundLine
 from vpgea.storage.files import file_checksum, publish_folder, write_json
 from vpgea.storage.records import json_of, read_record
@@ -209,6 +210,12 @@ def _require_free(output_dir: Path, overwrite: bool) -> None:
             f"cannot write to {output_dir}",
             why="it holds an earlier export",
             mend="choose another --output-dir, or replace it with --overwrite",
+        )
+    if foreign := sorted(path.name for path in output_dir.iterdir() if not is_published(path.name)):
+        raise UsageError(
+            f"--overwrite will not delete {output_dir}",
+            why=f"beside an earlier export it holds {', '.join(foreign[:5])}",
+            mend="move that away, or choose another --output-dir",
         )
 
 

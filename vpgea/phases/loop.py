@@ -48,6 +48,7 @@ from vpgea.runs.layout import (
 )
 from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, require_same
+from vpgea.runs.overwriting import writing
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder
 from vpgea.runs.phase_folder import PhaseFolder, complete_phase
 from vpgea.runs.progress import NullReporter, Reporter
@@ -172,7 +173,7 @@ class Loop:
             on_round(line)
         if lines:
             self._keep_up(lines)
-        with self._lease() as lease:
+        with writing(part_folder(self.run_dir, WHOLE)), self._lease() as lease:
             for index in [None, *range(self.config.loop.rounds)][len(lines) :]:
                 if reason := ended_early(self.config, lines):
                     self.reporter.warn(f"the loop ends after round {lines[-1].round}: {reason}")
@@ -206,7 +207,7 @@ class Loop:
     def run_part(self, step: Step, *, part: Part = WHOLE, ranks: Ranks | None = None) -> bool:
         """Do a part of a step, also where its round is finished, without a look at what comes before it."""
         current = self._round(step.round, self._lines_before(step.round))
-        with self._lease() as lease:
+        with writing(part_folder(self.run_dir, WHOLE)), self._lease() as lease:
             is_done = current.run_part(step.phase, part, lease, ranks or Ranks())
         if step.phase == "eval" and is_done and not round_record(self.run_dir, step.round).is_file():
             current.finish()

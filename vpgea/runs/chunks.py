@@ -23,11 +23,14 @@ def run_chunks(folder: PhaseFolder, missing: Sequence[int], stop: StopRequest, w
         work: Makes the chunks, in any order: (number, kind of shard → table), the shard that completes it last.
 
     Raises:
-        Stopped: Everything finished so far is saved.
+        UsageError: The folder is another run's by now.
+        Stopped: What was finished of chunks that are not whole is dropped, and counted.
     """
     stop.begin()
-    for done, (chunk, tables) in enumerate(work(), start=1):
-        for kind, table in tables.items():
-            write_table(folder.chunk(chunk, kind), table)
-        stop.unit_done(more=done < len(missing))
-        stop.check()
+    with folder.writing():
+        for done, (chunk, tables) in enumerate(work(), start=1):
+            folder.require_ours()
+            for kind, table in tables.items():
+                write_table(folder.chunk(chunk, kind), table)
+            stop.unit_done(more=done < len(missing))
+            stop.check()

@@ -48,19 +48,11 @@ LOGGERS = ("wandb", "tensorboard")  # folders that loggers make in a distill fol
 
 NOT_LOOKED_INTO = frozenset({*WEIGHTS, LOGS, *LOGGERS, DAMAGED})  # may hold links: weights do, as caches have them
 
-_WRITTEN = frozenset(  # what phases and loops put into their folder, apart from rounds and temporaries
-    {*(PARTS, MANIFEST, COMPLETE, CONFIG, SUMMARY, REFERENCE_LENGTHS, RESULTS, METRICS, BASE), *SETS, *NOT_LOOKED_INTO}
-)
 _ROUND = re.compile(r"round-(\d{3,})")
 _STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
 
 Phase = Literal["rollout", "filter", "distill", "eval"]
 PHASES: tuple[Phase, ...] = ("rollout", "filter", "distill", "eval")
-
-
-def is_written_by_us(name: str) -> bool:
-    """Whether phases and loops give this name to something that they put into their folder."""
-    return name in _WRITTEN or _ROUND.fullmatch(name) is not None or (name.startswith(".") and name.endswith(".tmp"))
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------

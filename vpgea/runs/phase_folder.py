@@ -9,15 +9,18 @@ same; else it refuses, naming the field.
 
 from __future__ import annotations
 
-import shutil
+import errno
+import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from vpgea.errors import UsageError
-from vpgea.runs.layout import CHECKPOINTS, CHUNK, COMPLETE, MANIFEST, PARTS, SETS, chunk_name, is_written_by_us
+from vpgea.runs.layout import CHECKPOINTS, CHUNK, COMPLETE, MANIFEST, PARTS, SETS, chunk_name
 from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, content_of, occupied, require_same
+from vpgea.runs.overwriting import clear, writing
 from vpgea.runs.parts import foreign_names, part_folder, part_folders, part_of_folder
 from vpgea.runs.records import PartMarker, PhaseMarker
 from vpgea.storage.files import json_bytes, sweep_temporaries, write_if_new, write_json
@@ -44,7 +47,7 @@ class PhaseFolder:
         if root.is_dir():
             require_phase_folder(root)
         if overwrite and root.is_dir():
-            _clear(root, manifest.part.count)
+            clear(root, manifest.phase, manifest.part.count)
         _require_same_parts(root, manifest.part.count)
         refuse_links_in(root, folder.part, folder.part / CHECKPOINTS)
         existing = folder.part / MANIFEST
@@ -75,6 +78,29 @@ class PhaseFolder:
     def is_complete(self) -> bool:
         return (self.part / COMPLETE).is_file()
 
+    def writing(self) -> AbstractContextManager[None]:
+        """While the block runs, nobody may overwrite this part."""
+        return writing(self.part)
+
+    def require_ours(self) -> None:
+        """See that the folder is still what was opened: somebody may have begun another run in it meanwhile.
+
+        Raises:
+            UsageError: It is another run's now.
+            FileNotFoundError: It is gone.
+        """
+        path = self.part / MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        try:
+            require_same(self.root, Manifest.read(path), self.manifest)
+        except UsageError as error:
+            raise UsageError(
+                f"{self.root} is another run's now",
+                why=f"something was started anew in it while this process wrote there: {error.what}",
+                mend="choose another --output-dir for one of the two; nothing more was written by this one",
+            ) from error
+
     def _reopen(self) -> None:
         """A part that has lost a shard is complete no more."""
         if self.is_complete and PartMarker.read(self.part).shards.keys() - committed(self.part):
@@ -82,7 +108,12 @@ class PhaseFolder:
                 marker.unlink(missing_ok=True)
 
     def complete(self, summary: dict[str, object]) -> bool:
-        """Mark this part complete; when all parts are, the phase too. Returns whether the phase is."""
+        """Mark this part complete; when all parts are, the phase too. Returns whether the phase is.
+
+        Raises:
+            UsageError: The folder is another run's by now.
+        """
+        self.require_ours()
         shards = {path.name: read_sidecar(path) for path in shard_files(self.part)}
         write_if_new(self.part / COMPLETE, json_bytes(json_of(PartMarker(summary, shards))))
         return complete_phase(self.root)
@@ -124,24 +155,6 @@ def require_phase_folder(root: Path) -> None:
     odd = foreign_names(root)
     if odd or (names and PARTS not in names):
         raise occupied(root, f"it holds files that are not of a vpgea phase ({(odd or sorted(names))[0]})")
-
-
-def _clear(root: Path, count: int) -> None:
-    """Delete what phases and loops have written; refuse when anything else stands among it, or other parts may run."""
-    foreign = sorted(path.name for path in root.iterdir() if not is_written_by_us(path.name))
-    if foreign:
-        raise UsageError(
-            f"--overwrite will not delete {root}",
-            why=f"it holds files that vpgea did not write: {', '.join(foreign[:5])}",
-            mend="move them away, delete the folder yourself, or choose another --output-dir",
-        )
-    if count > 1 and part_folders(root):
-        raise UsageError(
-            f"--overwrite cannot be used with one of {count} parts",
-            why=f"it would delete what the other parts write to {root}",
-            mend="delete the folder once, before any part starts, or choose another --output-dir",
-        )
-    shutil.rmtree(root)
 
 
 def _make_folder(path: Path) -> None:

@@ -126,18 +126,6 @@ def test_overwrite_deletes_no_foreign_file_beside_our_own(tmp_path: Path) -> Non
     PhaseFolder.open(tmp_path / "out", MANIFEST)  # going on beside it is no harm
 
 
-def test_overwrite_starts_anew(tmp_path: Path) -> None:
-    finished(tmp_path / "out")
-    for name in ("summary.json", "metrics.jsonl", "config.yaml"):
-        (tmp_path / "out" / name).write_text("{}", encoding="utf-8")
-    for name in ("selected", "rejected", "adapter", "model", "logs", "tensorboard", "base", "round-1000"):
-        (tmp_path / "out" / name).mkdir()
-    other = replace(MANIFEST, identity={"rollout.seed": 1})
-    folder = PhaseFolder.open(tmp_path / "out", other, overwrite=True)
-    assert folder.missing([0]) == [0]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
-
-
 def test_overwrite_of_one_part_does_not_delete_the_others(tmp_path: Path) -> None:
     parts = [PhaseFolder.open(tmp_path / "out", replace(MANIFEST, part=Part(index, 2))) for index in range(2)]
     fill(parts[0], 0)
