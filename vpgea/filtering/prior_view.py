@@ -139,10 +139,13 @@ class PriorView:
         results: list[T] = []
         for start in range(0, len(requests), _SLICE):
             self.stop.check()
-            results += score(requests[start : start + _SLICE])
+            part = requests[start : start + _SLICE]
+            results += score(part)
+            self.stop.account.made(tokens=sum(len(request.ids) - request.start for request in part))
         return results
 
     def _on_tokens(self, count: int) -> None:
+        self.stop.account.made(tokens=count)
         self.stop.check()
         self.progress.note(self.engine.usage.remark)
         self.progress.advance(0, tokens=count)

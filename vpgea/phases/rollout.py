@@ -174,8 +174,8 @@ def rollout(
 ) -> Drawn:
     """Draw what is missing of this part.
 
-    A chunk is committed whole or not at all; a stop abandons the chunk under way, which is drawn again with the same
-    seeds.
+    A chunk is committed whole or not at all; a stop abandons the chunks under way, with what is finished of them. They
+    are drawn again with the same seeds.
 
     Raises:
         UsageError: Other inputs, or too little disk.
@@ -228,7 +228,7 @@ def draw_chunks(
 
     Raises:
         EngineError: The engine fails.
-        Stopped: A stop was requested.
+        Stopped: A stop was requested; what is finished of chunks that are not whole is counted, and lost.
     """
     config = plan.config.rollout
     sampling = Sampling(
@@ -252,10 +252,13 @@ def draw_chunks(
 
     for number, index, completion in engine.generate(batches(), sampling, on_tokens):
         drawing = underway[number]
+        stop.account.made(samples=1, tokens=len(completion.ids))
         if drawing.add(index, completion):
             progress.advance(1)
         if not drawing.left:
-            yield chunks[number], drawing.take_rows()
+            rows = drawing.take_rows()
+            stop.account.whole(len(rows), sum(len(row.completion_ids) for row in rows))
+            yield chunks[number], rows
 
 
 class _Drawing:

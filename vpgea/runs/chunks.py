@@ -32,5 +32,6 @@ def run_chunks(folder: PhaseFolder, missing: Sequence[int], stop: StopRequest, w
             folder.require_ours()
             for kind, table in tables.items():
                 write_table(folder.chunk(chunk, kind), table)
+            stop.account.committed()
             stop.unit_done(more=done < len(missing))
             stop.check()

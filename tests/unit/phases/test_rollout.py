@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,8 +16,18 @@ from tests.support import tiny
 from tests.support.models import views_of
 from tests.support.rollouts import committed, plan_of, rows_of, run
 from vpgea.config.schema import RunConfig
+from vpgea.engines.base import (
+    Completion,
+    Engine,
+    EngineUsage,
+    GenerateRequest,
+    LogprobsOf,
+    OnTokens,
+    Sampling,
+    ignore_tokens,
+)
 from vpgea.errors import Stopped, UsageError
-from vpgea.phases.rollout import rejection
+from vpgea.phases.rollout import draw_chunks, rejection
 from vpgea.questions.load import Question
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part, part_folders
@@ -140,6 +151,39 @@ def test_a_stop_keeps_the_committed_chunks(run_config: Callable[..., RunConfig],
     with pytest.raises(UsageError, match="is not complete"):
         CompletePhase.open(tmp_path, "rollout")
     assert run(run_config(), tmp_path).drawn_now == 1
+
+
+class Interleaved:
+    """An engine as servers are: samples of several chunks end in turns, each with one token."""
+
+    name: str = "interleaved"
+    logprobs_of: LogprobsOf = "sampler"
+    usage = EngineUsage()
+
+    def generate(
+        self, batches: Iterable[Sequence[GenerateRequest]], sampling: Sampling, on_tokens: OnTokens = ignore_tokens
+    ) -> Iterator[tuple[int, int, Completion]]:
+        ids, logprobs = np.array(sampling.stop_ids[:1], np.int32), np.zeros(1, np.float32)
+        for turn in zip_longest(*map(enumerate, batches)):
+            for number, drawn in enumerate(turn):
+                if drawn is not None:
+                    on_tokens(1)
+                    yield number, drawn[0], Completion(ids, logprobs, "stop")
+
+
+def test_a_stop_counts_what_is_finished_of_open_chunks_as_dropped(run_config: Callable[..., RunConfig]) -> None:
+    stop, plan = StopRequest(), plan_of(run_config())
+    drawing = draw_chunks(plan, [0, 1], cast(Engine, Interleaved()), stop, NullProgress())
+    _, rows = next(drawing)
+    stop.account.committed()
+    stop.request("a test")
+    whole = len(rows)
+    with pytest.raises(Stopped) as stopped:
+        next(drawing)
+    assert stopped.value.why.startswith(
+        f"of {2 * whole - 1} samples ({2 * whole - 1} tokens) that this call finished, {whole} ({whole} tokens) are "
+        f"saved; {whole - 1} ({whole - 1} tokens) stood in chunks that were not whole"
+    )
 
 
 def test_a_stop_before_the_start_draws_nothing(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from vpgea.errors import Stopped
+from vpgea.errors import Stopped, UsageError
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
@@ -49,8 +51,72 @@ def test_a_stop_is_heeded_once_the_chunk_under_way_is_on_disk(tmp_path: Path, st
 
 def test_no_chunk_is_begun_that_may_not_fit_before_the_time_limit(tmp_path: Path) -> None:
     clock = iter(range(0, 1000, 10))
-    stop = StopRequest(time_limit=30, now=lambda: float(next(clock)))
+    stop = StopRequest(time_limit=30, now=lambda: 0.0, steady=lambda: float(next(clock)))
     folder = PhaseFolder.open(tmp_path, MANIFEST)
     with pytest.raises(Stopped, match="too little time"):
         made(folder, [0, 1, 2, 3], stop)
     assert folder.missing(range(4)) == [1, 2, 3]
+
+
+def test_a_clock_that_is_set_meanwhile_is_no_long_unit(tmp_path: Path) -> None:
+    wall, steady = [1000.0], [50.0]
+    stop = StopRequest(time_limit=8200, now=lambda: wall[0], steady=lambda: steady[0])
+    stop.begin()
+    for jump in (0, 0, 3600, -7200, 90000):
+        wall[0] += 10 + jump
+        steady[0] += 10
+        stop.unit_done(more=True)
+    assert not stop.requested
+    steady[0] = 50 + 7200 - 20
+    stop.begin()
+    steady[0] += 10
+    stop.unit_done(more=True)
+    assert stop.cause == "itself: too little time is left before the job's limit"
+
+
+def test_what_a_stop_says_is_counted(tmp_path: Path) -> None:
+    stop, folder = StopRequest(), PhaseFolder.open(tmp_path, MANIFEST)
+
+    def work() -> Made:
+        """Samples of two open chunks, of which one is whole when the stop comes."""
+        stop.account.made(samples=3, tokens=30)
+        stop.account.made(samples=2, tokens=25)
+        stop.account.whole(2, 25)
+        stop.request("a test")
+        yield 1, {"chunk": TABLE}
+
+    with pytest.raises(Stopped) as stopped:
+        run_chunks(folder, [0, 1], stop, work)
+    assert stopped.value.why == (
+        "of 5 samples (55 tokens) that this call finished, 2 (25 tokens) are saved; 3 (30 tokens) stood in chunks "
+        "that were not whole: they are dropped, and drawn again"
+    )
+
+
+def test_tokens_alone_are_those_of_the_one_chunk_under_way(tmp_path: Path) -> None:
+    stop, folder = StopRequest(), PhaseFolder.open(tmp_path, MANIFEST)
+
+    def work() -> Made:
+        stop.account.made(tokens=1000)
+        yield 0, {"chunk": TABLE}
+        stop.account.made(tokens=1500)
+        stop.request("a test")
+        stop.check()
+
+    with pytest.raises(Stopped, match="stopped by a test") as stopped:
+        run_chunks(folder, [0, 1], stop, work)
+    assert "every chunk that was finished is saved" in stopped.value.why
+    assert "1,500 tokens" in stopped.value.why
+
+
+def test_no_chunk_is_committed_to_a_folder_that_became_another_runs(tmp_path: Path) -> None:
+    folder = PhaseFolder.open(tmp_path, MANIFEST)
+
+    def work() -> Made:
+        yield 0, {"chunk": TABLE}
+        (folder.part / "manifest.json").write_text(json.dumps(replace(MANIFEST, identity={"seed": 9}).as_json()))
+        yield 1, {"chunk": TABLE}
+
+    with pytest.raises(UsageError, match="is another run's now"):
+        run_chunks(folder, [0, 1], StopRequest(), work)
+    assert folder.missing([0, 1]) == [1]
