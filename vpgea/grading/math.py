@@ -8,10 +8,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from vpgea.grading.answers import find_answer, last_box
+from vpgea.grading.answers import find_answer
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.containers import Container, read_container
 from vpgea.grading.normalise import Number, balanced, drop_letter_unit, normalise, read_number
+from vpgea.grading.references import normalise_reference
 
 _BASE = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}{1,2}|(\d))")
 _NAMED = re.compile(
@@ -45,12 +46,6 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
     comparison = Comparison(request.question, Fraction(str(relative_tolerance)))
     equal = bool(found) and comparison.equal(normalise_reference(request.reference), found)
     return Grade(Status.CORRECT if equal else Status.WRONG, extracted=found or None, source=answer.source)
-
-
-def normalise_reference(reference: str) -> str:
-    """A reference answer in normal form: the content of its last box, or what follows `####`, or all of it."""
-    box = last_box(reference)
-    return normalise(box if box is not None else reference.rpartition("####")[2])
 
 
 class Comparison:

@@ -13,9 +13,9 @@ from vpgea.grading.choice import normalise_choice
 from vpgea.grading.containers import read_container
 from vpgea.grading.exact import fold_whitespace
 from vpgea.grading.lexemes import Lexeme, read_lexemes
-from vpgea.grading.math import normalise_reference
 from vpgea.grading.normalise import Number, read_number
 from vpgea.grading.quantities import Quantity
+from vpgea.grading.references import normalise_reference
 
 # Symbols that make what stands beside them a part of something longer, and those that do so with an expression only.
 _PARTS = ("^", "_", "!", r"\frac", r"\sqrt")

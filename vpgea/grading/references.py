@@ -1,0 +1,63 @@
+r"""The final answer of a reference: what a grade compares, however long the worked solution around it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+
+from vpgea.grading.answers import find_answer
+from vpgea.grading.choice import normalise_choice
+from vpgea.grading.containers import read_container
+from vpgea.grading.exact import fold_whitespace
+from vpgea.grading.normalise import normalise, read_number
+
+_MAX_WORDS = 6  # an answer in words; more are prose
+_COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_PROSE = re.compile(r"(?!(?:sin|cos|tan|log|sqrt)\b)\b[^\W\d_]{3,}")
+
+
+def final_answer(reference: str, grader: str) -> str:
+    r"""The part of a reference that a grader compares, as it is written; never more than the reference.
+
+    math: the content of the last box, else what follows `####`, `answer is` and the like, as in a response; `72` for a
+    solution that ends in `#### 72`. choice: the letter. exact and a grader of one's own: the stripped reference.
+    """
+    if grader == "choice":
+        return normalise_choice(reference)
+    answer = find_answer(reference) if grader == "math" else None
+    return answer.text if answer else reference.strip()
+
+
+def normalise_reference(reference: str) -> str:
+    """A math reference's final answer in normal form."""
+    return normalise(final_answer(reference, "math"))
+
+
+def is_readable(reference: str, grader: str, options: Sequence[str] = ()) -> bool:
+    """False where no right answer could be granted: the final answer is prose, empty, or the letter of no option.
+
+    A grader of one's own reads what it likes: only an empty reference is unreadable to it.
+    """
+    answer = final_answer(reference, grader)
+    if grader == "choice":
+        return _is_choice(answer, len(options) or len(ascii_uppercase))
+    if grader == "math":
+        return _is_answer(normalise(answer))
+    return bool(fold_whitespace(answer))
+
+
+def _is_choice(letters: str, count: int) -> bool:
+    return bool(letters) and set(letters) <= set(ascii_uppercase[:count])
+
+
+def _is_answer(normal: str) -> bool:
+    if not normal or read_number(normal):
+        return bool(normal)
+    if (container := read_container(normal)) and len(container.elements) > 1:
+        return all(_is_answer(element) for element in container.elements)
+    plain = _COMMAND.sub(" ", normal)
+    words = len(_WORD.findall(plain))
+    digits = any(character.isdigit() for character in plain)
+    return words <= _MAX_WORDS and not (digits and _PROSE.search(plain))
