@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,9 @@ from vpgea.grading.answers import find_answer
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.containers import Container, read_container
 from vpgea.grading.normalise import Number, balanced, drop_letter_unit, normalise, read_number
+from vpgea.grading.numeric import clearly_different
 from vpgea.grading.references import normalise_reference
+from vpgea.grading.sizes import is_out_of_bounds, spelling
 
 _BASE = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}{1,2}|(\d))")
 _NAMED = re.compile(
@@ -63,8 +66,8 @@ class Comparison:
 
     def equal(self, gold: str, found: str) -> bool:
         """True when the two normalised answers are the same; an empty one equals nothing."""
-        if _fold(gold) == _fold(found):
-            return bool(gold)
+        if (same := spelling(gold) == spelling(found)) or is_out_of_bounds(gold, found):
+            return same and bool(gold)
         for compare in (self._as_numbers, self._as_based_numerals, self._as_containers, self._as_words):
             if (verdict := compare(gold, found)) is not None:
                 return verdict
@@ -72,7 +75,9 @@ class Comparison:
             return self.equal(normalise(named["value"]), found)
         if (named := _NAMED.fullmatch(found)) and not _RELATION.search(gold):  # `[0, 1]` and `x \in [0, 1]`
             return self.equal(gold, normalise(named["value"]))
-        return balanced(found) and symbolically_equal(gold, found, float(self._tolerance))
+        if not balanced(found) or clearly_different(gold, found, float(self._tolerance)):
+            return False
+        return symbolically_equal(gold, found, float(self._tolerance))
 
     def _as_numbers(self, gold: str, found: str) -> bool | None:
         gold_number, found_number = read_number(gold), read_number(found)
@@ -134,21 +139,38 @@ class Comparison:
     def _same_elements(self, gold: list[str], found: list[str]) -> bool:
         if len(gold) != len(found):
             return False
-        left = list(found)
-        for element in gold:
-            match = next((i for i, candidate in enumerate(left) if self.equal(element, candidate)), None)
+        left = _without_twins(found, gold)
+        tolerance = float(self._tolerance)
+        for element in _without_twins(gold, found):
+            match = next(
+                (
+                    i
+                    for i, candidate in enumerate(left)
+                    if not clearly_different(element, candidate, tolerance) and self.equal(element, candidate)
+                ),
+                None,
+            )
             if match is None:
                 return False
             del left[match]
         return True
 
 
+def _without_twins(elements: list[str], others: list[str]) -> list[str]:
+    """The elements without those that are spelled as one of the others each."""
+    twins = Counter(map(spelling, elements)) & Counter(map(spelling, others))
+    left = []
+    for element in elements:
+        key = spelling(element)
+        if twins[key]:
+            twins[key] -= 1
+        else:
+            left.append(element)
+    return left
+
+
 def _distinct(elements: list[str]) -> list[str]:
-    return list({_fold(element): element for element in elements}.values())
-
-
-def _fold(text: str) -> str:
-    return re.sub(r"\s+", "", text)
+    return list({spelling(element): element for element in elements}.values())
 
 
 _BASE_NAMES = {

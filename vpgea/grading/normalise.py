@@ -33,6 +33,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"\\!\s*", ""),
         (r"\{\s*,\s*\}", ","),
         (r"(?<!\\)\\(?:[,;:> ]|q?quad\b|thinspace\b)|~", " "),
+        (r"\s{2,}", " "),  # a long run would be scanned again by every rule that allows white space
         (r"\\(?:displaystyle|textstyle|limits)\b\s*", ""),
         (r"\\[dtc]frac", r"\\frac"),
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*\.?", ""),
@@ -60,6 +61,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
 ]
 _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)")
 _LETTER_UNIT = re.compile(rf"(?<=[\d}}])\s*[mgshlL]{_POWER}(?:\s?/\s?[mgshlL]{_POWER})?$")
+_BOXES = re.compile(r"(?:\\{1,3}(?:boxed|fbox) ?\{ ?)+")
 _WRAPPERS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -74,11 +76,21 @@ _WRAPPERS = [
 
 def normalise(text: str) -> str:
     """Plain LaTeX of an answer: no delimiters, spacing commands, currency, units, ordinals or closing full stop."""
-    text = " ".join(text.translate(_UNICODE).split())
+    text = _drop_boxes(" ".join(text.translate(_UNICODE).split()))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = _GROUPED_BY_SPACE.sub(lambda match: match[0].replace(" ", ""), text)
     return _unwrap(text)
+
+
+def _drop_boxes(text: str) -> str:
+    """The inside of boxes around the whole text, however many there are, in one pass."""
+    opening = _BOXES.match(text)
+    if not opening:
+        return text
+    count = min(opening[0].count("{"), len(text) - len(text.rstrip("}")))
+    inside = text[opening.end() : len(text) - count]
+    return inside if count == opening[0].count("{") and balanced(inside) else text
 
 
 def drop_letter_unit(text: str) -> str:
