@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from vpgea.config.schema import RunConfig
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.pool import GraderPool, check_error_share
-from vpgea.prompts.views import Views
-from vpgea.runs.stopping import StopRequest
 from vpgea.storage.rows import Text, iterate_rows
 from vpgea.storage.schemas import SampleRow
+
+
+class _Decodes(Protocol):
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class _Stops(Protocol):
+    def check(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +42,11 @@ def grader_pool(config: RunConfig) -> GraderPool:
     )
 
 
-def grade_rows(views: Views, graders: GraderPool, rows: Sequence[SampleRow], stop: StopRequest) -> list[Grade]:
+def grade_rows(views: _Decodes, graders: GraderPool, rows: Sequence[SampleRow], stop: _Stops) -> list[Grade]:
     """Grade the answer behind the thinking of every sample.
 
     A path that was cut off has no answer: wrong, without asking the grader.
+    `views` decodes ids; `stop` knows of a stop.
 
     Raises:
         Stopped: A stop was requested; nothing is graded then.
