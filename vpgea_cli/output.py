@@ -64,12 +64,9 @@ class Output:
     def warn(self, text: str) -> None:
         _to_stderr(f"warning: {text}")
 
-    def skipped_rows(self, skipped: Sequence[object], most: int = 20) -> None:
-        """Count and list the question rows that were left out."""
-        if skipped:
-            listed = [f"  {row}" for row in skipped[:most]]
-            more = [f"  ... and {len(skipped) - most} more"] if len(skipped) > most else []
-            self.warn("\n".join([f"{len(skipped)} unusable rows were left out:", *listed, *more]))
+    def warn_all(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self.warn(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for people; cells are never cut."""

@@ -115,8 +115,12 @@ class Loop:
         config = _with_absolute_paths(config)
         require_consistent(config)
         _require_teacher(config)
-        questions = load_questions(config.data, offline=offline).questions
-        held_out = load_questions(held_out_data(config), offline=offline).questions
+        reporter = reporter or NullReporter()
+        grader = config.grading.grader
+        loaded = [load_questions(data, grader=grader, offline=offline) for data in (config.data, held_out_data(config))]
+        for text in (text for one in loaded for text in one.said()):
+            reporter.warn(text)
+        questions, held_out = (one.questions for one in loaded)
         _require_disjoint(questions, held_out)
         model = LocalModel.resolve(config.model)
         manifest = Manifest(
@@ -138,7 +142,7 @@ class Loop:
             questions=questions,
             held_out=held_out,
             manifest=manifest,
-            reporter=reporter or NullReporter(),
+            reporter=reporter,
             stop=stop or StopRequest(),
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vpgea.config.resolve import resolve
@@ -111,12 +112,13 @@ def _repair_phase(
     source = _source(root, manifest)
     for part in _lost_parts(root, manifest.part.count, findings):
         reporter.info(f"{manifest.phase}: part {part} runs again, for what it lacks")
+        questions = partial(load_questions, config.data, grader=config.grading.grader)
         if manifest.phase == "rollout":
-            questions, index = load_questions(config.data).questions, manifest.identity["round"]
+            index = manifest.identity["round"]
             assert isinstance(index, int)
-            rollout(RolloutPlan.make(config, questions, part=part, round_index=index), root, stop=stop)
+            rollout(RolloutPlan.make(config, questions().questions, part=part, round_index=index), root, stop=stop)
         elif manifest.phase == "eval":
-            evaluate(config, load_questions(config.data).questions, root, part=part, stop=stop)
+            evaluate(config, questions().questions, root, part=part, stop=stop)
         elif manifest.phase == "filter":
             filter_rollout(config, source, root, part=part, stop=stop)
         else:

@@ -5,7 +5,6 @@ The project ships none of them. A set is read from a file or folder of the user'
 
 from __future__ import annotations
 
-import csv
 import difflib
 import random
 from collections.abc import Callable
@@ -15,8 +14,9 @@ from typing import Any, Literal
 
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
-from vpgea.questions.files import RawRows
+from vpgea.questions.folders import split_names
 from vpgea.questions.load import LoadedQuestions, to_questions, wanted_columns
+from vpgea.questions.rows import RawRow, RawRows
 from vpgea.questions.sources import read_source
 
 GPQA_REPEATS = 4  # as in simple-evals: every row four times, its choices in another order each time
@@ -36,7 +36,7 @@ class EvalSet:
         grader: What grades it.
         notes: What a reader of the results should know.
         columns: Further columns that `prepare` needs.
-        prepare: Raw rows → raw rows, before they are checked.
+        prepare: Raw rows, and which column is which → raw rows, before they are checked.
     """
 
     name: str
@@ -47,13 +47,21 @@ class EvalSet:
     grader: Literal["math", "choice"]
     notes: str
     columns: tuple[str, ...] = ()
-    prepare: Callable[[RawRows], RawRows] = lambda raw: raw
+    prepare: Callable[[RawRows, FieldMapping], RawRows] = lambda raw, fields: raw
 
 
 def load_evalset(
-    name: str, path: str | None = None, *, limit: int | None = None, skip_bad_rows: bool = False, offline: bool = False
+    name: str,
+    path: str | None = None,
+    *,
+    fields: FieldMapping | None = None,
+    split: str | None = None,
+    subset: str | None = None,
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    offline: bool = False,
 ) -> LoadedQuestions:
-    """Load a named set from `path` (any format of `load_questions`, for gpqa-diamond also its csv), or from the hub.
+    """Load a named set from `path` (any format of `load_questions`), or from the hub.
 
     gsm8k: the answer is what follows `####`, where the column holds the whole solution; its commas stay.
     aime24, aime25: leading zeros of the answer go.
@@ -61,20 +69,37 @@ def load_evalset(
     text of 2024-II-8 is corrupt. Where it only adds a drawing to the same words, `question` stays, as in other copies.
     gpqa-diamond: 198 rows become 792 questions, id `RECORD/REPEAT`: choices permuted as simple-evals does it.
 
+    Args:
+        name: One of EVALSETS.
+        path: A copy; None for the hub's.
+        fields: Names of a copy's columns, where they are neither the usual ones nor the hub's.
+        split: In place of the set's own.
+        subset: In place of the set's own.
+        limit: Use only the first so many questions.
+        skip_bad_rows: Leave out, count and list rows that cannot be used.
+        offline: Local caches only.
+
     Raises:
         UsageError: The name is unknown, or for anything that `load_questions` raises it for.
     """
-    evalset = find_evalset(name)
-    wanted = wanted_columns(evalset.fields) | wanted_columns(FieldMapping()) | frozenset(evalset.columns)
-    if path is not None and path.lower().endswith(".csv") and evalset.columns == _GPQA_COLUMNS:
-        raw = _read_csv(Path(path).expanduser())
-    else:
-        source = DataConfig(
-            dataset=path or evalset.hub_id, subset=None if path else evalset.subset, split=evalset.split
-        )
-        raw = read_source(source, wanted, offline=offline)
-    fields = _present(evalset.fields, raw)
-    return to_questions(evalset.prepare(raw), fields, limit=limit, skip_bad_rows=skip_bad_rows)
+    evalset, given = find_evalset(name), fields or FieldMapping()
+    wanted = wanted_columns(evalset.fields) | wanted_columns(given) | frozenset(evalset.columns)
+    source = DataConfig(
+        dataset=path or evalset.hub_id,
+        subset=subset if path or subset else evalset.subset,
+        split=split or _split_of(evalset, path, subset),
+    )
+    raw = read_source(source, wanted, offline=offline)
+    mapped = given if evalset.columns == _GPQA_COLUMNS else _mapping(evalset.fields, given, raw)
+    prepared = evalset.prepare(raw, mapped)
+    return to_questions(prepared, mapped, evalset.grader, limit=limit, skip_bad_rows=skip_bad_rows)
+
+
+def _split_of(evalset: EvalSet, path: str | None, subset: str | None) -> str:
+    """The hub's split; that of a folder with one split only, however it is called."""
+    folder = Path(path or ".").expanduser()
+    names = split_names(folder, subset) if path is not None and folder.is_dir() else []
+    return names[0] if len(names) == 1 else evalset.split
 
 
 def find_evalset(name: str) -> EvalSet:
@@ -93,35 +118,40 @@ def find_evalset(name: str) -> EvalSet:
     )
 
 
-def _present(fields: FieldMapping, raw: RawRows) -> FieldMapping:
-    """The standard name of each column where the copy has it, else the hub's; the id only where there is one."""
-    found = {
-        role: standard if standard in raw.columns else getattr(fields, role)
-        for role, standard in FieldMapping().model_dump().items()
-    }
-    return FieldMapping(**(found | {"id": found["id"] if found["id"] in raw.columns else "id"}))
+def _mapping(fields: FieldMapping, given: FieldMapping, raw: RawRows) -> FieldMapping:
+    """Which column is which: as the user says, else the standard name where the copy has it, else the hub's.
+
+    The id is made from the content where no column has it.
+    """
+    found: dict[str, str | None] = {}
+    for role, standard in FieldMapping().model_dump().items():
+        hub, named = getattr(fields, role), getattr(given, role)
+        usual = standard if standard in raw.columns else hub
+        found[role] = named if named != standard else usual
+    if found["id"] == fields.id and found["id"] not in raw.columns:
+        found["id"] = "id"
+    return FieldMapping.model_validate(found)
 
 
 def _map_rows(raw: RawRows, change: Callable[[dict[str, Any]], dict[str, Any]]) -> RawRows:
-    return replace(raw, rows=[(number, change(row)) for number, row in raw.rows])
+    return replace(raw, rows=[replace(row, values=change(row.values)) for row in raw.rows])
 
 
-def _prepare_gsm8k(raw: RawRows) -> RawRows:
+def _prepare_gsm8k(raw: RawRows, fields: FieldMapping) -> RawRows:
     def final_answer(row: dict[str, Any]) -> dict[str, Any]:
-        answer = row.get("answer")
-        return row | {"answer": answer.rpartition("####")[2].strip()} if isinstance(answer, str) else row
+        answer = row.get(fields.answer)
+        return row | {fields.answer: answer.rpartition("####")[2].strip()} if isinstance(answer, str) else row
 
     return _map_rows(raw, final_answer)
 
 
-def _prepare_aime(raw: RawRows) -> RawRows:
+def _prepare_aime(raw: RawRows, fields: FieldMapping) -> RawRows:
     def mended(row: dict[str, Any]) -> dict[str, Any]:
-        answer, alternative = row.get("answer"), row.get("question_alt")
+        answer, alternative, text = row.get(fields.answer), row.get("question_alt"), row.get(fields.question)
         if isinstance(answer, str) and answer.isdecimal():
-            row = row | {"answer": str(int(answer))}
-        text = "question" if "question" in row else "problem"
-        if alternative and isinstance(row.get(text), str) and not _only_adds(row[text], alternative):
-            row = row | {text: alternative}
+            row = row | {fields.answer: str(int(answer))}
+        if alternative and isinstance(text, str) and not _only_adds(text, alternative):
+            row = row | {fields.question: alternative}
         return row
 
     return _map_rows(raw, mended)
@@ -133,7 +163,7 @@ def _only_adds(text: str, alternative: str) -> bool:
     return all(word in words for word in text.split())
 
 
-def _prepare_gpqa(raw: RawRows) -> RawRows:
+def _prepare_gpqa(raw: RawRows, fields: FieldMapping) -> RawRows:
     """Repeat the rows and permute their choices, as OpenAI's simple-evals does (gpqa_eval.py).
 
     The permutations depend on the number of rows alone: bad rows take part, and are left out afterwards.
@@ -146,11 +176,11 @@ def _prepare_gpqa(raw: RawRows) -> RawRows:
             mend="use gpqa_diamond.csv as it was published",
         )
     rng = random.Random(0)  # noqa: S311  # the published order, no secret
-    rows: list[tuple[int, dict[str, Any]]] = []
+    rows: list[RawRow] = []
     for repeat in range(GPQA_REPEATS):
-        for number, row in raw.rows:
+        for row in raw.rows:
             order = rng.sample(range(len(GPQA_CHOICES)), len(GPQA_CHOICES))
-            rows.append((number, _gpqa_row(row, order, repeat)))
+            rows.append(replace(row, values=_gpqa_row(row.values, order, repeat)))
     return replace(raw, columns=dict.fromkeys(("id", "question", "answer", "options")), rows=rows)
 
 
@@ -162,22 +192,6 @@ def _gpqa_row(row: dict[str, Any], order: list[int], repeat: int) -> dict[str, A
         "answer": "ABCD"[order.index(0)],
         "options": [row[GPQA_CHOICES[i]] for i in order],
     }
-
-
-def _read_csv(path: Path) -> RawRows:
-    """The columns of gpqa_diamond.csv that count; never the `Pre-Revision` ones. Row 1 follows the header."""
-    raw = RawRows(file=str(path), unit="row")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, row in enumerate(csv.DictReader(file, strict=True), start=1):
-                if None in row:
-                    raise csv.Error(f"row {number} has more cells than the header")
-                raw.add(number, row, frozenset(_GPQA_COLUMNS))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(
-            f"{path}: the csv file cannot be read after row {len(raw.rows)}", why=str(error), mend="get the file again"
-        ) from error
-    return raw
 
 
 _AIME_FIELDS = FieldMapping(question="problem")

@@ -1,21 +1,25 @@
-"""Rows out of question files, with the line or row that each came from: jsonl(.gz), json, parquet and arrow.
+"""Rows out of question files: jsonl, json, csv and tsv (each also as .gz), parquet and arrow.
 
-What a row must hold is the business of `questions`; here a row is any mapping from column to value. Rows that cannot
-be read at all become `BadRow`s, so that one pass over a file finds everything that is wrong with it.
+What a row must hold is the business of `load`; here a row is any mapping from column to value. Rows that cannot be
+read at all become `BadRow`s, so that one pass over a file finds everything that is wrong with it.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vpgea.errors import UsageError
+from vpgea.questions.features import Features, described_in, is_media_column, values_of
+from vpgea.questions.rows import RawRows, RowError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,56 +28,16 @@ _GZIP_MAGIC, _PARQUET_MAGIC, _ARROW_MAGIC = b"\x1f\x8b", b"PAR1", b"ARROW1"
 _KIND_OF_MAGIC = {_GZIP_MAGIC: "gzip", _PARQUET_MAGIC: "parquet", _ARROW_MAGIC: "arrow"}
 _UTF8_BOM = b"\xef\xbb\xbf"
 _READ_BYTES = 1 << 20
-
-
-class RowError(Exception):
-    """Why one row cannot be used. Always caught, and turned into a `BadRow`."""
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used.
-
-    Attributes:
-        file: Path of the file, or name and split of a data set.
-        number: Line of a text file or row of a table, both from 1.
-    """
-
-    file: str
-    number: int
-    unit: Literal["line", "row"]
-    reason: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file}, row {self.number}"
-        return f"{place}: {self.reason}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RawRows:
-    """The rows of one source: (line or row number, wanted columns) in file order, and what could not be read.
-
-    columns: every column name that was seen, wanted or not, in order of appearance.
-    """
-
-    file: str
-    unit: Literal["line", "row"]
-    columns: dict[str, None] = field(default_factory=dict)
-    rows: list[tuple[int, dict[str, object]]] = field(default_factory=list)
-    bad: list[BadRow] = field(default_factory=list)
-
-    def add(self, number: int, row: dict[str, object], wanted: AbstractSet[str]) -> None:
-        self.columns.update(dict.fromkeys(row))
-        self.rows.append((number, {name: value for name, value in row.items() if name in wanted}))
-
-    def add_bad(self, number: int, reason: str) -> None:
-        self.bad.append(BadRow(self.file, number, self.unit, reason))
+_ROWS_AT_A_TIME, _IMAGES_AT_A_TIME = 1024, 32
+_GZIP_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def read_file(path: Path, wanted: AbstractSet[str]) -> RawRows:
     """Read the wanted columns of one question file; the format is told by the suffix.
 
-    Damage that leaves earlier rows readable (a cut-off gzip or arrow stream) is one of the bad rows.
+    Damage that leaves earlier rows readable (a cut-off gzip or arrow stream) is one of the bad rows. Values of csv
+    files are text as it stands, and an empty cell is none; json's are what json says; those of tables are read through
+    the description of their columns that `datasets` puts into them.
 
     Raises:
         UsageError: The file is empty, unreadable, of an unknown suffix, or (json) not one whole list.
@@ -130,18 +94,23 @@ def _without_mark(line: _Line) -> _Line:
 def _read_jsonl(path: Path, wanted: AbstractSet[str]) -> RawRows:
     """One JSON object per line. Lines of white space only carry no row and are passed over."""
     raw = RawRows(file=str(path), unit="line")
-    compressed = path.suffix.lower() == ".gz"
-    _refuse_other_magic(path, expected=_GZIP_MAGIC if compressed else b"")
     last = 0
-    with gzip.open(path) if compressed else path.open("rb") as stream:
+    with _open(path, "JSON lines") as stream:
         try:
             for line in _lines(stream):
                 last = line.number
                 if line.content.strip():
                     _add_line(raw, line, wanted)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as damage:
+        except _GZIP_DAMAGE as damage:
             raw.add_bad(last + 1, f"the compressed file is cut off or damaged here ({damage}); the rest is lost")
     return raw
+
+
+def _open(path: Path, kind: str) -> io.BufferedReader | gzip.GzipFile:
+    """The bytes of a text file, unpacked where its name ends in .gz."""
+    compressed = path.suffix.lower() == ".gz"
+    _refuse_other_magic(path, kind, expected=_GZIP_MAGIC if compressed else b"")
+    return gzip.open(path) if compressed else path.open("rb")
 
 
 def _add_line(raw: RawRows, line: _Line, wanted: AbstractSet[str]) -> None:
@@ -151,14 +120,14 @@ def _add_line(raw: RawRows, line: _Line, wanted: AbstractSet[str]) -> None:
         raw.add_bad(line.number, str(error) if line.ended else f"half-written last line: {error}")
 
 
-def _refuse_other_magic(path: Path, expected: bytes) -> None:
+def _refuse_other_magic(path: Path, named: str, expected: bytes) -> None:
     with path.open("rb") as file:
         start = file.read(8)
     kind = next((kind for magic, kind in _KIND_OF_MAGIC.items() if start.startswith(magic)), "something else")
     if (expected and not start.startswith(expected)) or (not expected and kind != "something else"):
         raise UsageError(
             f"{path}:1: the content does not fit the file's name",
-            why=f"the name says {'gzip' if expected else 'JSON lines'}, but the first bytes say {kind}",
+            why=f"the name says {'gzip' if expected else named}, but the first bytes say {kind}",
             mend="rename the file after what it is (.jsonl, .jsonl.gz, .parquet, .arrow)",
         )
 
@@ -206,14 +175,20 @@ def _object_of_unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]
 
 
 def _read_json(path: Path, wanted: AbstractSet[str]) -> RawRows:
-    """One list of objects. It is only readable whole, so any damage is an error for the file."""
+    """One list of objects, or one object per line. A list is readable whole only: damage is an error of the file."""
     mend = "write one JSON list of objects, or one object per line into a .jsonl file"
     try:
-        value = json.loads(path.read_bytes().removeprefix(_UTF8_BOM), object_pairs_hook=_object_of_unique_keys)
+        with _open(path, "JSON") as stream:
+            content = stream.read().removeprefix(_UTF8_BOM)
+        value = json.loads(content, object_pairs_hook=_object_of_unique_keys)
+    except _GZIP_DAMAGE as damage:
+        raise UsageError(f"{path}: the compressed file is damaged", why=str(damage), mend="get it again") from None
     except UnicodeDecodeError as error:
         why = f"byte 0x{error.object[error.start]:02x} at byte offset {error.start}"
         raise UsageError(f"{path}: the file is not UTF-8", why=why, mend="save it as UTF-8") from None
     except json.JSONDecodeError as error:
+        if content.lstrip().startswith(b"{") and _is_object(content.splitlines()[0]):
+            return _read_jsonl(path, wanted)
         raise UsageError(
             f"{path}:{error.lineno}: not JSON", why=f"{error.msg} (column {error.colno})", mend=mend
         ) from None
@@ -221,7 +196,7 @@ def _read_json(path: Path, wanted: AbstractSet[str]) -> RawRows:
         raise UsageError(f"{path}: JSON that cannot be read", why=str(error)[:200], mend=mend) from None
     if not isinstance(value, list):
         raise UsageError(f"{path}: not a list of questions", why=f"it holds {type(value).__name__}", mend=mend)
-    raw = RawRows(file=str(path), unit="row")
+    raw = RawRows(file=str(path))
     for number, row in enumerate(value, start=1):
         if isinstance(row, dict):
             raw.add(number, row, wanted)
@@ -230,16 +205,49 @@ def _read_json(path: Path, wanted: AbstractSet[str]) -> RawRows:
     return raw
 
 
+def _is_object(line: bytes) -> bool:
+    try:
+        return bool(parse_object(line))
+    except RowError:
+        return False
+
+
+def _read_csv(path: Path, wanted: AbstractSet[str]) -> RawRows:
+    """Values are text as it stands; an empty cell holds none. Row 1 follows the header."""
+    raw = RawRows(file=str(path))
+    delimiter = "\t" if ".tsv" in path.suffixes[-2:] else ","
+    csv.field_size_limit(sys.maxsize)
+    number = 0
+    with io.TextIOWrapper(_open(path, "csv"), encoding="utf-8-sig", newline="") as file:
+        try:
+            for number, row in enumerate(csv.DictReader(file, delimiter=delimiter, strict=True), start=1):
+                if None in row:
+                    raw.add_bad(number, "it has more cells than the header")
+                elif None in row.values():
+                    raw.add_bad(number, "it has fewer cells than the header")
+                else:
+                    raw.add(number, {name: value or None for name, value in row.items()}, wanted)
+        except (*_GZIP_DAMAGE, UnicodeDecodeError, csv.Error) as damage:
+            raw.add_bad(number + 1, f"the file cannot be read from here on ({damage}); the rest is lost")
+    return raw
+
+
 def _read_parquet(path: Path, wanted: AbstractSet[str]) -> RawRows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    raw = RawRows(file=str(path), unit="row")
+    raw = RawRows(file=str(path))
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            batches = file.iter_batches(columns=[name for name in names if name in wanted])
-            add_batches(raw, names, batches, wanted)
+            features = described_in(file.schema_arrow, str(path))
+            read = [
+                field.name
+                for field in file.schema_arrow
+                if field.name in wanted or is_media_column(field, features.get(field.name))
+            ]
+            at_a_time = _ROWS_AT_A_TIME if set(read) <= wanted else _IMAGES_AT_A_TIME
+            batches = file.iter_batches(columns=read, batch_size=at_a_time)
+            add_batches(raw, file.schema_arrow, batches, wanted, features)
     except (pa.ArrowException, OSError, ValueError) as damage:  # ValueError: a column name that is not UTF-8
         raw.add_bad(len(raw.rows) + len(raw.bad) + 1, _damaged(damage))
     return raw
@@ -249,7 +257,7 @@ def _read_arrow(path: Path, wanted: AbstractSet[str]) -> RawRows:
     """An Arrow IPC file, or a stream (what `datasets` writes)."""
     import pyarrow as pa
 
-    raw = RawRows(file=str(path), unit="row")
+    raw = RawRows(file=str(path))
     try:
         # No memory map: a file that shrinks while it is mapped kills the process.
         with pa.OSFile(str(path)) as source:
@@ -257,7 +265,7 @@ def _read_arrow(path: Path, wanted: AbstractSet[str]) -> RawRows:
             source.seek(0)
             reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
-            add_batches(raw, reader.schema.names, batches, wanted)
+            add_batches(raw, reader.schema, batches, wanted, described_in(reader.schema, str(path)))
     except (pa.ArrowException, OSError, ValueError) as damage:
         raw.add_bad(len(raw.rows) + len(raw.bad) + 1, _damaged(damage))
     return raw
@@ -268,39 +276,59 @@ def _damaged(damage: Exception) -> str:
 
 
 def add_batches(
-    raw: RawRows, names: Sequence[str], batches: Iterable[pa.RecordBatch], wanted: AbstractSet[str]
+    raw: RawRows,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    wanted: AbstractSet[str],
+    features: Features,
 ) -> None:
-    """Append the rows of Arrow record batches to `raw`. `names`: all columns of the table, read or not."""
+    """Append the rows of Arrow record batches to `raw`.
+
+    Args:
+        raw: What they are appended to.
+        schema: All columns of the table, read or not.
+        batches: At least the wanted columns, and those that may hold an image or the like.
+        wanted: Columns to keep.
+        features: What the columns mean, where `datasets` says more than Arrow.
+    """
+    names = schema.names
     if len(set(names)) < len(names):
         raise UsageError(
             f"{raw.file}: a column name stands twice", why=f"columns: {', '.join(names)}", mend="rename one of them"
         )
-    raw.columns.update(dict.fromkeys(names))
+    raw.columns.update({field.name: field.type for field in schema})
     for batch in batches:
-        batch_wanted = batch.select([name for name in batch.schema.names if name in wanted])
+        read = [
+            field.name
+            for field in batch.schema
+            if field.name in wanted or is_media_column(field, features.get(field.name))
+        ]
+        chosen = batch.select(read)
         first = len(raw.rows) + len(raw.bad) + 1
-        for i in range(batch_wanted.num_rows):
+        for i in range(chosen.num_rows):
             try:
-                raw.add(first + i, _arrow_row(batch_wanted.slice(i, 1)), wanted)
+                raw.add(first + i, _arrow_row(chosen.slice(i, 1), features), wanted)
             except RowError as error:
                 raw.add_bad(first + i, str(error))
 
 
-def _arrow_row(row: pa.RecordBatch) -> dict[str, object]:
+def _arrow_row(row: pa.RecordBatch, features: Features) -> dict[str, object]:
     """Python values of a batch of one row. Offsets and UTF-8 are validated first: bad ones would read wild memory."""
     import pyarrow as pa
 
     try:
         row.validate(full=True)
-        return {name: column[0].as_py() for name, column in zip(row.schema.names, row.columns, strict=True)}
+        return {
+            field.name: values_of(features.get(field.name), field.type, column[0].as_py())
+            for field, column in zip(row.schema, row.columns, strict=True)
+        }
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise RowError(f"a value that cannot be read: {str(error).splitlines()[0]}") from None
 
 
-READERS: dict[str, Callable[[Path, AbstractSet[str]], RawRows]] = {
-    ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
-    ".json": _read_json,
+_Reader = Callable[[Path, AbstractSet[str]], RawRows]
+_TEXTS: dict[str, _Reader] = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv}
+READERS: dict[str, _Reader] = {suffix + packed: read for suffix, read in _TEXTS.items() for packed in ("", ".gz")} | {
     ".parquet": _read_parquet,
     ".arrow": _read_arrow,
 }

@@ -6,18 +6,23 @@ Every row is checked before anything is sampled. A row that cannot be used is an
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
-from vpgea.questions.files import BadRow, RawRows, RowError
+from vpgea.questions.columns import existing_columns, text_inside, top_level, value_at
+from vpgea.questions.doubts import doubts
+from vpgea.questions.features import Media
+from vpgea.questions.rows import BadRow, Place, RawRow, RawRows, RowError
 from vpgea.questions.sources import read_source
 
 if TYPE_CHECKING:  # questions are read where nothing needs pyarrow yet
@@ -35,7 +40,9 @@ __all__ = [
 ]
 
 ANSWER_INDEX = "answer_index"  # MMLU-Pro's second statement of the answer, which must agree with the letter
+_SAMPLE_COLUMNS = ("question_id", "view", "sample_index", "question", "answer")  # of a shard that vpgea wrote
 _SHOWN_BAD_ROWS = 5
+_LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
 
 
 @dataclass(frozen=True)
@@ -65,21 +72,33 @@ class LoadedQuestions:
     Attributes:
         skipped: Rows left out, in file order; empty unless `skip_bad_rows`.
         fingerprint: Of the content of `questions` alone; neither path nor file format enters.
+        warnings: What a user should know of them, one line each: files left out, references that contradict each other.
     """
 
     questions: list[Question]
     skipped: list[BadRow] = field(default_factory=list)
     fingerprint: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def said(self, most: int = 20) -> list[str]:
+        """What is to be said to the user: the warnings, and the rows left out, counted and listed."""
+        listed = [f"  {row}" for row in self.skipped[:most]]
+        more = [f"  ... and {len(self.skipped) - most} more"] if len(self.skipped) > most else []
+        skipped = ["\n".join([f"{len(self.skipped)} unusable rows were left out:", *listed, *more])]
+        return [*self.warnings, *(skipped if self.skipped else [])]
 
 
-def load_questions(data: DataConfig, *, offline: bool = False) -> LoadedQuestions:
+def load_questions(data: DataConfig, *, grader: str = "math", offline: bool = False) -> LoadedQuestions:
     """Read `data.dataset`: .jsonl, .jsonl.gz, .json (a list), .parquet, .arrow, a local folder, or a Hugging Face id.
 
     The columns `id` and `options` may be absent under their default names: the id is then a short hash of the content.
-    Answers and ids may be integers, answers also floats; they become text. Options may be null for "none".
+    Answers and ids may be integers, answers also other numbers and dates; they become text. Options may be null or an
+    empty list for "none"; where there are some, the answer is a letter. A column's name may be a path
+    (`reward_model.ground_truth`, `prompt[0].content`). A shard of a rollout or an evaluation gives its questions.
 
     Args:
         data: `split` and `subset` matter for folders and ids only; `limit` counts usable rows.
+        grader: Reads the references.
         offline: Local caches only.
 
     Raises:
@@ -88,116 +107,116 @@ def load_questions(data: DataConfig, *, offline: bool = False) -> LoadedQuestion
             half-written last line, an encoding other than UTF-8, a damaged or empty file.
     """
     raw = read_source(data, wanted_columns(data.fields), offline=offline)
-    return to_questions(raw, data.fields, limit=data.limit, skip_bad_rows=data.skip_bad_rows)
+    return to_questions(raw, data.fields, grader, limit=data.limit, skip_bad_rows=data.skip_bad_rows)
 
 
 def wanted_columns(fields: FieldMapping) -> frozenset[str]:
     """The columns to read for a field mapping."""
-    named = (fields.id, fields.question, fields.answer, fields.options, ANSWER_INDEX)
-    return frozenset(name for name in named if name is not None)
+    named = (fields.id, fields.question, fields.answer, fields.options)
+    paths = (top_level(name) for name in named if name is not None)
+    return frozenset({ANSWER_INDEX, *_SAMPLE_COLUMNS}).union(*paths)
 
 
 def to_questions(
-    raw: RawRows, fields: FieldMapping, *, limit: int | None = None, skip_bad_rows: bool = False
+    raw: RawRows, fields: FieldMapping, grader: str, *, limit: int | None = None, skip_bad_rows: bool = False
 ) -> LoadedQuestions:
     """Check raw rows and turn them into questions; see `load_questions`.
 
     Raises:
         UsageError: As `load_questions` does for rows.
     """
+    are_samples = raw.columns.keys() >= set(_SAMPLE_COLUMNS)
+    if are_samples and "id" not in raw.columns and fields.id == FieldMapping().id:
+        fields = fields.model_copy(update={"id": _SAMPLE_COLUMNS[0]})
     if raw.rows:
-        fields = _existing_columns(raw, fields)
-    questions: list[Question] = []
+        fields = existing_columns(raw, fields)
+    questions: dict[str, tuple[Question, Place]] = {}
     bad = list(raw.bad)
-    seen: dict[str, int] = {}
-    for number, row in raw.rows:
+    for row in raw.rows:
         try:
             question = _question(row, fields, raw.columns)
-            if question.id in seen:
-                raise RowError(_duplicate(question.id, fields.id, f"{raw.unit} {seen[question.id]}"))
+            if (before := questions.get(question.id)) is None:
+                questions[question.id] = question, row.place
+            elif not (are_samples and before[0] == question):  # a question has several samples
+                raise _duplicate(question, *before, fields.id)
         except RowError as error:
-            bad.append(BadRow(raw.file, number, raw.unit, str(error)))
-        else:
-            seen[question.id] = number
-            questions.append(question)
-    bad = sorted(dict.fromkeys(bad), key=lambda row: row.number)
+            bad.append(BadRow(row.place, str(error), error.mend))
+    bad = sorted(dict.fromkeys(bad), key=lambda row: (row.file, row.number))
     if bad and not (skip_bad_rows and questions):
         raise _bad_rows_error(raw, bad, usable=len(questions))
     if not questions:
         raise UsageError(f"{raw.file}: there are no questions", why="it has no rows", mend="give a file with rows")
-    questions = questions[:limit]
-    return LoadedQuestions(questions, bad, fingerprint_questions(questions))
-
-
-def _existing_columns(raw: RawRows, fields: FieldMapping) -> FieldMapping:
-    """`fields` with id and options set to None where the source has no such column. Other columns must be there."""
-    found: dict[str, str | None] = {}
-    for role, default in FieldMapping().model_dump().items():
-        name = getattr(fields, role)
-        found[role] = name if name in raw.columns else None
-        optional = role in ("id", "options") and name in (None, default)
-        if found[role] is None and not optional:
-            first = BadRow(raw.file, raw.rows[0][0], raw.unit, f"the field {name!r} is missing in every row")
-            raise UsageError(
-                str(first),
-                why=f"the columns are {', '.join(raw.columns)}{_nearest(name, raw.columns)}",
-                mend=f"name the column with --set data.fields.{role}=COLUMN",
-            )
-    return FieldMapping.model_validate(found)
-
-
-def _nearest(name: str, columns: dict[str, None]) -> str:
-    lowered = {column.lower(): column for column in columns if column != name}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f"; did you mean {lowered[near[0]]!r}?" if near else ""
-
-
-def _duplicate(question_id: str, id_column: str | None, place: str) -> str:
-    what = f"the id {question_id!r}" if id_column else "the same question with the same answer"
-    return f"{what} was already on {place}"
-
-
-def _bad_rows_error(raw: RawRows, bad: list[BadRow], *, usable: int) -> UsageError:
-    mend = "mend the rows, or leave them out with --skip-bad-rows"
-    if not usable:
-        mend = "mend the file; no usable row would be left"
-    if len(bad) == 1 and usable:
-        return UsageError(str(bad[0]), why=f"the other {usable} rows are fine", mend=mend)
-    shown = "; ".join(f"{row.unit} {row.number}: {row.reason}" for row in bad[:_SHOWN_BAD_ROWS])
-    more = f"; and {len(bad) - _SHOWN_BAD_ROWS} more" if len(bad) > _SHOWN_BAD_ROWS else ""
-    place = f"{raw.file}:{bad[0].number}" if raw.unit == "line" else f"{raw.file}, row {bad[0].number}"
-    return UsageError(
-        f"{place}: {len(bad)} of {len(bad) + usable} rows cannot be used", why=f"{shown}{more}", mend=mend
+    kept = dict(list(questions.items())[:limit])
+    loaded = [question for question, _ in kept.values()]
+    return LoadedQuestions(
+        loaded, bad, fingerprint_questions(loaded), [*raw.left_out, *doubts(list(kept.values()), grader)]
     )
 
 
-def _question(row: dict[str, object], fields: FieldMapping, columns: dict[str, None]) -> Question:
-    for name in (fields.id, fields.question, fields.answer):
-        if name is not None and name not in row:
-            raise RowError(f"the field {name!r} is missing{_nearest(name, columns)}")
-    text = _text(row[fields.question], "question")
-    answer = _text(row[fields.answer], "answer", int, float)
-    options = _options(row.get(fields.options)) if fields.options else ()
+def _duplicate(question: Question, before: Question, place: Place, id_column: str | None) -> RowError:
+    at = f"{place.unit} {place.number}"
+    if id_column is None:
+        return RowError(f"the same question with the same answer was already on {at}")
+    mend = ""
+    if (question.text, question.options) != (before.text, before.options):
+        mend = "if they are ids of several books or subjects, have ids made from the content: --set data.fields.id=null"
+    return RowError(f"the id {question.id!r} was already on {at}", mend)
+
+
+def _bad_rows_error(raw: RawRows, bad: list[BadRow], *, usable: int) -> UsageError:
+    mends = {row.mend for row in bad}
+    mend = "mend the rows, or leave them out with --skip-bad-rows"
+    if len(mends) == 1 and "" not in mends:
+        mend = mends.pop()
+    elif not usable:
+        mend = "mend the file; no usable row would be left"
+    if len(bad) == 1 and usable:
+        return UsageError(str(bad[0]), why=f"the other {usable} rows are fine", mend=mend)
+    one_file = len({row.file for row in bad}) == 1
+    shown = "; ".join(
+        f"{f'{row.place.unit} {row.number}' if one_file else row.place}: {row.reason}" for row in bad[:_SHOWN_BAD_ROWS]
+    )
+    more = f"; and {len(bad) - _SHOWN_BAD_ROWS} more" if len(bad) > _SHOWN_BAD_ROWS else ""
+    return UsageError(
+        f"{bad[0].place}: {len(bad)} of {len(bad) + usable} rows cannot be used", why=f"{shown}{more}", mend=mend
+    )
+
+
+def _question(row: RawRow, fields: FieldMapping, columns: dict[str, object]) -> Question:
+    if row.media is not None:
+        column, kind = row.media
+        raise RowError(
+            f"the column {column!r} holds {'an' if kind[0] in 'aeiou' else 'a'} {kind}, which no prompt shows"
+        )
+    text = _text(value_at(row.values, fields.question, columns), "question", fields.question)
+    stated = value_at(row.values, fields.answer, columns)
+    answer = _text(stated, "answer", fields.answer, int, float, Decimal, date)
+    options: tuple[str, ...] = ()
+    if fields.options is not None and not top_level(fields.options).isdisjoint(row.values):
+        options = _options(value_at(row.values, fields.options))
     if options:
-        _check_letter(answer, len(options), row.get(ANSWER_INDEX))
+        answer = _letter(answer, options, row.values.get(ANSWER_INDEX))
     if fields.id is None:
         return Question(_content_id(text, answer, options), text, answer, options)
-    question_id = _text(row[fields.id], "id", int)
+    question_id = _text(value_at(row.values, fields.id, columns), "id", fields.id, int)
     if any(ord(character) < ord(" ") for character in question_id):
         raise RowError("the id has a control character")
     return Question(question_id, text, answer, options)
 
 
-def _text(value: object, what: str, *numbers: type) -> str:
-    """The value as text. Numbers of the given types are written as Python writes them; anything else is refused."""
+def _text(value: object, what: str, column: str, *others: type) -> str:
+    """The value as text. Numbers and dates of the given types are written as Python writes them; else refused."""
     if value is None:
         raise RowError(f"the {what} is null")
-    if isinstance(value, numbers) and not isinstance(value, bool):
-        if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, others) and not isinstance(value, bool | datetime):
+        if isinstance(value, float | Decimal) and not math.isfinite(value):
             raise RowError(f"the {what} is {value}, which is no number")
-        return str(value)
+        return format(value, "f") if isinstance(value, Decimal) else str(value)
     if not isinstance(value, str):
-        raise RowError(f"the {what} is {type(value).__name__}, not text{' or a number' if numbers else ''}")
+        kind = value.kind if isinstance(value, Media) else type(value).__name__
+        inside = text_inside(column, value)
+        mend = f"name the text in it: --set 'data.fields.{what}={inside}'" if inside else ""
+        raise RowError(f"the {what} is {kind}, not text{' or a number' if others else ''}", mend)
     if not value.strip():
         raise RowError(f"the {what} is empty")
     try:
@@ -208,23 +227,40 @@ def _text(value: object, what: str, *numbers: type) -> str:
 
 
 def _options(value: object) -> tuple[str, ...]:
-    if value is None:
+    """An empty list is none: tables and shards have no other way to say so."""
+    if value is None or value == []:
         return ()
     most = len(string.ascii_uppercase)
     if not isinstance(value, list) or not 2 <= len(value) <= most:
         found = f"{len(value)} of them" if isinstance(value, list) else type(value).__name__
         raise RowError(f"the options must be a list of 2 to {most} texts, not {found}")
     return tuple(
-        _text(option, f"option {letter}") for letter, option in zip(string.ascii_uppercase, value, strict=False)
+        _text(option, f"option {letter}", "options", int, float)
+        for letter, option in zip(string.ascii_uppercase, value, strict=False)
     )
 
 
-def _check_letter(answer: str, count: int, index: object) -> None:
-    letters = string.ascii_uppercase[:count]
-    if len(answer) != 1 or answer not in letters:
-        raise RowError(f"the answer {answer!r} is none of the letters A-{letters[-1]} of its {count} options")
-    if index is not None and index != letters.index(answer):
+def _letter(answer: str, options: tuple[str, ...], index: object) -> str:
+    """The capital that an answer such as `B`, `b` or `(B)` names.
+
+    What is not certainly a letter of these options is refused, with what it may mean: an index may count from 0 or 1.
+    """
+    letters = string.ascii_uppercase[: len(options)]
+    named = _LETTER.fullmatch(answer.strip())
+    letter = named[1].upper() if named else ""
+    texts = [option.strip() for option in options]
+    if not letter or letter not in letters or (letter != answer and answer.strip() in texts):
+        hint = ""
+        if answer.strip() in texts:
+            hint = f"; it is the text of option {letters[texts.index(answer.strip())]}: write that letter"
+        elif answer.strip().isdecimal():
+            hint = "; an index may count from 0 or from 1: write the letter"
+        raise RowError(
+            f"the answer {answer!r} is none of the letters A-{letters[-1]} of its {len(options)} options{hint}"
+        )
+    if index is not None and index != letters.index(letter):
         raise RowError(f"the answer {answer!r} contradicts {ANSWER_INDEX} {index!r}")
+    return letter
 
 
 def _canonical(*parts: object) -> bytes:

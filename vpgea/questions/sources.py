@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 
 from vpgea.config.schema import DataConfig
 from vpgea.errors import UsageError
-from vpgea.questions.files import READERS, RawRows, add_batches, read_file
+from vpgea.questions.features import is_media_column
+from vpgea.questions.files import READERS, add_batches, read_file
+from vpgea.questions.folders import read_folder
+from vpgea.questions.rows import RawRows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FILE_SUFFIXES = (*READERS, ".gz", ".csv", ".tsv", ".txt", ".zip")
+_FILE_SUFFIXES = (*READERS, ".gz", ".txt", ".zip")
+_ROWS_AT_A_TIME = 1000
+_SAVED = ("state.json", "dataset_dict.json")  # one of them lies in a folder from `save_to_disk`
 
 
 def read_source(data: DataConfig, wanted: AbstractSet[str], *, offline: bool = False) -> RawRows:
@@ -31,6 +36,8 @@ def read_source(data: DataConfig, wanted: AbstractSet[str], *, offline: bool = F
     path = Path(data.dataset).expanduser()
     if not data.dataset:
         raise UsageError("no questions were given", why="the dataset is empty", mend="name a file: --dataset FILE")
+    if path.is_dir() and not any((path / marker).exists() for marker in _SAVED):
+        return read_folder(data, path, wanted)
     if path.is_dir():
         return _read_with_datasets(data, path, wanted, offline=offline)
     if path.exists():
@@ -65,17 +72,20 @@ def _neighbours(path: Path) -> str:
 
 def _read_with_datasets(data: DataConfig, folder: Path | None, wanted: AbstractSet[str], *, offline: bool) -> RawRows:
     where = str(folder) if folder else f"{data.dataset} ({data.subset + ', ' if data.subset else ''}{data.split})"
-    raw = RawRows(file=where, unit="row")
+    raw = RawRows(file=where)
     try:
         with _network(off=offline):
-            table = _open_folder(data, folder) if folder else _load(data, data.dataset)
-        columns = [name for name in table.column_names if name in wanted]
+            table = _saved(data, folder) if folder else _from_hub(data)
+        features, schema = table.features.to_dict(), table.features.arrow_schema
+        read = [
+            field.name for field in schema if field.name in wanted or is_media_column(field, features.get(field.name))
+        ]
         batches = (
             batch
-            for part in table.select_columns(columns).with_format("arrow").iter(batch_size=1000)
+            for part in table.select_columns(read).with_format("arrow").iter(batch_size=_ROWS_AT_A_TIME)
             for batch in part.to_batches()
         )
-        add_batches(raw, table.column_names, batches, wanted)
+        add_batches(raw, schema, batches, wanted, features)
     except UsageError:
         raise
     except Exception as error:  # the library has no common base class: hub, HTTP, file, schema and builder errors
@@ -83,17 +93,16 @@ def _read_with_datasets(data: DataConfig, folder: Path | None, wanted: AbstractS
         raise UsageError(
             f"{where}: the data set cannot be loaded",
             why=f"{type(reason).__name__}: {' '.join(str(reason).split())[:300]}",
-            mend="check the name, --subset and --split" + ("" if folder else ", and the network or the offline cache"),
+            mend="check the name, data.subset and data.split"
+            + ("" if folder else ", and the network or the offline cache"),
         ) from error
     return raw
 
 
-def _open_folder(data: DataConfig, folder: Path) -> Dataset:
-    """A folder from `save_to_disk` (one table, or a dict of splits), or one of data files."""
+def _saved(data: DataConfig, folder: Path) -> Dataset:
+    """A folder from `save_to_disk`: one table, or a dict of splits."""
     import datasets
 
-    if not any((folder / marker).exists() for marker in ("state.json", "dataset_dict.json")):
-        return _load(data, str(folder))
     saved = datasets.load_from_disk(str(folder))
     if isinstance(saved, datasets.Dataset):
         return saved
@@ -101,15 +110,15 @@ def _open_folder(data: DataConfig, folder: Path) -> Dataset:
         raise UsageError(
             f"{folder}: there is no split {data.split!r}",
             why=f"the folder has {', '.join(saved)}",
-            mend="choose one with --split",
+            mend="choose one with --set data.split=NAME",
         )
     return saved[data.split]
 
 
-def _load(data: DataConfig, name: str) -> Dataset:
+def _from_hub(data: DataConfig) -> Dataset:
     import datasets
 
-    return datasets.load_dataset(name, data.subset, split=data.split)
+    return datasets.load_dataset(data.dataset, data.subset, split=data.split)
 
 
 @contextmanager

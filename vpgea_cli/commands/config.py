@@ -100,7 +100,7 @@ def validate(
     elif not resolved.config.data.dataset:
         output.info("no data.dataset: the prompts were not rendered")
     else:
-        prompts = _previews(resolved.config, offline)
+        prompts = _previews(resolved.config, output, offline=offline)
     if as_json:
         output.result({"valid": True, "prompts": [asdict(prompt) for prompt in prompts]})
     else:
@@ -111,10 +111,11 @@ def _values(resolved: Resolved) -> list[tuple[str, object, str]]:
     return [(key, value_of(resolved.config, key), origin) for key, origin in resolved.origins.items()]
 
 
-def _previews(config: RunConfig, offline: bool) -> Sequence[PromptPreview]:
+def _previews(config: RunConfig, output: Output, *, offline: bool) -> Sequence[PromptPreview]:
     from vpgea.modeling.local_model import LocalModel
     from vpgea.prompts.views import load_views
     from vpgea.questions.load import load_questions
 
-    views = load_views(LocalModel.resolve(config.model), config.views)
-    return views.previews(load_questions(config.data, offline=offline).questions)
+    loaded = load_questions(config.data, grader=config.grading.grader, offline=offline)
+    output.warn_all(loaded.said())
+    return load_views(LocalModel.resolve(config.model), config.views).previews(loaded.questions)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpgea.config.schema import DataConfig
+from vpgea.config.resolve import DEFAULT, Resolved
 from vpgea.questions.benchmarks import find_evalset, load_evalset
 from vpgea.questions.load import LoadedQuestions
 from vpgea_cli.options import (
@@ -98,8 +98,8 @@ def command(
         from vpgea.runs.parts import Part
 
         target = required(output_dir)
-        loaded = _load(resolved.config.data, evalset, offline=offline)
-        output.skipped_rows(loaded.skipped)
+        loaded = _load(resolved, evalset, offline=offline)
+        output.warn_all(loaded.said())
         with output.progress(len(loaded.questions), "eval: questions") as progress:
             results = evaluate(
                 resolved.config,
@@ -121,13 +121,21 @@ def command(
         output.result({"path": str(target), "complete": True, **json_of(results)})
 
 
-def _load(data: DataConfig, evalset: str | None, *, offline: bool) -> LoadedQuestions:
+def _load(resolved: Resolved, evalset: str | None, *, offline: bool) -> LoadedQuestions:
     from vpgea.questions.load import load_questions
 
+    data, origins = resolved.config.data, resolved.origins
     if evalset is None:
-        return load_questions(data, offline=offline)
+        return load_questions(data, grader=resolved.config.grading.grader, offline=offline)
     return load_evalset(
-        evalset, data.dataset or None, limit=data.limit, skip_bad_rows=data.skip_bad_rows, offline=offline
+        evalset,
+        data.dataset or None,
+        fields=data.fields,
+        split=None if origins["data.split"] == DEFAULT else data.split,
+        subset=data.subset,
+        limit=data.limit,
+        skip_bad_rows=data.skip_bad_rows,
+        offline=offline,
     )
 
 

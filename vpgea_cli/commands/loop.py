@@ -162,9 +162,10 @@ def _show_costs(config: RunConfig, output: Output, *, offline: bool) -> None:
     from vpgea.questions.load import load_questions
     from vpgea_cli.dry_run import show
 
-    loaded = load_questions(config.data, offline=offline)
-    output.skipped_rows(loaded.skipped)
-    held_out = load_questions(held_out_data(config), offline=offline)
+    loaded = load_questions(config.data, grader=config.grading.grader, offline=offline)
+    output.warn_all(loaded.said())
+    held_out = load_questions(held_out_data(config), grader=config.grading.grader, offline=offline)
+    output.warn_all(held_out.said())
     show(forecast_loop(config, loaded.questions, held_out.questions), output)
 
 

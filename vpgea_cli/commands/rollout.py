@@ -88,8 +88,8 @@ def command(
         from vpgea.storage.records import json_of
 
         target = None if dry_run else required(output_dir)
-        loaded = load_questions(resolved.config.data, offline=offline)
-        output.skipped_rows(loaded.skipped)
+        loaded = load_questions(resolved.config.data, grader=resolved.config.grading.grader, offline=offline)
+        output.warn_all(loaded.said())
         plan = RolloutPlan.make(resolved.config, loaded.questions, part=Part.parse(shard))
         if plan.rejected:
             output.warn(f"{len(plan.rejected)} questions rejected, the first for: {next(iter(plan.rejected.values()))}")

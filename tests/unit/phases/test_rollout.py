@@ -15,7 +15,7 @@ import pytest
 from tests.support import tiny
 from tests.support.models import views_of
 from tests.support.rollouts import committed, plan_of, rows_of, run
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import DataConfig, RunConfig
 from vpgea.engines.base import (
     Completion,
     Engine,
@@ -28,7 +28,7 @@ from vpgea.engines.base import (
 )
 from vpgea.errors import Stopped, UsageError
 from vpgea.phases.rollout import draw_chunks, rejection
-from vpgea.questions.load import Question
+from vpgea.questions.load import Question, load_questions
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.runs.parts import Part, part_folders
 from vpgea.runs.progress import NullProgress
@@ -309,3 +309,14 @@ def test_a_completion_that_can_outgrow_the_context_is_refused(
     (short / "config.json").write_text(json.dumps({**fields, "max_position_embeddings": 100}), encoding="utf-8")
     with pytest.raises(UsageError, match="outgrow the model's context of 100 tokens"):
         plan_of(run_config(model__path=str(short), rollout__max_new_tokens=100))
+
+
+def test_a_shard_that_a_rollout_wrote_gives_its_questions_back(tiny_rollout: Path) -> None:
+    shards = chunk_paths(tiny_rollout)
+    rows = rows_of(tiny_rollout)
+    found = [question for shard in shards for question in load_questions(DataConfig(dataset=str(shard))).questions]
+    assert {(q.id, q.text, q.answer, q.options) for q in found} == {
+        (row["question_id"], row["question"], row["answer"], tuple(row["options"])) for row in rows
+    }
+    assert len(found) == len({row["question_id"] for row in rows}), "once, however many samples it has"
+    assert load_questions(DataConfig(dataset=str(tiny_rollout))).questions == found, "the folder too"

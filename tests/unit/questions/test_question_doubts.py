@@ -1,0 +1,94 @@
+"""Questions that are fine each by itself and doubtful together; options and the letters that name them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vpgea.config.schema import DataConfig
+from vpgea.errors import UsageError
+from vpgea.questions.load import LoadedQuestions, load_questions
+
+COLOURS = ["red", "green", "blue"]
+
+
+def load(path: Path, *rows: dict[str, Any], **options: Any) -> LoadedQuestions:
+    (path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_questions(DataConfig(dataset=str(path / "q.jsonl"), **options))
+
+
+def test_a_question_with_two_answers_is_said_with_both_places(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "question": "23 and 9?", "answer": "32"},
+        {"id": 2, "question": "1 and 1?", "answer": "2"},
+        {"id": 3, "question": "23  and\n9?", "answer": "33"},
+        {"id": 4, "question": "1 and 1?", "answer": "2 "},
+    ]
+    (warning,) = load(tmp_path, *rows).warnings
+    assert warning.startswith("1 questions stand twice with different answers")
+    assert "q.jsonl:1 and" in warning
+    assert "q.jsonl:3: '32' and '33'" in warning
+
+
+def test_options_in_another_order_are_the_same_question(tmp_path: Path) -> None:
+    row = {"question": "Sky?", "options": COLOURS, "answer": "C"}
+    turned = {**row, "options": COLOURS[::-1]}
+    assert load(tmp_path, row, {**turned, "answer": "A"}).warnings == []
+    (warning,) = load(tmp_path, row, turned).warnings
+    assert "'blue' and 'red'" in warning
+
+
+def test_a_right_option_that_stands_twice_and_a_lost_image_are_said(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Half of 8?", "options": ["3", "4", " 4"], "answer": "B"},
+        {"question": "<image 1> How many?", "answer": "3"},
+        {"question": "See ![](a.png). How many?", "answer": "4"},
+        {"question": "Is x<image of y?", "answer": "5"},
+    ]
+    twice, lost = load(tmp_path, *rows).warnings
+    assert twice.startswith("1 questions have their right option twice")
+    assert lost.startswith("2 questions name an image")
+
+
+@pytest.mark.parametrize("none", [[], None])
+def test_no_options_is_an_empty_list_null_or_no_column(tmp_path: Path, none: object) -> None:
+    rows = [
+        {"question": "Even?", "options": ["3", 4], "answer": "B"},
+        {"question": "2+2?", "options": none, "answer": "4"},
+    ]
+    choice, plain = load(tmp_path, *rows).questions
+    assert (choice.options, plain.options) == (("3", "4"), ())
+
+
+@pytest.mark.parametrize(("count", "letter"), [(2, "B"), (11, "K"), (12, "l"), (26, "(Z)")])
+def test_the_letters_are_those_of_the_options(tmp_path: Path, count: int, letter: str) -> None:
+    row = {"question": "Which?", "options": [f"option {i}" for i in range(count)], "answer": letter}
+    (question,) = load(tmp_path, row).questions
+    assert question.answer == letter.strip("()").upper()
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        ("D", "none of the letters A-C of its 3 options"),
+        ("blue", "it is the text of option C: write that letter"),
+        (1, "an index may count from 0 or from 1"),
+        ("AB", "none of the letters"),
+    ],
+)
+def test_what_is_not_certainly_a_letter_is_refused_with_what_it_may_mean(
+    tmp_path: Path, answer: object, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, {"question": "Which?", "options": COLOURS, "answer": answer})
+    assert hint in str(caught.value)
+
+
+def test_a_small_letter_that_is_also_an_options_text_is_refused(tmp_path: Path) -> None:
+    row = {"question": "Which comes first?", "options": ["b", "a"], "answer": "b"}
+    with pytest.raises(UsageError, match="it is the text of option A"):
+        load(tmp_path, row)
+    assert load(tmp_path, {**row, "answer": "B"}).questions[0].answer == "B"
