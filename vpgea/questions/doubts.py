@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from vpgea.questions.question import Question
 from vpgea.questions.rows import Place
-
-if TYPE_CHECKING:
-    from vpgea.questions.load import Question
 
 _PLACEHOLDER = re.compile(r"<\|?(?:image|audio|video)(?:[ _]?\d+)?\|?>|!\[[^\]\n]*\]\([^)\s]+\)", re.IGNORECASE)
 _SHOWN = 5

@@ -15,18 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
 from vpgea.questions.columns import existing_columns, text_inside, top_level, value_at
 from vpgea.questions.doubts import doubts
 from vpgea.questions.features import Media
+from vpgea.questions.question import Question
 from vpgea.questions.rows import BadRow, Place, RawRow, RawRows, RowError
 from vpgea.questions.sources import read_source
-
-if TYPE_CHECKING:  # questions are read where nothing needs pyarrow yet
-    from vpgea.storage.schemas import SampleRow
 
 __all__ = [
     "BadRow",
@@ -43,26 +40,6 @@ ANSWER_INDEX = "answer_index"  # MMLU-Pro's second statement of the answer, whic
 _SAMPLE_COLUMNS = ("question_id", "view", "sample_index", "question", "answer")  # of a shard that vpgea wrote
 _SHOWN_BAD_ROWS = 5
 _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question with its reference answer.
-
-    Attributes:
-        id: Unique within the run; from the file, or made from the content.
-        options: The choices of a multiple-choice question; then `answer` is one of their letters (A, B, ...).
-    """
-
-    id: str
-    text: str
-    answer: str
-    options: tuple[str, ...] = ()
-
-    @classmethod
-    def from_row(cls, row: SampleRow) -> Question:
-        """The question that a sample was drawn for."""
-        return cls(row.key.question_id, row.question, row.answer, row.options)
 
 
 @dataclass(frozen=True)

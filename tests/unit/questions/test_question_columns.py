@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vpgea.config.resolve import resolve
-from vpgea.config.schema import DataConfig
+from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
 from vpgea.questions.benchmarks import load_evalset
 from vpgea.questions.load import LoadedQuestions, load_questions
@@ -146,7 +146,7 @@ def test_an_evaluation_set_in_a_folder_of_one_split_is_that_split(tmp_path: Path
 def test_options_may_be_a_list_inside_a_group(tmp_path: Path) -> None:
     row = {"question": "?", "choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answerKey": "b"}
     data = DataConfig(
-        dataset=str(write(tmp_path / "q.jsonl", row)), fields={"answer": "answerKey", "options": "choices.text"}
+        dataset=str(write(tmp_path / "q.jsonl", row)), fields=FieldMapping(answer="answerKey", options="choices.text")
     )
     (question,) = load_questions(data).questions
     assert (question.answer, question.options) == ("B", ("red", "blue"))

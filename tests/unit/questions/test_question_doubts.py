@@ -21,7 +21,7 @@ def load(path: Path, *rows: dict[str, Any], **options: Any) -> LoadedQuestions:
 
 
 def test_a_question_with_two_answers_is_said_with_both_places(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": 1, "question": "23 and 9?", "answer": "32"},
         {"id": 2, "question": "1 and 1?", "answer": "2"},
         {"id": 3, "question": "23  and\n9?", "answer": "33"},
@@ -42,7 +42,7 @@ def test_options_in_another_order_are_the_same_question(tmp_path: Path) -> None:
 
 
 def test_a_right_option_that_stands_twice_and_a_lost_image_are_said(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question": "Half of 8?", "options": ["3", "4", " 4"], "answer": "B"},
         {"question": "<image 1> How many?", "answer": "3"},
         {"question": "See ![](a.png). How many?", "answer": "4"},
@@ -55,7 +55,7 @@ def test_a_right_option_that_stands_twice_and_a_lost_image_are_said(tmp_path: Pa
 
 @pytest.mark.parametrize("none", [[], None])
 def test_no_options_is_an_empty_list_null_or_no_column(tmp_path: Path, none: object) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"question": "Even?", "options": ["3", 4], "answer": "B"},
         {"question": "2+2?", "options": none, "answer": "4"},
     ]
