@@ -8,7 +8,7 @@ DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage soak lint types docs test-install install sglang trl clean
+.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
@@ -51,6 +51,11 @@ fuzz: $(VENV)/.installed
 TRIALS ?= 300
 damage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -u -m tests.campaigns.damage --trials $(TRIALS) --seed $(SEED)
+
+# Answers that try to be rewarded for nothing.
+PROBES ?= 3000
+probes: $(VENV)/.installed
+	$(BIN)/python -u -m tests.campaigns.probes --probes $(PROBES) --seed $(SEED)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
