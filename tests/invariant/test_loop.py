@@ -18,7 +18,7 @@ from tests.support.loops import essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
 from vpgea.phases.schedule import length_price
 from vpgea.runs.manifest import Manifest
-from vpgea.storage.files import read_json
+from vpgea.storage.files import file_checksum, read_json
 from vpgea_cli.main import run
 
 Stamps = dict[str, int]
@@ -98,6 +98,16 @@ def test_lengths_are_priced_against_the_base_model_in_every_round(finished: Path
     inputs = [Manifest.read(finished / f"round-00{index}" / "filter" / "manifest.json").inputs for index in (0, 1)]
     assert "reference_lengths" not in inputs[0]
     assert "reference_lengths" in inputs[1]
+
+
+def test_a_question_keeps_the_length_of_the_round_that_drew_it_first(lora: Path) -> None:
+    """Two questions a round: each round is given what all rounds before it wrote."""
+    files = [lora / f"round-00{index}" / "filter" / "reference_lengths.json" for index in range(3)]
+    known = [read_json(file)["questions"] for file in files]
+    given = [Manifest.read(file.parent / "manifest.json").inputs.get("reference_lengths") for file in files]
+    assert given == [None, *(file_checksum(file)[:16] for file in files[:2])]
+    assert known[0].items() < known[1].items()
+    assert known[1].items() <= known[2].items()
 
 
 def test_every_sample_stands_once(finished: Path) -> None:

@@ -1,4 +1,4 @@
-"""L_ref: how long a question's correct answers were under the base model."""
+"""L_ref: how long a question's correct answers were when it was first drawn, by the base model where it could be."""
 
 from __future__ import annotations
 
@@ -49,10 +49,18 @@ class ReferenceLengths(Section):
     def of(self, question_id: str) -> float:
         return self.questions.get(question_id, self.default)
 
+    def extended(self, own: ReferenceLengths) -> ReferenceLengths:
+        """These, and of questions that are not among them what a rollout of theirs says: each keeps its first."""
+        return ReferenceLengths(questions={**own.questions, **self.questions}, default=self.default)
+
+    def continues(self, first: ReferenceLengths) -> bool:
+        """Whether these are others' extension."""
+        return self.default == first.default and first.questions.items() <= self.questions.items()
+
 
 def own_reference_lengths(samples: Sequence[JudgedSample]) -> ReferenceLengths:
     """Each question's mean length of its correct prior samples, else the median of all that have a grade; and the
-    median over the questions as default. Of the base model's rollout, this is L_ref for every later round."""
+    median over the questions as default. Of a question's first rollout, this is its L_ref in every later round."""
     lengths: dict[str, float] = {}
     for question_id, group in by_question(samples).items():
         prior = [sample for sample in group if sample.view == PRIOR and sample.status.valid]

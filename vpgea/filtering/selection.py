@@ -30,26 +30,35 @@ from vpgea.storage.shards import read_table, write_table
 
 
 def select(
-    config: RunConfig, views: Views, rollout: CompletePhase, measured: CompletePhase, checks: Sequence[Check] = CHECKS
+    config: RunConfig,
+    views: Views,
+    rollout: CompletePhase,
+    measured: CompletePhase,
+    checks: Sequence[Check] = CHECKS,
+    *,
+    as_first_version: bool = False,
 ) -> FilterSummary:
-    """Write selected/, rejected/, reference_lengths.json and summary.json; return the summary."""
+    """Write selected/, rejected/, reference_lengths.json and summary.json; return the summary.
+
+    as_first_version: give questions without a reference length the data set's, as the folder was begun.
+    """
     pairs = list(zip(rollout.chunks(), measured.chunks(), strict=True))
     samples = [sample for pair in pairs for sample in _samples(config, *pair, measurement_schema(checks).names)]
     verdicts = Verdicts(config, samples, checks)
     for sample in samples:
         sample.reasons = verdicts.reasons(sample)
-    own = own_reference_lengths(samples)
-    given = config.filter.reference_lengths
-    references = (own if given is None else ReferenceLengths.read(Path(given))).floored(
-        config.filter.min_reference_tokens
-    )
+    own = known = own_reference_lengths(samples)
+    if config.filter.reference_lengths is not None:
+        given = ReferenceLengths.read(Path(config.filter.reference_lengths))
+        known = given if as_first_version else given.extended(own)
+    references = known.floored(config.filter.min_reference_tokens)
     for question_id, group in by_question(samples).items():
         _value(config, group, references.of(question_id))
     by_key = {sample.key: sample for sample in samples}
     for rollout_path, _ in pairs:
         _write_sets(views, rollout_path, measured.root, by_key)
     found = summary(config, samples, references, checks)
-    write_json(measured.root / REFERENCE_LENGTHS, own.model_dump())
+    write_json(measured.root / REFERENCE_LENGTHS, (own if as_first_version else known).model_dump())
     write_json(measured.root / SUMMARY, json_of(found))
     return found
 

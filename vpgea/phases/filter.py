@@ -103,7 +103,8 @@ def filter_rollout(
     require_few_errors(config, [folder.chunk(index) for index in own])
     if not folder.complete({"chunks": len(own)}):
         return None
-    return _checked(config, select(config, views, rollout, CompletePhase.open(output_dir, "filter")))
+    measured = CompletePhase.open(output_dir, "filter")
+    return _checked(config, select(config, views, rollout, measured, as_first_version=bool(unknown)))
 
 
 def _fields_after(output_dir: Path) -> dict[str, Any]:

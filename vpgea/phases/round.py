@@ -10,6 +10,7 @@ from typing import Any
 from vpgea.config.schema import RunConfig
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError
+from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
@@ -182,10 +183,17 @@ def round_config(config: RunConfig, run_dir: Path, index: int | None, price: flo
     model, selection = config.model, dict[str, Any]()
     if index > 0:
         model = trained_model(config, Step(index - 1, "distill").folder(run_dir))
-        selection["reference_lengths"] = str(Step(0, "filter").folder(run_dir) / REFERENCE_LENGTHS)
+        selection["reference_lengths"] = str(_reference_lengths(run_dir, index))
     selection["utility"] = config.filter.utility.model_copy(update={"length_price": price})
     training = config.distill
     if training.train == "full" and training.reference is None:
         training = training.model_copy(update={"reference": config.model.path})
     update = {"model": model, "filter": config.filter.model_copy(update=selection), "distill": training}
     return config.model_copy(update=update)
+
+
+def _reference_lengths(run_dir: Path, index: int) -> Path:
+    """The file with every question's first length. A round of version 0.1.0 wrote its own ones, which are not it."""
+    *_, first = files = [Step(before, "filter").folder(run_dir) / REFERENCE_LENGTHS for before in reversed(range(index))]
+    begun = ReferenceLengths.read(first)
+    return next(file for file in files if file == first or ReferenceLengths.read(file).continues(begun))

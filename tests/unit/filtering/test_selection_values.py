@@ -100,14 +100,38 @@ def test_reference_lengths_are_floored_when_used(run: Callable[..., Any]) -> Non
     assert found["short", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1))
 
 
-def test_reference_lengths_from_a_file(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_question_that_the_file_does_not_have_is_compared_with_its_own_samples(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Not with the data set's length, which would price hard questions most; without samples there is nothing else."""
     file = tmp_path / "lengths.json"
     write_json(file, {"questions": {"solved": 400}, "default": 30.0})
-    _, found = run(REFERENCE_ROWS, filter__reference_lengths=str(file))
+    rows = [*REFERENCE_ROWS, posterior("failed", 0, thinking=58)]
+    _, found = run(rows, filter__reference_lengths=str(file), filter__min_reference_tokens=2)
     assert found["solved", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 40 / 400))
-    assert found["short", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 3 / 30))
-    own = read_json(tmp_path / "0" / "filter" / "reference_lengths.json")
-    assert own["questions"]["solved"] == 50, "what is written is always this rollout's own"
+    assert found["short", "prior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 3 / 3))
+    assert found["failed", "posterior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 60 / 30))
+
+
+@pytest.mark.parametrize("shorter, longer", [(800, 1200), (9000, 13500)], ids=["easy", "hard"])
+def test_saving_a_third_of_the_length_is_worth_the_same_on_questions_of_any_length(
+    run: Callable[..., Any], tmp_path: Path, shorter: int, longer: int
+) -> None:
+    file = tmp_path / "lengths.json"
+    write_json(file, {"questions": {"another": 3500}, "default": 3500.0})
+    rows = [prior("a", index, thinking=length - 2) for index, length in enumerate((shorter, longer))]
+    _, found = run(rows, filter__reference_lengths=str(file))
+    gap = found["a", "prior", 0]["utility"] - found["a", "prior", 1]["utility"]
+    assert gap == pytest.approx(math.exp(-0.1 * 0.8) - math.exp(-0.1 * 1.2))
+
+
+def test_what_is_written_has_the_first_length_of_every_question(run: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "lengths.json"
+    write_json(file, {"questions": {"solved": 400, "elsewhere": 70}, "default": 30.0})
+    run(REFERENCE_ROWS, filter__reference_lengths=str(file))
+    written = read_json(tmp_path / "0" / "filter" / "reference_lengths.json")
+    assert written["questions"] == {"solved": 400, "elsewhere": 70, "unsolved": 200, "short": 3}
+    assert written["default"] == 30
 
 
 @pytest.mark.parametrize(
