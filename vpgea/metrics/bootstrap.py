@@ -1,24 +1,35 @@
 """Every figure of a run of samples, with an interval clustered by question (numpy).
 
-Every figure is a function of per-question sums, so a bootstrap draw is a vector of question counts and all draws
+Every figure is a function of per-question sums, so a bootstrap draw is a vector of question weights and all draws
 together are one matrix product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from vpgea.metrics.resampling import (
+    LEVEL,
+    MIN_QUESTIONS,
+    log_interval,
+    paired_pseudo,
+    paired_unit,
+    pseudo,
+    question_weights,
+    share,
+    unit,
+)
 from vpgea.metrics.scores import FloatArray, aes, e3_score, majority_share, ock_score, pass_at_k, ratio
 
 Sums = dict[str, FloatArray]
 
-LEVEL = 0.95
 WIDE = 2.0  # an e3 interval with high / low above this says nothing
-_CHUNK_CELLS = 2_000_000  # cells of the draws x questions matrix held at once
+_COMPARISONS = ("e3", "aes", "accuracy_gain", "token_saving")
+_TOO_FEW = f"an interval needs {MIN_QUESTIONS} questions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +38,18 @@ class SampleTable:
 
     question: int, the same number for the same question in two runs that are compared. correct: bool or 0/1, NaN for a
     grader's error or timeout; such rows leave every mean and count. tokens: completion tokens, > 0. truncated: the
-    cap was hit. answers: canonical answers for the vote, None where there is none. first_correct: tokens up to the
-    first correct value, NaN where it is not known.
+    cap was hit. answers: for the vote, the same for the same value; None where there is none. first_correct: tokens up
+    to the first correct value, NaN where it is not known. has_place: whether the question has a value whose first place
+    says something; others leave the outcome efficiency, wrong samples too. None: all have.
     """
 
     question: npt.ArrayLike
     correct: npt.ArrayLike
     tokens: npt.ArrayLike
     truncated: npt.ArrayLike
-    answers: Sequence[str | None] | None = None
+    answers: Sequence[Hashable | None] | None = None
     first_correct: npt.ArrayLike | None = None
+    has_place: npt.ArrayLike | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +57,7 @@ class Estimate:
     """A figure with its 95 % interval.
 
     n: samples behind it (questions for pass@k, mean@k, maj@k). None: not defined on these data; the bounds are None
-    too where more than 2.5 % of the draws are not defined. warning: why the figure says little.
+    too for fewer than 5 questions and where more than 2.5 % of the draws are not defined. warning: why it says little.
     """
 
     value: float | None
@@ -61,44 +74,179 @@ class Estimate:
 def evaluate(
     table: SampleTable, baseline: SampleTable | None = None, *, draws: int = 2000, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Every figure that the table allows, by name, with percentile intervals of a bootstrap over questions.
+    """Every figure that the table allows, by name, with intervals clustered by question.
 
     accuracy, tokens, truncation_rate, token_efficiency, ock_score, mean@n, pass@k; maj@n with answers;
     outcome_efficiency and outcome_efficiency_correct with first_correct; e3, aes, accuracy_gain (A - A0) and
-    token_saving ((T0 - T) / T0) with a baseline. Both runs are resampled by the same draw of questions, so questions
+    token_saving ((T0 - T) / T0) with a baseline. Both runs get the same weights of questions in a draw, so questions
     that they share are paired. n in the names is the largest number of valid samples of a question.
     """
     labels = _labels(table, baseline)
-    sums = _question_sums(table, labels)
-    base_sums = _question_sums(baseline, labels) if baseline else None
-    whole = np.ones((1, labels.size))
-    counts = _totals(sums, whole)
-    point = _figures(counts, _totals(base_sums, whole) if base_sums else None, smooth=False)
-    parts = [
-        _figures(_totals(sums, weights), _totals(base_sums, weights) if base_sums else None, smooth=True)
-        for weights in _question_counts(labels.size, draws, np.random.default_rng(seed))
-    ]
-    result = {
-        name: _estimate(float(value[0]), np.concatenate([part[name] for part in parts]), _size(name, counts))
-        for name, value in point.items()
-    }
+    run = _Run.of(table, labels, seed)
+    base = None if baseline is None else _Run.of(baseline, labels, seed)
+    pair = None if base is None else _Pair.of(run, base, seed)
+    point = run.figures(run.whole, None) | ({} if pair is None else pair.figures(run.whole, pair.base.whole, None))
+    drawn: dict[str, list[FloatArray]] = {name: [] for name in point}
+    for weights in question_weights(labels.size, draws, np.random.default_rng(seed)):
+        totals = run.totals(weights)
+        found = run.figures(totals, len(weights))
+        if pair is not None:
+            found |= pair.figures(totals, pair.base.totals(weights), len(weights))
+        for name in point:
+            drawn[name].append(found[name])
+    result = {}
+    for name, value in point.items():
+        samples, questions = run.size(name)
+        if pair is not None and name in _COMPARISONS:
+            questions = min(questions, pair.base.size(name)[1])
+        result[name] = _estimate(float(value[0]), np.concatenate(drawn[name]), samples, questions)
+    result["tokens"] = _with_bounds(result["tokens"], run.token_bounds())
+    if pair is not None:
+        result["token_saving"] = _with_bounds(result["token_saving"], pair.saving_bounds())
     return result if baseline is None else _with_warnings(result, table, baseline)
 
 
 def mean_e3(runs: Sequence[tuple[SampleTable, SampleTable]], *, draws: int = 2000, seed: int = 0) -> Estimate:
     """Mean of the e3 scores of several question sets, each (run, base run); the sets are resampled independently."""
-    values, samples, size = [], [], 0
+    values, samples, size, questions = [], [], 0, []
     for position, (table, baseline) in enumerate(runs):
         labels = _labels(table, baseline)
-        both = [_question_sums(run, labels) for run in (table, baseline)]
-        whole = np.ones((1, labels.size))
-        values.append(float(_comparison(*(_totals(sums, whole) for sums in both), smooth=False)["e3"][0]))
-        weights = _question_counts(labels.size, draws, np.random.default_rng([seed, position]))
-        samples.append(
-            np.concatenate([_comparison(*(_totals(s, w) for s in both), smooth=True)["e3"] for w in weights])
+        run, base = (_Run.of(one, labels, seed, position) for one in (table, baseline))
+        pair = _Pair.of(run, base, seed, position)
+        values.append(float(pair.figures(run.whole, base.whole, None)["e3"][0]))
+        blocks = question_weights(labels.size, draws, np.random.default_rng([seed, position]))
+        drawn = [pair.figures(run.totals(weights), base.totals(weights), len(weights))["e3"] for weights in blocks]
+        samples.append(np.concatenate(drawn))
+        size += run.size("e3")[0]
+        questions.append(min(run.size("e3")[1], base.size("e3")[1]))
+    return _estimate(float(np.mean(values)), np.mean(samples, axis=0), size, min(questions))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Per-question sums of a run, and what its shares are smoothed with in a draw.
+
+    Attributes:
+        sums: (questions,) each.
+        shares: figure → the two sums that it is a ratio of; a value in [0, 1].
+        units: figure → how many questions one independent observation is worth.
+        rngs: figure → where its pseudo-observations come from.
+    """
+
+    sums: Sums
+    shares: dict[str, tuple[str, str]]
+    units: dict[str, float]
+    rngs: dict[str, np.random.Generator]
+
+    @classmethod
+    def of(cls, table: SampleTable, labels: npt.NDArray[np.int64], *seeds: int) -> _Run:
+        sums = _question_sums(table, labels)
+        shares = {"accuracy": ("correct", "valid"), "truncation_rate": ("truncated", "valid")}
+        shares |= {name: (name, f"{name}_n") for name in sums if "@" in name and not name.endswith("_n")}
+        if "outcome" in sums:
+            shares["outcome_efficiency"] = "outcome", "outcome_n"
+            shares["outcome_efficiency_correct"] = "outcome", "outcome_correct_n"
+        units = {name: unit(sums[top], sums[bottom]) for name, (top, bottom) in shares.items()}
+        rngs = {name: np.random.default_rng([*seeds, 1, *name.encode()]) for name in shares}
+        return cls(sums=sums, shares=shares, units=units, rngs=rngs)
+
+    @property
+    def whole(self) -> Sums:
+        """The sums over all questions, (1,) each."""
+        return self.totals(np.ones((1, self.sums["valid"].size)))
+
+    def totals(self, weights: FloatArray) -> Sums:
+        """Weighted sums over questions: weights (draws, questions) -> (draws,) each."""
+        table = weights @ np.stack(list(self.sums.values()), axis=1)
+        return dict(zip(self.sums, table.T, strict=True))
+
+    def each(self, column: str) -> float:
+        """Values of a question that has any."""
+        values = self.sums[column]
+        return float(values.sum() / max((values > 0).sum(), 1))
+
+    def figures(self, totals: Sums, draws: int | None) -> Sums:
+        """Every figure of one run, (draws,) each; draws None: as they are, without a pseudo-observation."""
+        figures = {}
+        for name, (top, bottom) in self.shares.items():
+            if draws is None:
+                figures[name] = ratio(totals[top], totals[bottom])
+            else:
+                extra = pseudo(self.units[name], draws, self.rngs[name])
+                figures[name] = share(totals[top], totals[bottom], self.each(bottom), extra)
+        tokens = ratio(totals["tokens"], totals["valid"])
+        return figures | {
+            "tokens": tokens,
+            "token_efficiency": ratio(figures["accuracy"], tokens),
+            "ock_score": ock_score(figures["accuracy"], tokens),
+        }
+
+    def size(self, name: str) -> tuple[int, int]:
+        """What a figure's mean is taken over, and how many questions that is."""
+        counts = self.sums[self.shares.get(name, ("", "valid"))[1]]
+        return int(counts.sum()), int((counts > 0).sum())
+
+    @property
+    def token_influence(self) -> FloatArray:
+        """(questions,) of each question on the logarithm of the mean tokens."""
+        tokens, valid = self.sums["tokens"], self.sums["valid"]
+        mean = tokens.sum() / valid.sum()
+        return (tokens - mean * valid) / (mean * valid.sum())
+
+    def token_bounds(self) -> tuple[float, float] | None:
+        questions = self.size("tokens")[1]
+        if questions < MIN_QUESTIONS:
+            return None
+        mean = float(ratio(self.sums["tokens"].sum(), self.sums["valid"].sum()))
+        return log_interval(mean, self.token_influence[self.sums["valid"] > 0], is_skewed=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """A run and its baseline. unit, apart: what a pseudo-observation of both, and a disagreement, are worth."""
+
+    run: _Run
+    base: _Run
+    unit: float
+    apart: float
+    rng: np.random.Generator
+
+    @classmethod
+    def of(cls, run: _Run, base: _Run, *seeds: int) -> _Pair:
+        both = [(one.sums["correct"], one.sums["valid"]) for one in (run, base)]
+        return cls(
+            run=run,
+            base=base,
+            unit=(run.units["accuracy"] + base.units["accuracy"]) / 2,
+            apart=paired_unit(*both),
+            rng=np.random.default_rng([*seeds, 2]),
         )
-        size += int(both[0]["valid"].sum())
-    return _estimate(float(np.mean(values)), np.mean(samples, axis=0), size)
+
+    def figures(self, run: Sums, base: Sums, draws: int | None) -> Sums:
+        """The figures against the baseline from totals, (draws,) each."""
+        if draws is None:
+            a, a0 = (ratio(totals["correct"], totals["valid"]) for totals in (run, base))
+        else:
+            right, base_right, every = paired_pseudo(self.unit, self.apart, draws, self.rng)
+            a = share(run["correct"], run["valid"], self.run.each("valid"), (right, every))
+            a0 = share(base["correct"], base["valid"], self.base.each("valid"), (base_right, every))
+        t, t0 = (ratio(totals["tokens"], totals["valid"]) for totals in (run, base))
+        return {
+            "e3": e3_score(a, t, a0, t0, samples=run["valid"], base_samples=base["valid"]),
+            "aes": aes(a, t, a0, t0),
+            "accuracy_gain": a - a0,
+            "token_saving": ratio(t0 - t, t0),
+        }
+
+    def saving_bounds(self) -> tuple[float, float] | None:
+        sizes = [one.size("tokens") for one in (self.run, self.base)]
+        if min(questions for _, questions in sizes) < MIN_QUESTIONS:
+            return None
+        t, t0 = (one.sums["tokens"].sum() / one.sums["valid"].sum() for one in (self.run, self.base))
+        has = (self.run.sums["valid"] > 0) | (self.base.sums["valid"] > 0)
+        influence = (self.run.token_influence - self.base.token_influence)[has]
+        low, high = log_interval(float(t / t0), influence, is_skewed=False)
+        return 1 - high, 1 - low
 
 
 def _labels(table: SampleTable, baseline: SampleTable | None) -> npt.NDArray[np.int64]:
@@ -128,10 +276,12 @@ def _question_sums(table: SampleTable, labels: npt.NDArray[np.int64]) -> Sums:
     if table.answers is not None:
         _add_mean(sums, f"maj@{most}", _majorities(table.answers, correct, np.asarray(table.question), labels))
     if table.first_correct is not None:
-        share = np.where(right == 1, np.asarray(table.first_correct, np.float64)[valid] / tokens, 0.0)
-        known = ~np.isnan(share)
+        place = np.where(right == 1, np.asarray(table.first_correct, np.float64)[valid] / tokens, 0.0)
+        known = ~np.isnan(place)
+        if table.has_place is not None:
+            known &= np.asarray(table.has_place, bool)[valid]
         sums |= {
-            "outcome": total(np.where(known, share, 0.0)),
+            "outcome": total(np.where(known, place, 0.0)),
             "outcome_n": total(known),
             "outcome_correct_n": total(known & (right == 1)),
         }
@@ -146,7 +296,7 @@ def _add_mean(sums: Sums, name: str, per_question: FloatArray) -> None:
 
 
 def _majorities(
-    answers: Sequence[str | None],
+    answers: Sequence[Hashable | None],
     correct: FloatArray,
     question: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
@@ -161,78 +311,33 @@ def _majorities(
     return result
 
 
-def _question_counts(questions: int, draws: int, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """How often each question stands in each draw, in blocks (<= draws, questions) of bounded memory."""
-    block = max(1, _CHUNK_CELLS // max(questions, 1))
-    for start in range(0, draws, block):
-        rows = min(block, draws - start)
-        picks = rng.integers(questions, size=(rows, questions)) if questions else np.zeros((rows, 0), np.int64)
-        cells = (picks + questions * np.arange(rows)[:, None]).ravel()
-        yield np.bincount(cells, minlength=rows * questions).reshape(rows, questions).astype(np.float64)
-
-
-def _totals(sums: Sums, weights: FloatArray) -> Sums:
-    """Weighted sums over questions: weights (draws, questions) -> (draws,) each."""
-    table = weights @ np.stack(list(sums.values()), axis=1)
-    return dict(zip(sums, table.T, strict=True))
-
-
-def _figures(run: Sums, base: Sums | None, *, smooth: bool) -> Sums:
-    """Every figure from totals, (draws,) each."""
-    accuracy, tokens = ratio(run["correct"], run["valid"]), ratio(run["tokens"], run["valid"])
-    figures = {
-        "accuracy": accuracy,
-        "tokens": tokens,
-        "truncation_rate": ratio(run["truncated"], run["valid"]),
-        "token_efficiency": ratio(accuracy, tokens),
-        "ock_score": ock_score(accuracy, tokens),
-    }
-    figures |= {name: ratio(run[name], run[f"{name}_n"]) for name in run if "@" in name and not name.endswith("_n")}
-    if "outcome" in run:
-        figures["outcome_efficiency"] = ratio(run["outcome"], run["outcome_n"])
-        figures["outcome_efficiency_correct"] = ratio(run["outcome"], run["outcome_correct_n"])
-    return figures if base is None else figures | _comparison(run, base, smooth=smooth)
-
-
-def _comparison(run: Sums, base: Sums, *, smooth: bool) -> Sums:
-    """The figures against a baseline, (draws,) each."""
-    (a, t), (a0, t0) = (
-        (ratio(total["correct"], total["valid"]), ratio(total["tokens"], total["valid"])) for total in (run, base)
-    )
-    return {
-        "e3": e3_score(a, t, a0, t0, samples=run["valid"], base_samples=base["valid"], smooth=smooth),
-        "aes": aes(a, t, a0, t0),
-        "accuracy_gain": a - a0,
-        "token_saving": ratio(t0 - t, t0),
-    }
-
-
-def _size(name: str, counts: Sums) -> int:
-    """What the figure's mean is taken over."""
-    own = {"outcome_efficiency": "outcome_n", "outcome_efficiency_correct": "outcome_correct_n"}
-    key = own.get(name, f"{name}_n" if "@" in name else "valid")
-    return int(counts[key][0])
-
-
-def _estimate(value: float, draws: FloatArray, n: int) -> Estimate:
+def _estimate(value: float, draws: FloatArray, n: int, questions: int) -> Estimate:
     defined = draws[np.isfinite(draws)]
     if not np.isfinite(value):
         return Estimate(value=None, low=None, high=None, n=n)
+    if questions < MIN_QUESTIONS:
+        return Estimate(value=value, low=None, high=None, n=n, warning=_TOO_FEW)
     if defined.size < draws.size * (1 + LEVEL) / 2:
         return Estimate(value=value, low=None, high=None, n=n)
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=value, low=float(low), high=float(high), n=n)
+    return _with_bounds(Estimate(value=value, low=None, high=None, n=n), (float(low), float(high)))
+
+
+def _with_bounds(found: Estimate, bounds: tuple[float, float] | None) -> Estimate:
+    """Bounds that hold the value: one that a pseudo-observation moved past it is the value."""
+    if found.value is None or bounds is None:
+        return found
+    return replace(found, low=min(bounds[0], found.value), high=max(bounds[1], found.value))
 
 
 def _with_warnings(result: dict[str, Estimate], table: SampleTable, baseline: SampleTable) -> dict[str, Estimate]:
     """The comparisons, with what makes them weak said beside them."""
     alone = np.setxor1d(np.asarray(table.question), np.asarray(baseline.question)).size
     apart = f"{alone} questions are in one of the two runs only; those are not paired" if alone else None
-    for name in ("e3", "aes", "accuracy_gain", "token_saving"):
+    for name in _COMPARISONS:
         found = result[name]
-        said = [apart, _too_wide(found) if name == "e3" else None]
-        text = "; ".join(part for part in said if part)
-        result[name] = Estimate(value=found.value, low=found.low, high=found.high, n=found.n, warning=text or None)
+        said = [found.warning, apart, _too_wide(found) if name == "e3" else None]
+        result[name] = replace(found, warning="; ".join(part for part in said if part) or None)
     return result
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+
+_CORRECT = object()  # the vote of every correct answer
 
 
 def smoothed(share: npt.ArrayLike, samples: npt.ArrayLike) -> FloatArray:
@@ -24,15 +26,14 @@ def e3_score(
     *,
     samples: npt.ArrayLike,
     base_samples: npt.ArrayLike,
-    smooth: bool = False,
 ) -> FloatArray:
     """E3-Score (arXiv 2511.10201): 1 / (A0 / r_acc + (1 - A0) / r_tok); 1 for the base model itself.
 
-    r_acc = odds(A) / odds(A0), r_tok = T0 / T. An accuracy of exactly 0 or 1 has no odds and is smoothed; `smooth`
-    does so for every value, as a bootstrap needs. Arguments broadcast. That the paper's score is this one is inferred.
+    r_acc = odds(A) / odds(A0), r_tok = T0 / T. An accuracy of exactly 0 or 1 has no odds and is smoothed. Arguments
+    broadcast. That the paper's score is this one is inferred.
     """
     a, a0 = (
-        np.where(smooth | (share <= 0) | (share >= 1), smoothed(share, n), share)
+        np.where((share <= 0) | (share >= 1), smoothed(share, n), share)
         for share, n in (
             (np.asarray(accuracy, np.float64), samples),
             (np.asarray(base_accuracy, np.float64), base_samples),
@@ -69,15 +70,16 @@ def pass_at_k(samples: npt.ArrayLike, correct: npt.ArrayLike, k: int) -> FloatAr
     return np.where(n >= k, 1 - all_wrong, np.nan)
 
 
-def majority_share(correct: FloatArray, answers: Sequence[str | None]) -> float:
+def majority_share(correct: FloatArray, answers: Sequence[Hashable | None]) -> float:
     """Chance that the most frequent answer is correct, a tie broken at random; 0 when nobody answers.
 
-    correct: (n,) 0/1, answers: n canonical answers; samples without an answer do not vote.
+    correct: (n,) 0/1. Correct answers are one, however written: each is what the reference is. answers: n answers,
+    equal where they are the same; samples without an answer do not vote.
     """
-    votes: dict[str, list[float]] = {}
+    votes: dict[Hashable, list[float]] = {}
     for answer, is_correct in zip(answers, correct, strict=True):
         if answer is not None:
-            votes.setdefault(answer, []).append(float(is_correct))
+            votes.setdefault(_CORRECT if is_correct else answer, []).append(float(is_correct))
     most = max((len(group) for group in votes.values()), default=0)
     return float(np.mean([np.mean(group) for group in votes.values() if len(group) == most])) if most else 0.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
 from vpgea.grading.base import Grade
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
-from vpgea.grading.values import find_value
+from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
 from vpgea.phases.rollout import RolloutPlan, draw_chunks
 from vpgea.questions.load import Question
@@ -28,13 +28,14 @@ from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_json
 from vpgea.storage.records import json_of
-from vpgea.storage.rows import FinishReason, Ids, Int32, Text, iterate_rows, to_table
+from vpgea.storage.rows import FinishReason, Ids, Int32, Text, Texts, iterate_rows, to_table
 from vpgea.storage.schemas import GradedRow, SampleRow
 
 _COMPARED = (  # what a run and its baseline must share
     *("questions", "eval.max_new_tokens", "eval.temperature", "eval.top_p"),
     *("grading.grader", "grading.relative_tolerance"),
 )
+_LONGEST_ANSWER = 1000  # characters of an answer that is read as a value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +43,9 @@ class _ScoredColumns:
     """The columns of GradedRow that figures are made of."""
 
     question_id: Text
+    question: Text
+    answer: Text
+    options: Texts
     completion_ids: Ids
     finish_reason: FinishReason
     status: Text
@@ -143,15 +147,25 @@ def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstra
     rows = list(iterate_rows(evaluation.chunks(), _ScoredColumns))
     correct = {"correct": 1.0, "wrong": 0.0}
     nan = float("nan")
-    places = [nan if (n := row.first_correct_tokens) is None else float(n) for row in rows]
+    asked = {row.question_id: row for row in rows}
+    distinct = {key: value_is_distinct(row.answer, row.question, options=row.options) for key, row in asked.items()}
+    has_place = [distinct[row.question_id] for row in rows]
+    firsts = [row.first_correct_tokens if has else None for row, has in zip(rows, has_place, strict=True)]
+    vote = _value_voted_for if evaluation.manifest.identity["grading.grader"] == "math" else str
     return bootstrap.SampleTable(
         question=[numbers.setdefault(row.question_id, len(numbers)) for row in rows],
         correct=[correct.get(row.status, nan) for row in rows],
         tokens=[len(row.completion_ids) for row in rows],
         truncated=[row.finish_reason == "length" for row in rows],
-        answers=[row.extracted for row in rows],
-        first_correct=None if np.isnan(places).all() else places,
+        answers=[None if row.extracted is None else vote(row.extracted) for row in rows],
+        first_correct=None if not any(firsts) else [nan if first is None else float(first) for first in firsts],
+        has_place=has_place,
     )
+
+
+def _value_voted_for(answer: str) -> Hashable:
+    """`0.5` and `1/2` are one vote; a text too long to be an answer is its own."""
+    return value_of(answer) if len(answer) <= _LONGEST_ANSWER else answer
 
 
 def _require_comparable(run: Manifest, baseline: CompletePhase) -> None:

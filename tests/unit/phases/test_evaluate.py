@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benchmarks.simulated_run import some_value
 from tests.support import overthinker, rollouts, tiny
 from tests.support.models import causal_model, views_of
 from vpgea.config.resolve import resolve
@@ -17,16 +19,20 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, Stopped, UsageError
+from vpgea.metrics import bootstrap
 from vpgea.metrics.scores import e3_score
 from vpgea.modeling.local_model import LocalModel
-from vpgea.phases.evaluate import evaluate
+from vpgea.phases.evaluate import evaluate, sample_table
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part
 from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
 from vpgea.storage.records import json_of, read_record
+from vpgea.storage.schemas import GRADED
+from vpgea.storage.shards import table_from_rows, write_table
 
 
 class NoEngine(EngineLease):
@@ -97,6 +103,52 @@ def test_outcome_efficiency_and_the_first_correct_token(base: Path) -> None:
     assert figures["outcome_efficiency"]["value"] == pytest.approx(fmean(shares))
     right = [share for share, row in zip(shares, rows, strict=True) if is_right(row)]
     assert figures["outcome_efficiency_correct"]["value"] == pytest.approx(fmean(right))
+
+
+def graded(question: str, answer: str, status: str, extracted: str | None, first: int | None) -> dict[str, Any]:
+    row = {"question_id": question, "question": question, "answer": answer, "options": [], "status": status}
+    return row | {"extracted": extracted, "first_correct_tokens": first, "completion_ids": [1] * 10, "logprobs": []}
+
+
+def figures_of(folder: Path, grader: str, rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Figures of an evaluation that is written by hand, one sample a row."""
+    for row in rows:
+        row |= {field.name: some_value(field, row) for field in GRADED}
+    chunk = folder / f"{len(rows)}-rows.arrow"
+    write_table(chunk, table_from_rows(rows, GRADED))
+    manifest = Manifest(phase="eval", identity={"grading.grader": grader}, inputs={}, config={})
+    evaluation: Any = SimpleNamespace(chunks=lambda: [chunk], manifest=manifest)
+    return {name: one.value for name, one in bootstrap.evaluate(sample_table(evaluation, {}), draws=10).items()}
+
+
+def test_places_that_say_nothing_leave_the_outcome_efficiency(tmp_path: Path) -> None:
+    """A digit, and a number of the question's own, stand somewhere by chance; wrong samples of these leave it, too."""
+    rows = [
+        graded("How many legs?", "8", "correct", "8", 2),
+        graded("How many legs?", "8", "wrong", "6", 1),
+        graded("Is 40 more than 12?", "40", "correct", "40", 1),
+        graded("How many eyes?", "48", "correct", "48", 5),
+        graded("How many eyes?", "48", "wrong", "47", None),
+    ]
+    figures = figures_of(tmp_path, "math", rows)
+    assert figures["outcome_efficiency"] == pytest.approx(0.25)
+    assert figures["outcome_efficiency_correct"] == pytest.approx(0.5)
+    assert "outcome_efficiency" not in figures_of(tmp_path, "math", rows[:3])
+
+
+@pytest.mark.parametrize(("grader", "share"), [("math", 0.0), ("exact", 1.0)])
+def test_answers_of_one_value_are_one_vote(tmp_path: Path, grader: str, share: float) -> None:
+    """Three wrong votes for a half against two right ones, unless they are compared as texts."""
+    said = [("0.5", "wrong"), (r"\frac{1}{2}", "wrong"), ("1/2", "wrong"), ("3", "correct"), ("3.0", "correct")]
+    assert (
+        figures_of(tmp_path, grader, [graded("x", "3", status, text, None) for text, status in said])["maj@5"] == share
+    )
+
+
+def test_votes_for_endless_answers_take_no_time(tmp_path: Path) -> None:
+    said = ["9^{9^{9^{9}}}", "2^{9999999999}", "(" * 500, "1" * 100_000, "\\sqrt{" * 100, "1," * 400]
+    figures = figures_of(tmp_path, "math", [graded("x", "3", "wrong", text, None) for text in said])
+    assert figures["maj@6"] == 0
 
 
 def test_multiple_choice_has_no_outcome_efficiency(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""How often the 95 % intervals of evaluations cover the truth, over questions, samples and accuracy of the base.
+
+Simulated runs: a question's chance of a right answer is a beta variate, the tuned run's odds are higher by a factor;
+lengths are lognormal over questions and samples, shorter for right answers. The truth is an integral over questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vpgea.metrics.bootstrap import SampleTable, evaluate
+from vpgea.metrics.scores import aes, e3_score
+from vpgea.storage.files import write_json
+
+FIGURES = ("accuracy", "tokens", "accuracy_gain", "token_saving", "e3", "aes")
+RIGHT, WRONG = 0.85, 1.3  # lengths of right and wrong answers, of the mean of a question
+SPREADS = 0.5, 0.4  # of the logarithm of a length, over questions and over samples
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class World:
+    """accuracy: mean of the base. concentration: of its beta distribution; small where questions are easy or hopeless.
+
+    gain: how much higher the log-odds of the tuned run are. saving: share of the tokens that it saves.
+    """
+
+    accuracy: float
+    concentration: float
+    gain: float
+    saving: float = 0.35
+
+    def chances(self, rng: np.random.Generator, questions: int) -> tuple[FloatArray, FloatArray]:
+        """Of a right answer to each question: the tuned run's and the base's."""
+        a, b = self.accuracy * self.concentration, (1 - self.accuracy) * self.concentration
+        base = np.clip(rng.beta(a, b, questions), 1e-12, 1 - 1e-12)
+        return 1 / (1 + np.exp(-np.log(base / (1 - base)) - self.gain)), base
+
+    def truth(self) -> dict[str, float]:
+        """Every figure of infinitely many questions and samples."""
+        a, a0 = (float(chance.mean()) for chance in self.chances(np.random.default_rng(0), 500_000))
+        t, t0 = (1000 * (share * RIGHT + (1 - share) * WRONG) for share in (a, a0))
+        t *= 1 - self.saving
+        e3 = float(e3_score(a, t, a0, t0, samples=1, base_samples=1))
+        values = (a, t, a - a0, 1 - t / t0, e3, float(aes(a, t, a0, t0)))
+        return dict(zip(FIGURES, values, strict=True))
+
+    def runs(self, rng: np.random.Generator, questions: int, k: int) -> list[SampleTable]:
+        """The tuned run and the base's on the same questions, k samples each."""
+        over_questions, over_samples = SPREADS
+        length = 1000 * np.exp(rng.normal(0, over_questions, questions) - over_questions**2 / 2)[:, None]
+        tables = []
+        for chance, share in zip(self.chances(rng, questions), (1 - self.saving, 1.0), strict=True):
+            correct = rng.random((questions, k)) < chance[:, None]
+            noise = np.exp(rng.normal(0, over_samples, (questions, k)) - over_samples**2 / 2)
+            tokens = np.maximum(share * length * noise * np.where(correct, RIGHT, WRONG), 1)
+            question = np.repeat(np.arange(questions), k)
+            correct, tokens = correct.astype(float).ravel(), tokens.ravel()
+            tables.append(
+                SampleTable(question=question, correct=correct, tokens=tokens, truncated=np.zeros(question.size))
+            )
+        return tables
+
+
+WORLDS = (
+    World(0.3, 2, 0.3),
+    World(0.55, 2, 0.0),
+    World(0.9, 2, 0.3),
+    World(0.9, 50, 0.2),
+    World(0.97, 1.5, 0.3),
+    World(0.97, 50, 0.0),
+)
+
+
+def coverage(world: World, questions: int, k: int, *, repeats: int, draws: int) -> dict[str, float]:
+    """Share of the repeats whose interval holds the truth, per figure."""
+    truth, hits = world.truth(), dict.fromkeys(FIGURES, 0)
+    for repeat in range(repeats):
+        run, base = world.runs(np.random.default_rng([repeat, questions, k]), questions, k)
+        found = evaluate(run, base, draws=draws, seed=repeat)
+        for name in FIGURES:
+            low, high = found[name].low, found[name].high
+            hits[name] += low is not None and high is not None and low <= truth[name] <= high
+    return {name: count / repeats for name, count in hits.items()}
+
+
+def main() -> None:
+    """Print a table, and write it to a file where one is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, nargs="+", default=[30, 200, 1000])
+    parser.add_argument("--samples", type=int, nargs="+", default=[1, 4, 32])
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    print("| questions | samples | A0, concentration | " + " | ".join(FIGURES) + " |")
+    print("|---|---|---|" + "---|" * len(FIGURES))
+    for n, k, world in itertools.product(options.questions, options.samples, WORLDS):
+        shares = coverage(world, n, k, repeats=options.repeats, draws=options.draws)
+        rows.append(
+            {"questions": n, "samples": k, "base": world.accuracy, "concentration": world.concentration} | shares
+        )
+        cells = " | ".join(f"{100 * share:.1f}" for share in shares.values())
+        print(f"| {n} | {k} | {world.accuracy}, {world.concentration:g} | {cells} |", flush=True)
+    if options.json is not None:
+        write_json(options.json, {"repeats": options.repeats, "draws": options.draws, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
