@@ -38,6 +38,41 @@ class Start:
     use: str
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Continuations from one start, and their grades.
+
+    One that came to its cap before the right answer may still have been on its way there: like one without a grade it
+    is neither right nor wrong, and out of every share.
+    """
+
+    completions: Sequence[Completion]
+    grades: Sequence[Grade]
+
+    @property
+    def right(self) -> list[Completion]:
+        return [one for one, grade in self._pairs if grade.status == Status.CORRECT]
+
+    @property
+    def cut(self) -> int:
+        """How many came to their cap without the right answer."""
+        return sum(one.finish_reason == "length" and grade.status == Status.WRONG for one, grade in self._pairs)
+
+    @property
+    def decided(self) -> int:
+        """How many are right or wrong."""
+        return sum(grade.status.valid for grade in self.grades) - self.cut
+
+    @property
+    def share(self) -> float | None:
+        """Of the decided ones that are right; None without any."""
+        return len(self.right) / self.decided if self.decided else None
+
+    @property
+    def _pairs(self) -> list[tuple[Completion, Grade]]:
+        return list(zip(self.completions, self.grades, strict=True))
+
+
 class PriorView:
     """The weights that sampled the paths, asked in slices so that a stop is heard. Counts the tokens it takes.
 
@@ -104,8 +139,8 @@ class PriorView:
             start.sample.check_tokens += sum(len(completion.ids) for completion in groups[-1])
         return groups
 
-    def answers(self, starts: Sequence[Start]) -> list[tuple[list[Completion], list[Grade]]]:
-        """Answers behind each start, as many and as long as the answerability check asks for, and their grades."""
+    def answers(self, starts: Sequence[Start]) -> list[Answers]:
+        """Answers behind each start, as many and as long as the answerability check asks for."""
         options = self.config.filter.answerability
         completions = self.continuations(starts, options.samples, [options.max_new_tokens] * len(starts))
         requests = [
@@ -114,7 +149,7 @@ class PriorView:
             for completion in group
         ]
         grades = iter(self.graders.grade(requests, lambda _: self.stop.check()))
-        return [(group, list(itertools.islice(grades, len(group)))) for group in completions]
+        return [Answers(group, list(itertools.islice(grades, len(group)))) for group in completions]
 
     def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray | None]:
         """Score token ids for samples; the cost is counted for the sample at its place.
@@ -162,9 +197,3 @@ def sampling_truncated(config: RunConfig) -> bool:
         top_k=rollout.top_k,
     )
     return sampling.truncated
-
-
-def share_correct(grades: Sequence[Grade]) -> tuple[float | None, int]:
-    """(share of the valid grades that are correct, None without any; number of valid grades)."""
-    valid = [grade.status == Status.CORRECT for grade in grades if grade.status.valid]
-    return (float(np.mean(valid)) if valid else None), len(valid)

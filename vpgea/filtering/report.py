@@ -9,7 +9,7 @@ import numpy as np
 
 from vpgea.config.schema import RunConfig
 from vpgea.filtering import elbo
-from vpgea.filtering.checks.answerability import questions_without_need
+from vpgea.filtering.checks.answerability import cut_answers, questions_without_need
 from vpgea.filtering.checks.base import UNDECIDED, Check
 from vpgea.filtering.checks.early_exits import SHARES
 from vpgea.filtering.checks.plausibility import NO_LOG_RATIOS, plausibility_limits
@@ -31,8 +31,16 @@ OTHER_REASONS = {  # of paths that no check has found wanting
 }
 
 
+MANY_CUT = 0.03  # of the continuations; more are worth a warning
+
+
 def summary(
-    config: RunConfig, samples: Sequence[JudgedSample], references: ReferenceLengths, checks: Sequence[Check]
+    config: RunConfig,
+    samples: Sequence[JudgedSample],
+    references: ReferenceLengths,
+    checks: Sequence[Check],
+    *,
+    reference_counts: dict[str, int],
 ) -> FilterSummary:
     """summary.json."""
     limits = plausibility_limits(config, samples)
@@ -43,7 +51,20 @@ def summary(
         elbo=_elbo(config, samples, references),
         checks=_check_means(config, samples, checks),
         tokens={name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
+        answers=cut_answers(samples),
+        reference_lengths=reference_counts,
     )
+
+
+def warnings_of(summary: FilterSummary) -> list[str]:
+    """What people should hear of a filter that is otherwise done."""
+    cut, graded = summary.answers.get("cut", 0), summary.answers.get("graded", 0)
+    if cut <= MANY_CUT * graded:
+        return []
+    return [
+        f"{cut:,} of {graded:,} continuations ({cut / graded:.0%}) came to filter.answerability.max_new_tokens without "
+        "the right answer: they decide nothing, and their paths count as shorter than they are; raise it"
+    ]
 
 
 def counts(samples: Sequence[JudgedSample], checks: Sequence[Check]) -> dict[str, int]:

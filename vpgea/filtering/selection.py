@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -48,16 +49,28 @@ def select(
     for sample in samples:
         sample.reasons = verdicts.reasons(sample)
     own = known = own_reference_lengths(samples)
+    given = ReferenceLengths(questions={}, default=own.default)
     if config.filter.reference_lengths is not None:
         given = ReferenceLengths.read(Path(config.filter.reference_lengths))
         known = given if as_first_version else given.extended(own)
     references = known.floored(config.filter.min_reference_tokens)
-    for question_id, group in by_question(samples).items():
+    questions = by_question(samples)
+    for question_id, group in questions.items():
         _value(config, group, references.of(question_id))
     by_key = {sample.key: sample for sample in samples}
     for rollout_path, _ in pairs:
         _write_sets(views, rollout_path, measured.root, by_key)
-    found = summary(config, samples, references, checks)
+    sources = {"given": given, "own": known}
+    origin = Counter(
+        next((name for name, one in sources.items() if key in one.questions), "default") for key in questions
+    )
+    found = summary(
+        config,
+        samples,
+        references,
+        checks,
+        reference_counts={name: origin[name] for name in (*sources, "default")},
+    )
     write_json(measured.root / REFERENCE_LENGTHS, (own if as_first_version else known).model_dump())
     write_json(measured.root / SUMMARY, json_of(found))
     return found

@@ -11,6 +11,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError
 from vpgea.filtering.reference_lengths import ReferenceLengths
+from vpgea.filtering.report import warnings_of as filter_warnings
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
@@ -124,7 +125,7 @@ class Round:
     def _filter(self, part: Part, lease: EngineLease) -> None:
         own = len(chunk_paths(self.folder("rollout"), share=part))
         with self.reporter.progress(own, self._label("filter: chunks")) as progress:
-            filter_rollout(
+            summary = filter_rollout(
                 self.config,
                 self.folder("rollout"),
                 self.folder("filter"),
@@ -133,6 +134,8 @@ class Round:
                 stop=self.stop,
                 progress=progress,
             )
+        for warning in filter_warnings(summary) if summary is not None else ():
+            self.reporter.warn(f"{self._label('filter')}: {warning}")
 
     def _distill(self, lease: EngineLease, ranks: Ranks) -> None:
         lease.release()
@@ -194,6 +197,8 @@ def round_config(config: RunConfig, run_dir: Path, index: int | None, price: flo
 
 def _reference_lengths(run_dir: Path, index: int) -> Path:
     """The file with every question's first length. A round of version 0.1.0 wrote its own ones, which are not it."""
-    *_, first = files = [Step(before, "filter").folder(run_dir) / REFERENCE_LENGTHS for before in reversed(range(index))]
+    *_, first = files = [
+        Step(before, "filter").folder(run_dir) / REFERENCE_LENGTHS for before in reversed(range(index))
+    ]
     begun = ReferenceLengths.read(first)
     return next(file for file in files if file == first or ReferenceLengths.read(file).continues(begun))

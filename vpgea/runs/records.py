@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from vpgea.errors import DamagedError
@@ -106,6 +106,9 @@ class FilterSummary:
         elbo: In words where there is none.
         checks: Means over posterior paths, and how many have each of them (NAME_n).
         tokens: Sampled and scored for the checks.
+        answers: Continuations of paths: those with a grade, and how many of them came to their cap without the right
+            answer.
+        reference_lengths: Questions by where their L_ref is from: given, their own samples, or the default for all.
     """
 
     counts: dict[str, int]
@@ -114,6 +117,8 @@ class FilterSummary:
     elbo: ElboEstimate | str
     checks: dict[str, float | None]
     tokens: dict[str, int]
+    answers: dict[str, int] = field(default_factory=dict)
+    reference_lengths: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -222,7 +227,7 @@ class RoundLine:
 
     def as_json(self) -> dict[str, object]:
         """The entries that round.json has: of the base model only its own."""
-        of_rounds = {field.name for field in fields(self) if field.default is not MISSING}
+        of_rounds = {entry.name for entry in fields(self) if entry.default is not MISSING}
         return {name: value for name, value in json_of(self).items() if self.round is not None or name not in of_rounds}
 
     @classmethod

@@ -131,6 +131,10 @@ def show_summary(summary: FilterSummary, output: Output) -> None:
     if summary.needs_no_thinking:
         count = len(summary.needs_no_thinking)
         output.info(f"{count:,} questions need no thinking: the prior view answers them without any (see summary.json)")
+    from vpgea.filtering.report import warnings_of
+
+    for warning in warnings_of(summary):
+        output.warn(warning)
     from vpgea.runs.records import Term
 
     bound = summary.elbo

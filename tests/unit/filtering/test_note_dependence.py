@@ -336,8 +336,6 @@ def test_a_path_without_any_wrong_note_is_not_measured(measured: Measured, drawn
             {"filter__note_dependence__enabled": False, "filter__derivation__enabled": False},
             [],
         ),
-        ({"answerability": 0.25, "answerability_cut": 5}, {}, ["undecided"]),
-        ({"answerability": 0.5, "answerability_cut": 4}, {}, ["answerability"]),
         ({"answerability_empty": None}, {}, ["undecided"]),  # a lift over nothing that was measured is none
     ],
 )

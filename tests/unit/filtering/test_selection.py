@@ -16,11 +16,15 @@ from hypothesis import strategies as st
 
 from tests.support.measured_rows import Row, posterior, prior, select_from, select_rows, selection, views, write_pair
 from vpgea.config.schema import PlausibilityConfig, RunConfig
+from vpgea.engines.base import Completion
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.leaks import LEAKS
 from vpgea.filtering.checks.registry import CHECKS
 from vpgea.filtering.log_ratios import path_stats
+from vpgea.filtering.prior_view import Answers
+from vpgea.filtering.report import warnings_of
 from vpgea.filtering.utility import FloatArray
+from vpgea.grading.base import Grade, Status
 from vpgea.questions.load import Question
 from vpgea.storage.files import file_checksum
 
@@ -226,6 +230,70 @@ def test_lift_is_asked_unless_the_question_needs_no_thinking(run: Callable[..., 
     assert summary.needs_no_thinking == ["easy"], "counted once per question, by its name"
     summary, _ = run(rows, filter__answerability__enabled=False)
     assert summary.counts["posterior_accepted"] == 6
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "cut", "reasons"),
+    [
+        (7, 0, 1, []),  # 7 of 8 are enough, whatever the last would have become
+        (6, 0, 2, ["undecided"]),
+        (4, 0, 4, ["undecided"]),
+        (5, 1, 2, ["undecided"]),
+        (4, 2, 2, ["answerability"]),  # 6 of 8 at the most
+        (0, 4, 4, ["answerability"]),
+        (3, 0, 5, ["undecided"]),  # more than half are cut
+        (0, 0, 8, ["undecided"]),
+    ],
+)
+def test_an_answer_that_came_to_its_cap_is_neither_right_nor_wrong(
+    run: Callable[..., Any], right: int, wrong: int, cut: int, reasons: list[str]
+) -> None:
+    decided = right + wrong
+    found = {"answerability_valid": decided, "answerability": right / decided if decided else None}
+    summary, rows = run([posterior("a", 0, **found, answerability_cut=cut)])
+    assert rows["a", "posterior", 0]["reasons"] == reasons
+    assert summary.answers == {"graded": 8, "cut": cut}
+
+
+@pytest.mark.parametrize(
+    ("right", "cut", "reasons"),
+    [(0, 8, ["undecided"]), (0, 3, []), (3, 4, ["undecided"]), (6, 2, ["undecided"]), (7, 1, []), (6, 0, ["no-lift"])],
+)
+def test_a_lift_over_answers_that_were_cut_must_stand_whatever_they_would_have_become(
+    run: Callable[..., Any], right: int, cut: int, reasons: list[str]
+) -> None:
+    """Of 8 answers without thinking; the path has 7 of 8, and 0.25 more than without is asked for."""
+    decided = 8 - cut
+    empty: dict[str, Any] = {"answerability_empty_valid": decided, "answerability_empty_cut": cut}
+    empty["answerability_empty"] = right / decided if decided else None
+    rows = [posterior("a", 0, answerability=0.875, **empty)]
+    summary, found = run(rows, filter__answerability__lift=0.25)
+    assert found["a", "posterior", 0]["reasons"] == reasons
+    assert summary.needs_no_thinking == (["a"] if right == 7 else [])
+    _, found = run(rows)
+    assert found["a", "posterior", 0]["reasons"] == [], "no lift is asked for, so nothing hangs on it"
+
+
+def test_answers_that_came_to_their_cap_leave_the_share() -> None:
+    """Right ones count even where they went on to the cap; those without a grade leave it, too."""
+    found = [("stop", Status.CORRECT), ("length", Status.CORRECT), ("length", Status.WRONG), ("stop", Status.WRONG)]
+    found += [("length", Status.ERROR), ("stop", Status.TIMEOUT)]
+    ids, logprobs = np.zeros(1, np.int32), np.zeros(1, np.float32)
+    completions = [Completion(ids, logprobs, "stop" if reason == "stop" else "length") for reason, _ in found]
+    answers = Answers(completions, [Grade(status, None) for _, status in found])
+    assert (answers.decided, answers.cut) == (3, 1)
+    assert answers.share == pytest.approx(2 / 3)
+    assert Answers(completions[2:3], answers.grades[2:3]).share is None
+
+
+def test_many_answers_that_came_to_their_cap_are_worth_a_warning(run: Callable[..., Any]) -> None:
+    few = [posterior("a", index, answerability_cut=0, answerability_valid=8) for index in range(31)]
+    few.append(posterior("a", 31, answerability_cut=1, answerability_valid=7))
+    many = [posterior("a", index, answerability_cut=1, answerability_valid=7) for index in range(4)]
+    assert warnings_of(run(few)[0]) == []
+    (warning,) = warnings_of(run(many)[0])
+    assert warning.startswith("4 of 32 continuations (12%) came to filter.answerability.max_new_tokens")
+    assert warnings_of(run([prior("a", 0)])[0]) == []
 
 
 def test_a_disabled_check_rejects_nothing(run: Callable[..., Any]) -> None:

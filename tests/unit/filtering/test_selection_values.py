@@ -113,7 +113,7 @@ def test_a_question_that_the_file_does_not_have_is_compared_with_its_own_samples
     assert found["failed", "posterior", 0]["utility"] == pytest.approx(math.exp(-0.1 * 60 / 30))
 
 
-@pytest.mark.parametrize("shorter, longer", [(800, 1200), (9000, 13500)], ids=["easy", "hard"])
+@pytest.mark.parametrize(("shorter", "longer"), [(800, 1200), (9000, 13500)], ids=["easy", "hard"])
 def test_saving_a_third_of_the_length_is_worth_the_same_on_questions_of_any_length(
     run: Callable[..., Any], tmp_path: Path, shorter: int, longer: int
 ) -> None:

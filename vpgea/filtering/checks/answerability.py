@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from vpgea.config.schema import FilterConfig, RunConfig
+from vpgea.config.schema import AnswerabilityConfig, FilterConfig, RunConfig
 from vpgea.filtering.checks.base import UNDECIDED, Check, Judge, below
 from vpgea.filtering.cost import Continuations, Cost, RolloutLengths
-from vpgea.filtering.prior_view import PriorView, Start, share_correct
+from vpgea.filtering.prior_view import PriorView, Start
 from vpgea.filtering.samples import Chunk, JudgedSample
-from vpgea.grading.base import Status
 from vpgea.storage.schemas import IDS, POSTERIOR
 
 
@@ -23,56 +22,82 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     starts = [Start(sample, sample.prior_prompt + sample.z, "answerability") for sample in candidates]
     starts += [Start(sample, sample.prior_prompt + empty_thinking, "empty") for sample in firsts.values()]
     answers = view.answers(starts)
-    empty = {
-        question: share_correct(grades)[0]
-        for question, (_, grades) in zip(firsts, answers[len(candidates) :], strict=True)
-    }
-    for sample, (completions, grades) in zip(candidates, answers, strict=False):
-        answered = [grade.status == Status.CORRECT for grade in grades]
-        stopped = [completion.finish_reason == "stop" for completion in completions]
-        ended = [
-            completion.ids for completion, *is_both in zip(completions, answered, stopped, strict=True) if all(is_both)
-        ]
-        share, valid = share_correct(grades)
+    empty = dict(zip(firsts, answers[len(candidates) :], strict=True))
+    for sample, own in zip(candidates, answers, strict=False):
+        ended = [completion.ids for completion in own.right if completion.finish_reason == "stop"]
+        lengths = [len(completion.ids) for completion in own.completions]
+        without = empty[sample.question.id]
         sample.found |= {
-            "answerability": share,
-            "answerability_valid": valid,
-            "answerability_empty": empty[sample.question.id],
-            "answer_tokens": float(np.mean([len(completion.ids) for completion in completions]))
-            if completions
-            else None,
+            "answerability": own.share,
+            "answerability_valid": own.decided,
+            "answerability_empty": without.share,
+            "answer_tokens": float(np.mean(lengths)) if lengths else None,
             "crossview_answer_ids": ended[0] if ended else None,
-            "answerability_cut": sum(not done and not right for done, right in zip(stopped, answered, strict=True)),
+            "answerability_cut": own.cut,
+            "answerability_empty_valid": without.decided,
+            "answerability_empty_cut": without.cut,
         }
+
+
+def possible_shares(share: float | None, decided: int, cut: int) -> list[float]:
+    """What a share may have become, had the continuations that were cut been longer: each is right or wrong."""
+    if decided + cut == 0:
+        return []
+    right = round((share or 0.0) * decided)
+    return [(right + more) / (decided + cut) for more in range(cut + 1)]
 
 
 def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
     options = config.filter.answerability
 
     def judge(sample: JudgedSample) -> list[str] | None:
-        found = sample.measured
-        share, empty = found["answerability"], found["answerability_empty"]
-        cut = found["answerability_cut"]
-        if share is None or found["answerability_valid"] < options.samples / 2:
+        """Reasons that stand however the continuations that were cut would have ended."""
+        share, decided = sample.measured["answerability"], sample.measured["answerability_valid"]
+        if share is None or decided < options.samples / 2:
             return [UNDECIDED]
-        if cut is not None and (cut > options.samples / 2 or empty is None):  # else an earlier version measured it
+        cut, with_nothing = sample.measured["answerability_cut"], _without_thinking(sample)
+        if cut is not None and not with_nothing:  # else an earlier version measured it
             return [UNDECIDED]
-        reasons = ["answerability"] * below(share, options.threshold)
-        if empty is not None and below(empty, options.threshold) and below(share - empty, options.lift):
-            reasons.append("no-lift")
-        return reasons
+        empties: list[float | None] = [*with_nothing] or [None]
+        verdicts = [
+            set(_reasons(options, with_z, empty))
+            for with_z in possible_shares(share, decided, cut or 0)
+            for empty in empties
+        ]
+        if all(verdicts):
+            return sorted(set.intersection(*verdicts)) or [UNDECIDED]
+        return [UNDECIDED] if any(verdicts) else []
 
     return judge
 
 
+def _reasons(options: AnswerabilityConfig, share: float, empty: float | None) -> list[str]:
+    reasons = ["answerability"] * below(share, options.threshold)
+    if empty is not None and below(empty, options.threshold) and below(share - empty, options.lift):
+        reasons.append("no-lift")
+    return reasons
+
+
+def _without_thinking(sample: JudgedSample) -> list[float]:
+    """What the share without any thinking may be; none where nothing of it is known."""
+    share, decided = sample.measured["answerability_empty"], sample.measured["answerability_empty_valid"]
+    if decided is None:  # not counted by what measured it
+        return [] if share is None else [share]
+    return possible_shares(share, decided, sample.measured["answerability_empty_cut"])
+
+
 def questions_without_need(samples: Sequence[JudgedSample], config: FilterConfig) -> list[str]:
     """Questions that the prior view answers without any thinking; no lift is asked of their paths."""
-    empty = {
-        sample.key.question_id: sample.measured["answerability_empty"]
-        for sample in samples
-        if sample.view == POSTERIOR and sample.measured["answerability_empty"] is not None
-    }
-    return [question for question, share in empty.items() if not below(share, config.answerability.threshold)]
+    shares = {sample.key.question_id: _without_thinking(sample) for sample in samples if sample.view == POSTERIOR}
+    threshold = config.answerability.threshold
+    return [question for question, found in shares.items() if found and not below(min(found), threshold)]
+
+
+def cut_answers(samples: Sequence[JudgedSample]) -> dict[str, int]:
+    """Continuations of paths that got a grade, and how many of them came to their cap without the right answer."""
+    counted = [sample.measured for sample in samples if sample.measured["answerability_valid"] is not None]
+    cut = sum(found["answerability_cut"] or 0 for found in counted)
+    return {"graded": sum(found["answerability_valid"] for found in counted) + cut, "cut": cut}
 
 
 def _cost(config: RunConfig, lengths: RolloutLengths) -> Cost:
@@ -90,12 +115,14 @@ ANSWERABILITY = Check(
     name="answerability",
     about="does z alone lead the plain prompt to the answer, and more often than no thinking does?",
     columns=(
-        pa.field("answerability", pa.float32()),  # share of valid continuations that are correct
-        pa.field("answerability_valid", pa.int32()),
+        pa.field("answerability", pa.float32()),  # share of the decided continuations that are correct
+        pa.field("answerability_valid", pa.int32()),  # decided: graded, and not cut before the right answer
         pa.field("answerability_empty", pa.float32()),  # the same without any thinking
         pa.field("answer_tokens", pa.float32()),  # mean |y| over the prior-view continuations
         pa.field("crossview_answer_ids", IDS),  # one correct prior-view continuation with its end
         pa.field("answerability_cut", pa.int32()),  # continuations that came to their cap without the right answer
+        pa.field("answerability_empty_valid", pa.int32()),  # the same two without any thinking
+        pa.field("answerability_empty_cut", pa.int32()),
     ),
     measure=_measure,
     reasons={

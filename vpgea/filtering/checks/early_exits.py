@@ -7,7 +7,7 @@ import pyarrow as pa
 from vpgea.config.schema import RunConfig
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.cost import Continuations, Cost, RolloutLengths
-from vpgea.filtering.prior_view import PriorView, Start, share_correct
+from vpgea.filtering.prior_view import PriorView, Start
 from vpgea.filtering.samples import Chunk
 
 SHARES = (0.25, 0.5, 0.75)
@@ -20,7 +20,7 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
         for sample in chunk.candidates
         for share in SHARES
     ]
-    shares = [share_correct(grades)[0] for _, grades in view.answers(starts)]
+    shares = [answers.share for answers in view.answers(starts)]
     for index, start in enumerate(starts[:: len(SHARES)]):
         start.sample.found["early_exits"] = shares[index * len(SHARES) : (index + 1) * len(SHARES)]
 
