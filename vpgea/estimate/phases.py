@@ -20,7 +20,7 @@ from vpgea.phases.rollout import RolloutPlan, samples_per_question
 from vpgea.phases.schedule import round_questions
 from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
 from vpgea.questions.load import Question
-from vpgea.runs.complete_phase import chunk_paths
+from vpgea.runs.complete_phase import CompletePhase, chunk_paths
 from vpgea.storage.rows import iterate_rows
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleRow, View
 from vpgea.training.batching import micro_batches
@@ -111,7 +111,8 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
     rows = list(iterate_rows(chunk_paths(rollout_dir), SampleRow))
     questions = {row.key.question_id: Question.from_row(row) for row in rows}
     model = LocalModel.resolve(config.model)
-    views, estimator = load_views(model, config.views), _estimator(config, model)
+    made_from = CompletePhase.open(rollout_dir, "rollout").manifest
+    views, estimator = load_views(model, config.views, begun=made_from.inputs), _estimator(config, model)
     prompts = {
         view: dict(zip(questions, _prompt_tokens(views, list(questions.values()), view).tolist(), strict=True))
         for view in (PRIOR, POSTERIOR)

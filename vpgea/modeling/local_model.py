@@ -11,6 +11,7 @@ from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.device import torch_device, torch_dtype
 from vpgea.modeling.fingerprint import fingerprint_of
+from vpgea.modeling.tokenizer import LoadedTokenizer, declared_tokenizer, load_tokenizer
 from vpgea.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -77,42 +78,38 @@ class LocalModel:
         return torch_dtype(self.config)
 
     @cached_property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer.
+    def loaded_tokenizer(self) -> LoadedTokenizer:
+        """The tokenizer, the adapter's own where it has one, and how it was found.
 
         Raises:
-            UsageError: It cannot be loaded.
+            UsageError: It cannot be loaded, or does not read its own file rightly.
         """
-        from transformers import AutoTokenizer
+        return load_tokenizer(self.folder, self.adapter, trust_remote_code=self.config.trust_remote_code)
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.config.trust_remote_code)
-            if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
-                raise ValueError("it has no vocabulary")  # what the loader makes of a folder without tokenizer files
-            return tokenizer
-        except Exception as error:  # every tokenizer class fails in its own way
-            raise UsageError(
-                f"the tokenizer in {self.folder} cannot be loaded",
-                why=" ".join(str(error).split())[:300],
-                mend="copy tokenizer.json and tokenizer_config.json of the model into the folder",
-            ) from error
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer. Raises what `loaded_tokenizer` does."""
+        return self.loaded_tokenizer.tokenizer
+
+    @cached_property
+    def declared_tokenizer(self) -> LoadedTokenizer | None:
+        """The tokenizer as version 0.1.0 read it, for what it began; None where that would lose spaces."""
+        return declared_tokenizer(self.folder, trust_remote_code=self.config.trust_remote_code)
 
     @cached_property
     def eos_ids(self) -> list[int]:
-        """Every id that ends a response: those of the generation configuration, then the tokenizer's own."""
-        ids: list[int] = []
+        """Ids that end a response: those of the generation configuration, then the tokenizer's own."""
         generation = self.folder / "generation_config.json"
-        if generation.is_file():
-            listed = read_json(generation).get("eos_token_id")
-            ids += listed if isinstance(listed, list) else [listed] if listed is not None else []
-        if self.tokenizer.eos_token_id is not None:
-            ids.append(self.tokenizer.eos_token_id)
-        if not ids:
-            raise UsageError(
-                "the model names no end-of-sequence id",
-                why="neither generation_config.json nor the tokenizer has one, so no response would ever end",
-                mend="set eos_token_id in the model's generation_config.json",
-            )
+        listed = read_json(generation).get("eos_token_id") if generation.is_file() else None
+        return list(dict.fromkeys([*_listed(listed), *_listed(self.tokenizer.eos_token_id)]))
+
+    @cached_property
+    def configured_eos_ids(self) -> list[int]:
+        """Those that config.json names, and the generation configuration beside an adapter."""
+        ids = _listed(read_json(self.folder / "config.json").get("eos_token_id"))
+        ids += _listed(self._text_config.get("eos_token_id"))
+        if self.adapter is not None and (file := self.adapter / "generation_config.json").is_file():
+            ids += _listed(read_json(file).get("eos_token_id"))
         return list(dict.fromkeys(ids))
 
     @property
@@ -131,6 +128,10 @@ class LocalModel:
         fields = read_json(self.folder / "config.json")
         text: dict[str, Any] = fields.get("text_config", fields)
         return text
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else ids if isinstance(ids, list) else [ids]
 
 
 def _model_folder(config: ModelConfig) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import CHUNK, LOGS, RESULTS
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
-from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.phase_folder import PhaseFolder, begun_inputs
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
@@ -64,8 +64,11 @@ def evaluate(
     overwrite: bool = False,
     stop: StopRequest | None = None,
     progress: Progress | None = None,
+    continued: Mapping[str, str] | None = None,
 ) -> EvalResults | None:
     """Sample, grade and score; return the results once all parts are there (else None).
+
+    continued: inputs of the run that the evaluation is a part of.
 
     Raises:
         UsageError: Another baseline.
@@ -75,7 +78,11 @@ def evaluate(
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
     sampling = as_rollout(config)
-    plan = RolloutPlan.make(sampling, questions, part=part)
+    baseline = None if config.eval.baseline is None else CompletePhase.open(Path(config.eval.baseline), "eval")
+    before = (None if overwrite else begun_inputs(output_dir)) or continued
+    if before is None and baseline is not None:
+        before = baseline.manifest.inputs
+    plan = RolloutPlan.make(sampling, questions, part=part, begun=before)
     manifest = Manifest(
         phase="eval",
         identity={**plan.manifest.identity, **identity_of(config, "grading", "eval")},
@@ -83,7 +90,6 @@ def evaluate(
         config=plan.manifest.config,
         part=part,
     )
-    baseline = None if config.eval.baseline is None else CompletePhase.open(Path(config.eval.baseline), "eval")
     if baseline is not None:
         _require_comparable(manifest, baseline)
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)

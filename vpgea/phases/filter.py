@@ -24,10 +24,10 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, MANIFEST, SETS, SUMMARY, TEACHER_SHARD, chunk_number
+from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, part_folders
-from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.phase_folder import PhaseFolder, begun
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import FilterSummary
 from vpgea.runs.stopping import StopRequest
@@ -62,7 +62,7 @@ def filter_rollout(
     rollout = CompletePhase.open(rollout_dir, "rollout")
     own = {chunk_number(path): path for path in rollout.chunks(share=part)}
     model = LocalModel.resolve(config.model)
-    views = load_views(model, config.views)
+    views = load_views(model, config.views, begun=rollout.manifest.inputs)
     _require_same_source(config, rollout, model, views)
     _require_log_ratios(config)
     _require_tail(config.filter.teacher_top_k, model.vocabulary_size)
@@ -112,12 +112,8 @@ def _fields_after(output_dir: Path) -> dict[str, Any]:
 
     Such a folder goes on as it was begun: its chunks were measured without the checks that came later.
     """
-    folders = (*part_folders(output_dir), output_dir)  # a repair may have set the parts' own aside
-    manifests = (path for folder in folders if (path := folder / MANIFEST).is_file())
-    if (begun := next(manifests, None)) is None:
-        return {}
-    identity = Manifest.read(begun).identity
-    return {key: value for key, value in later_fields().items() if key not in identity}
+    before = begun(output_dir)
+    return {} if before is None else {k: value for k, value in later_fields().items() if k not in before.identity}
 
 
 def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:

@@ -50,7 +50,7 @@ from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, require_same
 from vpgea.runs.overwriting import writing
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder
-from vpgea.runs.phase_folder import PhaseFolder, complete_phase
+from vpgea.runs.phase_folder import PhaseFolder, begun_inputs, complete_phase
 from vpgea.runs.progress import NullReporter, Reporter
 from vpgea.runs.records import DistillSummary, RoundLine
 from vpgea.runs.stopping import StopRequest
@@ -90,7 +90,7 @@ class Loop:
         Raises:
             UsageError: It holds another run, or the questions cannot be used.
         """
-        loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop)
+        loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop, anew=overwrite)
         if not overwrite:
             refuse_links_in(run_dir, *(round_dir(run_dir, index) for index in (None, *round_numbers(run_dir))))
         PhaseFolder.open(run_dir, loop.manifest, resume=resume, overwrite=overwrite)
@@ -106,8 +106,9 @@ class Loop:
         offline: bool = False,
         reporter: Reporter | None = None,
         stop: StopRequest | None = None,
+        anew: bool = False,
     ) -> Loop:
-        """Read both question sets; touch no folder.
+        """Read both question sets; touch no folder. anew: whatever the folder was begun with.
 
         Raises:
             UsageError: They cannot be used.
@@ -132,7 +133,7 @@ class Loop:
                 "model": model.fingerprint,
                 "questions": fingerprint_questions(questions),
                 "held-out questions": fingerprint_questions(held_out),
-                "template": load_views(model, config.views).fingerprint,
+                "template": load_views(model, config.views, begun=None if anew else begun_inputs(run_dir)).fingerprint,
             },
             config=flat_config(config),
         )

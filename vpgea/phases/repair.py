@@ -116,9 +116,10 @@ def _repair_phase(
         if manifest.phase == "rollout":
             index = manifest.identity["round"]
             assert isinstance(index, int)
-            rollout(RolloutPlan.make(config, questions().questions, part=part, round_index=index), root, stop=stop)
+            plan = RolloutPlan.make(config, questions().questions, part=part, round_index=index, begun=manifest.inputs)
+            rollout(plan, root, stop=stop)
         elif manifest.phase == "eval":
-            evaluate(config, questions().questions, root, part=part, stop=stop)
+            evaluate(config, questions().questions, root, part=part, stop=stop, continued=manifest.inputs)
         elif manifest.phase == "filter":
             filter_rollout(config, source, root, part=part, stop=stop)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +45,24 @@ class RolloutPlan:
 
     @classmethod
     def make(
-        cls, config: RunConfig, questions: Sequence[Question], *, part: Part = WHOLE, round_index: int = 0
+        cls,
+        config: RunConfig,
+        questions: Sequence[Question],
+        *,
+        part: Part = WHOLE,
+        round_index: int = 0,
+        begun: Mapping[str, str] | None = None,
     ) -> RolloutPlan:
         """Reject what cannot be a prompt, cut the rest into chunks, and say what the part will be made from.
+
+        begun: inputs of the folder or run that this continues, or of the baseline it is compared with: `load_views`.
 
         Raises:
             UsageError: Nothing is left, the posterior view has no thinking to sample, or prompt and completion together
                 can outgrow the model's context.
         """
         model = LocalModel.resolve(config.model)
-        views = load_views(model, config.views)
+        views = load_views(model, config.views, begun=begun)
         _require_thinking(config, views)
         view = POSTERIOR if config.rollout.posterior_samples else PRIOR
         reasons = {question.id: rejection(views, question, view) for question in questions}

@@ -31,6 +31,7 @@ from vpgea.runs.layout import (
     round_record,
 )
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folders
+from vpgea.runs.phase_folder import begun_inputs
 from vpgea.runs.progress import Reporter
 from vpgea.runs.records import EvalResults, FilterSummary, RoundLine
 from vpgea.runs.stopping import StopRequest
@@ -118,7 +119,9 @@ class Round:
 
     def _rollout(self, part: Part, lease: EngineLease) -> None:
         assert self.index is not None
-        plan = RolloutPlan.make(self.config, self.questions, part=part, round_index=self.index)
+        plan = RolloutPlan.make(
+            self.config, self.questions, part=part, round_index=self.index, begun=begun_inputs(self.run_dir)
+        )
         with self.reporter.progress(plan.questions_in(plan.own_chunks), self._label("rollout: questions")) as progress:
             rollout(plan, self.folder("rollout"), lease=lease, stop=self.stop, progress=progress)
 
@@ -173,6 +176,7 @@ class Round:
                 lease=lease,
                 stop=self.stop,
                 progress=progress,
+                continued=begun_inputs(self.run_dir),
             )
 
     def _label(self, what: str) -> str:

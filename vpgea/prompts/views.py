@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, ValidationError, field_validator
 
@@ -24,20 +25,13 @@ from vpgea.config.fields import Section
 from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
+from vpgea.modeling.tokenizer import LoadedTokenizer, decode, encode
+from vpgea.prompts.chat import RENDERING, Chat
 from vpgea.questions.load import Question
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 
 BUILT_IN = Path(__file__).parent / "templates"
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-_RENDERING = (
-    TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)  # what templates raise
-_PROBE = "vpgea-probe"  # stands for the user's turn where only the text around it matters
 
 
 class Template(Section):
@@ -110,14 +104,63 @@ class Views:
         tokenizer: A transformers tokenizer.
         config: What the views say.
         eos_ids: Ids that end a response (a model may have several).
+        more_ends: Further ones, which are no part of the fingerprint: runs go on that were begun without them.
+        vocabulary: Rows of the model's embedding, beyond which no id can be fed; None: not known.
+        loaded: How the tokenizer was found, where it was loaded from files.
     """
 
-    def __init__(self, tokenizer: Any, config: ViewsConfig, eos_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        config: ViewsConfig,
+        eos_ids: Sequence[int],
+        *,
+        more_ends: Sequence[int] = (),
+        vocabulary: int | None = None,
+        loaded: LoadedTokenizer | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.config = config
         self.template = load_template(config.template)
-        self.stop_ids = tuple(dict.fromkeys(eos_ids))
-        _require_chat_template(tokenizer)
+        self.chat = Chat(tokenizer, config.chat_template_kwargs, self.template.system)
+        self._eos_ids, self._more_ends = tuple(dict.fromkeys(eos_ids)), tuple(more_ends)
+        self._vocabulary = sys.maxsize if vocabulary is None else vocabulary
+        self._loaded = loaded or LoadedTokenizer(tokenizer=tokenizer, remarks=[], differs="")
+
+    @property
+    def remarks(self) -> list[str]:
+        """What people should be told of the tokenizer and the prompts before anything is sampled."""
+        missing = self.chat.missing_generation_prompt
+        return [
+            *self._loaded.remarks,
+            *self.chat.unknown_arguments,
+            *([missing] if missing and not self.template.assistant_prefix else []),
+        ]
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a response: those of the model's files, then its chat template's end of an assistant's turn.
+
+        Raises:
+            UsageError: There is none, or sampling would stop inside the end of thinking.
+        """
+        thinking = self.end_of_thinking_ids
+        named = dict.fromkeys([*self._eos_ids, *self._more_ends])
+        if inside := [token for token in thinking if token in named]:
+            raise UsageError(
+                f"views.end_of_thinking={self.config.end_of_thinking} can never be written",
+                why=f"sampling stops at {self.tokenizer.convert_ids_to_tokens(inside[0])}, which is part of it",
+                mend="give the end of thinking without it, or take it out of the model's eos_token_id",
+            )
+        named.update(dict.fromkeys(token for token in self.chat.turn_ends if token not in thinking))
+        if not any(token < self._vocabulary for token in named):
+            raise UsageError(
+                "the model names no end-of-sequence id",
+                why="generation_config.json, config.json, the tokenizer and its chat template have none that the "
+                "model can write, so no response would ever end",
+                mend="set eos_token_id in the model's generation_config.json",
+            )
+        return tuple(named)
 
     def prior_prompt(self, question: Question) -> list[int]:
         """Ids of the plain prompt.
@@ -125,28 +168,26 @@ class Views:
         Raises:
             UsageError: The template cannot be rendered.
         """
-        return self._prompt(self._user_turn(question, note_answer=None))[1]
+        return self._prompt(self._user_turn(question, note_answer=None))
 
     def posterior_prompt(self, question: Question, answer: str | None = None) -> list[int]:
         """Ids of the prompt with the note; `answer` replaces the reference answer in it (counterfactual)."""
-        return self._prompt(self._user_turn(question, note_answer=question.answer if answer is None else answer))[1]
+        return self._prompt(self._user_turn(question, note_answer=question.answer if answer is None else answer))
 
     def preview(self, question: Question, view: View) -> PromptPreview:
         """A question's prompt as it is rendered."""
-        text, ids = self._prompt(self._user_turn(question, note_answer=None if view == PRIOR else question.answer))
-        return self._preview(question.id, view, text, ids)
+        return self.stored_preview(question.id, view, self.prompt(question, view))
 
     def previews(self, questions: Sequence[Question]) -> list[PromptPreview]:
         """Both views of the first questions."""
         return [self.preview(question, view) for question in questions[:SHOWN_QUESTIONS] for view in (PRIOR, POSTERIOR)]
 
     def stored_preview(self, question_id: str, view: View, ids: list[int]) -> PromptPreview:
-        """A prompt of which only the ids are there."""
-        return self._preview(question_id, view, self.tokenizer.decode(ids, skip_special_tokens=False), ids)
-
-    def _preview(self, question_id: str, view: View, text: str, ids: list[int]) -> PromptPreview:
+        """A prompt as the model reads it: its text is that of the ids."""
         tokens = self.tokenizer.convert_ids_to_tokens(ids)
-        return PromptPreview(view=view, question_id=question_id, text=text, ids=ids, tokens=tokens)
+        return PromptPreview(
+            view=view, question_id=question_id, text=self.decode(ids, special=True), ids=ids, tokens=tokens
+        )
 
     def prompt(self, question: Question, view: View) -> list[int]:
         """Ids of a view's prompt."""
@@ -172,8 +213,21 @@ class Views:
 
     @cached_property
     def end_of_thinking_ids(self) -> list[int]:
-        """Ids that end a thinking which does not end by itself; empty when completions hold no thinking."""
-        return self.encode(self.config.end_of_thinking) if self.thinks and self.config.end_of_thinking else []
+        """Ids that end a thinking which does not end by itself; empty when completions hold no thinking.
+
+        Raises:
+            UsageError: The tokenizer cannot spell it.
+        """
+        if not self.thinks:
+            return []
+        ids = self.encode(str(self.config.end_of_thinking))
+        if not ids or self.tokenizer.unk_token_id in ids or max(ids) >= self._vocabulary:
+            raise UsageError(
+                f"views.end_of_thinking={self.config.end_of_thinking} cannot be written by this model",
+                why="its tokenizer has no ids for all of it that the model could write",
+                mend="give the text with which the model ends its thinking; null for a model that does not think",
+            )
+        return ids
 
     @cached_property
     def thinks(self) -> bool:
@@ -185,7 +239,8 @@ class Views:
         """|z|: number of leading ids up to and including the first end of thinking.
 
         An end that is not one added token is looked for in the text, since its ids depend on its neighbours; z then
-        ends with the id that completes it.
+        ends with the id that completes it. One with special tokens is looked for among the ids too, since decoders may
+        put spaces beside those.
 
         Returns:
             None when there is no end of thinking; 0 for models that do not think.
@@ -195,8 +250,19 @@ class Views:
         ids, end = [int(token) for token in completion_ids], str(self.config.end_of_thinking)
         if (single := self.tokenizer.get_added_vocab().get(end)) is not None:
             return ids.index(single) + 1 if single in ids else None
-        offset = self.decode(ids).find(end)
-        return None if offset < 0 else self.tokens_before(ids, offset + len(end) - 1) + 1
+        wanted = self.end_of_thinking_ids
+        special = not self._special_ids.isdisjoint(wanted)
+        found = []
+        if (offset := self.decode(ids, special=special).find(end)) >= 0:
+            found.append(self.tokens_before(ids, offset + len(end) - 1, special=special) + 1)
+        if special:
+            places = range(len(ids) - len(wanted) + 1)
+            found += [place + len(wanted) for place in places if ids[place : place + len(wanted)] == wanted][:1]
+        return min(found, default=None)
+
+    @cached_property
+    def _special_ids(self) -> set[int]:
+        return {index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
 
     @cached_property
     def empty_thinking_ids(self) -> list[int]:
@@ -223,14 +289,7 @@ class Views:
     @cached_property
     def assistant_tail(self) -> str:
         """The text both prompts end in: all that stands behind the user's own words."""
-        _, probe, after = self._render(_PROBE).rpartition(_PROBE)
-        if not probe:
-            raise UsageError(
-                "the model's chat template does not show the user's turn",
-                why=f"a chat with one user turn renders as {after!r}",
-                mend="use a chat template that writes user turns as they are",
-            )
-        return after
+        return self.chat.tail + self.template.assistant_prefix
 
     @cached_property
     def fingerprint(self) -> str:
@@ -240,7 +299,8 @@ class Views:
             "chat_template": self.tokenizer.chat_template,
             "chat_template_kwargs": self.config.chat_template_kwargs,
             "end_of_thinking": self.config.end_of_thinking,
-            "stop_ids": self.stop_ids,
+            "stop_ids": self._eos_ids,
+            **({"tokenizer": self._loaded.differs} if self._loaded.differs else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -250,7 +310,7 @@ class Views:
             text = _JINJA.from_string(self.template.prior).render(variables)
             if note_answer is not None:
                 text += _JINJA.from_string(self.template.note).render(variables, answer=note_answer)
-        except _RENDERING as error:
+        except RENDERING as error:
             raise UsageError(
                 f"prompt template {self.template.name!r} cannot be rendered for question {question.id}",
                 why=" ".join(str(error).split()),
@@ -258,9 +318,16 @@ class Views:
             ) from error
         return text
 
-    def _prompt(self, user_turn: str) -> tuple[str, list[int]]:
-        text = self._render(user_turn)
+    def _prompt(self, user_turn: str) -> list[int]:
+        text = self.chat.render(user_turn) + self.template.assistant_prefix
         ids = self.encode(text)
+        if (largest := max(ids, default=0)) >= self._vocabulary:
+            raise UsageError(
+                f"the tokenizer writes ids that the model does not have, e.g. {largest:,}",
+                why=f"it is {self.tokenizer.convert_ids_to_tokens(largest)}, and the embedding has "
+                f"{self._vocabulary:,} rows",
+                mend="use the tokenizer that belongs to the model, or the model whose embedding was resized for it",
+            )
         tail = self.encode(self.assistant_tail)
         if ids[len(ids) - len(tail) :] != tail:
             raise UsageError(
@@ -268,41 +335,18 @@ class Views:
                 why=f"ids of {self.assistant_tail!r} change with the text before it, so paths could not move as ids",
                 mend="use a chat template whose generation prompt starts with a special token",
             )
-        return text, ids
+        return ids
 
-    def _render(self, user_turn: str) -> str:
-        """The chat's text up to and including the assistant prefix."""
-        messages = [{"role": "user", "content": user_turn}]
-        if self.template.system is not None:
-            messages.insert(0, {"role": "system", "content": self.template.system})
-        try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=True,
-                **{"strftime_now": _refuse_todays_date, **self.config.chat_template_kwargs},
-            )
-        except _RENDERING as error:
-            raise UsageError(
-                "the model's chat template cannot render the prompt",
-                why=" ".join(str(error).split()) or type(error).__name__,
-                mend="check views.chat_template_kwargs, and the template's system text: some models take none",
-            ) from error
-        return rendered + self.template.assistant_prefix
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Text of ids as they stand, without special tokens unless asked for."""
+        return decode(self.tokenizer, ids, special=special)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids as they stand, without special tokens."""
-        text: str = self.tokenizer.decode(
-            [int(token) for token in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
-
-    def tokens_before(self, ids: Sequence[int], offset: int) -> int:
+    def tokens_before(self, ids: Sequence[int], offset: int, *, special: bool = False) -> int:
         """Number of leading ids that stand wholly before a character offset of the text of all ids."""
         low, high = 0, len(ids)
         while low < high:
             middle = (low + high) // 2
-            if len(self.decode(ids[: middle + 1])) > offset:
+            if len(self.decode(ids[: middle + 1], special=special)) > offset:
                 high = middle
             else:
                 low = middle + 1
@@ -310,27 +354,30 @@ class Views:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it stands: the chat template has already written every special token."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return encode(self.tokenizer, text)
 
 
-def load_views(model: LocalModel, config: ViewsConfig) -> Views:
-    """The two views with a model's tokenizer."""
-    return Views(model.tokenizer, config, model.eos_ids)
+def load_views(model: LocalModel, config: ViewsConfig, *, begun: Mapping[str, str] | None = None) -> Views:
+    """The two views with a model's tokenizer.
+
+    begun: inputs of what is continued or compared with. Where its prompts were made with the tokenizer in its declared
+    class, which version 0.1.0 always took, they go on to be.
+    """
+    views = _views(model, config, model.loaded_tokenizer)
+    if begun is None or begun.get("template") in (None, views.fingerprint):
+        return views
+    earlier = model.declared_tokenizer
+    if earlier is not None and (before := _views(model, config, earlier)).fingerprint == begun["template"]:
+        return before
+    return views
 
 
-def _require_chat_template(tokenizer: Any) -> None:
-    if not tokenizer.chat_template:
-        raise UsageError(
-            "the model's tokenizer has no chat template",
-            why="prompts are rendered with the model's own chat template",
-            mend="use an instruct or reasoning model, or put a chat_template.jinja into its folder",
-        )
-
-
-def _refuse_todays_date(pattern: str) -> NoReturn:
-    raise UsageError(
-        "the model's chat template writes today's date into every prompt",
-        why="prompts would differ between phases that run on different days",
-        mend="pin it: --set 'views.chat_template_kwargs={date_string: 26 Jul 2024}' (the name is the template's own)",
+def _views(model: LocalModel, config: ViewsConfig, loaded: LoadedTokenizer) -> Views:
+    return Views(
+        loaded.tokenizer,
+        config,
+        model.eos_ids,
+        more_ends=model.configured_eos_ids,
+        vocabulary=model.vocabulary_size,
+        loaded=loaded,
     )

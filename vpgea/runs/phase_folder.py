@@ -28,6 +28,18 @@ from vpgea.storage.records import json_of
 from vpgea.storage.shards import committed, read_sidecar, shard_files
 
 
+def begun(folder: Path | None) -> Manifest | None:
+    """What a phase folder was begun with, by its first part or, where a repair set that aside, by itself."""
+    folders = () if folder is None else (*part_folders(folder), folder)
+    found = next((path for one in folders if (path := one / MANIFEST).is_file()), None)
+    return None if found is None else Manifest.read(found)
+
+
+def begun_inputs(folder: Path | None) -> dict[str, str] | None:
+    """The inputs of `begun`."""
+    return None if (before := begun(folder)) is None else before.inputs
+
+
 class PhaseFolder:
     """One part of a phase's folder, opened for writing."""
 

@@ -85,12 +85,14 @@ def command(
         from vpgea.phases.rollout import RolloutPlan, rollout
         from vpgea.questions.load import load_questions
         from vpgea.runs.parts import Part
+        from vpgea.runs.phase_folder import begun_inputs
         from vpgea.storage.records import json_of
 
         target = None if dry_run else required(output_dir)
         loaded = load_questions(resolved.config.data, grader=resolved.config.grading.grader, offline=offline)
         output.warn_all(loaded.said())
-        plan = RolloutPlan.make(resolved.config, loaded.questions, part=Part.parse(shard))
+        before = None if overwrite else begun_inputs(target)
+        plan = RolloutPlan.make(resolved.config, loaded.questions, part=Part.parse(shard), begun=before)
         if plan.rejected:
             output.warn(f"{len(plan.rejected)} questions rejected, the first for: {next(iter(plan.rejected.values()))}")
         if target is None:

@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.support import tiny
 from tests.support.models import causal_model, fingerprint
-from vpgea.config.schema import ModelConfig
+from vpgea.config.schema import ModelConfig, ViewsConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.device import torch_device
 from vpgea.modeling.local_model import LocalModel
+from vpgea.prompts.views import load_views
 
 
 @pytest.fixture
@@ -81,14 +82,25 @@ def test_every_end_id_counts_once(copy: Path, listed: Any, expected: list[int]) 
     assert LocalModel.resolve(at(copy)).eos_ids == expected
 
 
+def test_ends_come_from_every_file_that_can_name_them(copy: Path) -> None:
+    edit(copy / "generation_config.json", eos_token_id=3)
+    edit(copy / "config.json", eos_token_id=[3, 5])
+    model = LocalModel.resolve(at(copy))
+    assert (model.eos_ids, model.configured_eos_ids) == ([3, 457], [3, 5])
+    assert load_views(model, ViewsConfig()).stop_ids == (3, 457, 5)
+
+
 def test_a_model_without_end_is_refused(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
+    edit(copy / "config.json", eos_token_id=None)
+    file = copy / "chat_template.jinja"
+    file.write_text(file.read_text(encoding="utf-8").replace("<｜end▁of▁sentence｜>", ""), encoding="utf-8")
     model = LocalModel.resolve(at(copy))
     assert model.eos_ids == [model.tokenizer.eos_token_id]
     endless = LocalModel.resolve(at(copy))
     endless.tokenizer.eos_token = None
     with pytest.raises(UsageError, match="no end-of-sequence id"):
-        assert endless.eos_ids
+        assert load_views(endless, ViewsConfig()).stop_ids
 
 
 def test_files_that_change_are_seen_by_a_model_that_is_resolved_afterwards(copy: Path) -> None:
