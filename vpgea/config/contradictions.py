@@ -24,6 +24,19 @@ def require_consistent(config: RunConfig) -> None:
         )
 
 
+def other_reference(config: RunConfig) -> str | None:
+    """What is to be said of a loop that starts from an adapter: what is measured against is not what it starts from."""
+    training, adapter = config.distill, config.model.adapter
+    roles = ["the reference"] * (training.reference_weight > 0)
+    roles += ["the frozen teacher"] * (training.runs_teacher and training.teacher == "frozen")
+    if training.train != "lora" or adapter is None or not roles:
+        return None
+    return (
+        f"{' and '.join(roles)} is the model without the adapter {adapter}, which the base's figures and reference "
+        "lengths are measured with; merge the adapter into the model first to have it in both"
+    )
+
+
 def tempered_control_variate(why: str) -> UsageError:
     """The control variate would be taken under another distribution than the one that the paths were drawn from."""
     return UsageError(

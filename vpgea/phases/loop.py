@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpgea.config.contradictions import require_consistent
+from vpgea.config.contradictions import other_reference, require_consistent
 from vpgea.config.resolve import dump_yaml, flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
@@ -36,6 +36,7 @@ from vpgea.runs.layout import (
     CONFIG,
     LOGS,
     MANIFEST,
+    MASTERS,
     METRICS,
     PHASES,
     SUMMARY,
@@ -91,6 +92,8 @@ class Loop:
             UsageError: It holds another run, or the questions cannot be used.
         """
         loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop, anew=overwrite)
+        if said := other_reference(loop.config):
+            loop.reporter.warn(said)
         if not overwrite:
             refuse_links_in(run_dir, *(round_dir(run_dir, index) for index in (None, *round_numbers(run_dir))))
         PhaseFolder.open(run_dir, loop.manifest, resume=resume, overwrite=overwrite)
@@ -296,7 +299,7 @@ class Loop:
         best = best_round(self.run_dir, self.config)
         for index in range(newest - keep + 1):
             if index != best:
-                for name in WEIGHTS:
+                for name in (*WEIGHTS, MASTERS):
                     shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vpgea.config.contradictions import require_consistent
+from vpgea.config.contradictions import other_reference, require_consistent
 from vpgea.config.resolve import resolve
 from vpgea.errors import UsageError
 from vpgea_cli.main import run
@@ -42,6 +42,24 @@ def test_what_would_learn_wrong_is_refused(options: dict[str, Any], said: str) -
 @pytest.mark.parametrize("options", TAKEN)
 def test_the_same_settings_apart_are_taken(options: dict[str, Any]) -> None:
     require_consistent(resolve(options=options).config)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "the reference is the model without the adapter mine"),
+        ({"distill.reference_weight": 0.0}, None),
+        (
+            {"distill.kl_form": "dense", "distill.teacher": "frozen"},
+            "the reference and the frozen teacher is the model without the adapter mine",
+        ),
+        ({"distill.train": "full"}, None),
+        ({"model.adapter": None}, None),
+    ],
+)
+def test_a_loop_from_an_adapter_says_what_it_is_measured_against(options: dict[str, Any], said: str | None) -> None:
+    found = other_reference(resolve(options={"model.adapter": "mine", **options}).config)
+    assert found is None if said is None else found is not None and found.startswith(said)
 
 
 @pytest.mark.parametrize(
