@@ -309,7 +309,9 @@ class DistillConfig(Section):
     max_reference_kl: float | None = identity(
         None, "training ends early once a step's KL to the base model exceeds this, nats per token", gt=0
     )
-    entropy_floor: Share = identity(0.3, "alarm when entropy falls below this share of the first step's; 0: never")
+    entropy_floor: Share = identity(
+        0.3, "alarm when entropy falls below this share of that of the run's start; 0: never"
+    )
     stop_on_collapse: bool = identity(False, "end training at that alarm")
     log_to: list[Literal["tensorboard", "wandb", "trackio"]] = execution(
         [], "besides metrics.jsonl, where the steps' figures go (needs the package of that name)"

@@ -263,7 +263,8 @@ class Estimator:
             teacher = posterior_prompts + posterior.completion
             work += self._read(teacher, teacher.sum() / max(batch, 1)).times(options.epochs)
         trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
-        published = self.weights if is_full else 4 * trained
+        # a model that is rounded when it is published has its float32 weights beside it, for the next round
+        published = self.weights + 4 * trained * (self.dtype_bytes < 4) if is_full else 4 * trained
         # float32 each: the weights, AdamW's two moments, the average of a teacher
         state = (
             4 * trained * (1 + 2 * (options.optimizer == "adamw") + (options.runs_teacher and options.teacher == "ema"))

@@ -113,10 +113,11 @@ def _verify_sources(root: Path, report: Report) -> None:
     for index in round_numbers(root):
         rollout, filtered, trained, measured = (Step(index, phase).folder(root) for phase in PHASES)
         pairs = [(rollout, filtered, "rollout"), (filtered, trained, "filter"), (trained, measured, "model")]
-        for source, made, name in [*pairs, *([(before, rollout, "model")] if before else [])]:
+        follows = [(before, rollout, "model"), (before, trained, "masters")] if before else []
+        for source, made, name in [*pairs, *follows]:
             if broken & {source, made} or not all((folder / COMPLETE).is_file() for folder in (source, made)):
                 continue
-            recorded, actual = Manifest.read(made / MANIFEST).inputs[name], _made(source, name)
+            recorded, actual = Manifest.read(made / MANIFEST).inputs.get(name), _made(source, name)
             if recorded != actual:
                 own = made.relative_to(root)
                 problem = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {actual}"
@@ -128,6 +129,7 @@ def _verify_sources(root: Path, report: Report) -> None:
 
 def _made(folder: Path, name: str) -> str | None:
     """The fingerprint of a phase's rows, or of the model that it trained."""
-    if name == "model":
-        return read_record(folder / SUMMARY, DistillSummary).model_fingerprint
+    if name in ("model", "masters"):
+        summary = read_record(folder / SUMMARY, DistillSummary)
+        return summary.model_fingerprint if name == "model" else summary.masters_fingerprint
     return Manifest.read(folder / MANIFEST).content_fingerprint

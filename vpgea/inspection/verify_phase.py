@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vpgea.errors import DamagedError
+from vpgea.modeling.fingerprint import fingerprint_of
 from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
 from vpgea.runs.layout import (
     CANARY,
@@ -18,6 +19,7 @@ from vpgea.runs.layout import (
     CHECKPOINTS,
     COMPLETE,
     MANIFEST,
+    MASTERS,
     OLD_LOGPROBS,
     PHASES,
     REFERENCE_LENGTHS,
@@ -224,6 +226,7 @@ class PhaseCheck:
         places = [self.folder / name for name in WEIGHTS if (self.folder / name).is_dir()]
         if trained is not None and not places and weights_stay:
             self._damage(self.folder / trained.output, "it is gone", _TRAINING, *markers)
+        self._masters(trained, *markers, is_kept=bool(places))
         for place in places:
             self.report.weights += 1
             if not (place / CHECKSUMS).is_file():
@@ -234,6 +237,25 @@ class PhaseCheck:
                 read_record(place / CANARY, Canary)
             except DamagedError as error:
                 self._damage(place, f"{error.what}: {error.why}", _TRAINING, *markers)
+
+    def _masters(self, trained: DistillSummary | None, *markers: Path, is_kept: bool) -> None:
+        """The float32 weights behind a rounded model. is_kept: that model is there, so that both were not pruned."""
+        folder, wanted = self.folder / MASTERS, None if trained is None else trained.masters_fingerprint
+        if not folder.is_dir():
+            if wanted is not None and is_kept:
+                self._damage(folder, "it is gone", _TRAINING, *markers)
+            return
+        self.report.weights += 1
+        if not (folder / CHECKSUMS).is_file():
+            self._damage(folder, f"{CHECKSUMS} is gone", _TRAINING, *markers)
+            return
+        try:
+            verify_checksums(folder)
+            found = fingerprint_of([folder])
+            if wanted is not None and found != wanted:
+                raise DamagedError("other weights", why=f"{found}, and {wanted} was published", mend="")
+        except DamagedError as error:
+            self._damage(folder, f"{error.what}: {error.why}", _TRAINING, *markers)
 
     def _checkpoints(self, part: Path) -> None:
         folder = part / CHECKPOINTS

@@ -11,7 +11,8 @@ from vpgea.config.schema import ModelConfig, RunConfig, identity_of, with_values
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, SUMMARY
+from vpgea.runs.history import entropy_at_start
+from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MANIFEST, MODEL, SUMMARY
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, part_folder
 from vpgea.runs.phase_folder import PhaseFolder
@@ -23,11 +24,14 @@ from vpgea.storage.records import from_json, json_of, read_record
 from vpgea.training.data import TrainingSet
 from vpgea.training.guards import epistemic_ids
 from vpgea.training.loggers import Log, step_log
+from vpgea.training.masters import masters_of
 from vpgea.training.publish import publish, published_name
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles, reference_model
 from vpgea.training.trainer import Trainer
+from vpgea.training.turn import training_turn
 
+_ORDER: dict[str, object] = {"distill.order": "by seed, pass and round"}  # of an earlier version: by seed and pass
 _OF_FILTER = ("filter.advantage.group", "filter.answerability.enabled")
 
 
@@ -57,34 +61,63 @@ def distill(
     stop, progress, ranks = stop or StopRequest(), progress or NullProgress(), ranks or Ranks()
     require_consistent(config)
     filtered = CompletePhase.open(filter_dir, "filter")
-    model, reference = LocalModel.resolve(config.model), reference_model(config)
-    manifest = Manifest(
+    model = LocalModel.resolve(config.model)
+    masters = masters_of(model) if config.distill.train == "full" else None
+    folder = PhaseFolder(output_dir, _manifest(config, filtered, model, masters, None if overwrite else output_dir))
+
+    def is_trained() -> bool:
+        return ranks.any(folder.is_complete or (output_dir / SUMMARY).is_file())
+
+    with training_turn(folder.part, ranks, stop, progress) as turn:
+        if not overwrite:
+            turn.take()  # before a second model takes the first one's memory
+            if is_trained():
+                ranks.on_first(lambda: _finish_complete(folder, resume))
+                return trained(output_dir)
+        with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
+            data = _training_set(config, filtered, folder.manifest)
+            roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
+        ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))
+        turn.take()
+        if not is_trained():  # else a twin that began at the same moment has done it
+            trainer = Trainer(
+                *(config, data, roles, folder, ranks),
+                epistemic=epistemic_ids(model.tokenizer),
+                first_entropy=entropy_at_start(output_dir),
+            )
+            with folder.writing():
+                with step_log(config, output_dir, ranks) as logger:
+                    trainer.run(stop, progress, [logger, log] if log else [logger])
+                trainer.release()
+                ranks.on_first(folder.require_ours)
+                difference = publish(config, roles, data.paths, output_dir, ranks)
+                ranks.on_first(lambda: _complete(config, trainer, folder, difference))
+    return trained(output_dir)
+
+
+def _manifest(
+    config: RunConfig, filtered: CompletePhase, model: LocalModel, masters: LocalModel | None, begun: Path | None
+) -> Manifest:
+    """What a training is made from. begun: the folder that may go on as another version began it."""
+    further = {"reference": reference_model(config), "masters": masters}
+    is_ordered = begun is None or _is_ordered_by_round(begun)
+    return Manifest(
         phase="distill",
-        identity=identity_of(config, "distill", "model"),
+        identity=identity_of(config, "distill", "model") | (_ORDER if is_ordered else {}),
         inputs={
             "filter": filtered.content_fingerprint,
             "model": model.fingerprint,
-            **({} if reference is None else {"reference": reference.fingerprint}),
+            **{name: other.fingerprint for name, other in further.items() if other is not None},
         },
         config=flat_config(config),
     )
-    folder = PhaseFolder(output_dir, manifest)
-    if ranks.any(not overwrite and (folder.is_complete or (output_dir / SUMMARY).is_file())):
-        ranks.on_first(lambda: _finish_complete(folder, resume))
-        return trained(output_dir)
-    with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
-        data = _training_set(config, filtered, manifest)
-        roles = Roles(config, model, ranks)
-    ranks.on_first(lambda: PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite))
-    with folder.writing():
-        trainer = Trainer(config, data, roles, folder, ranks, epistemic=epistemic_ids(model.tokenizer))
-        with step_log(config, output_dir, ranks) as logger:
-            trainer.run(stop, progress, [logger, log] if log else [logger])
-        trainer.release()
-        ranks.on_first(folder.require_ours)
-        difference = publish(config, roles, data.paths, output_dir, ranks)
-        ranks.on_first(lambda: _complete(config, trainer, folder, difference))
-    return trained(output_dir)
+
+
+def _is_ordered_by_round(output_dir: Path) -> bool:
+    """Whether a folder is begun now, or was begun by a version that draws another order in each round."""
+    part = part_folder(output_dir, WHOLE)
+    begun = next((folder / MANIFEST for folder in (part, output_dir) if (folder / MANIFEST).is_file()), None)
+    return begun is None or _ORDER.items() <= Manifest.read(begun).identity.items()
 
 
 def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
@@ -101,6 +134,7 @@ def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
 def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, difference: float) -> None:
     """Write the summary and mark the folder complete."""
     guards, data = trainer.guards, trainer.data
+    published = LocalModel.resolve(trained_model(config, folder.root))
     summary = DistillSummary(
         steps=trainer.next_step,
         paths=len(data.paths),
@@ -112,7 +146,8 @@ def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, differen
         reload_difference=difference,
         engine_mismatch=trainer.old_logprobs.engine_mismatch(data.paths),
         output=published_name(config),
-        model_fingerprint=LocalModel.resolve(trained_model(config, folder.root)).fingerprint,
+        model_fingerprint=published.fingerprint,
+        masters_fingerprint=None if (masters := masters_of(published)) is None else masters.fingerprint,
     )
     write_json(folder.root / SUMMARY, json_of(summary))
     folder.complete(json_of(summary))
@@ -152,7 +187,7 @@ def _training_set(config: RunConfig, filtered: CompletePhase, manifest: Manifest
     read_record(filtered.root / SUMMARY, FilterSummary)  # written last: without it the selection may be half there
     made = {key: filtered.manifest.identity[key] for key in _OF_FILTER if key in filtered.manifest.identity}
     require_consistent(with_values(config, made))  # with what was made, whatever is configured now
-    data = TrainingSet(filtered, config.distill)
+    data = TrainingSet(filtered, config.distill, by_round=_ORDER.items() <= manifest.identity.items())
     if data.model_fingerprint != manifest.inputs["model"]:
         raise UsageError(
             f"{filtered.root} holds samples of other weights",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from vpgea.runs.layout import round_numbers, round_record
+from vpgea.runs.layout import METRICS, Step, round_name, round_numbers, round_record
 from vpgea.runs.records import RoundLine
+from vpgea.storage.files import read_json_lines
 
 
 def read_line(run_dir: Path, index: int | None) -> RoundLine:
@@ -23,6 +24,19 @@ def finished_lines(run_dir: Path) -> list[RoundLine]:
     indices = itertools.chain([None], itertools.count())
     finished = itertools.takewhile(lambda index: round_record(run_dir, index).is_file(), indices)
     return [read_line(run_dir, index) for index in finished]
+
+
+def entropy_at_start(distill_dir: Path) -> float | None:
+    """Of the first training step of the run before a round's distill folder, in nats per token; None without one."""
+    run_dir, own = distill_dir.absolute().parent.parent, distill_dir.absolute().parent.name
+    rounds = round_numbers(run_dir)
+    before = rounds[: [round_name(index) for index in rounds].index(own)] if own in map(round_name, rounds) else []
+    for index in before:
+        metrics = Step(index, "distill").folder(run_dir) / METRICS
+        for line in read_json_lines(metrics) if metrics.is_file() else []:
+            if line["entropy"] is not None:
+                return float(line["entropy"])
+    return None
 
 
 def all_lines(run_dir: Path) -> list[RoundLine]:

@@ -5,7 +5,7 @@ RUN/    config.yaml · metrics.jsonl · logs/ · slurm/ · damaged/ · parts/0-o
         round-000/ rollout/ · filter/ · distill/ · eval/ · round.json
 PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COMPLETE · chunk-00000.arrow · ...
   of a filter   selected/ · rejected/ · reference_lengths.json · summary.json; teacher-00000.arrow in its parts
-  of a distill  adapter/ or model/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs in its part
+  of a distill  adapter/ or model/ · masters/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs in its part
   of an eval    results.json
 """
 
@@ -32,6 +32,7 @@ REFERENCE_LENGTHS = "reference_lengths.json"
 
 ADAPTER, MODEL = "adapter", "model"
 WEIGHTS = (ADAPTER, MODEL)
+MASTERS = "masters"  # beside a model that was published rounded: its weights in float32, for the next training
 CANARY = "vpgea_canary.json"  # beside published weights: ids with their log-probabilities
 METRICS = "metrics.jsonl"  # a line per optimiser step; in the run folder a line per round
 CHECKPOINTS = "checkpoints"
@@ -46,7 +47,7 @@ ROUND_RECORD = "round.json"
 DAMAGED = "damaged"  # what a repair has moved away
 LOGGERS = ("wandb", "tensorboard")  # folders that loggers make in a distill folder
 
-NOT_LOOKED_INTO = frozenset({*WEIGHTS, LOGS, *LOGGERS, DAMAGED})  # may hold links: weights do, as caches have them
+NOT_LOOKED_INTO = frozenset({*WEIGHTS, MASTERS, LOGS, *LOGGERS, DAMAGED})  # may hold links, as caches do
 
 _ROUND = re.compile(r"round-(\d{3,})")
 _STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")

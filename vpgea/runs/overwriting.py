@@ -17,6 +17,7 @@ from vpgea.runs.layout import (
     DAMAGED,
     LOGGERS,
     MANIFEST,
+    MASTERS,
     METRICS,
     PARTS,
     PHASES,
@@ -48,7 +49,7 @@ _OWN: dict[str, list[str]] = {
     "distill": [
         rf"{_OF_A_PART}checkpoints/step-\d+/[^/]+\.(?:safetensors|json)",
         rf"{_OF_A_PART}old_logprobs\.(?:safetensors|tmp)",
-        f"(?:{'|'.join(WEIGHTS)})/(?:{_PUBLISHED})",
+        f"(?:{'|'.join((*WEIGHTS, MASTERS))})/(?:{_PUBLISHED})",
         f"(?:{'|'.join(LOGGERS)})/.+",
         *(SUMMARY, METRICS),
     ],

@@ -158,6 +158,7 @@ class DistillSummary:
         ended_early: Why, where a guard ended it.
         reload_difference: Largest of a log-probability after reloading what was published, in nats.
         output: Name of the folder with the weights.
+        masters_fingerprint: Of the float32 weights beside a model that was published rounded.
     """
 
     steps: int
@@ -171,6 +172,7 @@ class DistillSummary:
     engine_mismatch: EngineMismatch | None
     output: str
     model_fingerprint: str
+    masters_fingerprint: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

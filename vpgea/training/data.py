@@ -93,9 +93,12 @@ class _QuestionSizes:
 class TrainingSet:
     """Every question of the filter's output, the paths that carry a gradient, and the order of the steps."""
 
-    def __init__(self, filtered: CompletePhase, config: DistillConfig) -> None:
+    def __init__(self, filtered: CompletePhase, config: DistillConfig, *, by_round: bool = True) -> None:
+        """by_round: each round draws another order; else, as an earlier version did, all draw the same."""
         self.config = config
         rows = _load_rows(filtered)
+        round_index = rows[0].key.round if by_round else 0
+        self._seed_words = [round_index] if round_index else []  # the first round's seeds are those of all versions
         self.model_fingerprint = rows[0].origin.model_fingerprint
         self.truncated_support = rows[0].origin.truncated
         self.questions = list(dict.fromkeys(row.key.question_id for row in rows))
@@ -115,10 +118,17 @@ class TrainingSet:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
+    @property
+    def torch_seed(self) -> int:
+        """Of what the model draws in training, such as an adapter's dropout."""
+        words = [self.config.seed, *self._seed_words]
+        return int(np.random.SeedSequence(words).generate_state(1)[0]) if self._seed_words else self.config.seed
+
     def step(self, index: int) -> OptimizerStep:
-        """The paths and constants of one optimiser step; a pure function of the data, the seed and the index."""
+        """The paths and constants of one optimiser step; a pure function of the data, seed, round and index."""
         epoch, position = divmod(index, self.steps_per_epoch)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.questions))
+        seed = [self.config.seed, epoch, *self._seed_words]
+        order = np.random.default_rng(seed).permutation(len(self.questions))
         size = self.config.questions_per_step
         chosen = order[position * size : (position + 1) * size]
         sizes = [self.sizes[question] for question in chosen]

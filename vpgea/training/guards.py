@@ -26,7 +26,7 @@ class Guards:
     Attributes:
         bad_steps: Steps left out in a row.
         skipped_steps: Steps left out in all.
-        first_entropy: Of the first step that had one, in nats.
+        first_entropy: Of the first step of the run that had one, in nats.
         alarms: How many there were.
         ended: Why training is to end here; None while it goes on.
     """

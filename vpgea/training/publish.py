@@ -15,11 +15,12 @@ from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.policy import completion_logprobs
 from vpgea.modeling.weight_files import write_checksums
-from vpgea.runs.layout import ADAPTER, CANARY, MODEL
+from vpgea.runs.layout import ADAPTER, CANARY, MASTERS, MODEL
 from vpgea.runs.records import Canary, CanaryPath
 from vpgea.storage.files import publish_folder, write_json
 from vpgea.storage.records import json_of
 from vpgea.training.data import TrainingPath
+from vpgea.training.masters import seal_masters
 from vpgea.training.ranks import Ranks
 from vpgea.training.roles import Roles, sequences_of
 
@@ -34,9 +35,10 @@ _TOKENIZER_FILES = (
 
 
 def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], output: Path, ranks: Ranks) -> float:
-    """Write output/adapter or output/model; return the largest log-probability difference seen after reloading.
+    """Write output/adapter, or output/model with its masters; return the largest log-probability difference seen.
 
-    Collective: every rank calls it, rank 0 writes. The roles have no weights afterwards.
+    Masters are the float32 weights behind a model that is rounded. The difference is that of the published weights,
+    once they were reloaded. Collective: every rank calls it, rank 0 writes. The roles have no weights afterwards.
 
     Args:
         config: Of the run.
@@ -53,11 +55,15 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
     in_memory = torch.cat([roles.student_logprobs([path]).cpu() for path in canaries])
     weights = roles.whole_weights(ranks)
     differences: list[float] = []
+    has_masters = roles.rounds_when_saved
 
     def write() -> None:
         name = published_name(config)
-        temporary = output / f".{name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary, masters = output / f".{name}.tmp", output / f".{MASTERS}.tmp"
+        for folder in (temporary, masters):
+            shutil.rmtree(folder, ignore_errors=True)
+        if has_masters:
+            roles.save_masters(masters, weights)
         roles.save(temporary, weights)
         roles.release()
         _copy_tokenizer(roles.model.folder, temporary)
@@ -65,6 +71,9 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
         reloaded = LocalModel.resolve(roles.model.config.model_copy(update=change))
         differences.append(_compare(reloaded, canaries, in_memory, roles.compute_dtype, temporary))
         write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
+        if has_masters:
+            seal_masters(masters, reloaded)
+            publish_folder(masters, output / MASTERS)
         publish_folder(temporary, output / name)
 
     ranks.on_first(write)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vpgea.errors import UsageError, VpgeaError
+from vpgea.errors import EngineError, UsageError, VpgeaError
 
 # As torchrun sets them; SLURM scripts set the same from SLURM's own variables.
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -29,6 +29,18 @@ class OtherRankFailed(VpgeaError):
             "another rank failed", why="its own message says why", mend="mend that, then start all ranks again"
         )
         self.exit_code = exit_code
+
+
+class LostRank(EngineError):
+    """Another rank is gone without a word: killed, out of memory, or its machine is."""
+
+    def __init__(self, rank: int, said: str) -> None:
+        super().__init__(
+            f"rank {rank} cannot reach another rank of this training",
+            why=f"that process, or its machine, is gone: {said}",
+            mend="see why it ended (its messages; out of memory?), then start all ranks again: they continue from the "
+            "last checkpoint",
+        )
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,7 @@ def joined_ranks(timeout: timedelta = timedelta(minutes=30)) -> Iterator[Ranks]:
 
     Raises:
         UsageError: The variables contradict themselves.
+        LostRank: Another rank is not there, or not any more.
     """
     world = _number("WORLD_SIZE", 1)
     if world == 1:
@@ -148,12 +161,25 @@ def joined_ranks(timeout: timedelta = timedelta(minutes=30)) -> Iterator[Ranks]:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     try:
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
         yield Ranks(rank, world)
         dist.barrier()  # without it Gloo's threads can still be busy when Python ends, which aborts the process
+    except RuntimeError as error:
+        if _is_lost_connection(error):
+            raise LostRank(rank, " ".join(str(error).split())[:200]) from error
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective call failed since somebody is gone: Gloo says so in words alone."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+    timeouts = ("Timed out waiting", "Socket Timeout", "Application timeout")
+    text = str(error)
+    return isinstance(error, dist.DistError) or ("gloo" in text and any(word in text for word in (*words, *timeouts)))
 
 
 def _number(variable: str, default: int) -> int:

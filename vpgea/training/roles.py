@@ -36,7 +36,16 @@ class Roles:
     computes in the model's dtype: bfloat16 weights would round small updates away.
     """
 
-    def __init__(self, config: RunConfig, model: LocalModel, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model: LocalModel,
+        ranks: Ranks | None = None,
+        *,
+        masters: LocalModel | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """masters: float32 weights to begin with instead. seed: if not distill.seed."""
         distill = config.distill
         self.model = model
         self.is_sharded = ranks is not None and ranks.world > 1 and distill.is_sharded
@@ -50,8 +59,8 @@ class Roles:
                 why="the reference of an adapter is its own base model, with the adapter off",
                 mend="leave distill.reference out, or use distill.train=full",
             )
-        torch.manual_seed(distill.seed)
-        self.student = self._policy(lora_student(config, model) if self.is_lora else full_student(model))
+        torch.manual_seed(distill.seed if seed is None else seed)
+        self.student = self._policy(lora_student(config, model) if self.is_lora else full_student(model, masters))
         kind = distill.teacher if distill.runs_teacher else None
         needs_reference = distill.reference_weight > 0
         base = self._base(config) if needs_reference or kind == "frozen" else None
@@ -182,6 +191,15 @@ class Roles:
         """Let go of all weights, once they are saved: reloading them to compare is not to need twice the memory."""
         del self.student
         self.reference = self.teacher = None
+
+    @property
+    def rounds_when_saved(self) -> bool:
+        """Whether what is published is less exact than what was trained."""
+        return not self.is_lora and self.compute_dtype != torch.float32
+
+    def save_masters(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """Write the student's float32 weights, before `save` rounds them. weights: of `whole_weights`."""
+        self.student.model.save_pretrained(str(folder), state_dict=weights)
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
         """Write the student as a peft adapter or a Hugging Face folder that plain transformers loads.

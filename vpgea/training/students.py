@@ -62,12 +62,12 @@ def _require_known_targets(targets: Sequence[str], model: Any) -> None:
         )
 
 
-def full_student(model: LocalModel) -> Any:
-    """All weights, in float32."""
+def full_student(model: LocalModel, masters: LocalModel | None = None) -> Any:
+    """All weights, in float32: those behind the published ones where there are such."""
     if model.adapter is not None:
         raise UsageError(
             "full fine-tuning of a model with an adapter",
             why="the adapter would be trained along and could not be told apart afterwards",
             mend="merge it first with `vpgea export --merge`, or use distill.train=lora",
         )
-    return load_model(model.in_dtype("float32")).requires_grad_(True)
+    return load_model((masters or model).in_dtype("float32")).requires_grad_(True)

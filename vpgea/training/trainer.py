@@ -48,15 +48,26 @@ class Trainer:
         ranks: Ranks | None = None,
         *,
         epistemic: npt.NDArray[np.int64] | None = None,
+        first_entropy: float | None = None,
     ) -> None:
-        """epistemic: ids of the tokens that are counted as words of reflection."""
+        """Take up a checkpoint, where there is one.
+
+        Args:
+            config: Of the run.
+            data: What is learned.
+            roles: The student and the models beside it.
+            folder: The distill folder.
+            ranks: All that train together.
+            epistemic: Ids of the tokens that are counted as words of reflection.
+            first_entropy: What the guards compare with, in nats; None: that of the first step here.
+        """
         self.distill, self.data, self.roles = config.distill, data, roles
         self.ranks = ranks or Ranks()
         self.checkpoints = folder.part / CHECKPOINTS
         self.metrics = folder.root / METRICS
         self.trainable = roles.trainable
         self.optimizer = make_optimizer(self.distill, list(self.trainable.values()))
-        self.guards = Guards(config=self.distill)
+        self.guards = Guards(config=self.distill, first_entropy=first_entropy)
         self.next_step = self.trained_tokens = 0
         self._epistemic = np.empty(0, np.int64) if epistemic is None else epistemic
         self.old_logprobs = OldLogprobs(folder.part / OLD_LOGPROBS, data, roles, self.ranks)

@@ -80,9 +80,19 @@ class TensorBytes(NullProgress):
         self.most = max(self.most, self.now())
 
 
-@pytest.mark.parametrize(("train", "optimizer"), [("lora", "adamw"), ("full", "adamw"), ("full", "adafactor")])
-def test_a_training_takes_what_the_formula_says(train: str, optimizer: str, tiny_model: Path, tmp_path: Path) -> None:
-    often = {"distill__checkpoint_every": 1, "distill__epochs": 4}
+@pytest.mark.parametrize(
+    ("train", "optimizer", "dtype"),
+    [
+        ("lora", "adamw", "float32"),
+        ("full", "adamw", "float32"),
+        ("full", "adafactor", "float32"),
+        ("full", "adafactor", "bfloat16"),
+    ],
+)
+def test_a_training_takes_what_the_formula_says(
+    train: str, optimizer: str, dtype: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    often = {"distill__checkpoint_every": 1, "distill__epochs": 4, "model__dtype": dtype}
     config = distill_config(tiny_model, distill__train=train, distill__optimizer=optimizer, **often)
     write_selection(tmp_path / "filter", config, sample_rows(config))
     seen = TensorBytes(tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import UsageError, VpgeaError
 from vpgea.modeling.local_model import LocalModel
+from vpgea.runs.history import entropy_at_start
 from vpgea.training.guards import Guards, epistemic_ids, per_1000_tokens
 
 
@@ -40,6 +42,20 @@ def test_the_alarm_compares_with_the_first_entropy() -> None:
     assert watch.watch(0.9, 0.0) == "entropy fell from 2 to 0.9 nats per token"
     assert (watch.alarms, watch.ended) == (1, None)
     assert guards(entropy_floor=0.0).watch(1.0, 0.0) is None
+
+
+def test_a_collapse_over_rounds_alarms_although_each_round_is_steady(tmp_path: Path) -> None:
+    rounds: list[list[float | None]] = [[None, 2.0, 1.9], [1.5], [0.9, 0.9]]
+    for index, entropies in enumerate(rounds):
+        folder = tmp_path / f"round-{index:03d}" / "distill"
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text("".join(json.dumps({"entropy": value}) + "\n" for value in entropies))
+    at_start = entropy_at_start(tmp_path / "round-002" / "distill")
+    assert at_start == 2.0
+    watch = Guards(config=RunConfig(distill={"entropy_floor": 0.5}).distill, first_entropy=at_start)  # type: ignore[arg-type]
+    assert watch.watch(0.9, 0.0) == "entropy fell from 2 to 0.9 nats per token"
+    assert entropy_at_start(tmp_path / "round-000" / "distill") is None
+    assert entropy_at_start(tmp_path / "alone") is None
 
 
 def test_collapse_and_distance_end_a_training_where_they_are_told_to() -> None:

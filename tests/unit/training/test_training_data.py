@@ -50,6 +50,24 @@ def test_constants_count_rejected_paths_and_every_graded_prior_token(model: Path
         assert step.normalisers.pg_tokens == sum(graded)
 
 
+def test_each_round_draws_another_order_and_the_first_that_of_all_versions(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model, distill__questions_per_step=1, distill__epochs=2)
+
+    def orders(index: int, **options: Any) -> tuple[list[int], int]:
+        folder = tmp_path / f"{index}{options}"
+        rows = [{**row, "round": index} for row in sample_rows(config, questions=8)]
+        data = TrainingSet(
+            CompletePhase.open(write_selection(folder, config, rows), "filter"), config.distill, **options
+        )
+        return [data.step(step).paths[0].question for step in range(16)], data.torch_seed
+
+    found = [orders(index) for index in range(3)]
+    assert [seed for _, seed in found] == [0, *{seed for _, seed in found[1:]} - {0}]
+    assert len({tuple(order) for order, _ in found}) == 3
+    assert all(sorted(order[:8]) == sorted(order[8:]) == list(range(8)) for order, _ in found)
+    assert orders(2, by_round=False) == found[0], "what an earlier version began goes on in its order"
+
+
 def test_cut_off_samples_are_in_unless_masked(model: Path, tmp_path: Path) -> None:
     data, rows = training_set(model, tmp_path / "in")
     masked, _ = training_set(model, tmp_path / "masked", distill__mask_truncated=True)
