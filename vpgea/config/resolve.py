@@ -7,6 +7,7 @@ Rising precedence: built-in default < configuration recorded in an input folder 
 from __future__ import annotations
 
 import math
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from vpgea.config.problems import (
     unknown_key,
     wrong_value,
 )
+from vpgea.config.recorded import runs_code, untrusted, variables
 from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.errors import UsageError
 
@@ -84,10 +86,12 @@ def resolve(
         sets: Texts `key.path=value`.
         env: The process environment, of which only `VPGEA_*` is read.
         options: Dotted key → value.
-        inherited: (origin, dotted key → value), later ones above earlier ones.
+        inherited: (origin, dotted key → value) of folders, later ones above earlier ones. What of it runs code has to
+            be given by another layer.
 
     Raises:
-        UsageError: It lists everything wrong: unknown keys with the nearest name, wrong types, values out of range.
+        UsageError: It lists everything wrong: unknown keys with the nearest name, wrong types, values out of range,
+            code that only a folder asks for.
     """
     problems: list[Problem] = []
     layers = [_Entry(key, value, origin) for origin, mapping in inherited for key, value in mapping.items()]
@@ -99,8 +103,47 @@ def resolve(
     origins = dict.fromkeys(FIELDS, DEFAULT)
     for entry in layers:
         _lay(entry, values, origins, problems)
+    folders = {origin for origin, _ in inherited}
+    problems += [
+        untrusted(key, value, origins[key], _env_name(key))
+        for key, value in values.items()
+        if origins[key] in folders and runs_code(key, value)
+    ]
     config = _validate(values, origins, problems)
     return Resolved(config, origins)
+
+
+def resolve_recorded(
+    origin: str,
+    recorded: Mapping[str, Any] | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> RunConfig:
+    """The configuration that a folder recorded, for a command that takes all of it from there.
+
+    Args:
+        origin: What stands for the folder in errors.
+        recorded: Dotted key → value, or a run's config.yaml.
+        options: Dotted key → value, above it.
+        env: The process environment, from which what runs code is taken; None: this process's.
+
+    Raises:
+        UsageError: It is not valid, or asks for code that the environment does not ask for.
+    """
+    if isinstance(recorded, Path):
+        recorded = recorded_values(recorded)
+    env = variables(os.environ if env is None else env, PREFIX)
+    return resolve(inherited=[(origin, recorded)], env=env, options=options).config
+
+
+def recorded_values(path: Path) -> dict[str, Any]:
+    """Dotted key → value of a configuration file that stands in a folder.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    return {entry.key: entry.value for entry in _yaml_entries(_read(path), str(path))}
 
 
 def load(path: Path) -> RunConfig:

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vpgea.config.resolve import resolve
-from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
 from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.local_model import LocalModel
@@ -273,8 +272,8 @@ def _strings(source: Source, sampled: _Sampled | None, notes: list[str]) -> Stri
     if source.manifest is None:
         notes.append("the shard stands in no phase folder: ids are shown without their strings")
         return None
-    recorded = resolve(inherited=[("this folder", source.manifest.config)]).config.model
-    model = ModelConfig(path=recorded.path, revision=recorded.revision)
+    named = {key: value for key, value in source.manifest.config.items() if key in ("model.path", "model.revision")}
+    model = resolve(inherited=[("this folder", named)]).config.model
     ids, text = ([], "") if sampled is None else (sampled.completion_ids.tolist(), sampled.completion)
     try:
         found = LocalModel.resolve(model)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vpgea import __version__
-from vpgea.config.resolve import resolve
+from vpgea.config.resolve import resolve_recorded
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.inspection.folders import read_manifest, run_config
@@ -150,7 +150,9 @@ def _trained(
 ) -> Trained:
     distilled = CompletePhase.open(distill_dir, "distill")
     options = {} if base is None else {"model.path": base}
-    config = resolve(inherited=[(f"distill folder {distill_dir}", distilled.manifest.config)], options=options).config
+    unused = ("grading.", "sglang.")  # nothing is graded, and no server started
+    recorded = {key: value for key, value in distilled.manifest.config.items() if not key.startswith(unused)}
+    config = resolve_recorded(f"distill folder {distill_dir}", recorded, options=options)
     summary = trained(distill_dir)
     return Trained(
         distilled=distilled,

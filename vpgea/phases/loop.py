@@ -305,7 +305,7 @@ class Loop:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """What the run folder records must hold from any working directory."""
-    return resolve(inherited=[("this run", flat_config(config))]).config
+    return resolve(options=flat_config(config)).config
 
 
 def _require_teacher(config: RunConfig) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from vpgea.config.resolve import resolve
+from vpgea.config.resolve import resolve_recorded
 from vpgea.config.schema import RunConfig
 from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.verify_phase import Finding
@@ -43,6 +43,7 @@ def repair(root: Path, findings: Sequence[Finding], stop: StopRequest, reporter:
         UsageError: Nothing whole says what a phase was made from, or its source is not the folder beside it.
     """
     manifest = None if is_run(root) else _phase_manifest(root)  # before a manifest is set aside
+    _refuse_code(root, manifest, findings)
     finished = [finding for finding in findings if _is_finished(root, finding)]
     moved = _set_aside(root, findings)
     reporter.info(f"{len(moved)} files and folders were set aside in {root / DAMAGED}")
@@ -52,6 +53,14 @@ def repair(root: Path, findings: Sequence[Finding], stop: StopRequest, reporter:
         _repair_run(root, finished, stop, reporter)
     elif finished and manifest is not None:
         _repair_phase(root, manifest, finished, stop, reporter)
+
+
+def _refuse_code(root: Path, manifest: Manifest | None, findings: Sequence[Finding]) -> None:
+    """Raise before anything moves where what the folder recorded would run code that the user did not ask for."""
+    if manifest is not None:
+        resolve_recorded(f"folder {root}", manifest.config)
+    elif not any(path.name == CONFIG for finding in findings for path in finding.aside):
+        _run_config(root)
 
 
 def _is_finished(root: Path, finding: Finding) -> bool:
@@ -108,7 +117,7 @@ def _repair_phase(
     Raises:
         UsageError: Its source is not the folder beside it.
     """
-    config = resolve(inherited=[(f"folder {root}", manifest.config)]).config
+    config = resolve_recorded(f"folder {root}", manifest.config)
     source = _source(root, manifest)
     for part in _lost_parts(root, manifest.part.count, findings):
         reporter.info(f"{manifest.phase}: part {part} runs again, for what it lacks")
@@ -169,5 +178,5 @@ def _repair_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, r
 def _run_config(run_dir: Path) -> RunConfig:
     """The configuration of the run's last call; when its record is lost, of its first."""
     if (run_dir / CONFIG).is_file():
-        return resolve(file=run_dir / CONFIG).config
-    return resolve(inherited=[(f"folder {run_dir}", _phase_manifest(run_dir).config)]).config
+        return resolve_recorded(str(run_dir / CONFIG), run_dir / CONFIG)
+    return resolve_recorded(f"folder {run_dir}", _phase_manifest(run_dir).config)

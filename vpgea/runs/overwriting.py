@@ -38,7 +38,14 @@ _RENDERED = f"{_SCRIPTS}/rendered.json"
 _SHARDS = r"-\d{5,}\.(?:arrow|json)"
 _PUBLISHED = r"[^/]+\.(?:safetensors|json|jinja|model|tiktoken)|(?:vocab|merges)\.txt|README\.md"
 _OF_A_PART = rf"{PARTS}/\d+-of-\d+/"
-_OF_ALL = [MANIFEST, COMPLETE, r"logs/sglang-\d+\.log", f"{DAMAGED}/.+", f"{_OF_A_PART}(?:{MANIFEST}|{COMPLETE})"]
+_OF_ALL = [
+    MANIFEST,
+    COMPLETE,
+    r"repair\.json",
+    r"logs/sglang-\d+\.log",
+    f"{DAMAGED}/.+",
+    f"{_OF_A_PART}(?:{MANIFEST}|{COMPLETE})",
+]
 _OWN: dict[str, list[str]] = {
     "rollout": [f"{_OF_A_PART}chunk{_SHARDS}"],
     "filter": [

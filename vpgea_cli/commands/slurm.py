@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vpgea.config.resolve import recorded_values
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
 from vpgea.runs.layout import CONFIG
@@ -92,7 +94,7 @@ def submit(
 def status(run: RunArgument, *, as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Show rounds, parts, failures with the last lines of their logs, and what to do."""
     output = Output(quiet=quiet, as_json=as_json)
-    resolved = run_config(run, None, None)
+    resolved = run_config(run, trusted=True)
     from vpgea.cluster.status import run_status
 
     found = run_status(resolved, run)
@@ -116,7 +118,7 @@ def cancel(run: RunArgument, *, as_json: JsonOption = False) -> None:
     from vpgea.cluster import queue
     from vpgea.cluster.chain import job_prefix
 
-    run_config(run, None, None)
+    run_config(run, trusted=True)
     jobs = queue.queued(job_prefix(run))
     queue.cancel(sorted({job.id.partition("_")[0] for job in jobs}))
     output = Output(as_json=as_json)
@@ -130,7 +132,7 @@ def cancel(run: RunArgument, *, as_json: JsonOption = False) -> None:
 @command.command()
 def preflight(run: RunArgument, *, offline: OfflineOption = False, as_json: JsonOption = False) -> None:
     """Look from this node at what a run needs: paths, contents, links, space, ports, GPU. Its first jobs do so."""
-    resolved = run_config(run, None, None)
+    resolved = run_config(run, trusted=_in_own_job(run))
     output = Output(as_json=as_json)
     with running(output, offline=offline):
         from vpgea.cluster.preflight import preflight as look
@@ -140,8 +142,17 @@ def preflight(run: RunArgument, *, offline: OfflineOption = False, as_json: Json
     output.result({"path": str(run), **dict(rows)} if as_json else "this node can do the work")
 
 
-def run_config(run: Path, config: Path | None, sets: list[str] | None) -> RunConfig:
-    """Of a run that was opened before, or from a file for a new one."""
+def run_config(
+    run: Path, config: Path | None = None, sets: list[str] | None = None, *, trusted: bool = False
+) -> RunConfig:
+    """Of a run that was opened before, or from a file for a new one.
+
+    Args:
+        run: The run folder.
+        config: A file that the user gives.
+        sets: Texts `key.path=value`.
+        trusted: Nothing of it is run, or a user had it run; else what runs code has to be given again.
+    """
     recorded = run / CONFIG
     if config is None and not recorded.is_file():
         raise UsageError(
@@ -149,7 +160,16 @@ def run_config(run: Path, config: Path | None, sets: list[str] | None) -> RunCon
             why=f"{recorded} is not there",
             mend="give the run folder; for a new run give --config FILE, or use `vpgea loop --launcher slurm`",
         )
-    return resolve_options({}, config=config or recorded, sets=sets).config
+    if config is not None or trusted:
+        return resolve_options({}, config=config or recorded, sets=sets).config
+    return resolve_options({}, sets=sets, inherited=[(str(recorded), recorded_values(recorded))]).config
+
+
+def _in_own_job(run: Path) -> bool:
+    """Whether this is a job of the run's own chain, which was submitted by a user."""
+    from vpgea.cluster.chain import job_prefix
+
+    return "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME", "").startswith(job_prefix(run))
 
 
 def show_launched(launched: Launched, run: Path, output: Output) -> None:
