@@ -64,12 +64,31 @@ def test_a_failure_says_no_secret_even_with_its_traceback(config: Path, tmp_path
     expect_none(tmp_path, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("url", ["http://me:SECRET@127.0.0.1:9", "http://one:1,https://SECRET@two:2"])
-def test_a_password_in_a_url_is_refused_and_not_repeated(config: Path, tmp_path: Path, cli: Cli, url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:SECRET@127.0.0.1:9",
+        "http://one:1,https://SECRET@two:2",
+        "http://127.0.0.1:9/?token=SECRET",
+        "127.0.0.1:9/?token=SECRET",
+        "http://127.0.0.1:9/#SECRET",
+    ],
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(config: Path, tmp_path: Path, cli: Cli, url: str) -> None:
     secret = SECRETS["HF_TOKEN"]
     done = cli("loop", "-c", config, "-o", tmp_path / "run", "--server-url", url.replace("SECRET", secret))
     assert done.returncode == 2
     assert "VPGEA_SERVER_API_KEY" in done.stderr
+    expect_none(tmp_path, done.stdout, done.stderr)
+
+
+def test_a_secret_in_the_url_of_a_list_is_refused_and_not_repeated(config: Path, tmp_path: Path, cli: Cli) -> None:
+    secret, servers = SECRETS["HF_TOKEN"], tmp_path / "servers@home.txt"
+    servers.write_text(f"http://127.0.0.1:9/?token={secret}\n", encoding="utf-8")
+    done = cli("rollout", "-c", config, "-o", tmp_path / "run", "--server-url", servers)
+    assert done.returncode == 2
+    assert "VPGEA_SERVER_API_KEY" in done.stderr
+    servers.unlink()
     expect_none(tmp_path, done.stdout, done.stderr)
 
 

@@ -24,6 +24,7 @@ from tests.support.whole_logits import next_token_logits
 from vpgea.config.schema import DistillConfig, LoraConfig, ModelConfig
 from vpgea.engines.sglang.server.command import free_port
 from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.engines.sglang.traffic.answers import ModelInfo, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient, Unreachable, open_session
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.engines.sglang.traffic.wire import Served
@@ -89,8 +90,8 @@ def ensure(endpoint: Endpoint, model: ModelConfig, replaceable: Collection[str] 
     return call(endpoint, lambda client: establish(client, model, replaceable=replaceable, timeout_s=60))
 
 
-def post(endpoint: Endpoint, path: str, **body: Any) -> dict[str, Any]:
-    return call(endpoint, lambda client: client.post(path, body, timeout_s=60, admin=True))
+def post(endpoint: Endpoint, path: str, **body: Any) -> None:
+    call(endpoint, lambda client: client.post(path, body, Words, timeout_s=60, admin=True))
 
 
 def load(endpoint: Endpoint, folder: Path, version: str) -> None:
@@ -320,7 +321,7 @@ def router(endpoint: Endpoint, tmp_path: Path) -> Iterator[Endpoint]:
 
 def answers(front: Endpoint) -> bool:
     try:
-        return bool(call(front, lambda client: client.get("/get_model_info", timeout_s=5)))
+        return bool(call(front, lambda client: client.get("/get_model_info", ModelInfo, timeout_s=5)))
     except (Unreachable, Refused):
         return False
 

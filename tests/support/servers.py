@@ -16,6 +16,7 @@ from uuid import uuid4
 from tests.support import overthinker
 from vpgea.config.schema import RunConfig
 from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.engines.sglang.traffic.answers import Loads
 from vpgea.engines.sglang.traffic.client import ServerClient, open_session
 
 ROOT = Path(__file__).parents[2]
@@ -87,8 +88,8 @@ def load(server: ServerProcess) -> int:
 
     async def ask() -> int:
         async with open_session() as session:
-            answer = await ServerClient(server.endpoint, session).get("/v1/loads", timeout_s=60)
-            return sum(int(rank["num_running_reqs"]) + int(rank["num_waiting_reqs"]) for rank in answer["loads"])
+            answer = await ServerClient(server.endpoint, session).get("/v1/loads", Loads, timeout_s=60)
+            return sum(rank.num_running_reqs + rank.num_waiting_reqs for rank in answer.loads)
 
     return asyncio.run(ask())
 

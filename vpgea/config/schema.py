@@ -8,6 +8,7 @@ fingerprinted by content where a phase reads it, so paths themselves are executi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -100,10 +101,11 @@ class SglangConfig(Section):
         """A configuration is written into manifests; here, and not at the field, so that the error does not show it."""
         if any(option.replace("_", "-").startswith(("--api-k", "--admin-api-k")) for option in self.options):
             raise ValueError("options hold a key, and would be written into manifests: vpgea makes a server's keys")
-        if self.server_url and "://" in self.server_url and "@" in self.server_url:
+        marked = bool(self.server_url) and any(mark in str(self.server_url) for mark in ("?", "#", "@"))
+        if marked and ("://" in str(self.server_url) or not Path(str(self.server_url)).exists()):
             raise ValueError(
-                "server_url holds a user name or password, and would be written into manifests: give the URL alone, "
-                "and the keys in VPGEA_SERVER_API_KEY and VPGEA_SERVER_ADMIN_KEY"
+                "server_url holds a user name, a password, a query or a fragment, and would be written into manifests: "
+                "give the URL alone, and the keys in VPGEA_SERVER_API_KEY and VPGEA_SERVER_ADMIN_KEY"
             )
         return self
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 from typing import Any
 
 import aiohttp
 
+from vpgea.engines.sglang.traffic.answers import A, malformed, read_answer
 from vpgea.engines.sglang.traffic.endpoints import ADMIN_KEY_VARIABLE, API_KEY_VARIABLE, Endpoint
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, VpgeaError
+
+_MOST_BYTES = 512 << 20  # of an answer; 131,000 positions with 64 tokens each have half as many
+
+_SPARE, _FEWEST = 16, 4  # descriptors for everything but connections; without so many there is no point in beginning
 
 
 class Unreachable(Exception):
@@ -38,30 +46,31 @@ class ServerClient:
         self.endpoint = endpoint
         self._session = session
 
-    async def get(self, path: str, *, timeout_s: float, admin: bool = False) -> dict[str, Any]:
+    async def get(self, path: str, kind: type[A], *, timeout_s: float, admin: bool = False) -> A:
         """The answer to a GET; see post."""
-        return await self._call("GET", path, None, timeout_s, admin)
+        return read_answer(kind, await self._call("GET", path, None, timeout_s, admin), self.endpoint.url, path)
 
-    async def post(self, path: str, body: dict[str, Any], *, timeout_s: float, admin: bool = False) -> dict[str, Any]:
+    async def post(self, path: str, body: dict[str, Any], kind: type[A], *, timeout_s: float, admin: bool = False) -> A:
         """Send a JSON object.
 
         Args:
             path: Behind the server's URL.
             body: The object.
+            kind: What it has to answer.
             timeout_s: Deadline of the whole call, in seconds.
             admin: Use the admin key.
 
-        Returns:
-            The answer's JSON object, {} when it is none.
-
         Raises:
+            EngineError: It answers something else.
             Unreachable: The server does not answer, not within the deadline, or not now (429, 5xx).
             Refused: It does not take the request (3xx, 4xx).
             UsageError: It does not accept the key.
+            VpgeaError: This process may open no more files.
         """
-        return await self._call("POST", path, json.dumps(body).encode(), timeout_s, admin)
+        answer = await self._call("POST", path, json.dumps(body).encode(), timeout_s, admin)
+        return read_answer(kind, answer, self.endpoint.url, path)
 
-    async def _call(self, method: str, path: str, body: bytes | None, timeout_s: float, admin: bool) -> dict[str, Any]:
+    async def _call(self, method: str, path: str, body: bytes | None, timeout_s: float, admin: bool) -> bytes:
         endpoint = self.endpoint
         key = (endpoint.admin_key or endpoint.api_key) if admin else endpoint.api_key
         headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -72,11 +81,13 @@ class ServerClient:
             async with self._session.request(
                 method, endpoint.url + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                text = await response.read()
+                text = await self._read(response, path)
                 status = response.status
         except TimeoutError as error:
             raise Unreachable(f"no answer to {path} within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                raise no_descriptors() from error
             raise Unreachable(f"{path}: {error or type(error).__name__}") from error
         if status in (401, 403):
             raise self._key_refused(path, admin)
@@ -84,7 +95,15 @@ class ServerClient:
             raise Unreachable(f"{path} was answered with HTTP {status}: {_message(text)}")
         if status >= 300:
             raise Refused(status, _message(text))
-        return _json_object(text)
+        return text
+
+    async def _read(self, response: aiohttp.ClientResponse, path: str) -> bytes:
+        text = bytearray()
+        async for part in response.content.iter_any():
+            text += part
+            if len(text) > _MOST_BYTES:
+                raise malformed(self.endpoint.url, path, f"it is longer than {_MOST_BYTES >> 20} MiB")
+        return bytes(text)
 
     def _key_refused(self, path: str, admin: bool) -> UsageError:
         kind, variable = ("admin key", ADMIN_KEY_VARIABLE) if admin else ("API key", API_KEY_VARIABLE)
@@ -96,11 +115,40 @@ class ServerClient:
         )
 
 
+def descriptors(wanted: int) -> int:
+    """How many more files this process may open, after its soft limit was raised to what is wanted, if that may be.
+
+    Raises:
+        VpgeaError: Next to none.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        soft = max(soft, most)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    left = soft - len(os.listdir("/proc/self/fd")) - _SPARE  # noqa: PTH208 - names, not paths
+    if left < _FEWEST:
+        raise no_descriptors()
+    return left
+
+
+def no_descriptors() -> VpgeaError:
+    """The error where a limit of this process's own stands in the way, and no server."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return VpgeaError(
+        "too few files may be open at a time for requests to servers",
+        why=f"this process may have {soft:,} (ulimit -n), or the machine has no more",
+        mend="raise the limit, e.g. ulimit -n 4096, then run the command again: it continues",
+    )
+
+
 def _json_object(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text) if text else {}
-    except ValueError:
-        return {}  # /flush_cache and its like answer in words
+    except (ValueError, RecursionError):
+        return {}  # an error in words
     return value if isinstance(value, dict) else {}
 
 

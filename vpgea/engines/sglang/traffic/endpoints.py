@@ -113,6 +113,12 @@ def _checked_url(text: str) -> str:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         valid = False
+    if any(mark in text for mark in ("?", "#", "@")):
+        raise UsageError(
+            "a server's URL holds a user name, a password, a query or a fragment",
+            why="it stands in errors and logs, where no secret may",
+            mend=f"give the URL alone, and its keys in {API_KEY_VARIABLE} and {ADMIN_KEY_VARIABLE}",
+        )
     if not valid:
         raise UsageError(
             f"not a server's URL: {text}", why="it must look like http://127.0.0.1:30000", mend="check --server-url"

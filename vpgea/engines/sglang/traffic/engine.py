@@ -32,7 +32,8 @@ from vpgea.engines.base import (
 )
 from vpgea.engines.sglang.server.process import ServerProcess
 from vpgea.engines.sglang.traffic import wire
-from vpgea.engines.sglang.traffic.client import Refused, ServerClient, open_session
+from vpgea.engines.sglang.traffic.answers import Generated, Loads, Models
+from vpgea.engines.sglang.traffic.client import Refused, ServerClient, descriptors, open_session
 from vpgea.engines.sglang.traffic.endpoints import Endpoint, EndpointList
 from vpgea.engines.sglang.traffic.fleet import Fleet, Work
 from vpgea.engines.sglang.weights import establish as weights
@@ -41,6 +42,7 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
 _CALL_S = 60.0  # for calls that are no generation
+_OTHER_FILES = 1024  # that may be open beside two servers' connections
 _HEARD_S = 0.2  # how long a stop may go unheard
 _BESIDE_ALL, _BESIDE_INPUT = 2, 7  # positions of its context that SGLang 0.5.23 leaves free beside a sequence, a prompt
 
@@ -152,7 +154,7 @@ class SglangEngine:
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         """See Engine.score."""
 
-        def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> np.ndarray:
+        def read(answer: Generated, request: ScoreRequest, served: wire.Served) -> np.ndarray:
             return wire.read_scores(answer, request, served, self.vocabulary)
 
         return self._read(requests, 0, read, np.empty(0, np.float32))
@@ -161,8 +163,8 @@ class SglangEngine:
         """See Engine.top_logprobs."""
         empty = TopLogprobs(np.empty((0, k), np.int32), np.empty((0, k), np.float32))
 
-        def read(answer: dict[str, Any], request: ScoreRequest, served: wire.Served) -> TopLogprobs:
-            return wire.read_top_logprobs(answer, request, served, k)
+        def read(answer: Generated, request: ScoreRequest, served: wire.Served) -> TopLogprobs:
+            return wire.read_top_logprobs(answer, request, served, k, self.vocabulary)
 
         return self._read(requests, k, read, empty)
 
@@ -170,7 +172,7 @@ class SglangEngine:
         self,
         requests: Sequence[ScoreRequest],
         top: int,
-        read: Callable[[dict[str, Any], ScoreRequest, wire.Served], T],
+        read: Callable[[Generated, ScoreRequest, wire.Served], T],
         empty: T,
     ) -> list[T]:
         """What `read` makes of each answer; `empty` for requests without a position to score, which are not sent.
@@ -221,8 +223,8 @@ class SglangEngine:
         cap = min(sampling.max_new_tokens, request.max_new_tokens or sampling.max_new_tokens)
         self._require_fits(request.prompt_ids, cap)
 
-        def read(answer: dict[str, Any], served: wire.Served) -> Any:
-            completion = wire.read_completion(answer, cap, sampling, served)
+        def read(answer: Generated, served: wire.Served) -> Any:
+            completion = wire.read_completion(answer, cap, sampling, served, self.vocabulary)
             return number, index, len(request.prompt_ids), wire.cached_tokens(answer), completion
 
         work = Work(
@@ -239,7 +241,7 @@ class SglangEngine:
         index: int,
         request: ScoreRequest,
         top: int,
-        read: Callable[[dict[str, Any], ScoreRequest, wire.Served], Any],
+        read: Callable[[Generated, ScoreRequest, wire.Served], Any],
         results: queue.SimpleQueue[Any],
     ) -> Work:
         self._require_fits(request.ids, 0)
@@ -316,18 +318,18 @@ class SglangEngine:
             served, _ = await weights.establish(
                 client, self.config.model, replaceable=self._replaceable, timeout_s=self.config.sglang.request_timeout_s
             )
-            model = (await client.get("/v1/models", timeout_s=_CALL_S))["data"][0]
-        except (Refused, KeyError) as error:
+            model = (await client.get("/v1/models", Models, timeout_s=_CALL_S)).data[0]
+        except Refused as error:
             raise EngineError(
                 f"{client.endpoint.url} is no SGLang server that vpgea can use",
                 why=str(error),
                 mend="compare its version with the tested one (`vpgea doctor`), or let `vpgea serve` start it",
             ) from error
-        context = int(model.get("max_model_len") or self._model_context)
+        context = model.max_model_len or self._model_context
         with suppress(Refused):  # a router does not tell about its servers
-            loads = await client.get("/v1/loads", timeout_s=_CALL_S)
-            context = min(context, *(int(rank["max_total_num_tokens"]) for rank in loads["loads"]))
-            self.name = f"sglang {loads['version']}"
+            told = await client.get("/v1/loads", Loads, timeout_s=_CALL_S)
+            context = min(context, *(rank.max_total_num_tokens for rank in told.loads))
+            self.name = f"sglang {told.version}"
         self._context[client.endpoint.url] = context
         return served
 
@@ -336,7 +338,8 @@ class SglangEngine:
         remedy = "start the server (`vpgea serve`) or check --server-url"
         if self._process is not None:
             remedy = f"look at the server's log, {self._process.log}"
-        fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose, remedy)
+        most = descriptors(2 * self.config.sglang.max_concurrency + _OTHER_FILES)
+        fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose, remedy, most)
         self._resources.push_async_callback(fleet.close)
         return fleet
 

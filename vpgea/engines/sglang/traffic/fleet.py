@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 
 from vpgea.config.schema import SglangConfig
+from vpgea.engines.sglang.traffic.answers import Generated, Load, Loads, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient, Unreachable
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.engines.sglang.traffic.wire import Aborted, Served
@@ -46,7 +47,7 @@ class Work:
     """
 
     payload: Callable[[Served], dict[str, Any]]
-    read: Callable[[dict[str, Any], Served], Any]
+    read: Callable[[Generated, Served], Any]
     deliver: Callable[[Any], None]
     fail: Callable[[BaseException], None]
     group: str = ""
@@ -83,6 +84,7 @@ class Fleet:
         establish: Callable[[ServerClient], Awaitable[Served]],
         diagnose: Callable[[], None],
         remedy: str,
+        most: int,
     ) -> None:
         """Begin to look for servers; call within a running event loop.
 
@@ -94,6 +96,7 @@ class Fleet:
                 Unreachable to be tried again, VpgeaError to end the run.
             diagnose: Raises EngineError when a server of our own has died.
             remedy: What to do when none answers.
+            most: Connections to all servers that there are descriptors for.
         """
         self._endpoints, self._options, self._session = endpoints, options, session
         self._establish, self._diagnose, self._remedy = establish, diagnose, remedy
@@ -101,6 +104,7 @@ class Fleet:
         self._attending: dict[str, asyncio.Task[None]] = {}
         self._queue: deque[Work] = deque()
         self._ever_up = False
+        self._most = most
         self._dark_since = time.monotonic()
         self._broken: Exception | None = None
         self._rereading = asyncio.create_task(self._reread())
@@ -219,7 +223,7 @@ class Fleet:
     async def _require_answer(self, client: ServerClient) -> None:
         """Raise Unreachable for a server that generates nothing: calls that establish weights would wait for it."""
         with suppress(Refused):  # a router may not know the call
-            await client.get("/health_generate", timeout_s=self._options.stall_timeout_s)
+            await client.get("/health_generate", Words, timeout_s=self._options.stall_timeout_s)
 
     def _still_patient(self) -> bool:
         """False once no server has answered for so long that the run ends."""
@@ -266,14 +270,14 @@ class Fleet:
         nothing of it changes, not even the time that stands beside it.
 
         Raises:
-            EngineError: The load lacks the usual figures.
+            EngineError: It answers something else than its load.
         """
         stall_s = self._options.stall_timeout_s
-        written: list[Any] = []
+        written: list[Load] = []
         moved = time.monotonic()
         while True:
             try:
-                loads = (await server.client.get("/v1/loads", timeout_s=stall_s))["loads"]
+                loads = (await server.client.get("/v1/loads", Loads, timeout_s=stall_s)).loads
                 server.window = adapted_window(
                     server.window, len(server.in_flight), loads, self._options.max_concurrency
                 )
@@ -285,12 +289,6 @@ class Fleet:
             except (Unreachable, UsageError) as error:
                 server.trouble = str(error)
                 return
-            except KeyError as error:
-                raise EngineError(
-                    f"{server.client.endpoint.url} does not tell its load as the tested SGLang does",
-                    why=f"there is no {error} in its answer",
-                    mend="compare its version with the tested one (`vpgea doctor`)",
-                ) from error
             except Refused:
                 server.window = min(_ROUTER_WINDOW, self._options.max_concurrency)
                 if server.suspect.is_set():
@@ -311,13 +309,18 @@ class Fleet:
                 self._queue.popleft().fail(self._broken)
                 continue
             server = max(self._servers.values(), key=lambda server: server.room, default=None)
-            if server is None or server.room <= 0:
+            if server is None or server.room <= 0 or self._connections >= self._most:
                 return
             group = self._queue[0].group
             while self._queue and self._queue[0].group == group:
                 self._send(server, self._queue.popleft())
-                if not group:
+                if not group or self._connections >= self._most:
                     break
+
+    @property
+    def _connections(self) -> int:
+        """Requests under way, and a call about its load to each server."""
+        return sum(1 + len(server.in_flight) for server in self._servers.values())
 
     def _send(self, server: Server, work: Work) -> None:
         task = asyncio.create_task(self._call(server, work))
@@ -335,7 +338,9 @@ class Fleet:
         served = server.served
         try:
             payload = work.payload(served)
-            answer = await server.client.post("/generate", payload, timeout_s=self._options.request_timeout_s)
+            answer = await server.client.post(
+                "/generate", payload, Generated, timeout_s=self._options.request_timeout_s
+            )
             value = work.read(answer, served)
         except (Unreachable, Aborted) as error:
             server.suspect.set()
@@ -370,16 +375,16 @@ class Fleet:
             self._queue.appendleft(work)
 
 
-def adapted_window(window: int, in_flight: int, loads: list[dict[str, Any]], cap: int) -> int:
+def adapted_window(window: int, in_flight: int, loads: Sequence[Load], cap: int) -> int:
     """Requests to have under way at a server whose ranks tell these loads.
 
     It grows while all that was sent is running, and shrinks to what runs, and a little, once requests queue up: then
     they only take memory there that another server may have.
     """
-    running = sum(int(rank["num_running_reqs"]) for rank in loads)
-    waiting = sum(int(rank["num_waiting_reqs"]) for rank in loads)
-    most = sum(int(rank["max_running_requests"]) for rank in loads)
-    full = max(float(rank["token_usage"]) for rank in loads) > 0.9
+    running = sum(rank.num_running_reqs for rank in loads)
+    waiting = sum(rank.num_waiting_reqs for rank in loads)
+    most = sum(rank.max_running_requests for rank in loads)
+    full = max(rank.token_usage for rank in loads) > 0.9
     if waiting > max(4, running // 4):
         window = running + max(4, running // 8)
     elif in_flight >= 0.9 * window and not full and waiting <= max(1, running // 16):

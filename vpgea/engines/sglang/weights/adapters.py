@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
+from vpgea.engines.sglang.traffic.answers import Models, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
 from vpgea.engines.sglang.weights.facts import CALL_S, Facts, cannot_see, router_cannot
 from vpgea.errors import UsageError
@@ -88,19 +88,19 @@ async def bring_adapter(client: ServerClient, wanted: LocalModel, timeout_s: flo
         await _load(client, name, wanted.adapter, timeout_s)
     for other in loaded:
         if other.startswith(PREFIX) and other != name:
-            await client.post("/unload_lora_adapter", {"lora_name": other}, timeout_s=timeout_s, admin=True)
+            await client.post("/unload_lora_adapter", {"lora_name": other}, Words, timeout_s=timeout_s, admin=True)
     return name
 
 
 async def loaded_adapters(client: ServerClient) -> list[str]:
-    models: list[dict[str, Any]] = (await client.get("/v1/models", timeout_s=CALL_S))["data"]
-    return [model["id"] for model in models if model.get("parent") is not None]
+    told = await client.get("/v1/models", Models, timeout_s=CALL_S)
+    return [model.id for model in told.data if model.parent is not None]
 
 
 async def _load(client: ServerClient, name: str, adapter: Path, timeout_s: float) -> None:
     body = {"lora_name": name, "lora_path": str(adapter)}
     try:
-        await client.post("/load_lora_adapter", body, timeout_s=timeout_s, admin=True)
+        await client.post("/load_lora_adapter", body, Words, timeout_s=timeout_s, admin=True)
     except Refused as error:
         if "Repo id" in error.message or "No such file" in error.message:  # an unknown path is taken for a hub's id
             raise cannot_see(client.endpoint.url, adapter, error) from error

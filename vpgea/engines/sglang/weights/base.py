@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from vpgea.engines.sglang.traffic.answers import Checksums, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
 from vpgea.engines.sglang.weights.checksums import fused_checksums, fused_names
 from vpgea.engines.sglang.weights.facts import CALL_S, Facts, cannot_see, read_facts, router_cannot
@@ -21,7 +22,7 @@ from vpgea.storage.files import read_json
 _OUTPUT_LAYER = "lm_head.weight"  # a server leaves it out where it is tied to the embedding
 _IDLE_S = 60  # in which what others asked of the server must end
 
-Checksums = Mapping[str, str]
+Sums = Mapping[str, str]
 
 
 async def bring_base(
@@ -129,12 +130,13 @@ def _fingerprint_at(folder: Path) -> str:
 async def _server_checksums(client: ServerClient, timeout_s: float) -> list[dict[str, str]]:
     """Name → checksum, for each rank; none without the admin key, where the server has one."""
     try:
-        answer = await client.post("/weights_checker", {"action": "checksum"}, timeout_s=timeout_s, admin=True)
+        asked = {"action": "checksum"}
+        answer = await client.post("/weights_checker", asked, Checksums, timeout_s=timeout_s, admin=True)
     except UsageError:
         if client.endpoint.admin_key is not None:
             raise
         return []
-    return [rank["checksums"] for rank in answer["ranks"]]
+    return [rank.checksums for rank in answer.ranks]
 
 
 # --- updates --------------------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ async def _update(client: ServerClient, wanted: LocalModel, facts: Facts, timeou
     old_sums = None if old is None or comparable else await asyncio.to_thread(_file_checksums, old, str(facts.dtype))
     await _wait_idle(client)
     try:
-        await client.post("/update_weights_from_disk", body, timeout_s=timeout_s, admin=True)
+        await client.post("/update_weights_from_disk", body, Words, timeout_s=timeout_s, admin=True)
     except Refused as error:
         if "weights iterator" in error.message:  # made before the first tensor is touched
             raise cannot_see(facts.url, wanted.folder, error) from error
@@ -175,7 +177,7 @@ async def _wait_idle(client: ServerClient) -> None:
     """Until nothing runs there: an update that cannot flush the cache fails after it has changed the weights, even
     when the last answer is only just out."""
     try:
-        await client.post(f"/flush_cache?timeout={_IDLE_S}", {}, timeout_s=_IDLE_S + CALL_S, admin=True)
+        await client.post(f"/flush_cache?timeout={_IDLE_S}", {}, Words, timeout_s=_IDLE_S + CALL_S, admin=True)
     except Refused as error:
         raise EngineError(
             f"{client.endpoint.url} is busy with requests that are not this run's",
@@ -184,7 +186,7 @@ async def _wait_idle(client: ServerClient) -> None:
         ) from error
 
 
-def wrongly_moved(before: Sequence[Checksums], after: Sequence[Checksums], old: Checksums, new: Checksums) -> list[str]:
+def wrongly_moved(before: Sequence[Sums], after: Sequence[Sums], old: Sums, new: Sums) -> list[str]:
     """Tensors that changed on the server and not in the files, or the other way.
 
     before, after: checksums of each rank, by whatever function. old, new: those of the files that were loaded.
@@ -196,7 +198,7 @@ def wrongly_moved(before: Sequence[Checksums], after: Sequence[Checksums], old: 
     return sorted(name for name, changed in moved.items() if changed != (old[name] != new[name]))
 
 
-def _require_fits(wanted: LocalModel, facts: Facts, ranks: Sequence[Checksums]) -> None:
+def _require_fits(wanted: LocalModel, facts: Facts, ranks: Sequence[Sums]) -> None:
     """The files are whole, and of the network that the server was started with."""
     with _hashing:
         _verify(wanted.folder, wanted.base.fingerprint)

@@ -16,6 +16,7 @@ import numpy as np
 
 from vpgea.config.schema import DistillConfig, ModelConfig
 from vpgea.engines.base import ScoreRequest
+from vpgea.engines.sglang.traffic.answers import Generated, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient, Unreachable
 from vpgea.engines.sglang.traffic.wire import Aborted, Served, read_scores, score_payload
 from vpgea.engines.sglang.weights.adapters import bring_adapter, require_room, require_servable
@@ -112,7 +113,7 @@ async def require_follows(client: ServerClient, config: DistillConfig, folder: P
             else ("/update_weights_from_disk", {"model_path": str(probe), "flush_cache": False})
         )
         try:
-            await client.post(call, body, timeout_s=CALL_S, admin=True)
+            await client.post(call, body, Words, timeout_s=CALL_S, admin=True)
         except Refused as error:
             if "Repo id" in error.message:
                 raise cannot_see(facts.url, folder, error) from error
@@ -183,7 +184,7 @@ async def _require_applied(
 async def _score(
     client: ServerClient, request: ScoreRequest, served: Served, vocabulary: int, timeout_s: float
 ) -> np.ndarray:
-    answer = await client.post("/generate", score_payload(request, served), timeout_s=timeout_s)
+    answer = await client.post("/generate", score_payload(request, served), Generated, timeout_s=timeout_s)
     try:
         return read_scores(answer, request, served, vocabulary)
     except Aborted as error:

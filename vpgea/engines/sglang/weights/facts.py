@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpgea.engines.sglang.traffic.answers import ModelInfo, ServerInfo
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
 from vpgea.engines.sglang.weights.checksums import is_plain
 from vpgea.errors import UsageError
@@ -70,14 +71,14 @@ async def read_facts(client: ServerClient) -> Facts:
     """
     options: dict[str, Any] = {}
     try:
-        told = await client.get("/model_info", timeout_s=CALL_S)
-        options = await client.get("/server_info", timeout_s=CALL_S)
+        told = await client.get("/model_info", ModelInfo, timeout_s=CALL_S)
+        options = (await client.get("/server_info", ServerInfo, timeout_s=CALL_S)).model_dump(exclude_unset=True)
     except Refused as error:
         if error.status != 404:
             raise
-        told = await client.get("/get_model_info", timeout_s=CALL_S)
-    architecture = str((told.get("architectures") or ["?"])[0])
-    version, path = str(told.get("weight_version")), str(told.get("model_path"))
+        told = await client.get("/get_model_info", ModelInfo, timeout_s=CALL_S)
+    architecture = (told.architectures or ["?"])[0]
+    version, path = str(told.weight_version), str(told.model_path)
     return Facts(url=client.endpoint.url, version=version, model_path=path, architecture=architecture, options=options)
 
 
