@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tests.support.loops import essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
 from vpgea.phases.schedule import length_price
 from vpgea.runs.manifest import Manifest
-from vpgea.storage.files import file_checksum, read_json
+from vpgea.storage.files import file_checksum, read_json, temporary_path
 from vpgea_cli.main import run
 
 Stamps = dict[str, int]
@@ -189,7 +188,7 @@ def test_what_is_missing_is_made_again_and_nothing_else(
 def test_what_a_killed_writer_left_is_swept(config: Path, copy_of: Path) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    names = [f".x.json~{socket.gethostname()}~{pid}~0.tmp" for pid in (process.pid, os.getpid())]
+    names = [temporary_path(Path("x.json"), pid).name for pid in (process.pid, os.getpid())]
     for name in names:
         (copy_of / "round-000" / "filter" / "selected" / name).write_text("half", encoding="utf-8")
     (copy_of / "round-000" / "round.json").unlink()

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from uuid import uuid4
 
 from vpgea.config.schema import RunConfig
 from vpgea.engines.lease import engine_kind
@@ -14,7 +13,7 @@ from vpgea.errors import UsageError
 from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.phases.schedule import round_questions
-from vpgea.storage.files import write_bytes
+from vpgea.storage.files import require_commits
 
 Row = tuple[str, str]
 
@@ -45,24 +44,16 @@ def preflight(config: RunConfig, run_dir: Path, *, offline: bool = True) -> list
 
 
 def _links(run_dir: Path) -> str:
-    """Shards are committed by a hard link: the one thing that a shared file system must be able to do."""
-    file = run_dir / f".preflight~{uuid4().hex}.tmp"
-    twin = file.with_suffix(".twin.tmp")
+    """Shards are committed so: the one thing that a shared file system must be able to do."""
     try:
-        write_bytes(file, b"preflight")
-        os.link(file, twin)
-        found = twin.read_bytes()
-    except OSError as error:
+        require_commits(run_dir)
+    except (OSError, UsageError) as error:
         raise UsageError(
             f"a node cannot write to {run_dir}",
-            why=f"{socket.gethostname()}: {error}",
+            why=f"{socket.gethostname()}: {error.why if isinstance(error, UsageError) else error}",
             mend="put the run folder on a file system that nodes share, may write to, and that has hard links",
         ) from error
-    finally:
-        file.unlink(missing_ok=True)
-        twin.unlink(missing_ok=True)
-    assert found == b"preflight"
-    return "made and read back"
+    return "made, or renames that replace nothing"
 
 
 def _space(loop: Loop) -> str:

@@ -23,7 +23,7 @@ from vpgea.runs.manifest import Manifest, content_of, occupied, require_same
 from vpgea.runs.overwriting import clear, writing
 from vpgea.runs.parts import foreign_names, part_folder, part_folders, part_of_folder
 from vpgea.runs.records import PartMarker, PhaseMarker
-from vpgea.storage.files import json_bytes, sweep_temporaries, write_if_new, write_json
+from vpgea.storage.files import json_bytes, require_commits, sweep_temporaries, write_if_new, write_json
 from vpgea.storage.records import json_of
 from vpgea.storage.shards import committed, read_sidecar, shard_files
 
@@ -74,6 +74,7 @@ class PhaseFolder:
         sweep_temporaries(root, depth=1)  # selections, summaries and rounds' figures; other parts sweep for themselves
         folder._reopen()
         if not existing.is_file():
+            require_commits(folder.part)
             write_json(existing, manifest.as_json())
         return folder
 

@@ -1,11 +1,14 @@
 """Files written whole or not at all: JSON records, bytes, checksums, and folders that appear at once.
 
 A file is written under a temporary name, fsynced, and gets its own name by a rename (the last writer wins) or, in
-`commit`, by a hard link (the first writer wins). No locks, no clocks.
+`commit`, by a hard link (the first writer wins; where there are none, by a rename that replaces nothing). No locks, no
+clocks.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fnmatch
 import hashlib
 import json
@@ -20,29 +23,59 @@ from uuid import uuid4
 
 from vpgea.errors import DamagedError, UsageError
 
-_HOST = socket.gethostname()
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of Linux
+
+
+def _writer() -> str:
+    """This host and its PID namespace: containers of one name count their processes each from 1."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - text, not a path
+    except OSError:
+        namespace = ""
+    return f"{socket.gethostname()}+{''.join(filter(str.isdigit, namespace)) or 'unknown'}"
+
+
+_WRITER = _writer()
 
 
 def commit(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` write a temporary file, and give it its name unless a file of this name is there already.
 
     Raises:
-        UsageError: The file system makes no hard links.
+        UsageError: The file system cannot do that.
     """
-    temporary = _temporary_name(path)
+    temporary = temporary_path(path)
     try:
         write(temporary)
         fsync(temporary)
         with suppress(FileExistsError):
-            _link(temporary, path)
+            _give_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync(path.parent)
 
 
+def require_commits(folder: Path) -> None:
+    """See that files can be committed in a folder, before hours of work come to it.
+
+    Raises:
+        UsageError: They cannot.
+        OSError: Nothing can be written there.
+    """
+    probe = temporary_path(folder / "probe")
+    name = probe.with_name(f"{probe.name.removesuffix('.tmp')}-named.tmp")
+    try:
+        probe.touch()
+        _give_name(probe, name)
+    finally:
+        probe.unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file atomically: temporary name, fsync, rename."""
-    temporary = _temporary_name(path)
+    temporary = temporary_path(path)
     try:
         temporary.write_bytes(content)
         fsync(temporary)
@@ -131,7 +164,7 @@ def file_checksum(path: Path) -> str:
 def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
     """Remove, in a folder and below it, temporary files of writers of this host that are gone.
 
-    Those of other hosts may still be alive. os.walk passes over folders that vanish meanwhile.
+    Those of other hosts and of other containers may still be alive. os.walk passes over folders that vanish meanwhile.
 
     Args:
         folder: Where to begin.
@@ -141,9 +174,19 @@ def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
         if depth is not None and len(Path(place).parts) - len(folder.parts) >= depth:
             inner.clear()
         for name in fnmatch.filter(names, ".*~*~*~*.tmp"):
-            _, host, pid, _ = name.rsplit("~", 3)
-            if host == _HOST and not Path(f"/proc/{pid}").exists():
+            _, writer, pid, _ = name.rsplit("~", 3)
+            if writer == _WRITER and pid.isdecimal() and _is_gone(int(pid)):
                 Path(place, name).unlink(missing_ok=True)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def fsync(path: Path) -> None:
@@ -155,18 +198,35 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _temporary_name(path: Path) -> Path:
-    return path.parent / f".{path.name}~{_HOST}~{os.getpid()}~{uuid4().hex}.tmp"
+def temporary_path(path: Path, pid: int | None = None) -> Path:
+    """A new name beside a file for what is not yet whole; it says which process writes it, else this one."""
+    return path.parent / f".{path.name}~{_WRITER}~{os.getpid() if pid is None else pid}~{uuid4().hex}.tmp"
 
 
-def _link(temporary: Path, path: Path) -> None:
+def _give_name(temporary: Path, path: Path) -> None:
+    """Let a whole file have its name; FileExistsError where that is taken. The temporary name may stay."""
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        raise
     except OSError as error:
-        raise UsageError(
-            f"cannot commit {path}",
-            why=f"its file system made no hard link: {error.strerror}",
-            mend="choose an --output-dir on a file system with hard links",
-        ) from error
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_new(temporary, path, error)
+
+
+def _rename_new(temporary: Path, path: Path, no_link: OSError) -> None:
+    """Rename without replacing, in one step. Where the file system cannot, nothing here would be safe."""
+    number = errno.ENOSYS
+    with suppress(OSError, AttributeError):  # a C library without the call
+        library = ctypes.CDLL(None, use_errno=True)
+        old, new = os.fsencode(temporary), os.fsencode(path)
+        if library.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+    if number not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+        raise OSError(number, os.strerror(number), str(path))
+    raise UsageError(
+        f"cannot commit {path}",
+        why=f"its file system made no hard link ({no_link.strerror}), and no rename that replaces nothing "
+        f"({os.strerror(number)})",
+        mend="choose an --output-dir on a file system with hard links",
+    ) from no_link

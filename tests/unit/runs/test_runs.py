@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from vpgea.runs.layout import chunk_number
 from vpgea.runs.manifest import Manifest, fingerprint_of
 from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder, complete_phase
-from vpgea.storage.files import read_json, write_json
+from vpgea.storage.files import read_json, temporary_path, write_json
 from vpgea.storage.shards import sidecar_path, write_table
 
 SNAPSHOT = Path(__file__).parents[2] / "data" / "identity_fields.txt"
@@ -178,7 +177,7 @@ def test_a_chunk_is_there_when_its_shards_of_all_kinds_and_their_sidecars_are(tm
 def test_opening_sweeps_its_own_part_and_what_stands_beside_the_parts(tmp_path: Path) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    name = f".x.json~{socket.gethostname()}~{process.pid}~0.tmp"
+    name = temporary_path(Path("x.json"), process.pid).name
     own, other = [PhaseFolder.open(tmp_path, replace(MANIFEST, part=Part(index, 2))).part for index in range(2)]
     beside = [tmp_path, tmp_path / "selected", tmp_path / "round-000"]
     for folder in (own, own / "checkpoints", other, *beside):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from vpgea.errors import UsageError
-from vpgea.storage.files import read_json, sweep_temporaries, write_json
+from vpgea.storage.files import read_json, require_commits, sweep_temporaries, temporary_path, write_json
 from vpgea.storage.shards import (
     iterate_rows,
     read_sidecar,
@@ -254,13 +256,51 @@ def test_json_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
         read_json(path)
 
 
-def test_a_file_system_without_hard_links_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_links(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def no_links(*_: Any) -> None:
-        raise PermissionError(1, "Operation not permitted")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(UsageError, match="cannot commit"):
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_hard_links_a_rename_commits_and_the_first_writer_still_wins(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_links(monkeypatch, number)
+    require_commits(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / "chunk-00000.arrow"
+    write_table(path, table_from_rows(ROWS, SCHEMA))
+    before = path.read_bytes()
+    write_table(path, table_from_rows(ROWS[:1], SCHEMA))
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["chunk-00000.arrow", "chunk-00000.json"]
+
+
+def test_a_file_system_that_can_do_neither_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_links(monkeypatch, errno.EPERM)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())  # a C library without renameat2
+    for attempt in (
+        lambda: require_commits(tmp_path),
+        lambda: write_table(tmp_path / "chunk-00000.arrow", table_from_rows(ROWS, SCHEMA)),
+    ):
+        with pytest.raises(UsageError, match="cannot commit") as error:
+            attempt()
+        assert "made no hard link (Operation not permitted)" in error.value.why
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_is_no_file_system_without_links(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_links(monkeypatch, number)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
         write_table(tmp_path / "chunk-00000.arrow", table_from_rows(ROWS, SCHEMA))
+    assert error.value.errno == number
     assert list(tmp_path.iterdir()) == []
 
 
@@ -271,11 +311,15 @@ def test_the_sweep_takes_only_what_dead_writers_of_this_host_left(tmp_path: Path
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
-    dead, host = gone.stdout.strip(), socket.gethostname()
-    stale = tmp_path / f".chunk-00000.arrow~{host}~{dead}~abc.tmp"
+    dead, host = int(gone.stdout), socket.gethostname()
+    stale = temporary_path(tmp_path / "chunk-00000.arrow", dead)
+    in_another_container = f"{host}+1"
     kept = [
-        tmp_path / f".chunk-00001.arrow~{host}~{os.getpid()}~abc.tmp",
+        temporary_path(tmp_path / "chunk-00001.arrow"),
         tmp_path / f".chunk-00002.arrow~another-host~{dead}~abc.tmp",
+        tmp_path / f".chunk-00003.arrow~{in_another_container}~{dead}~abc.tmp",
+        tmp_path / f".chunk-00004.arrow~{host}~{dead}~abc.tmp",  # as version 0.1.0 wrote it, from any container
+        temporary_path(tmp_path / "chunk-00005.arrow", 1),  # alive, and not ours
         tmp_path / ".someone-elses.tmp",
         tmp_path / "notes~of~mine~x.tmp",
     ]
