@@ -6,11 +6,11 @@ here in whole numbers or fractions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from random import Random
+
+from tests.support.copied_questions import draw_copy
 
 _MARBLES = "How many marbles does Tom have?"
 
@@ -47,135 +47,9 @@ def _stated(random: Random, answer: str) -> str:
     )
 
 
-def _restyled(random: Random, formula: str) -> str:
-    """The same formula with other spacing and other commands."""
-    for old, new in [
-        (r"\frac", r"\dfrac"),
-        (r"\cdot ", r"\times "),
-        ("+", random.choice([" + ", r"\,+\,"])),
-        ("-", " - "),
-    ]:
-        if random.random() < 0.3:
-            formula = formula.replace(old, new)
-    return formula
-
-
-def _fraction(value: Fraction) -> str:
-    sign = "-" if value < 0 else ""
-    value = abs(value)
-    return f"{sign}{value}" if value.denominator == 1 else f"{sign}\\frac{{{value.numerator}}}{{{value.denominator}}}"
-
-
 def _copy(random: Random) -> tuple[str, str, str, str]:
-    formula, value, verb = random.choice(_TASKS)(random)
-    question = random.choice([f"{verb} ${formula}$.", f"{verb} the following: \\[{formula}\\]", f"{verb}: ${formula}$"])
-    if random.random() < 0.2:
-        return question, value, _stated(random, value), "correct"
-    return question, value, _stated(random, _restyled(random, formula)), "wrong"
-
-
-def _sum_of_products(random: Random) -> tuple[str, str, str]:
-    a, b, c = (random.randint(2, 60) for _ in range(3))
-    return f"{a}+{b}\\cdot {c}", str(a + b * c), "Compute"
-
-
-def _power(random: Random) -> tuple[str, str, str]:
-    a, b = random.randint(2, 12), random.randint(2, 7)
-    return f"{a}^{{{b}}}", str(a**b), "Evaluate"
-
-
-def _factorial(random: Random) -> tuple[str, str, str]:
-    n = random.randint(3, 11)
-    return f"{n}!", str(math.factorial(n)), "Evaluate"
-
-
-def _square_root(random: Random) -> tuple[str, str, str]:
-    n = random.randint(3, 90)
-    return f"\\sqrt{{{n * n}}}", str(n), "Evaluate"
-
-
-def _surd(random: Random) -> tuple[str, str, str]:
-    a, b = random.randint(2, 12), random.choice([2, 3, 5, 6, 7, 10, 11, 13])
-    return f"\\sqrt{{{a * a * b}}}", f"{a}\\sqrt{{{b}}}", "Simplify"
-
-
-def _fractions(random: Random) -> tuple[str, str, str]:
-    a, b = (Fraction(random.randint(1, 9), random.randint(2, 9)) for _ in range(2))
-    if 1 in (a.denominator, b.denominator):
-        a, b = Fraction(1, 2), Fraction(1, random.randint(3, 40))
-    return f"{_fraction(a)}+{_fraction(b)}", _fraction(a + b), "Compute"
-
-
-def _reducible(random: Random) -> tuple[str, str, str]:
-    value, k = Fraction(random.randint(1, 9), random.choice([11, 13, 17])), random.randint(2, 9)
-    formula = f"\\frac{{{value.numerator * k}}}{{{value.denominator * k}}}"
-    return formula, _fraction(value), "Reduce to lowest terms:"
-
-
-def _series(random: Random) -> tuple[str, str, str]:
-    n = random.randint(5, 200)
-    return f"\\sum_{{k=1}}^{{{n}}} k", str(n * (n + 1) // 2), "Compute"
-
-
-def _product(random: Random) -> tuple[str, str, str]:
-    n = random.randint(3, 9)
-    return f"\\prod_{{k=1}}^{{{n}}} k", str(math.factorial(n)), "Compute"
-
-
-def _integral(random: Random) -> tuple[str, str, str]:
-    a, n = random.randint(1, 6), random.randint(1, 3)
-    return f"\\int_0^{{{a}}} x^{{{n}}}\\,dx", _fraction(Fraction(a ** (n + 1), n + 1)), "Compute"
-
-
-def _limit(random: Random) -> tuple[str, str, str]:
-    a = random.randint(2, 40)
-    return f"\\lim_{{x\\to 0}}\\frac{{\\sin {a}x}}{{x}}", str(a), "Compute"
-
-
-def _floor(random: Random) -> tuple[str, str, str]:
-    a, tenth = random.randint(2, 90), random.randint(1, 9)
-    return f"\\lfloor {a}.{tenth}\\rfloor", str(a), "Evaluate"
-
-
-def _logarithm(random: Random) -> tuple[str, str, str]:
-    base, n = random.randint(2, 7), random.randint(2, 6)
-    return f"\\log_{{{base}}} {base**n}", str(n), "Evaluate"
-
-
-def _divisor(random: Random) -> tuple[str, str, str]:
-    a, b, g = random.randint(2, 9), random.randint(2, 9), random.randint(2, 30)
-    return f"\\gcd({a * g},{b * g})", str(math.gcd(a * g, b * g)), "Find"
-
-
-def _determinant(random: Random) -> tuple[str, str, str]:
-    a, b, c, d = (random.randint(1, 9) for _ in range(4))
-    return f"\\begin{{vmatrix}}{a}&{b}\\\\{c}&{d}\\end{{vmatrix}}", str(a * d - b * c), "Find the determinant"
-
-
-def _quadratic(random: Random) -> tuple[str, str, str]:
-    a, b = random.sample(range(1, 12), 2)
-    return f"x^2-{a + b}x+{a * b}", f"(x-{a})(x-{b})", "Factor"
-
-
-def _square(random: Random) -> tuple[str, str, str]:
-    a = random.randint(1, 20)
-    return f"(x+{a})^2", f"x^2+{2 * a}x+{a * a}", "Expand"
-
-
-def _inequality(random: Random) -> tuple[str, str, str]:
-    a, b = random.randint(2, 9), random.randint(1, 9)
-    return f"{a}x-{a * b}<0", f"(-\\infty,{b})", "Solve"
-
-
-def _percentage(random: Random) -> tuple[str, str, str]:
-    n = random.randint(11, 99)
-    return f"{n}\\%", str(n / 100), "Write as a decimal:"
-
-
-_TASKS = [
-    _sum_of_products, _power, _factorial, _square_root, _surd, _fractions, _reducible, _series, _product, _integral,
-    _limit, _floor, _logarithm, _divisor, _determinant, _quadratic, _square, _inequality, _percentage,
-]  # fmt: skip
+    question, value, answer, right = draw_copy(random)
+    return question, value, _stated(random, answer), "correct" if right else "wrong"
 
 
 def _number(random: Random) -> int:
@@ -186,6 +60,9 @@ _WORDS = [
     "million", "billion", "trillion", "hundred", "dozen", "thousand", "squared", "cubed", "halves", "thirds", "tenths",
     "hundredths", "negative", "is not the answer", "choose two", "(base 7)", "times itself", "and counting", "half",
     "percent more", "short of a hundred", "or so they say", "quarters", "factorial", "divided by two", "or zero",
+    "gross", "score", "lakh", "and a half", "point three", "plus one", "times ten", "million dollars",
+    "hundred marbles",
+    "to the third", "less than seven", "fewer", "sevenths", "and three quarters",
 ]  # fmt: skip
 
 
@@ -256,6 +133,16 @@ def _place(random: Random) -> tuple[str, str, str, str]:
         f"Is the answer {n}? No.",
         f"The answer is {n}? But that seems too simple. Let me see whether it is {m} instead",
         f"The answer is not {n}.",
+        f"The answer cannot be {n}.",
+        f"The answer isn't {n}.",
+        f"If the answer is {n}, then Ann has none.",
+        f"Assume the answer is {n}.",
+        f"{box} (incorrect)",
+        f"{box}? No, {m}.",
+        f"{box}\n\nCorrection: the final answer is {m}.",
+        f"My first result was {box}.\n\nFinal answer: {m}",
+        f"<scratchpad>{box}</scratchpad> \\boxed{{{m}}}",
+        f"It would be {box} without Ann, hence the answer is {m}.",
         f"Tom has {n} marbles and Ann has {m}",
     ]
     right = [
@@ -279,7 +166,12 @@ def _tolerance(random: Random) -> tuple[str, str, str, str]:
             ("Compute it.", str(n), boxed(str(n + random.choice([-1, 1]))), "wrong"),
             ("Compute it.", f"10^{{{exponent}}}", boxed(f"10^{{{exponent}}}+1"), "wrong"),
             ("Compute it.", f"10^{{{exponent}}}", boxed("1" + "0" * (exponent - 1) + "1"), "wrong"),
+            ("Compute it.", str(n), boxed(f"{n - 1}.{'9' * max(3, 10 - digits)}"), "wrong"),
+            ("Compute it.", str(n), boxed(f"{n}{random.randint(1, 9)}e-1"), "wrong"),
+            ("Compute it.", "\\frac{1}{3}", boxed(f"\\frac{{{n}}}{{{3 * n + 1}}}"), "wrong"),
+            ("Compute it.", f"{n % 1000}.5", boxed(f"{n % 1000}.{random.choice([4, 6])}"), "wrong"),
             ("Compute it.", str(n), _stated(random, f"{n}.0"), "correct"),
+            ("Compute it.", f"{n}.25", boxed(f"\\frac{{{4 * n + 1}}}{{4}}"), "correct"),
         ]
     )
 
@@ -292,7 +184,11 @@ def _relation(random: Random) -> tuple[str, str, str, str]:
             "\\mathbb{R}",
             f"{n} \\text{{ or more}}", f"{n} \\text{{ or less}}", f"\\text{{at least }} {n}", f"\\text{{up to }} {n}",
             f"{n} \\pm 1", f"{n}, {n + 1}, \\ldots", f"{n - 1} < x < {n + 1}", f"x \\ne {n + 1}",
-            f"{n}+", f"{n}-{n + 3}",
+            f"{n}+", f"{n}-{n + 3}", f"< {n + 1}", f"{n} \\text{{ to }} {n + 2}", f"{n} \\text{{ or fewer}}",
+            f"\\le {n}",
+            f"{n - 1} \\text{{ or }} {n}", f"{n - 2} \\le x \\le {n}",
+            f"\\text{{between }} {n - 1} \\text{{ and }} {n + 1}", "\\mathbb{Z}",
+            f"\\{{x : x \\ge {n}\\}}", f"({n}, \\infty)", f"\\max(0, {n})",
         ]
     )  # fmt: skip
     return random.choice([_MARBLES, "Find x."]), str(n), boxed(answer), "wrong"
@@ -312,6 +208,11 @@ def _tautology(random: Random) -> tuple[str, str, str, str]:
             ("Find the equation.", f"x^2+y^2={n}", boxed("0=0"), "wrong"),
             ("Find the equation.", f"x^2+y^2={n}", boxed(f"x^2+y^2={m}"), "wrong"),
             ("Find x.", f"x={n}", boxed(f"{m}={m}"), "wrong"),
+            ("Find x.", f"x={n}", boxed("x=x"), "wrong"),
+            ("Find x.", str(n), boxed(f"{m} = {n} = {n}"), "wrong"),
+            ("Find x.", str(n), boxed(f"x+{m}={n + m}"), "wrong"),
+            ("Find x.", str(n), boxed(f"2x={2 * n}"), "wrong"),
+            ("Find x.", f"({n},{m})", boxed("(x,y)"), "wrong"),
             ("Find x.", str(n), boxed(f"x={n}"), "correct"),
             ("Find the equation.", f"y={n}x+{m}", boxed(f"y = {m} + {n}x"), "correct"),
         ]
@@ -328,6 +229,8 @@ def _case(random: Random) -> tuple[str, str, str, str]:
             (f"{b}-{a}", ["0", f"{a}-{b}", f"{b}-{b}"], f"-{a}+{b}"),
             (f"\\frac{{{b}}}{{{b}+{a}}}", ["\\frac{1}{2}", f"\\frac{{{a}}}{{{a}+{b}}}"], f"\\frac{{{b}}}{{{a}+{b}}}"),
             (f"{k}{a}^2", [f"{k}{b}^2", f"{k}{a}{b}"], f"{k}{a}\\cdot {a}"),
+            (f"x_{b}-x_{a}", [f"x_{a}-x_{b}", "0", f"x_{b}-x_{b}"], f"-x_{a}+x_{b}"),
+            ("\\frac{\\Delta}{\\delta}", ["1", "\\frac{\\delta}{\\Delta}"], "\\Delta/\\delta"),
             (f"{a}^{{{b}}}", [f"{b}^{{{a}}}", f"{a}^{{{a}}}"], f"{a}^{b}"),
             (f"{b}({a}-{k})", [f"{a}({a}-{k})", f"{a}({b}-{k})"], f"{b}{a}-{k}{b}"),
         ]
@@ -356,6 +259,11 @@ def _percent(random: Random) -> tuple[str, str, str, str]:
             (f"A {p}% discount is given. How many dollars does it cost?", str(n), boxed(f"{n}\\%"), "wrong"),
             (f"Prices rise by {p} percent. What is the price in dollars?", str(n), boxed(f"{n} percent"), "wrong"),
             ("What percent is it?", f"{n}\\%", boxed(f"{n}"), "correct"),
+            (_MARBLES, str(n), boxed(f"{n}\\%"), "wrong"),
+            (_MARBLES, str(n), boxed(f"{100 * n}\\%"), "wrong")
+            if p > 60
+            else (_MARBLES, str(n), boxed(f"{n}\\text{{ percent}}"), "wrong"),
+            ("Solve $x_2+y_2=9$ for $x_2$.", digits, boxed(f"{digits}_{{8}}"), "wrong"),
             ("What fraction is it?", f"{n / 100}", boxed(f"{n}"), "wrong"),
             ("Let $a_1=1$ and $a_2=3$. Find $a_9$.", digits, boxed(f"{digits}_7"), "wrong"),
             ("Write it in base 7.", f"{digits}_7", boxed(f"{digits}_8"), "wrong"),
@@ -384,6 +292,18 @@ def _lists(random: Random) -> tuple[str, str, str, str]:
             ("Find the list.", f"{a},{a},{b}", boxed(f"{a},{b},{b}"), "wrong"),
             ("Find both values.", f"{big[0]},{big[1]}", boxed(f"{big[0]}{big[1]}"), "wrong"),
             ("Find all values.", f"{a}, {b}", boxed(f"{a}"), "wrong"),
+            ("Find all values.", f"{a}, {b}", boxed(f"{a}{b}"), "wrong"),
+            ("Find all values.", f"{a}, {b}", boxed(f"{a}, {a}"), "wrong"),
+            ("Find all values.", f"{a}, {b}, {c}", boxed(f"{a}, {b}, {a}"), "wrong"),
+            ("Find the value.", str(a), boxed(f"{a}, {b}"), "wrong"),
+            ("Find the points.", f"({a},{b}), ({b},{c})", boxed(f"({b},{a}), ({c},{b})"), "wrong"),
+            ("Find the points.", f"({a},{b}), ({b},{c})", boxed(f"({b},{c}), ({a},{b})"), "correct"),
+            (
+                "Find the matrix.",
+                f"\\begin{{pmatrix}}{a}\\\\{b}\\end{{pmatrix}}",
+                boxed(f"\\begin{{pmatrix}}{b}\\\\{a}\\end{{pmatrix}}"),
+                "wrong",
+            ),
             ("Find all values.", f"{a}, {b}", boxed(f"{a}, {b}, {c}"), "wrong"),
             ("Find the point.", f"({a},{b})", boxed(f"({b},{a})"), "wrong"),
             ("Find the set.", f"\\{{{a},{b}\\}}", boxed(f"\\{{{a},{c}\\}}"), "wrong"),
@@ -402,8 +322,25 @@ def _choice(random: Random) -> tuple[str, str, str, str]:
     one, other = letter, random.choice(rest)
     everything = ["(A)(B)(C)(D)", "A, B, C or D", "A/B/C/D", "A) B) C) D)", "A and B and C and D", "any of A, B, C, D"]
     hedges = [f"({one}) or ({other})", f"{one} or {other}", f"{one}/{other}", f"{one}, {other}", f"{other} or {one}"]
-    answer = random.choice([*everything, *hedges])
-    wrong = [f"\\boxed{{{answer}}}", f"The answer is {answer}.", f"Answer: {answer}", f"The answer is ({other})."]
+    more = [
+        f"either {one} or {other}",
+        f"{one} (or {other})",
+        f"{one} and {other}",
+        "all of the above",
+        f"({one})({other})",
+        f"{one}{other}",
+    ]
+    answer = random.choice([*everything, *hedges, *more])
+    wrong = [
+        f"The answer is not ({one}).",
+        f"\\boxed{{{one}}} or \\boxed{{{other}}}",
+        f"\\boxed{{{one}}}\\boxed{{{other}}}",
+        f"It could be {one}. It could be {other}.",
+        f"\\boxed{{{answer}}}",
+        f"The answer is {answer}.",
+        f"Answer: {answer}",
+        f"The answer is ({other}).",
+    ]
     right = [f"\\boxed{{{one}}}", f"The answer is ({one}).", f"Answer: {one}", f"\\boxed{{\\text{{({one})}}}}"]
     if random.random() < 0.2:
         return question, letter, random.choice(right), "correct"
@@ -417,6 +354,10 @@ def _empty(random: Random) -> tuple[str, str, str, str]:
             "", " ", "x", "n", "\\square", "?", f"\\phantom{{{n}}}", f"-{n}", f"\\pm {n}", f"--{n}x", f"{n}x",
             f"\\frac{{{n}}}{{x}}",
             "\\text{the number of marbles}", "\\text{see above}", f"{n}+x-y", f"{n}i", "\\infty", "\\ldots", f"|{n}x|",
+            f"{n}!" if n > 2 else "x!", f"\\sqrt{{{n}}}", f"\\frac{{1}}{{{n}}}", f"{n}^{{-1}}", f"{n}^2",
+            f"{n}_x", f"f({n})", f"-(-(-{n}))",
+            f"\\text{{not }}{n}", f"\\hphantom{{{n}}}", f"\\sin {n}", f"{n}\\cdot x^2", f"\\ne {n}",
+            f"\\neg {n}", f"{n}.{n}",
         ]
     )  # fmt: skip
     return _MARBLES, str(n), boxed(answer), "wrong"
@@ -431,6 +372,15 @@ def _compound(random: Random) -> tuple[str, str, str, str]:
             ("At what time?", f"{n % 12 + 1}\\text{{ am}}", boxed(f"{n % 12 + 1}\\text{{ pm}}"), "wrong"),
             ("How long is it?", f"{n}\\text{{ cm}}", boxed(f"{n}\\text{{ km}}"), "wrong"),
             ("How many dollars?", str(n), boxed(f"{n}\\text{{ cents}}"), "wrong"),
+            ("How heavy is it?", f"{n}\\text{{ kg}}", boxed(f"{n}\\text{{ g}}"), "wrong"),
+            ("How long does it take?", f"{n}\\text{{ minutes}}", boxed(f"{n}\\text{{ seconds}}"), "wrong"),
+            ("How fast is it?", f"{n}\\text{{ m/s}}", boxed(f"{n}\\text{{ km/h}}"), "wrong"),
+            ("How large is it?", f"{n}\\text{{ cm}}^2", boxed(f"{n}\\text{{ cm}}"), "wrong"),
+            ("How far in km?", str(n), boxed(f"{n}\\text{{ m}}"), "wrong"),
+            ("Which way?", "\\text{north}", boxed("\\text{south}"), "wrong"),
+            ("Is it true?", "\\text{Yes}", boxed("\\text{No}"), "wrong"),
+            ("Is it true?", "\\text{Yes}", boxed("\\text{Yes or no}"), "wrong"),
+            ("When?", f"{n % 12 + 1}:30", boxed(f"{n % 12 + 1}:03"), "wrong"),
             ("Find it.", str(3 - n), boxed(f"3–{n}"), "wrong"),
             ("Find the set.", f"(-\\infty,{n})", boxed(f"(-\\infty,{n}]"), "wrong"),
             ("Find the set.", f"[0,{n}]", boxed(f"(0,{n})"), "wrong"),
