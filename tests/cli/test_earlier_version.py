@@ -30,8 +30,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(written: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return shutil.copytree(written, tmp_path / "runs")
+    """A copy that a test may change, which says that it was made where it stands."""
+    runs = shutil.copytree(written, tmp_path / "runs")
+    for file in (*runs.rglob("config.yaml"), *runs.rglob("manifest.json")):
+        file.write_text(file.read_text().replace("/srv/vpgea-run", str(runs)))
+    return runs
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.runs.layout import COMPLETE, Step, all_steps, last_file, round_record
+from vpgea.runs.layout import COMPLETE, Step, all_steps, is_phase_finished, last_file, round_record
 from vpgea.runs.parts import part_folders, part_of_folder
 from vpgea.storage.shards import committed
 
@@ -94,9 +94,9 @@ def planned_parts(config: RunConfig, site: Site, questions: int, held_out: int) 
 
 
 def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepState:
-    if round_record(run_dir, step.round).is_file():
-        return StepState(step=step, parts=0, done_parts=frozenset(), is_done=True)
     folder = step.folder(run_dir)
+    if round_record(run_dir, step.round).is_file() and is_phase_finished(folder, step.phase):
+        return StepState(step=step, parts=0, done_parts=frozenset(), is_done=True)
     existing = part_folders(folder)
     parts = 1 if step.phase == "distill" else parts_of(step)
     if existing:  # begun with another number: it goes on with that one

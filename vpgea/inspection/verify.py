@@ -7,19 +7,22 @@ from pathlib import Path
 from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.folders import run_config
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, selections, shards_in
-from vpgea.runs.history import read_line
+from vpgea.runs.history import read_line, required_rounds
 from vpgea.runs.layout import (
     COMPLETE,
     CONFIG,
     MANIFEST,
     PARTS,
     PHASES,
+    REPAIR,
     ROUND_RECORD,
     SUMMARY,
     Step,
+    is_phase_finished,
     is_run,
     round_dir,
     round_numbers,
+    round_phases,
     round_record,
 )
 from vpgea.runs.links import refuse_links
@@ -27,7 +30,10 @@ from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, part_folder, part_folders
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import DistillSummary
+from vpgea.runs.repairs import Damage, Repair
 from vpgea.storage.records import read_record
+
+UNFINISHED = "; a repair was begun and is not finished"
 
 
 def phase_folders(root: Path) -> list[Path]:
@@ -60,7 +66,11 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
             mend="give the --output-dir of a loop, rollout, filter, distill or eval",
         )
     report, progress = Report(), progress or NullProgress()
-    weights_stay = _verify_run(root, report) if is_run(root) else True
+    weights_stay = True
+    if is_run(root):
+        weights_stay = _verify_run(root, report)
+        _verify_rounds(root, report)
+    _verify_repairs(root, report)
     for folder in phase_folders(root):
         PhaseCheck(root, folder, report, progress).verify(weights_stay=weights_stay)
     if is_run(root):
@@ -96,6 +106,55 @@ def _verify_run(root: Path, report: Report) -> bool:
             except DamagedError as error:
                 damage(record, error.why)
     return weights_stay
+
+
+def _verify_rounds(root: Path, report: Report) -> None:
+    """Whole is not yet complete: what a finished round must have is held against what is there."""
+    for index in required_rounds(root):
+        home = round_dir(root, index).relative_to(root)
+        for phase in round_phases(index):
+            if not is_phase_finished(root / home / phase, phase):
+                gone = "it is gone" if not (root / home / phase).is_dir() else "it is not complete"
+                report.findings.append(_due(home / phase, f"{gone}, and its round was finished", f"the {phase}"))
+        if not round_record(root, index).is_file():
+            report.findings.append(_due(home / ROUND_RECORD, "it is gone, and its round was finished", RECORD))
+
+
+def _due(path: Path, problem: str, redo: str) -> Finding:
+    phase = path if path.name in PHASES else path.parent
+    return Finding(path=path, problem=problem, redo=redo, phase=phase, aside=(), is_due=True)
+
+
+def _verify_repairs(root: Path, report: Report) -> None:
+    """What a repair has set aside and not made again; of a run also where a phase by itself was to be mended."""
+    found = {finding.phase for finding in report.findings}
+    for folder in dict.fromkeys([root, *phase_folders(root)]):
+        try:
+            repair = Repair.read(folder)
+        except DamagedError as error:
+            path, home = (folder / REPAIR).relative_to(root), folder.relative_to(root)
+            report.findings.append(Finding(path=path, problem=error.why, redo=RECORD, phase=home, aside=(path,)))
+            continue
+        if repair is None:
+            continue
+        for damage in repair.damages:
+            phase = folder.relative_to(root) / damage.phase
+            if phase not in found and (repair.aside or not _is_made(folder, damage)):
+                problem = damage.problem + UNFINISHED
+                path = folder.relative_to(root) / damage.path
+                aside = tuple(folder.relative_to(root) / path for path in repair.aside)
+                report.findings.append(
+                    Finding(path=path, problem=problem, redo=damage.redo, phase=phase, aside=aside, is_due=True)
+                )
+
+
+def _is_made(folder: Path, damage: Damage) -> bool:
+    """Whether what was set aside is there again; the record itself goes once all of it is."""
+    home = folder / damage.phase
+    manifests = (place / MANIFEST for place in (*part_folders(home), home))
+    kind = next((Manifest.read(path).phase for path in manifests if _is_manifest(path)), home.name)
+    phase = next((phase for phase in PHASES if phase == kind), None)
+    return (folder / damage.path).exists() if phase is None else is_phase_finished(home, phase)
 
 
 def _is_manifest(path: Path) -> bool:

@@ -35,7 +35,7 @@ from vpgea.runs.parts import part_folders
 from vpgea.runs.progress import Progress
 from vpgea.runs.records import Canary, DistillSummary, EvalResults, FilterSummary, PartMarker, PhaseMarker
 from vpgea.storage.files import file_checksum, read_json
-from vpgea.storage.records import read_entry, read_record
+from vpgea.storage.records import read_by_name, read_entry, read_record
 from vpgea.storage.shards import Sidecar, read_sidecar, read_table, sidecar_path
 
 RECORD = "this record"
@@ -53,6 +53,7 @@ class Finding:
         phase: In where.
         aside: What a repair moves away, in this order; the damage itself comes first, so that a repair that is cut off
             leaves damage that is found again.
+        is_due: It must be there, and is made again also where nothing else says that its phase was ever complete.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Finding:
     redo: str
     phase: Path
     aside: tuple[Path, ...]
+    is_due: bool = False
 
 
 @dataclass(kw_only=True)
@@ -262,7 +264,7 @@ class PhaseCheck:
         for checkpoint in (checkpoint_dir(folder, step) for step in checkpoint_steps(folder)):
             self.report.checkpoints += 1
             redo = "the steps since the checkpoint before"
-            recorded = self._whole(partial(read_json, checkpoint / CHECKPOINT_CHECKSUMS), checkpoint, redo)
+            recorded = self._whole(partial(read_by_name, checkpoint / CHECKPOINT_CHECKSUMS, str), checkpoint, redo)
             if recorded is None:
                 continue
             wrong = [name for name, checksum in recorded.items() if not _is_whole(checkpoint / name, checksum)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpgea.errors import DamagedError, UsageError
 from vpgea.storage.files import file_checksum, write_json
-from vpgea.storage.records import json_of, read_entry, read_record
+from vpgea.storage.records import json_of, read_by_name, read_entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,7 +237,7 @@ def verify_checksums(folder: Path) -> None:
     read_tensors(folder)
     if not (folder / CHECKSUMS).is_file():
         return
-    for name, recorded in read_record(folder / CHECKSUMS, dict[str, FileChecksum]).items():
+    for name, recorded in read_by_name(folder / CHECKSUMS, FileChecksum).items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
         if size != recorded.size or file_checksum(file) != recorded.sha256:

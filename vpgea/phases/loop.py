@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from vpgea.phases.schedule import (
 )
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question, fingerprint_questions, load_questions
-from vpgea.runs.history import finished_lines
+from vpgea.runs.history import finished_lines, required_rounds
 from vpgea.runs.layout import (
     CHECKPOINTS,
     COMPLETE,
@@ -42,9 +43,11 @@ from vpgea.runs.layout import (
     SUMMARY,
     WEIGHTS,
     Step,
+    is_phase_finished,
     last_file,
     round_dir,
     round_numbers,
+    round_phases,
     round_record,
 )
 from vpgea.runs.links import refuse_links_in
@@ -54,6 +57,7 @@ from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder
 from vpgea.runs.phase_folder import PhaseFolder, begun_inputs, complete_phase
 from vpgea.runs.progress import NullReporter, Reporter
 from vpgea.runs.records import DistillSummary, RoundLine
+from vpgea.runs.repairs import end_repair, set_rest_aside
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_if_new
 from vpgea.storage.records import read_record
@@ -176,6 +180,7 @@ class Loop:
         Returns:
             One line per finished round, the base model's first.
         """
+        self._finish_repairs()
         lines = finished_lines(self.run_dir)
         for line in lines:
             on_round(line)
@@ -204,7 +209,9 @@ class Loop:
         """
         ranks = ranks or Ranks()
         if round_record(self.run_dir, step.round).is_file():
-            return True
+            return is_phase_finished(step.folder(self.run_dir), step.phase) or self.run_part(
+                step, part=part, ranks=ranks
+            )
         refuse_links_in(self.run_dir, round_dir(self.run_dir, step.round))
         ranks.on_first(lambda: self._complete_before(step))
         if reason := ended_early(self.config, self._lines_before(step.round)):
@@ -221,6 +228,27 @@ class Loop:
             current.finish()
             self._keep_up(finished_lines(self.run_dir))
         return is_done
+
+    def _finish_repairs(self) -> None:
+        """What a repair has set aside is made again; a step that is lost as a whole is not done again unasked.
+
+        Raises:
+            UsageError: A finished round has lost a step.
+        """
+        repair = set_rest_aside(self.run_dir)
+        asked = set() if repair is None else {damage.phase for damage in repair.damages}
+        for index in required_rounds(self.run_dir, by_metrics=False):
+            for step in (Step(index, phase) for phase in round_phases(index)):
+                folder = step.folder(self.run_dir)
+                if is_phase_finished(folder, step.phase):
+                    continue
+                if not begun_parts(folder) and str(step) not in asked:
+                    raise _lost(self.run_dir, step)
+                self.reporter.warn(f"{step} is not complete, and its round was finished: what it lacks is made again")
+                for part in begun_parts(folder) or [WHOLE]:
+                    self.run_part(step, part=part)
+        if repair is not None:
+            end_repair(self.run_dir)
 
     def _round(self, index: int | None, lines: Sequence[RoundLine]) -> Round:
         """A round as the lines of the base model and of the rounds before it decide it. index None: the base model."""
@@ -301,6 +329,14 @@ class Loop:
             if index != best:
                 for name in (*WEIGHTS, MASTERS):
                     shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
+
+
+def _lost(run_dir: Path, step: Step) -> UsageError:
+    return UsageError(
+        f"{step} of {run_dir} is gone",
+        why="its round was finished, and later ones build on what was there",
+        mend=f"restore it, or make it again with `vpgea doctor {shlex.quote(str(run_dir))} --repair`",
+    )
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

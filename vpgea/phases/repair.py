@@ -6,32 +6,37 @@ The phases make only what they lack.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from vpgea.config.resolve import resolve_recorded
 from vpgea.config.schema import RunConfig
 from vpgea.errors import DamagedError, UsageError
+from vpgea.inspection.verify import UNFINISHED
 from vpgea.inspection.verify_phase import Finding
 from vpgea.phases.distill import distill
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.loop import Loop
 from vpgea.phases.rollout import RolloutPlan, rollout
-from vpgea.questions.load import load_questions
+from vpgea.phases.schedule import held_out_data, round_questions
+from vpgea.questions.load import Question, fingerprint_questions, load_questions
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import COMPLETE, CONFIG, DAMAGED, MANIFEST, PHASES, Phase, all_steps, is_run
+from vpgea.runs.history import required_rounds
+from vpgea.runs.layout import COMPLETE, CONFIG, DAMAGED, MANIFEST, PHASES, Phase, Step, all_steps, is_run, round_numbers
 from vpgea.runs.manifest import Manifest
-from vpgea.runs.parts import Part, begun_parts, part_folders, part_of_folder
+from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders, part_of_folder
 from vpgea.runs.progress import Reporter
+from vpgea.runs.repairs import Damage, Repair, end_repair
 from vpgea.runs.stopping import StopRequest
 
 _PART = re.compile(r"(\d+)-of-(\d+)")
 
 
 def repair(root: Path, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter) -> None:
-    """Mend a phase's or a loop's folder.
+    """Mend a phase's or a loop's folder; a repair that was stopped or has failed is finished first.
 
     Args:
         root: The folder that was verified.
@@ -44,15 +49,20 @@ def repair(root: Path, findings: Sequence[Finding], stop: StopRequest, reporter:
     """
     manifest = None if is_run(root) else _phase_manifest(root)  # before a manifest is set aside
     _refuse_code(root, manifest, findings)
-    finished = [finding for finding in findings if _is_finished(root, finding)]
-    moved = _set_aside(root, findings)
+    due = {finding.phase for finding in findings if _is_due(root, finding)}
+    again = [finding for finding in findings if finding.phase in due]
+    under_way = Repair(damages=[_damage(finding) for finding in again], aside=_aside(findings))
+    under_way.write(root)  # before anything moves, and until all is made again
+    moved = under_way.set_aside(root)
     reporter.info(f"{len(moved)} files and folders were set aside in {root / DAMAGED}")
-    if len(finished) < len(findings):
+    if len(again) < len(findings):
         reporter.info("some of it was not finished: the command that was at it continues, with what is whole")
-    if finished and manifest is None:
-        _repair_run(root, finished, stop, reporter)
-    elif finished and manifest is not None:
-        _repair_phase(root, manifest, finished, stop, reporter)
+    if again and manifest is None:
+        _repair_run(root, again, stop, reporter)
+    elif again and manifest is not None:
+        _repair_phase(root, manifest, again, stop, reporter)
+    for folder in {root, *(root / finding.phase for finding in again)}:
+        end_repair(folder)
 
 
 def _refuse_code(root: Path, manifest: Manifest | None, findings: Sequence[Finding]) -> None:
@@ -63,32 +73,25 @@ def _refuse_code(root: Path, manifest: Manifest | None, findings: Sequence[Findi
         _run_config(root)
 
 
-def _is_finished(root: Path, finding: Finding) -> bool:
+def _is_due(root: Path, finding: Finding) -> bool:
     """Whether what is damaged was finished: a phase that was not is continued by its own command."""
-    return (finding.phase.name not in PHASES and is_run(root)) or (root / finding.phase / COMPLETE).is_file()
+    if finding.is_due or (finding.phase.name not in PHASES and is_run(root)):
+        return True
+    return (root / finding.phase / COMPLETE).is_file()
 
 
-def _set_aside(root: Path, findings: Sequence[Finding]) -> list[Path]:
-    """Move what is damaged to root/damaged/, where it keeps its relative path; return where it went.
-
-    Nothing is deleted, and nothing that was set aside earlier is replaced: the later one gets a number.
-    """
-    moved = []
-    for path in dict.fromkeys(path for finding in findings for path in finding.aside):
-        if (root / path).exists():
-            target = _free_place(root / DAMAGED / path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (root / path).rename(target)
-            moved.append(target)
-    return moved
+def _damage(finding: Finding) -> Damage:
+    return Damage(
+        path=str(finding.path),
+        problem=finding.problem.removesuffix(UNFINISHED),
+        redo=finding.redo,
+        phase=str(finding.phase),
+        aside=[str(path) for path in finding.aside],
+    )
 
 
-def _free_place(wanted: Path) -> Path:
-    place, number = wanted, 0
-    while place.exists():
-        number += 1
-        place = wanted.with_name(f"{wanted.name}.{number}")
-    return place
+def _aside(findings: Sequence[Finding]) -> list[str]:
+    return list(dict.fromkeys(str(path) for finding in findings for path in finding.aside))
 
 
 def _phase_manifest(root: Path) -> Manifest:
@@ -117,22 +120,65 @@ def _repair_phase(
     Raises:
         UsageError: Its source is not the folder beside it.
     """
+    run_dir = _run_around(root) if manifest.phase in ("rollout", "eval") else None
+    if run_dir is not None:  # which questions, and what is compared with what, is known there
+        _repair_run(run_dir, [_in_run(run_dir, root, finding) for finding in findings], stop, reporter)
+        return
     config = resolve_recorded(f"folder {root}", manifest.config)
     source = _source(root, manifest)
     for part in _lost_parts(root, manifest.part.count, findings):
         reporter.info(f"{manifest.phase}: part {part} runs again, for what it lacks")
-        questions = partial(load_questions, config.data, grader=config.grading.grader)
         if manifest.phase == "rollout":
-            index = manifest.identity["round"]
+            questions, index = _questions(config, root, manifest), manifest.identity["round"]
             assert isinstance(index, int)
-            plan = RolloutPlan.make(config, questions().questions, part=part, round_index=index, begun=manifest.inputs)
+            plan = RolloutPlan.make(config, questions, part=part, round_index=index, begun=manifest.inputs)
             rollout(plan, root, stop=stop)
         elif manifest.phase == "eval":
-            evaluate(config, questions().questions, root, part=part, stop=stop, continued=manifest.inputs)
+            evaluate(config, _questions(config, root, manifest), root, part=part, stop=stop, continued=manifest.inputs)
         elif manifest.phase == "filter":
             filter_rollout(config, source, root, part=part, stop=stop)
         else:
             distill(config, source, root, stop=stop)
+
+
+def _run_around(root: Path) -> Path | None:
+    """The run whose round a phase's folder is of: what the round was made with is known there alone."""
+    place = root.absolute()
+    run_dir = place.parents[1] if len(place.parents) > 1 else place
+    manifest = part_folder(run_dir, WHOLE) / MANIFEST
+    steps = {str(Step(index, phase)) for index in (None, *round_numbers(run_dir)) for phase in PHASES}
+    if not manifest.is_file() or f"{place.parent.name}/{place.name}" not in steps:
+        return None
+    return run_dir if Manifest.read(manifest).phase == "loop" else None
+
+
+def _in_run(run_dir: Path, root: Path, finding: Finding) -> Finding:
+    own = root.absolute().relative_to(run_dir)
+    aside = tuple(own / path for path in finding.aside)
+    return replace(finding, path=own / finding.path, phase=own / finding.phase, aside=aside)
+
+
+def _questions(config: RunConfig, root: Path, manifest: Manifest) -> list[Question]:
+    """Those that a phase was made from: all of its data set, a round's share of them, or the held-out ones."""
+    wanted = manifest.inputs["questions"]
+    read = partial(load_questions, grader=config.grading.grader)
+    every = read(config.data).questions
+    index, per_round = manifest.identity.get("round", 0), config.loop.questions_per_round
+    assert isinstance(index, int)
+    shares: list[Callable[[], list[Question]]] = [
+        lambda: every,
+        lambda: round_questions(every, index, per_round, config.rollout.seed),
+    ]
+    if config.loop.eval_dataset:
+        shares.append(lambda: read(held_out_data(config)).questions)
+    for share in shares:
+        if fingerprint_questions(found := share()) == wanted:
+            return found
+    raise UsageError(
+        f"the questions that {root} was made from are not at hand",
+        why=f"their fingerprint is {wanted}, and what data.dataset names has another; what was damaged is set aside",
+        mend=f"run the `vpgea {manifest.phase}` command that wrote it again, with the same options",
+    )
 
 
 def _source(root: Path, manifest: Manifest) -> Path:
@@ -157,16 +203,17 @@ def _is_source(folder: Path, name: Phase, manifest: Manifest) -> bool:
 
 def _lost_parts(root: Path, count: int, findings: Sequence[Finding]) -> list[Part]:
     """The parts that lost something, or are gone; the first when only what is derived from all of them is lost."""
-    hit = {int(found[1]) for finding in findings for path in finding.aside if (found := _PART.search(str(path)))}
-    there = {part_of_folder(part).index for part in part_folders(root)}
-    return [Part(index, count) for index in sorted(hit | (set(range(count)) - there) or {0})]
+    paths = [path for finding in findings for path in (finding.path, *finding.aside)]
+    hit = {int(found[1]) for path in paths if (found := _PART.search(str(path)))}
+    whole = {part_of_folder(part).index for part in part_folders(root) if (part / COMPLETE).is_file()}
+    return [Part(index, count) for index in sorted(hit | (set(range(count)) - whole) or {0})]
 
 
 def _repair_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, reporter: Reporter) -> None:
     """Take the steps of a loop that have lost something once more, in their order; each makes what it lacks."""
     config = _run_config(run_dir)
     loop = Loop.open(config, run_dir, reporter=reporter, stop=stop)  # writes records of the run that are missing
-    for step in all_steps(config.loop.rounds):
+    for step in all_steps(max(config.loop.rounds, len(required_rounds(run_dir)) - 1)):
         folder = Path(str(step))
         record = {folder.parent} if step.phase == "eval" else set()  # a round's record follows its evaluation
         own = [finding for finding in findings if finding.phase in {folder, *record}]

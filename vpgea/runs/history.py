@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
-from vpgea.runs.layout import METRICS, Step, round_name, round_numbers, round_record
+from vpgea.runs.layout import METRICS, Step, round_dir, round_name, round_numbers, round_record
 from vpgea.runs.records import RoundLine
 from vpgea.storage.files import read_json_lines
 
@@ -37,6 +38,39 @@ def entropy_at_start(distill_dir: Path) -> float | None:
             if line["entropy"] is not None:
                 return float(line["entropy"])
     return None
+
+
+def required_rounds(run_dir: Path, *, by_metrics: bool = True) -> list[int | None]:
+    """The rounds that must be whole, the base model (None) first: those with a record, and all before a later one.
+
+    Their four phases are complete, whatever a folder holds of them now: a round begins when the one before is finished.
+
+    Args:
+        run_dir: The run's folder.
+        by_metrics: Those of which the run's metrics have a line, too.
+    """
+    begun = [index for index in round_numbers(run_dir) if any((round_dir(run_dir, index)).iterdir())]
+    recorded = [index for index in begun if round_record(run_dir, index).is_file()]
+    told = len(metrics_lines(run_dir)) - 1 if by_metrics else -1
+    count = max(told, *begun, *(index + 1 for index in recorded), -1)
+    if count < 0 and not round_record(run_dir, None).is_file():
+        return []
+    return [None, *range(max(count, 0))]
+
+
+def metrics_lines(run_dir: Path) -> list[dict[str, object]]:
+    """The lines of the run's metrics, the base model's first, as far as they are such: written after each round."""
+    lines: list[dict[str, object]] = []
+    metrics = run_dir / METRICS
+    for text in metrics.read_bytes().splitlines() if metrics.is_file() else ():
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(line, dict) or line.get("round", -1) != (len(lines) - 1 if lines else None):
+            break
+        lines.append(line)
+    return lines
 
 
 def all_lines(run_dir: Path) -> list[RoundLine]:

@@ -1,6 +1,6 @@
 """Every file and folder name of a run, and the order in which numbered ones stand.
 
-RUN/    config.yaml · metrics.jsonl · logs/ · slurm/ · damaged/ · parts/0-of-1/manifest.json
+RUN/    config.yaml · metrics.jsonl · logs/ · slurm/ · damaged/ · repair.json · parts/0-of-1/manifest.json
         base/ eval/ · round.json
         round-000/ rollout/ · filter/ · distill/ · eval/ · round.json
 PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COMPLETE · chunk-00000.arrow · ...
@@ -45,11 +45,13 @@ CONFIG = "config.yaml"
 BASE = "base"
 ROUND_RECORD = "round.json"
 DAMAGED = "damaged"  # what a repair has moved away
+REPAIR = "repair.json"  # of a repair that is not finished, in the folder that it mends
 LOGGERS = ("wandb", "tensorboard")  # folders that loggers make in a distill folder
 
 NOT_LOOKED_INTO = frozenset({*WEIGHTS, MASTERS, LOGS, *LOGGERS, DAMAGED})  # may hold links, as caches do
 
-_ROUND = re.compile(r"round-(\d{3,})")
+_ROUND = re.compile(r"round-(\d{3,})", re.ASCII)
+_CHECKPOINT = re.compile(r"step-(\d{6,})", re.ASCII)
 _STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
 
 Phase = Literal["rollout", "filter", "distill", "eval"]
@@ -79,7 +81,8 @@ def checkpoint_dir(folder: Path, step: int) -> Path:
 
 def checkpoint_steps(folder: Path) -> list[int]:
     """The steps of which a checkpoint is there, in their order."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    matches = (_CHECKPOINT.fullmatch(path.name) for path in folder.glob("step-*"))
+    return sorted(step for match in matches if match and checkpoint_dir(folder, step := int(match[1])).name == match[0])
 
 
 # --- steps and rounds -----------------------------------------------------------------------------------------------
@@ -154,6 +157,12 @@ def last_file(run_dir: Path, step: Step) -> Path | None:
     if step.phase == "filter":
         return step.folder(run_dir) / SUMMARY
     return round_record(run_dir, step.round) if step.phase == "eval" else None
+
+
+def is_phase_finished(folder: Path, phase: Phase) -> bool:
+    """Whether all of a phase is there: its marker, and what is derived from its parts after it or beside it."""
+    last = {"filter": SUMMARY, "distill": SUMMARY, "eval": RESULTS}.get(phase)
+    return (folder / COMPLETE).is_file() and (last is None or (folder / last).is_file())
 
 
 def is_run(root: Path) -> bool:

@@ -22,6 +22,7 @@ from vpgea.runs.layout import (
     PARTS,
     PHASES,
     REFERENCE_LENGTHS,
+    REPAIR,
     RESULTS,
     ROUND_RECORD,
     SETS,
@@ -41,7 +42,7 @@ _OF_A_PART = rf"{PARTS}/\d+-of-\d+/"
 _OF_ALL = [
     MANIFEST,
     COMPLETE,
-    r"repair\.json",
+    REPAIR,
     r"logs/sglang-\d+\.log",
     f"{DAMAGED}/.+",
     f"{_OF_A_PART}(?:{MANIFEST}|{COMPLETE})",

@@ -23,6 +23,7 @@ from vpgea.runs.manifest import Manifest, content_of, occupied, require_same
 from vpgea.runs.overwriting import clear, writing
 from vpgea.runs.parts import foreign_names, part_folder, part_folders, part_of_folder
 from vpgea.runs.records import PartMarker, PhaseMarker
+from vpgea.runs.repairs import end_repair, set_rest_aside
 from vpgea.storage.files import json_bytes, require_commits, sweep_temporaries, write_if_new, write_json
 from vpgea.storage.records import json_of
 from vpgea.storage.shards import committed, read_sidecar, shard_files
@@ -72,6 +73,7 @@ class PhaseFolder:
         _make_folder(folder.part)
         sweep_temporaries(folder.part)
         sweep_temporaries(root, depth=1)  # selections, summaries and rounds' figures; other parts sweep for themselves
+        set_rest_aside(root)
         folder._reopen()
         if not existing.is_file():
             require_commits(folder.part)
@@ -147,6 +149,7 @@ def complete_phase(root: Path) -> bool:
     write_if_new(root / MANIFEST, json_bytes(whole.as_json()))
     marker = PhaseMarker(parts=len(parts), rows=sum(shard.rows for shard in shards))
     write_if_new(root / COMPLETE, json_bytes(json_of(marker)))
+    end_repair(root)
     return True
 
 

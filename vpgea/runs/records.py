@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vpgea.errors import DamagedError
 from vpgea.metrics.bootstrap import Estimate
-from vpgea.runs.layout import COMPLETE
+from vpgea.runs.layout import COMPLETE, WEIGHTS
 from vpgea.storage.files import read_json
 from vpgea.storage.records import damaged_record, from_json, json_of
 from vpgea.storage.shards import Sidecar
@@ -157,7 +157,7 @@ class DistillSummary:
     Attributes:
         ended_early: Why, where a guard ended it.
         reload_difference: Largest of a log-probability after reloading what was published, in nats.
-        output: Name of the folder with the weights.
+        output: Name of the folder with the weights, one of WEIGHTS.
         masters_fingerprint: Of the float32 weights beside a model that was published rounded.
     """
 
@@ -173,6 +173,10 @@ class DistillSummary:
     output: str
     model_fingerprint: str
     masters_fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.output not in WEIGHTS:
+            raise ValueError(f"{self.output!r} is no folder of published weights: {' or '.join(WEIGHTS)}")
 
 
 @dataclass(frozen=True, kw_only=True)

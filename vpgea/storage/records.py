@@ -67,6 +67,30 @@ def read_entry(path: Path, name: str, kind: type[T]) -> T:
     return entry
 
 
+def read_by_name(path: Path, kind: type[T]) -> dict[str, T]:
+    """A JSON file that says something of each file beside it, by their names.
+
+    Raises:
+        DamagedError: It is gone, says something else, or names what is not beside it.
+    """
+    found = read_record(path, dict[str, kind])  # type: ignore[valid-type]
+    try:
+        return {require_name(name): value for name, value in found.items()}
+    except ValueError as error:
+        raise damaged_record(path, str(error)) from error
+
+
+def require_name(name: str) -> str:
+    """A record's word for a file is a name inside the record's folder: a path would lead out of it.
+
+    Raises:
+        ValueError: It is none, for the __post_init__ of a record or for whoever turns it into an error of a file.
+    """
+    if name != Path(name).name or name in ("", ".", "..") or "\0" in name:
+        raise ValueError(f"{name!r} is not the name of a file in its folder")
+    return name
+
+
 def damaged_record(path: Path, why: str) -> DamagedError:
     """The error for a JSON file that does not say what it must."""
     return DamagedError(
@@ -122,7 +146,8 @@ def _one_of(kinds: tuple[Any, ...], value: object, name: str) -> Any:
 def _record(kind: Any, value: dict[str, object]) -> Any:
     hints, entries = _hints(kind), {}
     for field in dataclasses.fields(kind):
-        if field.name in value or field.default is dataclasses.MISSING:
+        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if field.name in value or not has_default:
             entries[field.name] = _value(hints[field.name], _entry(value, field.name), field.name)
     if unknown := value.keys() - entries.keys():
         raise _Mismatch(f"it has an entry {min(unknown)!r} where there must be none")

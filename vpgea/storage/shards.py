@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from vpgea.errors import DamagedError
 from vpgea.storage.files import commit, file_checksum, read_json, write_json
-from vpgea.storage.records import from_json, json_of
+from vpgea.storage.records import from_json, json_of, require_name
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Sidecar:
     rows: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not require_name(self.file).endswith(".arrow"):
+            raise ValueError(f"{self.file!r} is not the name of a shard")
 
 
 def write_table(path: Path, table: pa.Table) -> Sidecar:

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, Shard
 from vpgea.errors import UsageError
 from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, checkpoint_dir, checkpoint_steps
 from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
-from vpgea.storage.records import read_record
+from vpgea.storage.records import read_by_name
 from vpgea.training.ranks import Ranks
 
 _KEEP = 2
@@ -165,7 +165,7 @@ def _rng_state() -> dict[str, Tensor]:
 
 
 def _require_whole(checkpoint: Path) -> None:
-    recorded = read_record(checkpoint / CHECKPOINT_CHECKSUMS, dict[str, str])
+    recorded = read_by_name(checkpoint / CHECKPOINT_CHECKSUMS, str)
     for name, checksum in {CHECKPOINT_STATE: "", **recorded}.items():
         if not (checkpoint / name).is_file() or file_checksum(checkpoint / name) != checksum:
             raise UsageError(
@@ -180,7 +180,7 @@ def _restore(
     checkpoint: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> dict[str, Any]:
     """Fill the weights, the optimizer and the random generators; the state of the checkpoint."""
-    parts = sorted(name for name in read_json(checkpoint / CHECKPOINT_CHECKSUMS) if name.startswith("rank-"))
+    parts = sorted(name for name in read_by_name(checkpoint / CHECKPOINT_CHECKSUMS, str) if name.startswith("rank-"))
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in parts]
         stored = _stored(files)
