@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
@@ -39,6 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     try:
+        _require_utf8(arguments)
         # Not app(...): typer's own loop would take Ctrl-C, EOFError and every broken pipe for its own.
         with command_line(COMMANDS).make_context("vpgea", list(arguments) or ["--help"]) as context:
             context.command.invoke(context)
@@ -65,6 +67,36 @@ def _delivered(out: Lasting, code: int) -> int:
     mend = "mend that, then run the same command again: it says the result of what is done"
     lost = _report(VpgeaError("the result could not be written to stdout", why=why, mend=mend))
     return code or lost
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Paths are recorded as JSON, which is UTF-8: what is not, is refused before anything is written.
+
+    Raises:
+        UsageError: An argument, or the name of the working directory, is not.
+    """
+    for what, text in [*(("argument", text) for text in arguments), ("working directory", _working_directory())]:
+        if not _is_utf8(text):
+            raise UsageError(
+                f"not UTF-8: the {what} {text!a}",
+                why="what is read and written is recorded by name, and records are UTF-8",
+                mend="rename it, or give it another name with a link (ln -s)",
+            )
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was deleted; what needs it will say so
+        return ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _report(error: Exception) -> int:
@@ -148,6 +180,12 @@ def _usage_error(error: Any) -> UsageError:
     if type(error).__name__ == "NoSuchOption":
         what = f"no such option: {error.option_name}"
         known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
-        nearest = difflib.get_close_matches(error.option_name, [*known, "--help"], n=1)
-        mend = f"did you mean {nearest[0]}? {mend}" if nearest else mend
+        from vpgea.config.problems import (
+            keys_called,
+        )  # not at the top: it brings pydantic, which --version does without
+
+        if "--set" in known and (keys := keys_called(error.option_name.lstrip("-").replace("-", "_"))):
+            mend = f"set it as a configuration key: {' or '.join(f'--set {key}=VALUE' for key in keys)}"
+        elif nearest := difflib.get_close_matches(error.option_name, [*known, "--help"], n=1):
+            mend = f"did you mean {nearest[0]}? {mend}"
     return UsageError(what, why=f"{path} cannot be called like this", mend=mend)

@@ -68,7 +68,7 @@ def resolve_options(
 ) -> Resolved:
     """Resolve a command's configuration with the process environment.
 
-    What is experimental in it is said once, on stderr.
+    What is experimental in it, and which variables of the environment name no key, is said once, on stderr.
 
     Args:
         given: dotted key → option value, where None means that the option was not given.
@@ -81,8 +81,13 @@ def resolve_options(
     """
     options = {key: value for key, value in given.items() if value is not None}
     resolved = resolve(file=config, sets=sets or (), env=os.environ, options=options, inherited=inherited)
-    if (chosen := experimental_choices(resolved.config)) and os.environ.get("RANK", "0") == "0":
-        Output().info(f"experimental: {', '.join(chosen)}; the method did not need it, and it may change or go")
+    if os.environ.get("RANK", "0") == "0":
+        if chosen := experimental_choices(resolved.config):
+            Output().info(f"experimental: {', '.join(chosen)}; the method did not need it, and it may change or go")
+        if names := resolved.passed_over:
+            Output().warn(
+                f"passed over {', '.join(names)} of the environment: a configuration key is VPGEA_<SECTION>__<KEY>"
+            )
     return resolved
 
 

@@ -11,13 +11,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vpgea_cli.text import duration, rate, visible
 
 _BESIDE_ROWS = 6  # lines of title, header, "...", bar, notice and the cursor's own
-_NARROW = 100  # columns of a terminal on which bars are short
+_WIDE, _NARROW, _NARROWEST = 100, 78, 60  # columns of terminals with a long bar, a short one, none, and no pace either
 
 
 class Screen:
@@ -37,16 +37,7 @@ class Screen:
         self._rows: list[list[str]] = []
         self._closing = False
         console = Console(stderr=True)
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=40 if console.width > _NARROW else 12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}", markup=False),
-            _TimeLeft(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-            auto_refresh=False,
-        )
+        self._bars = Bars(*_columns(console.width), console=console, auto_refresh=False)
         # stdout is the result's: it must not be redirected to where people look
         self._live = Live(get_renderable=lambda: self, console=console, refresh_per_second=8, redirect_stdout=False)
 
@@ -112,6 +103,20 @@ class Bar:
 
     def note(self, text: str) -> None:
         self._bars.update(self._task, note=visible(text))
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """What a terminal of so many columns has room for: the count always, uncut; the bar and the note only beside it."""
+    folds = Column(no_wrap=width >= _NARROWEST)
+    unit = TextColumn("{task.description}", markup=False, table_column=folds)
+    count = MofNCompleteColumn(table_column=Column(no_wrap=True))
+    pace: list[ProgressColumn] = [TextColumn("{task.fields[speed]}", markup=False), _TimeLeft()]
+    if width < _NARROWEST:
+        return [unit, count]
+    if width < _NARROW:
+        return [unit, count, *pace]
+    bar = BarColumn(bar_width=40 if width > _WIDE else 12)
+    return [unit, bar, count, *pace, TextColumn("{task.fields[note]}", markup=False, table_column=Column())]
 
 
 class _TimeLeft(ProgressColumn):

@@ -69,6 +69,6 @@ def _text(raw: Lasting, before: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(before, "encoding", None) or "utf-8",
-        errors=getattr(before, "errors", None) or "backslashreplace",
+        errors="backslashreplace",  # a result may hold letters that the encoding does not have
         line_buffering=raw.fileno() == 2 or raw.is_terminal,
     )

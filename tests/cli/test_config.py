@@ -66,12 +66,20 @@ def test_show_as_text_has_one_line_per_key(here: Cli) -> None:
         ([], {"VPGEA_ROLLOUT_TEMPERATURE": "1"}, "VPGEA_ROLLOUT__TEMPERATURE"),
         ([], {"VPGEA_DEBG": "1"}, "VPGEA_DEBUG"),
         (["--modle", "x"], {}, "--model"),
+        (["--adapter", "x"], {}, "--set model.adapter=VALUE"),
+        (["--temperature", "1"], {}, "--set rollout.temperature=VALUE or --set eval.temperature=VALUE"),
     ],
 )
 def test_misspelt_names_get_a_suggestion(here: Cli, arguments: list[str], env: dict[str, str], suggestion: str) -> None:
     refused = here("config", "show", *arguments, env=env)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert suggestion in refused.stderr.splitlines()[2]
+
+
+def test_what_a_site_names_after_the_tool_is_said_and_does_no_harm(here: Cli) -> None:
+    shown = here("config", "show", env={"VPGEA_HOME": "/opt/vpgea/1.0"})
+    assert shown.returncode == 0
+    assert "warning: passed over VPGEA_HOME of the environment" in shown.stderr
 
 
 def test_validate_lists_all_errors_at_once(here: Cli, tmp_path: Path) -> None:

@@ -112,6 +112,22 @@ def test_usage_errors_are_three_lines_with_the_nearest_name(cli: Cli, arguments:
         assert expected in line
 
 
+def test_names_that_are_not_utf8_are_refused_before_anything_is_written(cli: Cli, tmp_path: Path) -> None:
+    for arguments in (
+        ["config", "init", f"{tmp_path}/mod\udce9l.yaml"],
+        ["config", "show", "--set", "model.path=\udcff"],
+    ):
+        done = cli(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: not UTF-8: the argument '")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_beyond_the_terminals_encoding_is_printed_escaped(cli: Cli, tmp_path: Path) -> None:
+    done = cli("config", "init", tmp_path / "ε³.yaml", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/\\u03b5\\xb3.yaml\n")
+
+
 def test_debug_adds_the_traceback(cli: Cli) -> None:
     assert "Traceback" not in cli("config", "show", "-c", "none").stderr
     shown = cli("config", "show", "-c", "none", env={"VPGEA_DEBUG": "1"})

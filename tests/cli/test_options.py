@@ -62,6 +62,7 @@ STORY: list[tuple[str, str]] = [
         "--log-to tensorboard -q",
         "o/adapter",
     ),
+    ("eval -c CFG --model MODEL --dataset DEV -n 1 --limit 8 --dtype float32 --dry-run --json", '"samples": 8'),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} --quiet", "e0"),
     (
         f"eval --config CFG --model MODEL --adapter a/adapter --dataset DEV --output-dir e1 --num-samples 1 --limit 8 "
@@ -70,7 +71,14 @@ STORY: list[tuple[str, str]] = [
     ),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} {SERVER} --quiet", "e0"),
     (f"eval -c CFG --dataset DEV --evalset gsm8k -o e0 --limit 8 {SMALL} --overwrite -q", "e0"),
-    (f"loop -c CFG -o l --rounds 1 {SMALL} --dry-run --offline --json", "rounds"),
+    ("rollout -c CFG --dataset DEV --adapter a/adapter --dtype float32 --dry-run --json", "samples"),
+    ("filter r --adapter a/adapter --dtype float32 --dry-run --json", "candidates"),
+    ("distill f --adapter a/adapter --dry-run --json", "steps"),
+    (
+        f"loop -c CFG --rounds 1 --adapter a/adapter --dtype float32 --skip-bad-rows {SMALL} --dry-run --offline "
+        "--json",
+        "rounds",
+    ),
     (
         f"loop --config CFG --model MODEL --dataset TRAIN --eval-dataset DEV --output-dir l --rounds 1 "
         f"--questions-per-round 8 --num-samples 3 --limit 16 --seed 4 --keep-rounds 1 {SMALL} "

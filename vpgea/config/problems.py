@@ -76,6 +76,11 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"did you mean {nearest[0]}?" if nearest else "`vpgea config show` lists all keys"
 
 
+def keys_called(name: str) -> list[str]:
+    """The keys whose last part is a name, in the order of the configuration."""
+    return [key for key in FIELDS if key.rsplit(".", 1)[-1] == name]
+
+
 def shown(value: object) -> str:
     """repr, shortened: neither a long text nor a structure that refers to itself many times fills the screen."""
     return _SHORT.repr(value)

@@ -6,6 +6,7 @@ Rising precedence: built-in default < configuration recorded in an input folder 
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import types
@@ -55,10 +56,14 @@ PATH_KEYS = (
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and, for each of its dotted keys, where the value came from."""
+    """A configuration and, for each of its dotted keys, where the value came from.
+
+    passed_over: names of environment variables that begin like ours and name no key, as a site's modules set them.
+    """
 
     config: RunConfig
     origins: dict[str, str]
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ def resolve(
     problems: list[Problem] = []
     layers = [_Entry(key, value, origin) for origin, mapping in inherited for key, value in mapping.items()]
     layers += _file_entries(file) if file is not None else []
-    layers += _env_entries(env or {}, problems)
+    passed_over = tuple(name for name in sorted(env or {}) if _is_foreign(name))
+    layers += _env_entries({name: text for name, text in (env or {}).items() if name not in passed_over}, problems)
     layers += _set_entries(sets, problems)
     layers += [_Entry(key, value, "option") for key, value in (options or {}).items()]
     values: dict[str, Any] = {}
@@ -110,7 +116,7 @@ def resolve(
         if origins[key] in folders and runs_code(key, value)
     ]
     config = _validate(values, origins, problems)
-    return Resolved(config, origins)
+    return Resolved(config, origins, passed_over)
 
 
 def resolve_recorded(
@@ -248,6 +254,19 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long, or with a null byte: no path, but perhaps an id
         return False
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a variable has our prefix and is not meant for us: VPGEA_HOME, as environment modules set it.
+
+    One that has `__`, begins with the name of a section or is nearly one of ours is meant for us, and misspelt.
+    """
+    rest = name.removeprefix(PREFIX)
+    if not name.startswith(PREFIX) or name in RESERVED or "__" in rest:
+        return False
+    ours = [name.removeprefix(PREFIX) for name in RESERVED]
+    first_words = {section.upper() for section in SECTIONS}
+    return rest.partition("_")[0] not in first_words and not difflib.get_close_matches(rest, ours, n=1, cutoff=0.7)
 
 
 def _env_entries(env: Mapping[str, str], problems: list[Problem]) -> list[_Entry]:

@@ -15,7 +15,7 @@ from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
 from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import read_shape
-from vpgea.phases.evaluate import as_rollout
+from vpgea.phases.evaluate import EvalPlan, as_rollout
 from vpgea.phases.rollout import RolloutPlan, samples_per_question
 from vpgea.phases.schedule import round_questions
 from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
@@ -29,7 +29,7 @@ from vpgea.training.data import TrainingPath, TrainingSet
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutCounts:
-    """What a rollout draws. rejected: question id → why."""
+    """What a rollout or an evaluation draws. rejected: question id → why."""
 
     questions: int
     rejected_overlong: int
@@ -103,6 +103,25 @@ def forecast_rollout(plan: RolloutPlan) -> Forecast:
         prompts=plan.views.previews(questions),
         estimates=[estimator.rollout(prior, posterior)],
         bound="an upper bound: every completion runs to rollout.max_new_tokens",
+    )
+
+
+def forecast_eval(config: RunConfig, planned: EvalPlan) -> Forecast:
+    """The part of an evaluation that a plan would draw; an upper bound, since completions run to their cap."""
+    plan = planned.sampling
+    usable, estimator = _usable(plan), _estimator(config, plan.model)
+    counts = RolloutCounts(
+        questions=len(usable),
+        **plan.rejection_counts,
+        rejected=plan.rejected,
+        samples=len(usable) * samples_per_question(plan.config.rollout),
+    )
+    return Forecast(
+        estimator=estimator,
+        counts=counts,
+        prompts=[preview for preview in plan.views.previews(usable) if preview.view == PRIOR],
+        estimates=[estimator.evaluation(_prompt_tokens(plan.views, usable, PRIOR))],
+        bound="an upper bound: every completion runs to eval.max_new_tokens",
     )
 
 

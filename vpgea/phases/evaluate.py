@@ -53,6 +53,50 @@ class _ScoredColumns:
     first_correct_tokens: Int32 | None
 
 
+@dataclass(frozen=True)
+class EvalPlan:
+    """Everything that is known before the first sample: what is drawn, and what it is compared with."""
+
+    sampling: RolloutPlan
+    manifest: Manifest
+    baseline: CompletePhase | None
+
+    @classmethod
+    def make(
+        cls,
+        config: RunConfig,
+        questions: Sequence[Question],
+        *,
+        part: Part = WHOLE,
+        begun: Mapping[str, str] | None = None,
+    ) -> EvalPlan:
+        """Plan the samples of a part, and look at the baseline.
+
+        Args:
+            config: The whole configuration.
+            questions: To measure on.
+            part: Of the chunks.
+            begun: The inputs of what is gone on with; else those of the baseline, where there is one.
+
+        Raises:
+            UsageError: What a rollout's plan raises, or the baseline was measured otherwise.
+        """
+        baseline = None if config.eval.baseline is None else CompletePhase.open(Path(config.eval.baseline), "eval")
+        if begun is None and baseline is not None:
+            begun = baseline.manifest.inputs
+        sampling = RolloutPlan.make(as_rollout(config), questions, part=part, begun=begun)
+        manifest = Manifest(
+            phase="eval",
+            identity={**sampling.manifest.identity, **identity_of(config, "grading", "eval")},
+            inputs=sampling.manifest.inputs,
+            config=sampling.manifest.config,
+            part=part,
+        )
+        if baseline is not None:
+            _require_comparable(manifest, baseline)
+        return cls(sampling, manifest, baseline)
+
+
 def evaluate(
     config: RunConfig,
     questions: Sequence[Question],
@@ -77,27 +121,15 @@ def evaluate(
         Stopped: A stop was requested.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
-    sampling = as_rollout(config)
-    baseline = None if config.eval.baseline is None else CompletePhase.open(Path(config.eval.baseline), "eval")
-    before = (None if overwrite else begun_inputs(output_dir)) or continued
-    if before is None and baseline is not None:
-        before = baseline.manifest.inputs
-    plan = RolloutPlan.make(sampling, questions, part=part, begun=before)
-    manifest = Manifest(
-        phase="eval",
-        identity={**plan.manifest.identity, **identity_of(config, "grading", "eval")},
-        inputs=plan.manifest.inputs,
-        config=plan.manifest.config,
-        part=part,
-    )
-    if baseline is not None:
-        _require_comparable(manifest, baseline)
-    folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
+    begun = (None if overwrite else begun_inputs(output_dir)) or continued
+    planned = EvalPlan.make(config, questions, part=part, begun=begun)
+    plan, baseline = planned.sampling, planned.baseline
+    folder = PhaseFolder.open(output_dir, planned.manifest, resume=resume, overwrite=overwrite)
     missing = folder.missing(plan.own_chunks)
     progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
     if missing:
         with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-            engine = engines.get(sampling, plan.model)
+            engine = engines.get(plan.config, plan.model)
 
             def work() -> Made:
                 for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):

@@ -37,6 +37,8 @@ def _writer() -> str:
 
 
 _WRITER = _writer()
+_UMASK = os.umask(0o077)  # can only be read by setting it; done here, before there are threads
+os.umask(_UMASK)
 
 
 def commit(path: Path, write: Callable[[Path], None]) -> None:
@@ -48,6 +50,7 @@ def commit(path: Path, write: Callable[[Path], None]) -> None:
     temporary = temporary_path(path)
     try:
         write(temporary)
+        grant_usual_access(temporary)
         fsync(temporary)
         with suppress(FileExistsError):
             _give_name(temporary, path)
@@ -104,6 +107,8 @@ def json_bytes(value: object) -> bytes:
 def publish_folder(temporary: Path, final: Path) -> None:
     """Make a finished folder appear under its name, replacing an older one."""
     for path in (*temporary.rglob("*"), temporary):
+        if path.is_file() and not path.is_symlink():
+            grant_usual_access(path)
         fsync(path)
     if final.exists():
         shutil.rmtree(final)
@@ -177,6 +182,11 @@ def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
             _, writer, pid, _ = name.rsplit("~", 3)
             if writer == _WRITER and pid.isdecimal() and _is_gone(int(pid)):
                 Path(place, name).unlink(missing_ok=True)
+
+
+def grant_usual_access(path: Path) -> None:
+    """Give a file the mode that the umask gives to any new one: some libraries write files for their owner alone."""
+    path.chmod(0o666 & ~_UMASK)
 
 
 def _is_gone(pid: int) -> bool:

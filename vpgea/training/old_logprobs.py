@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vpgea.errors import UsageError
 from vpgea.runs.records import EngineMismatch
-from vpgea.storage.files import file_checksum
+from vpgea.storage.files import file_checksum, grant_usual_access
 from vpgea.training.batching import rank_batches
 from vpgea.training.data import OptimizerStep, TrainingPath, TrainingSet
 from vpgea.training.ranks import Ranks
@@ -57,6 +57,7 @@ class OldLogprobs:
         if self._ranks.is_first and self.values:
             temporary = self._file.with_suffix(".tmp")
             save_file({str(index): part for index, part in self.values.items()}, temporary)
+            grant_usual_access(temporary)
             temporary.replace(self._file)
             self.checksum = file_checksum(self._file)
         self._ranks.barrier()

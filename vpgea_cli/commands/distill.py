@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vpgea_cli.options import (
+    AdapterOption,
     ConfigOption,
     DryRunOption,
     DtypeOption,
@@ -32,6 +33,7 @@ def command(
     *,
     output_dir: OutputDirOption = None,
     model: ModelOption = None,
+    adapter: AdapterOption = None,
     dtype: DtypeOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -80,6 +82,7 @@ def command(
         resolved = resolve_options(
             {
                 "model.path": model,
+                "model.adapter": adapter,
                 "model.dtype": dtype,
                 "distill.seed": seed,
                 "distill.train": None if full is None else ("full" if full else "lora"),
@@ -127,6 +130,5 @@ def command(
                     ranks=ranks,
                 )
             if ranks.is_first:
-                for warning in warnings_of(summary):
-                    output.warn(warning)
+                output.warn_all(warnings_of(summary))
                 output.result({"path": str(target / summary.output), **json_of(summary)})

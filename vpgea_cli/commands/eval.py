@@ -9,11 +9,12 @@ import typer
 
 from vpgea.config.resolve import DEFAULT, Resolved
 from vpgea.questions.benchmarks import find_evalset, load_evalset
-from vpgea.questions.load import LoadedQuestions
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
     DatasetOption,
+    DryRunOption,
+    DtypeOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -38,6 +39,12 @@ from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running, with_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vpgea.config.schema import RunConfig
+    from vpgea.questions.load import LoadedQuestions
+    from vpgea.questions.question import Question
+    from vpgea.runs.parts import Part
     from vpgea.runs.records import EvalResults
 
 
@@ -45,6 +52,7 @@ def command(
     *,
     model: ModelOption = None,
     adapter: AdapterOption = None,
+    dtype: DtypeOption = None,
     dataset: DatasetOption = None,
     evalset: Annotated[
         str | None,
@@ -69,6 +77,7 @@ def command(
     sglang_python: ServerPythonOption = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -81,6 +90,7 @@ def command(
             **server_options(server_url, sglang_python, options),
             "model.path": model,
             "model.adapter": adapter,
+            "model.dtype": dtype,
             "data.dataset": dataset,
             "data.limit": limit,
             "data.skip_bad_rows": skip_bad_rows,
@@ -97,9 +107,12 @@ def command(
         from vpgea.phases.evaluate import evaluate
         from vpgea.runs.parts import Part
 
-        target = required(output_dir)
+        target = None if dry_run else required(output_dir)
         loaded = _load(resolved, evalset, offline=offline)
         output.warn_all(loaded.said())
+        if target is None:
+            _show_costs(resolved.config, loaded.questions, Part.parse(shard), output)
+            return
         with output.progress(len(loaded.questions), "eval: questions") as progress:
             results = evaluate(
                 resolved.config,
@@ -119,6 +132,14 @@ def command(
 
         show_metrics(results, output)
         output.result({"path": str(target), "complete": True, **json_of(results)})
+
+
+def _show_costs(config: RunConfig, questions: Sequence[Question], part: Part, output: Output) -> None:
+    from vpgea.estimate.phases import forecast_eval
+    from vpgea.phases.evaluate import EvalPlan
+    from vpgea_cli.dry_run import show
+
+    show(forecast_eval(config, EvalPlan.make(config, questions, part=part)), output)
 
 
 def _load(resolved: Resolved, evalset: str | None, *, offline: bool) -> LoadedQuestions:

@@ -10,8 +10,10 @@ import typer
 
 from vpgea.config.contradictions import require_consistent
 from vpgea_cli.options import (
+    AdapterOption,
     ConfigOption,
     DryRunOption,
+    DtypeOption,
     JsonOption,
     ModelOption,
     OfflineOption,
@@ -40,6 +42,8 @@ def command(
     *,
     output_dir: OutputDirOption = None,
     model: ModelOption = None,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     max_grade_errors: Annotated[
@@ -76,6 +80,8 @@ def command(
             {
                 **server_options(server_url, sglang_python, options),
                 "model.path": model,
+                "model.adapter": adapter,
+                "model.dtype": dtype,
                 "grading.max_grade_errors": max_grade_errors,
                 "filter.teacher_top_k": store_teacher_topk,
             },

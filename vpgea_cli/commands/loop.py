@@ -16,9 +16,11 @@ from vpgea.errors import UsageError
 from vpgea.runs.stopping import StopRequest
 from vpgea_cli.commands.slurm import SiteOption, show_launched
 from vpgea_cli.options import (
+    AdapterOption,
     ConfigOption,
     DatasetOption,
     DryRunOption,
+    DtypeOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -34,6 +36,7 @@ from vpgea_cli.options import (
     ServerUrlOption,
     SetOption,
     ShardOption,
+    SkipBadRowsOption,
     VerboseOption,
     resolve_options,
     server_options,
@@ -59,6 +62,8 @@ COLUMNS = ("round", "accuracy", "tokens", "truncated", "ε³", "accepted", "pseu
 def command(
     *,
     model: ModelOption = None,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = None,
     dataset: DatasetOption = None,
     eval_dataset: Annotated[
         str | None, typer.Option("--eval-dataset", help="Held-out questions, measured after every round.")
@@ -73,6 +78,7 @@ def command(
     num_samples: NumSamplesOption = None,
     limit: LimitOption = None,
     seed: SeedOption = None,
+    skip_bad_rows: SkipBadRowsOption = None,
     keep_rounds: Annotated[
         int | None, typer.Option("--keep-rounds", help="Keep the weights of only so many rounds, and of the best.")
     ] = None,
@@ -101,8 +107,11 @@ def command(
         {
             **server_options(server_url, sglang_python, options),
             "model.path": model,
+            "model.adapter": adapter,
+            "model.dtype": dtype,
             "data.dataset": dataset,
             "data.limit": limit,
+            "data.skip_bad_rows": skip_bad_rows,
             "loop.eval_dataset": eval_dataset,
             "loop.rounds": rounds,
             "loop.questions_per_round": questions_per_round,
@@ -123,20 +132,12 @@ def command(
             _show_costs(resolved.config, output, offline=offline)
             return
         target = required(output_dir)
+        how = {"resume": resume, "overwrite": overwrite, "offline": offline}
         if launcher is Launcher.SLURM:
             from vpgea.cluster.launch import launch
             from vpgea.cluster.site import Site
 
-            launched = launch(
-                resolved.config,
-                target,
-                Site.read(site),
-                offline=offline,
-                resume=resume,
-                overwrite=overwrite,
-                reporter=output,
-                stop=stop,
-            )
+            launched = launch(resolved.config, target, Site.read(site), **how, reporter=output, stop=stop)
             show_launched(launched, target, output)
             return
         if step is not None:
@@ -144,15 +145,7 @@ def command(
             return
         from vpgea.phases.loop import Loop
 
-        loop = Loop.open(
-            resolved.config,
-            target,
-            resume=resume,
-            overwrite=overwrite,
-            offline=offline,
-            reporter=output,
-            stop=stop,
-        )
+        loop = Loop.open(resolved.config, target, **how, reporter=output, stop=stop)
         _all_rounds(loop, output)
 
 

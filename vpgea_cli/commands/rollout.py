@@ -8,9 +8,11 @@ import typer
 
 from vpgea.config.contradictions import require_consistent
 from vpgea_cli.options import (
+    AdapterOption,
     ConfigOption,
     DatasetOption,
     DryRunOption,
+    DtypeOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -38,6 +40,8 @@ from vpgea_cli.phase import required, running
 def command(
     *,
     model: ModelOption = None,
+    adapter: AdapterOption = None,
+    dtype: DtypeOption = None,
     dataset: DatasetOption = None,
     output_dir: OutputDirOption = None,
     config: ConfigOption = None,
@@ -69,6 +73,8 @@ def command(
         {
             **server_options(server_url, sglang_python, options),
             "model.path": model,
+            "model.adapter": adapter,
+            "model.dtype": dtype,
             "data.dataset": dataset,
             "data.limit": limit,
             "data.skip_bad_rows": skip_bad_rows,

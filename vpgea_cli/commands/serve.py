@@ -19,6 +19,7 @@ from vpgea.runs.stopping import StopRequest
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
+    DtypeOption,
     JsonOption,
     ModelOption,
     OfflineOption,
@@ -42,6 +43,7 @@ def command(
     *,
     model: ModelOption = None,
     adapter: AdapterOption = None,
+    dtype: DtypeOption = None,
     output_dir: OutputDirOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -62,6 +64,7 @@ def command(
         {
             "model.path": model,
             "model.adapter": adapter,
+            "model.dtype": dtype,
             "rollout.seed": seed,
             **server_options(None, sglang_python, options),
         },

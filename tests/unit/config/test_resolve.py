@@ -151,6 +151,23 @@ def test_reserved_and_foreign_variables_are_not_keys() -> None:
     assert resolve(env=env).config == RunConfig()
 
 
+def test_what_a_site_names_after_the_tool_is_passed_over_and_named() -> None:
+    env = dict.fromkeys(("VPGEA_VERSION", "VPGEA_HOME", "VPGEA_MODULE_PATH", "VPGEA_ROOT"), "/opt/vpgea")
+    resolved = resolve(env={**env, "VPGEA_ROLLOUT__SEED": "5"})
+    assert resolved.config.rollout.seed == 5
+    assert resolved.passed_over == ("VPGEA_HOME", "VPGEA_MODULE_PATH", "VPGEA_ROOT", "VPGEA_VERSION")
+
+
+@pytest.mark.parametrize(
+    "name", ["VPGEA_ROLLOUT_SEED", "VPGEA_ROLOUT__SEED", "VPGEA_MODEL", "VPGEA_DEBG", "VPGEA_TESTDATA"]
+)
+def test_a_variable_that_is_meant_as_a_key_is_not_passed_over(name: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"unknown environment variable {name}|{name.removeprefix('VPGEA_').lower()} is a section"
+    ):
+        resolve(env={name: "1"})
+
+
 def test_a_set_without_a_value_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"--set rollout\.seed"):
         resolve(sets=["rollout.seed"])

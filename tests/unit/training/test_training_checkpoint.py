@@ -149,6 +149,10 @@ def test_publishing_replaces_an_older_folder_whole(tmp_path: Path) -> None:
     for name, file in (("new", "b"), ("old", "a")):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(file)
+    (tmp_path / "new" / "for-its-owner").touch(mode=0o600)
     publish_folder(tmp_path / "new", tmp_path / "old")
-    assert [path.name for path in (tmp_path / "old").iterdir()] == ["b"]
+    usual = tmp_path / "any"
+    usual.touch()
+    assert (tmp_path / "old" / "for-its-owner").stat().st_mode == usual.stat().st_mode
+    assert [path.name for path in (tmp_path / "old").glob("[!f]*")] == ["b"]
     assert not (tmp_path / "new").exists()
