@@ -20,7 +20,7 @@ def fingerprint(config: ModelConfig) -> str:
 
 
 def views_of(config: RunConfig) -> Views:
-    return load_views(LocalModel.resolve(config.model), config.views)
+    return load_views(LocalModel.resolve(config.model), config.views, config.grading.grader)
 
 
 def roles_of(config: RunConfig) -> Roles:

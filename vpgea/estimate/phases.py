@@ -131,7 +131,10 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
     questions = {row.key.question_id: Question.from_row(row) for row in rows}
     model = LocalModel.resolve(config.model)
     made_from = CompletePhase.open(rollout_dir, "rollout").manifest
-    views, estimator = load_views(model, config.views, begun=made_from.inputs), _estimator(config, model)
+    views, estimator = (
+        load_views(model, config.views, config.grading.grader, begun=made_from.inputs),
+        _estimator(config, model),
+    )
     prompts = {
         view: dict(zip(questions, _prompt_tokens(views, list(questions.values()), view).tolist(), strict=True))
         for view in (PRIOR, POSTERIOR)
@@ -174,7 +177,7 @@ def forecast_distill(config: RunConfig, data: TrainingSet) -> Forecast:
     """The training step over the paths that carry a gradient; their lengths are known."""
     require_consistent(config)
     model = LocalModel.resolve(config.model)
-    views, estimator = load_views(model, config.views), _estimator(config, model)
+    views, estimator = load_views(model, config.views, config.grading.grader), _estimator(config, model)
     shown: dict[tuple[int, View], PromptPreview] = {}
     for path in data.paths:
         for view, ids in ((PRIOR, path.prompt_ids), (POSTERIOR, path.posterior_prompt_ids)):

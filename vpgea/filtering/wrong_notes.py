@@ -9,8 +9,8 @@ from string import ascii_uppercase
 
 from vpgea.filtering.samples import Chunk, MeasuredSample
 from vpgea.grading.choice import normalise_choice
-from vpgea.grading.exact import fold_whitespace
-from vpgea.grading.values import value_of
+from vpgea.grading.references import final_answer
+from vpgea.grading.values import answer_value
 from vpgea.runs.layout import chunk_number
 from vpgea.storage.shards import read_table
 
@@ -29,7 +29,7 @@ class WrongNotes:
 
     def __init__(self, chunk: Chunk, count: int, grader: str) -> None:
         self.count, self.grader = count, grader
-        self.pool: dict[object, str] = {}  # value → the first way in which it is written
+        self.pool: dict[object, str] = {}  # value → the first way in which it is written, without a solution around it
         for sample in chunk.samples:
             if not sample.question.options:
                 self._add(sample.question.answer)
@@ -50,7 +50,7 @@ class WrongNotes:
         return sorted(others, key=lambda answer: _draw(sample, answer))[: self.count]
 
     def _add(self, answer: str) -> None:
-        self.pool.setdefault(answer_value(answer, self.grader), answer)
+        self.pool.setdefault(answer_value(answer, self.grader), final_answer(answer, self.grader))
 
 
 def answers_behind(chunks: Callable[[], Sequence[Path]], index: int) -> Iterator[str]:
@@ -66,15 +66,6 @@ def answers_behind(chunks: Callable[[], Sequence[Path]], index: int) -> Iterator
     again = paths[: min(start - 1, _CHUNKS_FOR_ANSWERS - len(ahead))]
     for path in (*ahead, *again):
         yield from read_table(path, columns=["answer"])["answer"].to_pylist()
-
-
-def answer_value(answer: str, grader: str) -> object:
-    """What two answers have in common when they are the same by value: 0.5 and 1/2, (B) and B, spacing and case."""
-    if grader == "choice":
-        return normalise_choice(answer)
-    if grader == "exact":
-        return fold_whitespace(answer)
-    return value_of(answer)
 
 
 def _draw(sample: MeasuredSample, answer: str) -> int:

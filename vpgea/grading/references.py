@@ -12,10 +12,10 @@ from vpgea.grading.containers import read_container
 from vpgea.grading.exact import fold_whitespace
 from vpgea.grading.normalise import normalise, read_number
 
-_MAX_WORDS = 6  # an answer in words; more are prose
-_COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)")
+_MAX_WORDS, _MAX_WORDS_BESIDE_DIGITS = 6, 2  # an answer in words, `3 hours 20 minutes`; more are prose
+_COMMAND = re.compile(r"\\(?:begin|end)\s*\{\w+\*?\}|\\(?:[A-Za-z]+|.)")
+_SEPARATOR = re.compile(r"[,;]|\b(?:and|or)\b")
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_PROSE = re.compile(r"(?!(?:sin|cos|tan|log|sqrt)\b)\b[^\W\d_]{3,}")
 
 
 def final_answer(reference: str, grader: str) -> str:
@@ -41,6 +41,8 @@ def is_readable(reference: str, grader: str, options: Sequence[str] = ()) -> boo
     A grader of one's own reads what it likes: only an empty reference is unreadable to it.
     """
     answer = final_answer(reference, grader)
+    if grader == "math" and _is_prose(answer):
+        return False
     if grader == "choice":
         return _is_choice(answer, len(options) or len(ascii_uppercase))
     if grader == "math":
@@ -52,12 +54,17 @@ def _is_choice(letters: str, count: int) -> bool:
     return bool(letters) and set(letters) <= set(ascii_uppercase[:count])
 
 
+def _is_prose(text: str) -> bool:
+    """More words than an answer has, be it a list of names."""
+    plain = _COMMAND.sub(" ", text)
+    return len(_WORD.findall(plain)) > max(_MAX_WORDS, 3 * len(_SEPARATOR.split(plain)))
+
+
 def _is_answer(normal: str) -> bool:
     if not normal or read_number(normal):
         return bool(normal)
     if (container := read_container(normal)) and len(container.elements) > 1:
         return all(_is_answer(element) for element in container.elements)
     plain = _COMMAND.sub(" ", normal)
-    words = len(_WORD.findall(plain))
     digits = any(character.isdigit() for character in plain)
-    return words <= _MAX_WORDS and not (digits and _PROSE.search(plain))
+    return len(_WORD.findall(plain)) <= (_MAX_WORDS_BESIDE_DIGITS if digits else _MAX_WORDS)

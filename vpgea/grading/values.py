@@ -15,7 +15,7 @@ from vpgea.grading.exact import fold_whitespace
 from vpgea.grading.lexemes import Lexeme, read_lexemes
 from vpgea.grading.normalise import Number, read_number
 from vpgea.grading.quantities import Quantity
-from vpgea.grading.references import normalise_reference
+from vpgea.grading.references import final_answer, normalise_reference
 
 # Symbols that make what stands beside them a part of something longer, and those that do so with an expression only.
 _PARTS = ("^", "_", "!", r"\frac", r"\sqrt")
@@ -27,12 +27,13 @@ _MAX_DECIMALS = 6  # a fraction such as 1/3 has no decimal form; one such as 1/1
 
 
 def canonical_answers(reference: str, grader: str) -> list[str]:
-    """Distinct strings by which the reference answer may be written, the stripped reference first.
+    """Distinct strings by which the reference answer may be written.
 
-    math: also its normal form and, for a number, the plain and comma-grouped integer or the exact fraction and
-    decimal. choice: also the letter alone. exact: also with whitespace folded. A grader of one's own: only the first.
+    math: its final answer, its normal form and, for a number, the plain and comma-grouped integer or the exact
+    fraction and decimal. choice: the stripped reference, and the letter alone. exact: also with whitespace folded. A
+    grader of one's own: only the stripped reference.
     """
-    forms = [reference.strip()]
+    forms = [final_answer(reference, grader) if grader == "math" else reference.strip()]
     if grader == "math":
         forms += _math_forms(reference)
     elif grader == "choice":
@@ -98,6 +99,15 @@ def value_of(reference: str) -> object:
     if not contents:
         return fold_whitespace(reference).casefold()
     return frozenset(Counter(contents).items()) if sought.unordered else tuple(contents)
+
+
+def answer_value(answer: str, grader: str) -> object:
+    """What two answers have in common when they are the same by value: 0.5 and 1/2, (B) and B, spacing and case."""
+    if grader == "choice":
+        return normalise_choice(answer)
+    if grader == "exact":
+        return fold_whitespace(answer)
+    return value_of(answer)
 
 
 def value_is_distinct(reference: str, question: str, *, options: Sequence[str] = ()) -> bool:

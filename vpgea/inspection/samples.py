@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from vpgea.config.resolve import resolve
 from vpgea.errors import UsageError
+from vpgea.grading.references import final_answer
 from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.local_model import LocalModel
 from vpgea.storage.files import read_json
@@ -177,7 +178,7 @@ def sample_detail(source: Source, key: SampleName) -> SampleDetail:
     continued = tables.read(_Continued)
     return SampleDetail(
         id="/".join(map(str, key)),
-        about={name: row[name] for name in _ABOUT if name in row},
+        about=_about(source, row),
         verdict={name: row[name] for name in _VERDICT if row.get(name) is not None},
         checks={name: value for name, value in row.items() if name not in _NOT_MEASURED and value is not None},
         origin={name: row[name] for name in _ORIGIN if name in row},
@@ -187,6 +188,17 @@ def sample_detail(source: Source, key: SampleName) -> SampleDetail:
         crossview_answer=None if continued is None else _ids_and_text(continued.crossview_answer_ids, strings),
         notes=notes,
     )
+
+
+def _about(source: Source, row: Columns) -> Columns:
+    """What the sample is; `answer` is the final answer, as note and grade have it, `reference` the whole around it."""
+    about = {name: row[name] for name in _ABOUT if name in row}
+    grader = source.manifest.config.get("grading.grader") if source.manifest else None
+    reference = about.get("answer")
+    if isinstance(reference, str) and isinstance(grader, str):
+        about["answer"] = final_answer(reference, grader)
+        about |= {"reference": reference} if about["answer"] != reference.strip() else {}
+    return about
 
 
 @dataclass(frozen=True)

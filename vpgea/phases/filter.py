@@ -62,7 +62,7 @@ def filter_rollout(
     rollout = CompletePhase.open(rollout_dir, "rollout")
     own = {chunk_number(path): path for path in rollout.chunks(share=part)}
     model = LocalModel.resolve(config.model)
-    views = load_views(model, config.views, begun=rollout.manifest.inputs)
+    views = load_views(model, config.views, config.grading.grader, begun=rollout.manifest.inputs)
     _require_same_source(config, rollout, model, views)
     _require_log_ratios(config)
     _require_tail(config.filter.teacher_top_k, model.vocabulary_size)

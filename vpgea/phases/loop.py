@@ -140,7 +140,9 @@ class Loop:
                 "model": model.fingerprint,
                 "questions": fingerprint_questions(questions),
                 "held-out questions": fingerprint_questions(held_out),
-                "template": load_views(model, config.views, begun=None if anew else begun_inputs(run_dir)).fingerprint,
+                "template": load_views(
+                    model, config.views, config.grading.grader, begun=None if anew else begun_inputs(run_dir)
+                ).fingerprint,
             },
             config=flat_config(config),
         )

@@ -62,7 +62,7 @@ class RolloutPlan:
                 can outgrow the model's context.
         """
         model = LocalModel.resolve(config.model)
-        views = load_views(model, config.views, begun=begun)
+        views = load_views(model, config.views, config.grading.grader, begun=begun)
         _require_thinking(config, views)
         view = POSTERIOR if config.rollout.posterior_samples else PRIOR
         reasons = {question.id: rejection(views, question, view) for question in questions}

@@ -24,6 +24,7 @@ from vpgea.config import strict_yaml
 from vpgea.config.fields import Section
 from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
+from vpgea.grading.references import final_answer
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.tokenizer import LoadedTokenizer, decode, encode
 from vpgea.prompts.chat import RENDERING, Chat
@@ -104,6 +105,7 @@ class Views:
         tokenizer: A transformers tokenizer.
         config: What the views say.
         eos_ids: Ids that end a response (a model may have several).
+        grader: Whose reading of a reference the note holds: its final answer, never a worked solution around it.
         more_ends: Further ones, which are no part of the fingerprint: runs go on that were begun without them.
         vocabulary: Rows of the model's embedding, beyond which no id can be fed; None: not known.
         loaded: How the tokenizer was found, where it was loaded from files.
@@ -115,12 +117,14 @@ class Views:
         config: ViewsConfig,
         eos_ids: Sequence[int],
         *,
+        grader: str = "math",
         more_ends: Sequence[int] = (),
         vocabulary: int | None = None,
         loaded: LoadedTokenizer | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.config = config
+        self.grader = grader
         self.template = load_template(config.template)
         self.chat = Chat(tokenizer, config.chat_template_kwargs, self.template.system)
         self._eos_ids, self._more_ends = tuple(dict.fromkeys(eos_ids)), tuple(more_ends)
@@ -171,8 +175,13 @@ class Views:
         return self._prompt(self._user_turn(question, note_answer=None))
 
     def posterior_prompt(self, question: Question, answer: str | None = None) -> list[int]:
-        """Ids of the prompt with the note; `answer` replaces the reference answer in it (counterfactual)."""
-        return self._prompt(self._user_turn(question, note_answer=question.answer if answer is None else answer))
+        """Ids of the prompt with the note; `answer` replaces the final answer in it (counterfactual)."""
+        note_answer = self.final_answer(question) if answer is None else answer
+        return self._prompt(self._user_turn(question, note_answer))
+
+    def final_answer(self, question: Question) -> str:
+        """What the grader compares of a question's reference."""
+        return final_answer(question.answer, self.grader)
 
     def preview(self, question: Question, view: View) -> PromptPreview:
         """A question's prompt as it is rendered."""
@@ -357,26 +366,30 @@ class Views:
         return encode(self.tokenizer, text)
 
 
-def load_views(model: LocalModel, config: ViewsConfig, *, begun: Mapping[str, str] | None = None) -> Views:
+def load_views(
+    model: LocalModel, config: ViewsConfig, grader: str = "math", *, begun: Mapping[str, str] | None = None
+) -> Views:
     """The two views with a model's tokenizer.
 
+    grader: whose reading of references the notes hold.
     begun: inputs of what is continued or compared with. Where its prompts were made with the tokenizer in its declared
     class, which version 0.1.0 always took, they go on to be.
     """
-    views = _views(model, config, model.loaded_tokenizer)
+    views = _views(model, config, grader, model.loaded_tokenizer)
     if begun is None or begun.get("template") in (None, views.fingerprint):
         return views
     earlier = model.declared_tokenizer
-    if earlier is not None and (before := _views(model, config, earlier)).fingerprint == begun["template"]:
+    if earlier is not None and (before := _views(model, config, grader, earlier)).fingerprint == begun["template"]:
         return before
     return views
 
 
-def _views(model: LocalModel, config: ViewsConfig, loaded: LoadedTokenizer) -> Views:
+def _views(model: LocalModel, config: ViewsConfig, grader: str, loaded: LoadedTokenizer) -> Views:
     return Views(
         loaded.tokenizer,
         config,
         model.eos_ids,
+        grader=grader,
         more_ends=model.configured_eos_ids,
         vocabulary=model.vocabulary_size,
         loaded=loaded,

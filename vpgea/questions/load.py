@@ -18,6 +18,8 @@ from decimal import Decimal
 
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
+from vpgea.grading.answers import MAX_WHOLE
+from vpgea.grading.references import final_answer, is_readable
 from vpgea.questions.columns import existing_columns, text_inside, top_level, value_at
 from vpgea.questions.doubts import doubts
 from vpgea.questions.features import Media
@@ -38,8 +40,9 @@ __all__ = [
 
 ANSWER_INDEX = "answer_index"  # MMLU-Pro's second statement of the answer, which must agree with the letter
 _SAMPLE_COLUMNS = ("question_id", "view", "sample_index", "question", "answer")  # of a shard that vpgea wrote
-_SHOWN_BAD_ROWS = 5
+_SHOWN_BAD_ROWS, _SHOWN_TEXT = 5, 60
 _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
+_LETTERS = re.compile(r"[A-Z](?:(?:\s*[,;/&+]\s*|\s+and\s+|\s*)[A-Z])+")
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def to_questions(
     for row in raw.rows:
         try:
             question = _question(row, fields, raw.columns)
+            _require_grantable(question, grader)
             if (before := questions.get(question.id)) is None:
                 questions[question.id] = question, row.place
             elif not (are_samples and before[0] == question):  # a question has several samples
@@ -181,6 +185,24 @@ def _question(row: RawRow, fields: FieldMapping, columns: dict[str, object]) -> 
     return Question(question_id, text, answer, options)
 
 
+def _require_grantable(question: Question, grader: str) -> None:
+    """A reference that no answer can equal would make every right answer wrong, and its worked solution the note."""
+    if is_readable(question.answer, grader, question.options):
+        return
+    if grader == "choice" and not question.options:
+        raise RowError(
+            f"the answer {question.answer[:_SHOWN_TEXT]!r} is no letter, and the grader choice reads nothing else",
+            "give letters (and options), or another grader: --set grading.grader=math",
+        )
+    answer = final_answer(question.answer, grader)
+    if grader == "math" and (len(answer) > MAX_WHOLE or "\n" in answer):
+        raise RowError(
+            f"the answer is a text of {len(answer):,} characters in which no final answer is marked",
+            r"mark the final answers (\boxed{ANSWER}, or #### ANSWER at the end), or leave such rows out with "
+            "--skip-bad-rows",
+        )
+
+
 def _text(value: object, what: str, column: str, *others: type) -> str:
     """The value as text. Numbers and dates of the given types are written as Python writes them; else refused."""
     if value is None:
@@ -218,24 +240,26 @@ def _options(value: object) -> tuple[str, ...]:
 
 
 def _letter(answer: str, options: tuple[str, ...], index: object) -> str:
-    """The capital that an answer such as `B`, `b` or `(B)` names.
+    """The capital that an answer such as `B`, `b` or `(B)` names; for `B, D` both, one after the other.
 
     What is not certainly a letter of these options is refused, with what it may mean: an index may count from 0 or 1.
     """
     letters = string.ascii_uppercase[: len(options)]
-    named = _LETTER.fullmatch(answer.strip())
+    texts, stated = [option.strip() for option in options], answer.strip()
+    named = _LETTER.fullmatch(stated)
     letter = named[1].upper() if named else ""
-    texts = [option.strip() for option in options]
-    if not letter or letter not in letters or (letter != answer and answer.strip() in texts):
+    if _LETTERS.fullmatch(stated):
+        letter = "".join(sorted({character for character in stated if character.isupper()}))
+    if not letter or not set(letter) <= set(letters) or (letter != answer and stated in texts):
         hint = ""
-        if answer.strip() in texts:
-            hint = f"; it is the text of option {letters[texts.index(answer.strip())]}: write that letter"
-        elif answer.strip().isdecimal():
+        if stated in texts:
+            hint = f"; it is the text of option {letters[texts.index(stated)]}: write that letter"
+        elif stated.isdecimal():
             hint = "; an index may count from 0 or from 1: write the letter"
         raise RowError(
             f"the answer {answer!r} is none of the letters A-{letters[-1]} of its {len(options)} options{hint}"
         )
-    if index is not None and index != letters.index(letter):
+    if index is not None and index not in (letters.find(letter), [letters.index(one) for one in letter]):
         raise RowError(f"the answer {answer!r} contradicts {ANSWER_INDEX} {index!r}")
     return letter
 

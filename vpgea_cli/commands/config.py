@@ -118,4 +118,5 @@ def _previews(config: RunConfig, output: Output, *, offline: bool) -> Sequence[P
 
     loaded = load_questions(config.data, grader=config.grading.grader, offline=offline)
     output.warn_all(loaded.said())
-    return load_views(LocalModel.resolve(config.model), config.views).previews(loaded.questions)
+    views = load_views(LocalModel.resolve(config.model), config.views, config.grading.grader)
+    return views.previews(loaded.questions)

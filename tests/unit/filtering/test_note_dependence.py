@@ -26,9 +26,10 @@ from vpgea.filtering.checks.note_dependence import NOTE_DEPENDENCE, note_depende
 from vpgea.filtering.crossview import CrossView
 from vpgea.filtering.prior_view import PriorView
 from vpgea.filtering.samples import Chunk, MeasuredSample
-from vpgea.filtering.wrong_notes import WrongNotes, answer_value, answers_behind
+from vpgea.filtering.wrong_notes import WrongNotes, answers_behind
 from vpgea.grading.base import Grade, Status
 from vpgea.grading.samples import grader_pool
+from vpgea.grading.values import answer_value
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
@@ -170,7 +171,7 @@ def measure(rows: Sequence[Row], model: Any = None, **dotted: Any) -> Measured:
     off = {f"filter__{name}__enabled": False for name in ("answerability", "derivation", "leaks", "plausibility")}
     config = overthinker.config(**{**off, **dotted})
     local = LocalModel.resolve(config.model)
-    views = load_views(local, config.views)
+    views = load_views(local, config.views, config.grading.grader)
     model = model or load_model(local)
     engine = Recording(TransformersEngine(model, batch_size=128))
     with grader_pool(config) as graders:

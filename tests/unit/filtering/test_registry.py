@@ -101,7 +101,7 @@ def test_it_is_measured_with_the_others(tiny_rollout: Path, run_config: Callable
     with grader_pool(config) as graders:
         view = PriorView(
             config,
-            load_views(local, config.views),
+            load_views(local, config.views, config.grading.grader),
             engine,
             graders,
             StopRequest(),

@@ -29,7 +29,11 @@ def test_final_answer_to_other_graders() -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["72", r"\frac{1}{2}", r"\text{no solution}", "east", "(1, 2)", r"x \in [0, 1]", "5 cm", "#### 1,200"]
+    "reference",
+    [
+        *(r"\begin{pmatrix} 4 \\ -3 \end{pmatrix}", r"3\text{ hours } 20\text{ minutes}", r"\text{October 30}"),
+        *("72", r"\frac{1}{2}", r"\text{no solution}", "east", "(1, 2)", r"x \in [0, 1]", "5 cm", "#### 1,200"),
+    ],
 )
 def test_readable_math_references(reference: str) -> None:
     assert is_readable(reference, "math")

@@ -261,6 +261,7 @@ def test_value_is_distinct(reference: str, question: str, distinct: bool) -> Non
         ("1,234", "math", ["1,234", "1234"]),
         (r"\frac12", "math", [r"\frac12", r"\frac{1}{2}", "1/2", "0.5"]),
         ("1/3", "math", ["1/3", r"\frac{1}{3}"]),
+        ("Twice 26 is 2*26=52.\n#### 52", "math", ["52"]),
         ("0.50", "math", ["0.50", "0.5", r"\frac{1}{2}", "1/2"]),
         (r"\text{(C)}", "choice", [r"\text{(C)}", "C"]),
         ("two  five", "exact", ["two  five", "two five"]),

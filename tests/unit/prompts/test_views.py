@@ -114,6 +114,28 @@ def test_options_are_lettered_to_the_last() -> None:
     assert "The final answer is Z." in text
 
 
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("Four crates hold 4*12=<<4*12=48>>48 jars.\n48+5=<<48+5=53>>53.\n#### 53", "53"),
+        (r"Over 6 we get $\frac36+\frac26=\boxed{\frac{5}{6}}$.", r"\frac{5}{6}"),
+        ("Both legs are 3 and 4.\nTherefore, the answer is 5.", "5"),
+        (r"\dfrac{1}{2}", r"\dfrac{1}{2}"),
+    ],
+)
+def test_the_note_holds_the_final_answer_and_nothing_of_a_worked_solution(reference: str, answer: str) -> None:
+    views = make_views()
+    whole, alone = (Question("q", "How many?", text) for text in (reference, answer))
+    assert views.posterior_prompt(whole) == views.posterior_prompt(alone)
+    assert f"The final answer is {answer}. This is" in views.preview(whole, POSTERIOR).text
+
+
+def test_the_note_of_a_grader_of_ones_own_holds_the_reference_as_it_is() -> None:
+    tokenizer = tiny.make_tokenizer()
+    views = Views(tokenizer, ViewsConfig(), [tokenizer.eos_token_id], grader="my.module:grade")
+    assert "The final answer is #### 5. This" in views.preview(Question("q", "?", "#### 5"), POSTERIOR).text
+
+
 def test_the_note_may_hold_another_answer() -> None:
     views = make_views()
     text = views.decode(views.posterior_prompt(QUESTION, answer="15"))

@@ -76,7 +76,8 @@ def test_the_letters_are_those_of_the_options(tmp_path: Path, count: int, letter
         ("D", "none of the letters A-C of its 3 options"),
         ("blue", "it is the text of option C: write that letter"),
         (1, "an index may count from 0 or from 1"),
-        ("AB", "none of the letters"),
+        ("AD", "none of the letters"),
+        ("red, blue", "none of the letters"),
     ],
 )
 def test_what_is_not_certainly_a_letter_is_refused_with_what_it_may_mean(
@@ -92,3 +93,56 @@ def test_a_small_letter_that_is_also_an_options_text_is_refused(tmp_path: Path) 
     with pytest.raises(UsageError, match="it is the text of option A"):
         load(tmp_path, row)
     assert load(tmp_path, {**row, "answer": "B"}).questions[0].answer == "B"
+
+
+@pytest.mark.parametrize("answer", ["BD", "B, D", "D and B", "D/B"])
+def test_several_letters_are_the_letters_of_several_options(tmp_path: Path, answer: str) -> None:
+    row = {"question": "Which are even?", "options": ["1", "2", "3", "4"], "answer": answer}
+    loaded = load(tmp_path, row)
+    assert loaded.questions[0].answer == "BD"
+    assert loaded.warnings == []
+
+
+PROSE = "We add the crates and the single jars, as the drawing shows.\nThis gives the number that was asked for."
+
+
+def test_a_worked_solution_without_a_final_answer_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{"question": f"{i}?", "answer": answer} for i, answer in enumerate(["1", PROSE, f"{PROSE}\n#### 3"])]
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, *rows)
+    assert f"q.jsonl:2: the answer is a text of {len(PROSE)} characters in which no final answer" in str(caught.value)
+    assert "#### ANSWER" in str(caught.value.mend)
+    loaded = load(tmp_path, *rows, skip_bad_rows=True)
+    assert [question.answer for question in loaded.questions] == ["1", f"{PROSE}\n#### 3"], "kept as the file has it"
+    assert loaded.warnings == []
+
+
+def test_prose_is_counted_and_named_before_anything_is_sampled(tmp_path: Path) -> None:
+    rows = [
+        {"question": "1?", "answer": "north-east"},
+        {"question": "2?", "answer": "See the worked example of chapter 4"},
+        {"question": "3?", "answer": r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"},
+        {"question": "4?", "answer": "every prime that leaves one when divided by four"},
+    ]
+    (warning,) = load(tmp_path, *rows).warnings
+    assert warning.startswith("2 references are prose")
+    assert "q.jsonl:2: 'See the worked example of chapter 4'" in warning
+
+
+def test_a_reference_that_multiple_choice_can_never_grant_is_a_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "a?", "answer": "(B)"}\n{"question": "b?", "answer": "fifteen"}\n')
+    data = DataConfig(dataset=str(tmp_path / "q.jsonl"))
+    with pytest.raises(UsageError, match=r"q\.jsonl:2: the answer 'fifteen' is no letter"):
+        load_questions(data, grader="choice")
+    assert load_questions(data, grader="math").warnings == []
+
+
+def test_a_long_reference_to_a_grader_that_compares_all_of_it_is_said(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "a?", "answer": "word " * 50}) + "\n")
+    (warning,) = load_questions(DataConfig(dataset=str(tmp_path / "q.jsonl")), grader="exact").warnings
+    assert warning.startswith("1 references are longer than an answer, and the private note holds the whole of them")
+
+
+def test_the_same_value_written_otherwise_is_no_contradiction(tmp_path: Path) -> None:
+    rows = [{"id": i, "question": "Half?", "answer": answer} for i, answer in enumerate(["1/2", "0.5", r"\frac12"])]
+    assert load(tmp_path, *rows).warnings == []

@@ -14,10 +14,10 @@ from vpgea.filtering.samples import Chunk
 
 def _measure(chunk: Chunk, view: PriorView) -> None:
     """Mean log q(z) per token when the note holds another of the chunk's answers, if there is one."""
-    distinct = list(dict.fromkeys(sample.question.answer for sample in chunk.samples))
+    distinct = list(dict.fromkeys(view.views.final_answer(sample.question) for sample in chunk.samples))
     swapped, requests = [], []
     for sample in chunk.candidates:
-        others = [answer for answer in distinct if answer != sample.question.answer]
+        others = [answer for answer in distinct if answer != view.views.final_answer(sample.question)]
         if others:
             other = others[sample.key.seed(0, use="counterfactual") % len(others)]
             prompt = view.views.posterior_prompt(sample.question, answer=other)

@@ -25,7 +25,7 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
         if sample.value_offset is not None and distinct:
             cut = views.tokens_before(sample.z, sample.value_offset)
             starts.append(Start(sample, sample.prior_prompt + sample.z[:cut], "derivation"))
-            caps.append(options.window + len(views.encode(question.answer)))
+            caps.append(options.window + len(views.encode(views.final_answer(question))))
     for start, completions in zip(starts, view.continuations(starts, options.samples, caps), strict=True):
         question = start.sample.question
         texts = [views.decode(completion.ids.tolist()) for completion in completions]

@@ -46,7 +46,7 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     prompts: dict[tuple[str, str], list[int]] = {}
     for sample in chunk.candidates:
         wrong = notes.of(sample) if sample.z else []
-        answers = [sample.question.answer, *wrong] if wrong and view.is_truncated else wrong
+        answers = [view.views.final_answer(sample.question), *wrong] if wrong and view.is_truncated else wrong
         for answer in answers:
             key = sample.question.id, answer
             if key not in prompts:

@@ -74,7 +74,7 @@ def probe(folder: Path) -> Iterator[Probe]:
             if answer.grader == "math":
                 find_value(answer.response, answer.reference)
                 value_is_distinct(answer.reference, answer.response)
-            assert canonical_answers(answer.reference, answer.grader)[0] == answer.reference.strip()
+            assert canonical_answers(answer.reference, answer.grader)[0] in answer.reference
             assert grade.status is not Status.ERROR, grade.detail
             return ACCEPTED if grade.status.valid else "timeout"
 
