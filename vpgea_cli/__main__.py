@@ -1,5 +1,5 @@
 """`python -m vpgea_cli` is `vpgea`."""
 
-from vpgea_cli.main import main
+from vpgea_cli.entry import main
 
 main()

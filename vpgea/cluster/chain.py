@@ -52,7 +52,8 @@ class Submission:
 
     def options(self, run_dir: Path, site: Site) -> list[str]:
         """sbatch's options, dependencies included."""
-        output = run_dir / scripts.LOGS / ("%x-%A_%a.out" if self.array else "%x-%j.out")
+        folder = str(run_dir / scripts.LOGS).replace("%", "%%")  # sbatch takes a single one for a pattern of its own
+        output = f"{folder}/{'%x-%A_%a.out' if self.array else '%x-%j.out'}"
         # singleton: a second chain, queued by a `submit` at the same moment, waits and then finds everything done
         dependency = ",".join([*([f"afterok:{':'.join(self.after)}"] if self.after else []), "singleton"])
         words = [f"--job-name={self.name}", f"--output={output}"]
@@ -147,6 +148,16 @@ def _preflights(run_dir: Path, site: Site) -> list[Submission]:
         Submission(name=job_name(run_dir, name), script=folder / f"{name}.sh", arguments=[name], array=None, after=[])
         for name in names
     ]
+
+
+def require_loggable(run_dir: Path) -> None:
+    """UsageError for a run folder in which no job could write its log: sbatch takes a backslash for an escape."""
+    if "\\" in str(run_dir.absolute()):
+        raise UsageError(
+            f"jobs cannot write their logs to {run_dir}",
+            why="there is a backslash in its path, which sbatch's --output reads as an escape",
+            mend="choose another --output-dir",
+        )
 
 
 def require_array_size(states: Sequence[StepState]) -> None:

@@ -13,6 +13,7 @@ from vpgea.cluster.chain import (
     planned,
     planned_parts,
     require_array_size,
+    require_loggable,
     step_states,
 )
 from vpgea.cluster.queue import Job
@@ -38,6 +39,7 @@ class Launched:
 
 def preview(config: RunConfig, run_dir: Path, site: Site, *, offline: bool = False) -> tuple[dict[str, str], list[str]]:
     """The scripts, and the sbatch commands that `launch` would use were nothing done or queued; touches nothing."""
+    require_loggable(run_dir)
     loop = Loop.read(config, run_dir, offline=offline)
     commands: list[str] = []
 
@@ -71,6 +73,7 @@ def launch(
             launch.
     """
     reporter = reporter or NullReporter()
+    require_loggable(run_dir)
     config = _with_local_models(config)
     jobs = queue.queued(job_prefix(run_dir))
     if overwrite and jobs:

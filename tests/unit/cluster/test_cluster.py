@@ -143,6 +143,25 @@ def test_what_is_queued_is_not_queued_again_but_waited_for(tmp_path: Path) -> No
     assert chain(tmp_path, everything) == {}
 
 
+def test_sbatch_reads_no_pattern_out_of_a_folders_name(tmp_path: Path) -> None:
+    submission = Submission(name="x", script=Path("x.sh"), arguments=[], array=None, after=[])
+    [output] = [one for one in submission.options(tmp_path / "per%jcent 100%", Site()) if one.startswith("--output=")]
+    assert output == f"--output={tmp_path}/per%%jcent 100%%/logs/slurm/%x-%j.out"
+
+
+@pytest.mark.parametrize("command", ["loop --launcher slurm -o {}", "slurm submit {}", "slurm render {}"])
+def test_a_backslash_in_a_folders_name_is_refused_before_anything_is_written(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "back\\slash"
+    (tmp_path / "site.yaml").write_text("parts: 2\n", encoding="utf-8")
+    (tmp_path / "loop.yaml").write_text(dump_yaml(RunConfig()), encoding="utf-8")
+    given = ["--config", str(tmp_path / "loop.yaml"), "--site", str(tmp_path / "site.yaml")]
+    assert run([*(word.format(run_dir) for word in command.split()), *given]) == 2
+    assert "there is a backslash in its path" in capsys.readouterr().err
+    assert not run_dir.exists()
+
+
 def test_jobs_of_other_runs_have_other_names(tmp_path: Path) -> None:
     assert job_prefix(tmp_path / "a") != job_prefix(tmp_path / "b")
 
