@@ -174,9 +174,17 @@ def _checked(config: RunConfig, summary: FilterSummary) -> FilterSummary:
     """The summary, unless too little was selected."""
     selected = summary.counts["posterior_gated"] + summary.counts["prior_with_advantage"]
     if selected < config.filter.min_selected:
+        mend = "look at the rejected set with `vpgea inspect`, then loosen thresholds or draw more samples"
+        sampled = summary.counts["prior_sampled"] + summary.counts["posterior_sampled"]
+        cut_off = summary.counts["prior_cut_off"] + summary.counts["posterior_rejected_cut-off"]
+        if 2 * cut_off > sampled:
+            mend = (
+                f"{cut_off:,} of {sampled:,} samples were cut off before their thinking ended: draw a new rollout with "
+                f"a larger rollout.max_new_tokens (it was {config.rollout.max_new_tokens:,})"
+            )
         raise QualityGateError(
             f"{selected} samples are left to learn from",
             why=f"filter.min_selected asks for at least {config.filter.min_selected}; the summary lists every reason",
-            mend="look at the rejected set with `vpgea inspect`, then loosen thresholds or draw more samples",
+            mend=mend,
         )
     return summary

@@ -120,6 +120,15 @@ def test_another_threshold_is_refused_by_name(drawn: Path, finished: Path) -> No
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
+def test_where_most_samples_were_cut_off_the_way_out_is_a_larger_cap(tmp_path: Path) -> None:
+    config = overthinker.config(rollout__max_new_tokens=3, data__limit=4)
+    rollouts.run(config, tmp_path / "rollout")
+    with pytest.raises(QualityGateError, match="0 samples are left") as error:
+        filter_rollout(config, tmp_path / "rollout", tmp_path / "filter")
+    assert "were cut off before their thinking ended" in error.value.mend
+    assert "rollout.max_new_tokens (it was 3)" in error.value.mend
+
+
 @pytest.fixture
 def refused(drawn: Path, tmp_path: Path) -> Callable[..., UsageError]:
     """`refused(config, rollout)`: the error; nothing was written."""
