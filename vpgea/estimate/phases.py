@@ -25,6 +25,7 @@ from vpgea.storage.rows import iterate_rows
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleRow, View
 from vpgea.training.batching import micro_batches
 from vpgea.training.data import TrainingPath, TrainingSet
+from vpgea.training.requirements import require_trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +199,7 @@ def forecast_loop(config: RunConfig, questions: Sequence[Question], held_out: Se
     """One round's phases and the whole of the run; an upper bound, since completions run to their cap."""
     first = round_questions(questions, 0, config.loop.questions_per_round, config.rollout.seed)
     plan = RolloutPlan.make(config, first)
+    require_trainable(config, plan.model)
     estimator = _estimator(config, plan.model)
     usable, rounds = _usable(plan), config.loop.rounds
     measured = _usable(RolloutPlan.make(as_rollout(config), held_out))

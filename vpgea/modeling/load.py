@@ -45,6 +45,28 @@ def load_model(local: LocalModel) -> Any:
     return model.to(local.device).eval()
 
 
+def empty_model(local: LocalModel) -> Any:
+    """The same model without weights, on no device: its modules, their names and shapes.
+
+    Raises:
+        UsageError: transformers cannot make one of its configuration.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    trust = local.config.trust_remote_code
+    try:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(local.folder, trust_remote_code=trust)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+    except Exception as error:  # whatever a model's own code raises
+        raise UsageError(
+            f"the model in {local.folder} cannot be made of its configuration",
+            why=" ".join(str(error).split())[:300],
+            mend="check that its config.json is that of a causal language model",
+        ) from error
+
+
 def _require_all(missing: Iterable[str]) -> None:
     """Weights that a file lacks are left at random values by the loader, with nothing but a warning."""
     if names := sorted(missing):

@@ -27,6 +27,7 @@ from vpgea.training.loggers import Log, step_log
 from vpgea.training.masters import masters_of
 from vpgea.training.publish import publish, published_name
 from vpgea.training.ranks import Ranks
+from vpgea.training.requirements import require_trainable
 from vpgea.training.roles import Roles, reference_model
 from vpgea.training.trainer import Trainer
 from vpgea.training.turn import training_turn
@@ -75,6 +76,7 @@ def distill(
                 ranks.on_first(lambda: _finish_complete(folder, resume))
                 return trained(output_dir)
         with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
+            require_trainable(config, model)
             data = _training_set(config, filtered, folder.manifest)
             roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
         ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))

@@ -62,6 +62,7 @@ from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_if_new
 from vpgea.storage.records import read_record
 from vpgea.training.ranks import Ranks
+from vpgea.training.requirements import require_trainable
 
 OnRound = Callable[[RoundLine], None]
 
@@ -93,9 +94,11 @@ class Loop:
         """Read both question sets and open the run folder.
 
         Raises:
-            UsageError: It holds another run, or the questions cannot be used.
+            UsageError: It holds another run, the questions cannot be used, or a training would refuse what is asked.
         """
         loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop, anew=overwrite)
+        if loop.finished < loop.config.loop.rounds:
+            require_trainable(loop.config, LocalModel.resolve(loop.config.model))
         if said := other_reference(loop.config):
             loop.reporter.warn(said)
         if not overwrite:

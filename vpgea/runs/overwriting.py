@@ -69,6 +69,9 @@ _OWN["loop"] = [
     f"{_ROUNDS}/{ROUND_RECORD}",
     *(f"{_ROUNDS}/{phase}/(?:{pattern})" for phase in PHASES for pattern in (*_OF_ALL, *_OWN[phase])),
 ]
+_BEGUN = re.compile(
+    rf"{_TEMPORARY}|(?:.*/)?{_OF_A_PART}{MANIFEST}|{CONFIG}|(?:.*/)?logs/.*|{_SCRIPTS}/(?:[^/]+\.sh|rendered\.json)"
+)
 _WRITTEN = {phase: re.compile("|".join([_TEMPORARY, *_OF_ALL, *own])) for phase, own in _OWN.items()}
 
 
@@ -125,6 +128,12 @@ def clear(root: Path, phase: str, count: int) -> None:
         for name in folders:
             with suppress(FileNotFoundError):
                 (root / name).rmdir()
+
+
+def is_only_begun(root: Path) -> bool:
+    """Whether a folder says from what something was begun, and nothing was made of it yet."""
+    files, _ = _contents(root)
+    return all(_BEGUN.fullmatch(name) for name in files)
 
 
 def is_written_by(phase: str, name: str) -> bool:

@@ -20,7 +20,7 @@ from vpgea.errors import UsageError
 from vpgea.runs.layout import CHECKPOINTS, CHUNK, COMPLETE, MANIFEST, PARTS, SETS, chunk_name
 from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, content_of, occupied, require_same
-from vpgea.runs.overwriting import clear, writing
+from vpgea.runs.overwriting import clear, is_only_begun, writing
 from vpgea.runs.parts import foreign_names, part_folder, part_folders, part_of_folder
 from vpgea.runs.records import PartMarker, PhaseMarker
 from vpgea.runs.repairs import end_repair, set_rest_aside
@@ -53,6 +53,9 @@ class PhaseFolder:
     def open(cls, root: Path, manifest: Manifest, *, resume: bool = True, overwrite: bool = False) -> PhaseFolder:
         """Create the folder or continue in it.
 
+        Where another start made nothing but its records, it may be begun from other inputs: what stopped that start, a
+        model say, may have been mended.
+
         Raises:
             UsageError: It holds something else, or data that is neither to be resumed nor overwritten.
         """
@@ -67,7 +70,7 @@ class PhaseFolder:
         # its own or any other will do, since all are the same: many parts would else read many manifests each
         begun = (path for path in (existing, *(part / MANIFEST for part in part_folders(root))) if path.is_file())
         if (before := next(begun, None)) is not None:
-            require_same(root, Manifest.read(before), manifest)
+            _require_same_or_begin_anew(root, Manifest.read(before), manifest)
         if existing.is_file() and not resume:
             raise occupied(root, "it already holds data and --no-resume was given")
         _make_folder(folder.part)
@@ -151,6 +154,19 @@ def complete_phase(root: Path) -> bool:
     write_if_new(root / COMPLETE, json_bytes(json_of(marker)))
     end_repair(root)
     return True
+
+
+def _require_same_or_begin_anew(root: Path, before: Manifest, now: Manifest) -> None:
+    """See that a folder was started from the same things; it is cleared where nothing else came of that start."""
+    try:
+        require_same(root, before, now)
+    except UsageError as differs:
+        if before.phase != now.phase or now.part.count > 1 or not is_only_begun(root):
+            raise
+        try:
+            clear(root, now.phase, now.part.count)
+        except UsageError:  # somebody is writing there
+            raise differs from None
 
 
 def _require_same_parts(root: Path, count: int) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig
-from vpgea.errors import UsageError
 from vpgea.training.ranks import Ranks
 
 Log = Callable[[dict[str, Any]], None]
@@ -20,10 +19,8 @@ Log = Callable[[dict[str, Any]], None]
 def step_log(config: RunConfig, output_dir: Path, ranks: Ranks | None = None) -> Iterator[Log]:
     """A function that takes each optimiser step's line and hands it to everything in distill.log_to, on rank 0.
 
-    One run per output folder: a resumed training continues its own curves.
-
-    Raises:
-        UsageError: A package that is asked for is not installed.
+    One run per output folder: a resumed training continues its own curves. Whether the packages are there was asked
+    before (`require_trainable`).
     """
     kinds = list(dict.fromkeys(config.distill.log_to)) if ranks is None or ranks.is_first else []
     makers = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
@@ -39,7 +36,6 @@ def step_log(config: RunConfig, output_dir: Path, ranks: Ranks | None = None) ->
 
 @contextmanager
 def _tensorboard(config: RunConfig, output_dir: Path) -> Iterator[Log]:
-    _require("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(output_dir / "tensorboard")) as writer:
@@ -53,7 +49,7 @@ def _tensorboard(config: RunConfig, output_dir: Path) -> Iterator[Log]:
 
 @contextmanager
 def _wandb(config: RunConfig, output_dir: Path) -> Iterator[Log]:
-    wandb = _require("wandb")
+    wandb: Any = importlib.import_module("wandb")
     with wandb.init(
         project=config.distill.log_project,
         name=output_dir.resolve().name,
@@ -66,7 +62,7 @@ def _wandb(config: RunConfig, output_dir: Path) -> Iterator[Log]:
 
 @contextmanager
 def _trackio(config: RunConfig, output_dir: Path) -> Iterator[Log]:
-    trackio = _require("trackio")
+    trackio: Any = importlib.import_module("trackio")
     # By its whole path: rounds of different runs have folders of the same name.
     name = str(output_dir.resolve()).strip("/").replace("/", "-")
     trackio.init(project=config.distill.log_project, name=name, config=flat_config(config), resume="allow", embed=False)
@@ -79,14 +75,3 @@ def _trackio(config: RunConfig, output_dir: Path) -> Iterator[Log]:
 def numbers_of(line: dict[str, Any]) -> dict[str, float]:
     """The entries of a line that can be drawn as curves."""
     return {name: value for name, value in line.items() if isinstance(value, int | float) and name != "step"}
-
-
-def _require(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UsageError(
-            f"{package} is not installed",
-            why="distill.log_to names it",
-            mend=f"pip install {package}, or leave it out of distill.log_to",
-        ) from error

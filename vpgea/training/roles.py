@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from vpgea.config.schema import RunConfig
-from vpgea.errors import UsageError
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.packing import ATTENTION
@@ -53,12 +52,6 @@ class Roles:
         self.is_lora = distill.train == "lora"
         self.compute_dtype = model.dtype
         self._packing = distill.packing
-        if self.is_lora and distill.reference is not None:
-            raise UsageError(
-                "distill.reference cannot be combined with LoRA",
-                why="the reference of an adapter is its own base model, with the adapter off",
-                mend="leave distill.reference out, or use distill.train=full",
-            )
         torch.manual_seed(distill.seed if seed is None else seed)
         self.student = self._policy(lora_student(config, model) if self.is_lora else full_student(model, masters))
         kind = distill.teacher if distill.runs_teacher else None

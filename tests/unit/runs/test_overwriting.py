@@ -159,6 +159,32 @@ def test_nothing_is_deleted_under_a_process_that_writes_there(inside: str, tmp_p
     assert not (folder.part / "chunk-00000.arrow").exists()
 
 
+def test_a_start_of_which_nothing_came_leaves_the_folder_free(tmp_path: Path) -> None:
+    for phase in ("rollout", "loop"):
+        root, first = tmp_path / phase, replace(ROLLOUT, phase=phase)
+        PhaseFolder.open(root, first)
+        put(root, "logs/sglang-0.log", *(("config.yaml",) if phase == "loop" else ()))
+        if phase == "loop":
+            PhaseFolder.open(root / "base" / "eval", replace(ROLLOUT, phase="eval"))
+        mended = replace(first, inputs={"model": "mended"})
+        assert PhaseFolder.open(root, mended).missing([0]) == [0]
+        PhaseFolder.open(root, mended)
+        with pytest.raises(UsageError, match="cannot write to"):
+            PhaseFolder.open(root, replace(first, phase="eval"))
+
+
+@pytest.mark.parametrize(
+    "made", ["parts/0-of-1/chunk-00000.arrow", "notes.txt", "round-000/rollout/parts/0-of-1/COMPLETE"]
+)
+def test_what_was_made_or_is_somebodys_holds_the_folder(made: str, tmp_path: Path) -> None:
+    loop = replace(ROLLOUT, phase="loop")
+    PhaseFolder.open(tmp_path, loop)
+    put(tmp_path, made)
+    with pytest.raises(UsageError, match="was started with other inputs"):
+        PhaseFolder.open(tmp_path, replace(loop, inputs={"model": "mended"}))
+    assert (tmp_path / made).is_file()
+
+
 def test_a_writer_whose_folder_became_another_runs_commits_and_completes_nothing(tmp_path: Path) -> None:
     """As on a file system without locks, or where the other began between the opening and the first chunk."""
     first = begun(tmp_path)

@@ -73,7 +73,7 @@ def test_the_same_fingerprint_continues(tmp_path: Path) -> None:
     ],
 )
 def test_a_different_one_names_the_field_and_three_ways_out(tmp_path: Path, now: Manifest, what: str, why: str) -> None:
-    PhaseFolder.open(tmp_path / "out", MANIFEST)
+    fill(PhaseFolder.open(tmp_path / "out", MANIFEST), 0)
     assert now.fingerprint != MANIFEST.fingerprint
     with pytest.raises(UsageError) as error:
         PhaseFolder.open(tmp_path / "out", now)

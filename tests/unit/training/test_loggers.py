@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vpgea.config.schema import RunConfig
-from vpgea.errors import UsageError
 from vpgea.training.loggers import step_log
 from vpgea.training.ranks import Ranks
 
@@ -78,12 +76,3 @@ def test_only_the_first_rank_logs(tmp_path: Path, run_config: Make) -> None:
     with step_log(config, tmp_path, Ranks(rank=1, world=2)) as log:
         log({"step": 0, "loss": 1.0})
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("package", ["wandb", "tensorboard", "trackio"])
-def test_a_package_is_asked_for_and_not_installed(
-    tmp_path: Path, run_config: Make, monkeypatch: pytest.MonkeyPatch, package: str
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # what an import of a missing package meets
-    with pytest.raises(UsageError, match=f"{package} is not installed"):
-        write(run_config(distill__log_to=[package]), tmp_path, range(1))

@@ -183,7 +183,6 @@ def test_the_continued_rounds_adapter_is_the_next_models_input(model: Path, adap
     [
         ({"distill__lora__targets": ["q_proj", "qq_proj"]}, "qq_proj", "down_proj, gate_proj, k_proj, lm_head, o_proj"),
         ({"distill__lora__targets": ["self_attn"]}, "self_attn", "q_proj"),
-        ({"distill__reference": "elsewhere"}, "cannot be combined with LoRA", "distill.train=full"),
     ],
 )
 def test_what_an_adapter_cannot_have(model: Path, dotted: dict[str, Any], what: str, mend: str) -> None:

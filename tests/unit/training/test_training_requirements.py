@@ -1,0 +1,86 @@
+"""What a training would refuse is refused before anything is sampled, and before a folder is claimed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.finished import small_config
+from tests.support.selection_rows import distill_config
+from vpgea.config.schema import RunConfig
+from vpgea.errors import UsageError
+from vpgea.modeling.local_model import LocalModel
+from vpgea.phases.loop import Loop
+from vpgea.training.requirements import require_trainable
+
+
+def ask(config: RunConfig) -> None:
+    require_trainable(config, LocalModel.resolve(config.model))
+
+
+@pytest.mark.parametrize(
+    ("dotted", "what", "mend"),
+    [
+        ({"distill__lora__targets": ["q_proj", "qq_proj"]}, "qq_proj", "down_proj, gate_proj, k_proj, lm_head, o_proj"),
+        ({"distill__reference": "elsewhere"}, "cannot be combined with LoRA", "distill.train=full"),
+        ({"distill__train": "full", "distill__reference": "/elsewhere"}, "/elsewhere", ""),
+    ],
+)
+def test_what_the_configuration_asks_must_be_there(
+    tiny_model: Path, dotted: dict[str, Any], what: str, mend: str
+) -> None:
+    with pytest.raises(UsageError, match=what) as error:
+        ask(distill_config(tiny_model, **dotted))
+    assert mend in error.value.mend
+
+
+def test_a_reference_of_another_vocabulary_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    described = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(described | {"vocab_size": described["vocab_size"] + 8}))
+    with pytest.raises(UsageError, match="is of another vocabulary"):
+        ask(distill_config(tiny_model, distill__train="full", distill__reference=str(other)))
+    ask(distill_config(tiny_model, distill__train="full", distill__reference=str(tiny_model)))
+
+
+@pytest.mark.parametrize("package", ["wandb", "tensorboard", "trackio"])
+def test_a_package_is_asked_for_and_not_installed(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # what an import of a missing package meets
+    with pytest.raises(UsageError, match=f"{package} is not installed"):
+        ask(distill_config(tiny_model, distill__log_to=[package]))
+
+
+def test_wandb_needs_a_key_unless_nothing_is_sent(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = distill_config(tiny_model, distill__log_to=["wandb"])
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(UsageError, match="wandb has no key"):
+        ask(config)
+    (tmp_path / "netrc").write_text("machine wandb.example login user password secret\n")
+    with pytest.raises(UsageError, match="wandb has no key"):
+        ask(config)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
+    ask(config)
+    monkeypatch.delenv("WANDB_BASE_URL")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    ask(config)
+
+
+def test_a_loop_asks_before_it_claims_its_folder(tiny_model: Path, tmp_path: Path) -> None:
+    config = small_config(tmp_path, tiny_model)
+    lora = config.distill.lora.model_copy(update={"targets": ["nonsense"]})
+    refused = config.model_copy(update={"distill": config.distill.model_copy(update={"lora": lora})})
+    with pytest.raises(UsageError, match="no adapter can be put on nonsense"):
+        Loop.open(refused, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    Loop.open(config, tmp_path / "run")

@@ -1,0 +1,131 @@
+"""What a training would refuse, asked before anything is sampled: a look at configurations, no weights are loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import netrc
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from vpgea.config.schema import RunConfig
+from vpgea.errors import UsageError
+from vpgea.modeling.load import empty_model
+from vpgea.modeling.local_model import LocalModel
+
+_WANDB = "https://api.wandb.ai"
+
+
+def require_trainable(config: RunConfig, model: LocalModel) -> None:
+    """See that a model can be trained as configured: its adapter, targets, reference and loggers.
+
+    Raises:
+        UsageError: It cannot; the key is named.
+    """
+    if config.distill.train == "full":
+        require_no_adapter(model)
+    elif model.adapter is not None:
+        from peft import PeftConfig
+
+        require_same_adapter(config, PeftConfig.from_pretrained(str(model.adapter)))
+    else:
+        require_known_targets(config.distill.lora.targets, empty_model(model))
+    _require_reference(config, model)
+    for kind in config.distill.log_to:
+        _require_logger(kind)
+
+
+def require_no_adapter(model: LocalModel) -> None:
+    """All weights are trained only where no adapter stands on them. Raises UsageError."""
+    if model.adapter is not None:
+        raise UsageError(
+            "full fine-tuning of a model with an adapter",
+            why="the adapter would be trained along and could not be told apart afterwards",
+            mend="merge it first with `vpgea export --merge`, or use distill.train=lora",
+        )
+
+
+def require_same_adapter(config: RunConfig, adapter: Any) -> None:
+    """An adapter that is continued has its own shape; the configuration must not say another.
+
+    Args:
+        config: Of the run.
+        adapter: peft's configuration of the adapter.
+
+    Raises:
+        UsageError: They differ.
+    """
+    lora = config.distill.lora
+    for field, value in {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}.items():
+        actual = getattr(adapter, value, None)
+        if actual != getattr(lora, field):
+            raise UsageError(
+                f"the adapter {config.model.adapter} is not of the configured shape",
+                why=f"distill.lora.{field} is {getattr(lora, field)}, the adapter has {actual}",
+                mend=f"--set distill.lora.{field}={actual}, or leave --adapter out",
+            )
+
+
+def require_known_targets(targets: Sequence[str], model: Any) -> None:
+    """Every target must be there: peft leaves out a misspelt one as long as another is found.
+
+    Raises:
+        UsageError: One is not.
+    """
+    if list(targets) == ["all-linear"]:
+        return
+    linear = [name for name, module in model.named_modules() if type(module).__name__ in ("Linear", "Conv1D")]
+    unknown = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in linear)]
+    if unknown:
+        raise UsageError(
+            f"no adapter can be put on {', '.join(unknown)}",
+            why="the model has no linear layer of that name",
+            mend="set distill.lora.targets to all-linear or to some of: "
+            + ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear})),
+        )
+
+
+def _require_reference(config: RunConfig, model: LocalModel) -> None:
+    if config.distill.reference is None:
+        return
+    if config.distill.train == "lora":
+        raise UsageError(
+            "distill.reference cannot be combined with LoRA",
+            why="the reference of an adapter is its own base model, with the adapter off",
+            mend="leave distill.reference out, or use distill.train=full",
+        )
+    path = config.distill.reference
+    reference = LocalModel.resolve(config.model.model_copy(update={"path": path, "adapter": None}))
+    if reference.vocabulary_size != model.vocabulary_size:
+        raise UsageError(
+            f"distill.reference={path} is of another vocabulary",
+            why=f"it has {reference.vocabulary_size:,} tokens, and the model that is trained {model.vocabulary_size:,}",
+            mend="give a model with the same tokenizer, or leave distill.reference out",
+        )
+
+
+def _require_logger(kind: str) -> None:
+    if importlib.util.find_spec(kind) is None:
+        raise UsageError(
+            f"{kind} is not installed",
+            why="distill.log_to names it",
+            mend=f"pip install {kind}, or leave it out of distill.log_to",
+        )
+    if kind == "wandb" and not _wandb_has_a_key():
+        raise UsageError(
+            "wandb has no key to log with",
+            why="distill.log_to names it; WANDB_API_KEY is not set, and ~/.netrc names no key for its host",
+            mend="run `wandb login`, set WANDB_MODE=offline, or leave wandb out of distill.log_to",
+        )
+
+
+def _wandb_has_a_key() -> bool:
+    """Whether it may log: with a key, or without one since nothing is sent. It would ask for one on the terminal."""
+    if os.environ.get("WANDB_MODE", "online") not in ("online", "shared") or os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", _WANDB)).hostname or ""
+    with suppress(OSError, netrc.NetrcParseError):
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    return False
