@@ -199,7 +199,7 @@ def _table(schema: pa.Schema, chunks: Iterable[int]) -> pa.Table:
 
 
 def round_line(index: int | None, *, accuracy: float = 0.5, tokens: float = 1000.0, e3: float = 1.0) -> RoundLine:
-    """The line of a round with these figures and the simulated training; intervals have no width."""
+    """The line of a round with these figures and the simulated training; without intervals."""
     return line_of(
         index,
         EvalResults(
@@ -210,7 +210,7 @@ def round_line(index: int | None, *, accuracy: float = 0.5, tokens: float = 1000
             not_graded=0,
             baseline=None,
             metrics={
-                name: Estimate(value=value, low=value, high=value, n=1)
+                name: Estimate(value=value, low=None, high=None, n=1)
                 for name, value in {
                     "accuracy": accuracy,
                     "tokens": tokens,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks.simulated_run import round_line
 from tests.support import tiny
 from tests.support.loops import essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
-from vpgea.phases.schedule import length_price
+from vpgea.phases.schedule import fell_behind, length_price
 from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import file_checksum, read_json, temporary_path
 from vpgea_cli.main import run
@@ -347,6 +348,30 @@ def test_the_price_of_length_rests(accuracy: float, tokens: float, target: float
     config = resolve(options={"loop.accuracy_margin": 0.025, "loop.token_target": target}).config
     lines = [round_line(None, accuracy=0.9, tokens=90.0), round_line(0, accuracy=accuracy, tokens=tokens)]
     assert length_price(config, lines) == price
+
+
+@pytest.mark.parametrize(("high", "rests"), [(0.02, False), (0.0, False), (-0.001, True), (None, True)])
+def test_a_loss_that_may_be_chance_is_none(high: float | None, rests: bool) -> None:
+    """Ten points lower on a few questions; the interval of the difference says whether that is chance."""
+    config = resolve(options={"loop.accuracy_margin": 0.025}).config
+    base, line = round_line(None, accuracy=0.9), round_line(0, accuracy=0.8)
+    line = replace(line, accuracy_gain=-0.1, accuracy_gain_low=-0.2, accuracy_gain_high=high)
+    assert fell_behind(config, base, line) == rests
+    assert (length_price(config, [base, line]) == 0) == rests
+    assert not fell_behind(config, base, replace(line, accuracy=0.88)), "within the margin"
+
+
+def test_a_round_goes_on_with_the_price_it_was_begun_with(config: Path, copy_of: Path) -> None:
+    """Another version decided it otherwise, or a figure before it was mended: the filter is made already."""
+    for name, changed in (
+        ("base/round.json", {"accuracy": 1.0}),
+        ("round-000/round.json", {"accuracy": 0.5, "accuracy_gain_high": -0.5}),
+    ):
+        (copy_of / name).write_text(json.dumps({**read_json(copy_of / name), **changed}), encoding="utf-8")
+    line = read_json(copy_of / "round-001" / "round.json")
+    (copy_of / "round-001" / "round.json").unlink()
+    assert loop(config, copy_of, "--quiet") == 0
+    assert read_json(copy_of / "round-001" / "round.json")["length_price"] == line["length_price"] > 0
 
 
 def test_a_round_records_and_uses_its_price(config: Path, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def _round_index(run_dir: Path, name: str) -> int:
     if best is None:
         raise QualityGateError(
             f"no round of {run_dir} is good enough to be the best",
-            why="held-out accuracy is below the base model's by more than loop.accuracy_margin="
+            why="held-out accuracy is below the base model's by more than chance and loop.accuracy_margin="
             f"{config.loop.accuracy_margin:g} in every round",
             mend=f"give --round with a number to have one all the same; {known}",
         )

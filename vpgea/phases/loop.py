@@ -20,7 +20,7 @@ from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
-from vpgea.phases.round import Round, round_config
+from vpgea.phases.round import Round, begun_price, round_config
 from vpgea.phases.schedule import (
     best_round,
     ended_early,
@@ -259,7 +259,9 @@ class Loop:
         """A round as the lines of the base model and of the rounds before it decide it. index None: the base model."""
         config, questions = self.config, self.questions
         if index is not None:
-            config = round_config(config, self.run_dir, index, length_price(config, lines))
+            begun = begun_price(self.run_dir, index)
+            price = length_price(config, lines) if begun is None else begun
+            config = round_config(config, self.run_dir, index, price)
             questions = round_questions(questions, index, config.loop.questions_per_round, config.rollout.seed)
         return Round(
             run_dir=self.run_dir,

@@ -21,6 +21,7 @@ from vpgea.questions.load import Question, chunk_questions
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.layout import (
     COMPLETE,
+    MANIFEST,
     METRICS,
     REFERENCE_LENGTHS,
     RESULTS,
@@ -30,7 +31,8 @@ from vpgea.runs.layout import (
     round_phases,
     round_record,
 )
-from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folders
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders
 from vpgea.runs.phase_folder import begun_inputs
 from vpgea.runs.progress import Reporter
 from vpgea.runs.records import EvalResults, FilterSummary, RoundLine
@@ -197,6 +199,18 @@ def round_config(config: RunConfig, run_dir: Path, index: int | None, price: flo
         training = training.model_copy(update={"reference": config.model.path})
     update = {"model": model, "filter": config.filter.model_copy(update=selection), "distill": training}
     return config.model_copy(update=update)
+
+
+def begun_price(run_dir: Path, index: int) -> float | None:
+    """The price of length with which a round's filter was begun, by this version or another; None before it is."""
+    folder = Step(index, "filter").folder(run_dir)
+    manifests = (part_folder(folder, part) / MANIFEST for part in begun_parts(folder))
+    begun = next((path for path in manifests if path.is_file()), None)
+    if begun is None:
+        return None
+    price = Manifest.read(begun).identity["filter.utility.length_price"]
+    assert isinstance(price, int | float)
+    return float(price)
 
 
 def _reference_lengths(run_dir: Path, index: int) -> Path:

@@ -51,7 +51,7 @@ def round_questions(questions: Sequence[Question], index: int, per_round: int | 
 
 
 def length_price(config: RunConfig, lines: Sequence[RoundLine]) -> float:
-    """lambda, or 0 while held-out accuracy is below the base's by more than delta or the token target is reached.
+    """lambda, or 0 while held-out accuracy has fallen behind the base's or the token target is reached.
 
     The price acts once per round and compounds over rounds, so it must be able to rest.
 
@@ -61,9 +61,18 @@ def length_price(config: RunConfig, lines: Sequence[RoundLine]) -> float:
     """
     base, last = lines[0], lines[-1]
     target = config.loop.token_target
-    too_low = last.accuracy < base.accuracy - config.loop.accuracy_margin
     reached = target is not None and last.tokens <= target
-    return 0.0 if too_low or reached else config.filter.utility.length_price
+    return 0.0 if fell_behind(config, base, last) or reached else config.filter.utility.length_price
+
+
+def fell_behind(config: RunConfig, base: RoundLine, line: RoundLine) -> bool:
+    """Whether held-out accuracy is below the base's by more than delta, and by more than chance.
+
+    On a few hundred questions accuracy moves by more than a point without any cause. The two runs share their
+    questions, so the paired interval of the difference says what is chance; without an interval delta alone decides.
+    """
+    is_noise = line.accuracy_gain_high is not None and line.accuracy_gain_high >= 0
+    return line.accuracy < base.accuracy - config.loop.accuracy_margin and not is_noise
 
 
 def ended_early(config: RunConfig, lines: Sequence[RoundLine]) -> str | None:
@@ -78,9 +87,9 @@ def ended_early(config: RunConfig, lines: Sequence[RoundLine]) -> str | None:
 
 
 def best_round(run_dir: Path, config: RunConfig) -> int | None:
-    """The round of highest e3 among those whose held-out accuracy is not below the base's by more than delta."""
-    lowest = read_line(run_dir, None).accuracy - config.loop.accuracy_margin
-    good = [line for line in all_lines(run_dir)[1:] if line.accuracy >= lowest]
+    """The round of highest e3 among those whose held-out accuracy has not fallen behind the base's."""
+    base = read_line(run_dir, None)
+    good = [line for line in all_lines(run_dir)[1:] if not fell_behind(config, base, line)]
     return max(good, key=lambda line: (line.e3, line.round)).round if good else None
 
 
