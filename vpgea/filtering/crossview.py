@@ -112,33 +112,38 @@ class CrossView:
     def _other_view(self, samples: Sequence[MeasuredSample]) -> None:
         """log pi(z) per token of every posterior path, and log s_cue: the reference answer's after the cue.
 
-        A cut-off path has no end of thinking of its own; it is put there before the cue.
+        A cut-off path has no end of thinking of its own; it is put there before the cue. With the first way to write
+        the answer z is scored, too; of the others only they, so that an engine that knows z need not read it again.
         """
         requests: list[ScoreRequest] = []
         owners: list[MeasuredSample] = []
-        starts: list[int] = []  # where the answer starts within what is scored
+        starts: list[int | None] = []  # where the answer starts within what is scored; None: z is not scored with it
         for sample in samples:
             end = self.views.end_of_thinking_ids if sample.row.cut_off else []
             before = sample.z + end + self.views.answer_cue_ids
-            for answer in self._answers(sample.question.answer):
-                requests.append(ScoreRequest(sample.prior_prompt + before + answer, len(sample.prior_prompt)))
+            prompt = sample.prior_prompt
+            for place, answer in enumerate(self._answers(sample.question.answer)):
+                ids = prompt + before + answer
+                requests.append(ScoreRequest(ids, len(prompt) + (len(before) if place else 0)))
                 owners.append(sample)
-                starts.append(len(before))
+                starts.append(None if place else len(before))
         by_answer: dict[int, list[float]] = {}
         for sample, start, logprobs in zip(owners, starts, self.prior_view.score(owners, requests), strict=True):
-            if logprobs is not None:
+            if logprobs is None:
+                continue
+            if start is not None:
                 sample.prior_logprobs = sample.found["other_view_logprobs"] = logprobs[: len(sample.z)]
-                by_answer.setdefault(id(sample), []).append(float(logprobs[start:].sum(dtype=np.float64)))
+            by_answer.setdefault(id(sample), []).append(float(logprobs[start or 0 :].sum(dtype=np.float64)))
         for sample in samples:
             if id(sample) in by_answer:
                 sample.found["log_s_cue"] = float(np.logaddexp.reduce(by_answer[id(sample)]))
 
     def _answers(self, reference: str) -> list[list[int]]:
-        """Ids of each way to write the answer. Two of the same ids are one event: its probability counts once."""
+        """Ids of each way to write the answer, the shortest first. Two of the same ids are one event."""
         if reference not in self.answer_ids:
             texts = canonical_answers(reference, self.config.grading.grader)
             distinct = dict.fromkeys(tuple(self.views.answer_ids(text)) for text in texts)
-            self.answer_ids[reference] = [list(ids) for ids in distinct]
+            self.answer_ids[reference] = sorted(map(list, distinct), key=len)
         return self.answer_ids[reference]
 
     def _row(self, sample: MeasuredSample) -> dict[str, Any]:

@@ -69,6 +69,28 @@ _FINGERPRINTED_PHRASES = [
     r"\b(we|i)('re| are| was| were|'ve been| have been|'m| am) (told|given) (that )?the (final )?answer\b",
 ]
 
+# How answers begin: each may make one token with the end of the cue.
+_ANSWERS = (
+    *("0", "12", "-5", "−5", "+5", ".5", "x", "A", "Yes", "é", "√2", "π", "½", "∞", "中"),
+    *(
+        r"\frac{1}{2}",
+        r"\sqrt{2}",
+        r"\{1\}",
+        r"\$5",
+        "$5$",
+        "(1, 2)",
+        "[0, 1)",
+        "{1}",
+        "|x|",
+        "<2",
+        "=2",
+        '"a"',
+        "'a'",
+        "#1",
+    ),
+    *(" 5", "\n5", "}"),
+)
+
 SHOWN_QUESTIONS = 2  # of which prompts are shown to people
 
 
@@ -295,15 +317,24 @@ class Views:
 
     @cached_property
     def answer_cue_ids(self) -> list[int]:
-        return self.encode(self.template.answer_cue)
+        r"""Ids of the cue as far as no answer changes them: `{` is the answer's where `{\` and `{-` are tokens."""
+        cue = self.encode(self.template.answer_cue)
+        wholes = (self.encode(self._answer_text(answer)) for answer in _ANSWERS)
+        return cue[: min(_shared(cue, whole) for whole in wholes)]
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer string with its closing delimiter, as they follow the cue."""
-        cue_and_answer = self.encode(self.template.answer_cue + answer + self.template.answer_close)
-        cue = self.answer_cue_ids
-        if cue_and_answer[: len(cue)] == cue:
-            return cue_and_answer[len(cue) :]
-        return self.encode(answer + self.template.answer_close)
+        """Ids behind `answer_cue_ids`: the rest of the cue, the answer and its closing delimiter, as one text.
+
+        An answer that changes even those is encoded behind them, by itself.
+        """
+        cue, whole = self.answer_cue_ids, self.encode(self._answer_text(answer))
+        if _shared(cue, whole) == len(cue):
+            return whole[len(cue) :]
+        begun = self.template.answer_cue.removeprefix(self.decode(cue))
+        return self.encode(begun + answer + self.template.answer_close)
+
+    def _answer_text(self, answer: str) -> str:
+        return self.template.answer_cue + answer + self.template.answer_close
 
     @cached_property
     def assistant_tail(self) -> str:
@@ -406,4 +437,12 @@ def _views(model: LocalModel, config: ViewsConfig, grader: str, loaded: LoadedTo
         more_ends=model.configured_eos_ids,
         vocabulary=model.vocabulary_size,
         loaded=loaded,
+    )
+
+
+def _shared(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many leading ids are the same."""
+    return next(
+        (at for at, (one, other) in enumerate(zip(ids, others, strict=False)) if one != other),
+        min(len(ids), len(others)),
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from tests.support import tiny
 from vpgea.config.schema import ViewsConfig
@@ -256,6 +258,37 @@ def test_answer_ids_follow_the_cue_as_the_text_would() -> None:
     assert views.answer_cue_ids + views.answer_ids("12") == whole
 
 
+@pytest.fixture(scope="module")
+def merging() -> Any:
+    r"""A byte-level tokenizer in whose vocabulary `{\\` and `{-` are tokens, split as Qwen2's."""
+    split = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    built = Tokenizer(models.BPE())
+    built.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(split), "isolated"), byte_level])
+    built.decoder = decoders.ByteLevel()
+    texts = [r"so \boxed{\frac{3}{4}} and \boxed{-5}. The final answer is \boxed{\sqrt{2}}, \boxed{12}."] * 50
+    alphabet = byte_level.alphabet()
+    built.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    )
+    made = PreTrainedTokenizerFast(tokenizer_object=built, eos_token="!", clean_up_tokenization_spaces=False)
+    made.chat_template = tiny.make_tokenizer("r1").chat_template
+    return made
+
+
+ANSWERS = ("42", "-5", r"\frac{3}{4}", r"\sqrt{2}", "x+1", "(1,2)", r"\{1, 2\}", "π", " 7", "$3$")
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_is_scored_in_the_ids_in_which_a_model_would_write_it(merging: Any, answer: str) -> None:
+    r"""The cue ends in `{`, which makes one token with what begins many answers."""
+    views = make_views(tokenizer=merging)
+    template = views.template
+    whole = views.encode(template.answer_cue + answer + template.answer_close)
+    assert views.answer_cue_ids + views.answer_ids(answer) == whole
+    assert len(views.encode(template.answer_cue)) - len(views.answer_cue_ids) == 1  # the brace
+
+
 # --- questions that spell control tokens ----------------------------------------------------------------------------
 
 
@@ -307,6 +340,16 @@ def test_the_fingerprint_changes_with_each_text(tmp_path: Path) -> None:
     fingerprints = {views.fingerprint for views in [base, *others]}
     assert len(fingerprints) == len(others) + 1
     assert make_views().fingerprint == base.fingerprint
+
+
+def test_better_leak_phrases_of_the_built_in_template_are_no_other_template(tmp_path: Path) -> None:
+    """They change no prompt, and runs that an earlier version began go on."""
+    earlier = [r"\bprivate[ _]note\b", r"\b(according to|as (stated|given|said) in|from) the note\b", r"\bthe note\b"]
+    earlier += [r"\b(given|provided|reference|expected|known|stated) (final )?answer\b"]
+    earlier += [r"\banswer (is|was) (already )?(given|provided|known)\b"]
+    told = r"\b(we|i)('re| are| was| were|'ve been| have been|'m| am) (told|given) (that )?the (final )?answer\b"
+    as_it_was = own_template(tmp_path, leak_phrases=[*earlier, told])
+    assert make_views(template=as_it_was).fingerprint == make_views().fingerprint
 
 
 def test_a_template_of_the_user_equal_to_the_built_in_one_has_its_fingerprint(tmp_path: Path) -> None:
