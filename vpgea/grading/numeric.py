@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import cmath
 import math
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
+from vpgea.grading.containers import read_container
 from vpgea.grading.expressions import Tree, read_expression
+from vpgea.grading.normalise import read_number
 
 _POINTS = range(3)
 _EPS = 1e-15
 _TINY = 1e-290
 _EXACT = 2.0**53
 _CLEAR = 1e-5  # of the larger value: at least so far apart are values that are certainly different
+_MATRIX = re.compile(r"\\begin\{([pb]?matrix)\}(?:(?!\\begin).)*\\end\{\1\}", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)*")
 _INTEGERS = frozenset("jklmnpqNMKL")  # names that often stand for integers get such values
 
 
@@ -66,7 +72,7 @@ class Values:
 
 
 def clearly_different(gold: str, found: str, relative_tolerance: float) -> bool:
-    """Whether two normalised formulas certainly have different values somewhere.
+    """Whether two normalised formulas certainly have different values somewhere, or are different kinds of things.
 
     Args:
         gold: The reference. Where it is a constant, an answer that needs numbers beyond every bound differs from it.
@@ -77,12 +83,26 @@ def clearly_different(gold: str, found: str, relative_tolerance: float) -> bool:
         False says nothing.
     """
     golds, founds = formula_values(gold), formula_values(found)
+    if golds is None and founds is not None:
+        return _is_no_single_value(gold, found, founds, relative_tolerance)
+    if founds is None and golds is not None:
+        return _is_no_single_value(found, gold, golds, relative_tolerance)
     if golds is None or founds is None or {"C", "c"} <= golds.variables ^ founds.variables:
         return False  # a constant of integration may be written either way
     if founds.too_large and not golds.variables and not golds.too_large:
         return True
     share = max(_CLEAR, 10 * relative_tolerance)
     return any(_apart(a, b, share) for a, b in zip(golds.at, founds.at, strict=True) if a and b)
+
+
+def _is_no_single_value(text: str, single: str, values: Values, relative_tolerance: float) -> bool:
+    """Whether a text is a matrix, a union of intervals, a word, or a list with another value than the single one."""
+    if _MATRIX.fullmatch(text) or r"\cup" in text or (_NAME.fullmatch(text) and not values.variables):
+        return True
+    container = read_container(text) if "=" not in text else None
+    return container is not None and any(
+        clearly_different(element, single, relative_tolerance) for element in container.elements if element != text
+    )
 
 
 def _apart(one: Value, other: Value, share: float) -> bool:
@@ -95,6 +115,8 @@ def _apart(one: Value, other: Value, share: float) -> bool:
 @lru_cache(maxsize=8192)
 def formula_values(text: str) -> Values | None:
     """The values of a normalised formula at the points; None where it cannot be read with certainty."""
+    if (number := read_number(text)) and not number.percent:
+        return Values((_constant(number.value),) * len(_POINTS))
     tree = read_expression(text)
     if tree is None:
         return None
@@ -112,6 +134,14 @@ def formula_values(text: str) -> Values | None:
     if len(found) < len(_POINTS):
         found *= len(_POINTS)
     return Values(tuple(found), too_large, variables)
+
+
+def _constant(number: Fraction) -> Value:
+    try:
+        value = float(number)
+    except OverflowError:
+        return Value(math.copysign(math.inf, number))
+    return Value(value, 0.0 if value.is_integer() and abs(value) < _EXACT else _EPS * abs(value) + _TINY)
 
 
 def _variables(tree: Tree) -> list[str]:

@@ -109,6 +109,31 @@ def test_what_has_two_readings_has_no_values(text: str) -> None:
     assert formula_values(text) is None
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("(0,5)", r"2\sqrt{10}"),
+        (r"(-\infty,3) \cup (5,\infty)", r"\sqrt{3}"),
+        (r"\begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}", r"\sqrt{3}"),
+        ("Sunday", r"2\sqrt{5}"),
+        (r"-\sqrt{3}, 1", r"2 \sin 5x"),
+        ("(a+5)(b+2)", r"1\frac{4}{5}"),
+    ],
+)
+def test_things_of_another_kind_are_rejected_without_sympy(one: str, other: str) -> None:
+    assert clearly_different(one, other, 1e-6)
+    assert clearly_different(other, one, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("2, 2", "2"), ("x=1, y=2", "y"), (r"\det\begin{pmatrix}1\end{pmatrix}", "1"), ("east", "aest"), ("(x)", "x")],
+)
+def test_things_that_may_be_of_one_kind_are_not(one: str, other: str) -> None:
+    assert not clearly_different(one, other, 1e-6)
+    assert not clearly_different(other, one, 1e-6)
+
+
 def test_a_configured_tolerance_is_kept_clear_of() -> None:
     assert clearly_different(r"\pi", "3.14", 1e-6)
     assert not clearly_different(r"\pi", "3.14", 1e-3)
