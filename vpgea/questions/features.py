@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vpgea.errors import UsageError
@@ -99,6 +99,29 @@ def _list(feature: Any, value: object) -> object:
     return [values_of(feature, None, item) for item in value] if isinstance(value, list) else value
 
 
+def shortest(stored: pa.DataType, value: object) -> object:
+    """Half and single precision numbers as they are written, not with the digits that they have as doubles."""
+    import numpy as np
+    import pyarrow as pa
+
+    if value is None or not _holds(stored, _is_short_float):
+        return value
+    if isinstance(value, float):
+        short = np.float16 if pa.types.is_float16(stored) else np.float32
+        return float(str(short(value)))
+    if isinstance(value, dict):
+        return {name: shortest(stored.field(name).type, item) for name, item in value.items()}
+    if isinstance(value, list) and stored.num_fields == 1:
+        return [shortest(stored.field(0).type, item) for item in value]
+    return value
+
+
+def _is_short_float(stored: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_float16(stored) or pa.types.is_float32(stored)
+
+
 def _label(names: list[str], value: object) -> object:
     if not isinstance(value, int):
         return value
@@ -111,7 +134,7 @@ def _label(names: list[str], value: object) -> object:
 
 def is_media_column(field: pa.Field, feature: Any) -> bool:
     """May a column hold what is no text?"""
-    return _has_media_type(feature) or _holds_bytes(field.type) or _MEDIA_NAME.fullmatch(field.name) is not None
+    return _has_media_type(feature) or _holds(field.type, _is_binary) or _MEDIA_NAME.fullmatch(field.name) is not None
 
 
 def _has_media_type(feature: Any) -> bool:
@@ -122,11 +145,17 @@ def _has_media_type(feature: Any) -> bool:
     return feature.get("_type") in _MEDIA_TYPES or any(map(_has_media_type, feature.values()))
 
 
-def _holds_bytes(stored: pa.DataType) -> bool:
+def _holds(stored: pa.DataType, has: Callable[[pa.DataType], bool]) -> bool:
     import pyarrow as pa
 
     if pa.types.is_nested(stored):
-        return any(_holds_bytes(stored.field(i).type) for i in range(stored.num_fields))
+        return any(_holds(stored.field(i).type, has) for i in range(stored.num_fields))
+    return has(stored)
+
+
+def _is_binary(stored: pa.DataType) -> bool:
+    import pyarrow as pa
+
     return pa.types.is_binary(stored) or pa.types.is_large_binary(stored)
 
 

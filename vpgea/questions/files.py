@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vpgea.errors import UsageError
-from vpgea.questions.features import Features, described_in, is_media_column, values_of
+from vpgea.questions.features import Features, described_in, is_media_column, shortest, values_of
 from vpgea.questions.rows import RawRows, RowError
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def _arrow_row(row: pa.RecordBatch, features: Features) -> dict[str, object]:
     try:
         row.validate(full=True)
         return {
-            field.name: values_of(features.get(field.name), field.type, column[0].as_py())
+            field.name: values_of(features.get(field.name), field.type, shortest(field.type, column[0].as_py()))
             for field, column in zip(row.schema, row.columns, strict=True)
         }
     except (pa.ArrowException, ValueError, OverflowError) as error:

@@ -7,7 +7,7 @@ or files; but every file is read as it would be by itself, and what is left out 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from vpgea.config import strict_yaml
 from vpgea.config.schema import DataConfig
 from vpgea.errors import UsageError
 from vpgea.questions.files import READERS, read_file
-from vpgea.questions.rows import RawRows
+from vpgea.questions.rows import RawRow, RawRows
 
 DEFAULT_SPLIT = "train"
 _KEYWORDS = {
@@ -25,6 +25,8 @@ _KEYWORDS = {
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+_SPLIT = re.compile(r"(\w+(?:\.\w+)*)(?:\[[^\]]*\])?")
+_SPLITS = re.compile(rf"{_SPLIT.pattern}(?:\s*\+\s*{_SPLIT.pattern})*")
 _SHARDED = re.compile(r"(?:.*/)?data/(?P<split>\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*\.[^/]*")
 _NO_QUESTIONS = re.compile(  # what stands in such folders and is never taken for questions
     r"README.*|LICEN[CS]E.*|CITATION.*|NOTICE.*|CHANGELOG.*|.*\.md|.*\.py|.*\.ya?ml"
@@ -50,19 +52,22 @@ def read_folder(data: DataConfig, folder: Path, wanted: AbstractSet[str]) -> Raw
         UsageError: There are none, the split is not there, or a file cannot be read.
     """
     found = _sorted(folder, data.subset)
-    chosen = found.splits.get(data.split, [])
-    if not chosen:
+    names = [match[1] for match in _SPLIT.finditer(data.split)]
+    if not found.splits or not _SPLITS.fullmatch(data.split) or not set(names) <= set(found.splits):
         raise _no_such_split(data, folder, found)
     raw = RawRows(file=str(folder))
-    for path in chosen:
+    rows: dict[str, list[RawRow]] = {name: [] for name in names}
+    chosen = {path: name for name in rows for path in found.splits[name]}
+    for path, name in chosen.items():
         part = read_file(path, wanted)
-        for name, stored in part.columns.items():
-            raw.columns.setdefault(name, stored)
-        raw.rows += part.rows
+        for column, stored in part.columns.items():
+            raw.columns.setdefault(column, stored)
+        rows[name] += part.rows
         raw.bad += part.bad
         raw.example = raw.example or part.example
         raw.unit = part.unit
-    rest = [path for split, paths in found.splits.items() if split != data.split for path in paths]
+    raw.rows += rows[names[0]] if data.split in rows else _sliced(data.split, rows)
+    rest = [path for paths in found.splits.values() for path in paths]
     for files, why in (
         (found.other, "no question file by its name"),
         (found.loose, "its name says no split, and other names do"),
@@ -71,6 +76,15 @@ def read_folder(data: DataConfig, folder: Path, wanted: AbstractSet[str]) -> Raw
         if files:
             raw.left_out.append(f"{folder}: {_named(files, folder)}: {why}")
     return raw
+
+
+def _sliced(split: str, rows: Mapping[str, list[RawRow]]) -> list[RawRow]:
+    """What `train[:100]` or `train+test` of `datasets` names, of rows that can be read."""
+    import datasets
+
+    instruction = datasets.ReadInstruction.from_spec(split)
+    parts = instruction.to_absolute({name: len(found) for name, found in rows.items()})
+    return [row for part in parts for row in rows[part.splitname][part.from_ : part.to]]
 
 
 def split_names(folder: Path, subset: str | None = None) -> list[str]:

@@ -42,6 +42,8 @@ ANSWER_INDEX = "answer_index"  # MMLU-Pro's second statement of the answer, whic
 _SAMPLE_COLUMNS = ("question_id", "view", "sample_index", "question", "answer")  # of a shard that vpgea wrote
 _SHOWN_BAD_ROWS, _SHOWN_TEXT = 5, 60
 _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
+_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf)|mbox)\s*\{([^{}]*)\}|[$\\]")
+_LETTER_AND_TEXT = re.compile(r"\(?\s*([A-Za-z])\s*[).:]\s*(.+)", re.DOTALL)
 _LETTERS = re.compile(r"[A-Z](?:(?:\s*[,;/&+]\s*|\s+and\s+|\s*)[A-Z])+")
 
 
@@ -146,7 +148,7 @@ def _duplicate(question: Question, before: Question, place: Place, id_column: st
 
 def _bad_rows_error(raw: RawRows, bad: list[BadRow], *, usable: int) -> UsageError:
     mends = {row.mend for row in bad}
-    mend = "mend the rows, or leave them out with --skip-bad-rows"
+    mend = "mend the rows, or leave them out with --skip-bad-rows or --set data.skip_bad_rows=true"
     if len(mends) == 1 and "" not in mends:
         mend = mends.pop()
     elif not usable:
@@ -199,7 +201,7 @@ def _require_grantable(question: Question, grader: str) -> None:
         raise RowError(
             f"the answer is a text of {len(answer):,} characters in which no final answer is marked",
             r"mark the final answers (\boxed{ANSWER}, or #### ANSWER at the end), or leave such rows out with "
-            "--skip-bad-rows",
+            "--skip-bad-rows or --set data.skip_bad_rows=true",
         )
 
 
@@ -240,16 +242,14 @@ def _options(value: object) -> tuple[str, ...]:
 
 
 def _letter(answer: str, options: tuple[str, ...], index: object) -> str:
-    """The capital that an answer such as `B`, `b` or `(B)` names; for `B, D` both, one after the other.
+    """The capital that an answer such as `B`, `b`, `(B)` or `B) its text` names; for `B, D` both, one after the other.
 
     What is not certainly a letter of these options is refused, with what it may mean: an index may count from 0 or 1.
     """
     letters = string.ascii_uppercase[: len(options)]
     texts, stated = [option.strip() for option in options], answer.strip()
-    named = _LETTER.fullmatch(stated)
-    letter = named[1].upper() if named else ""
-    if _LETTERS.fullmatch(stated):
-        letter = "".join(sorted({character for character in stated if character.isupper()}))
+    readings = (stated, _TEXT_COMMAND.sub(r"\1", final_answer(answer, "math")))
+    letter = next((named for reading in readings if (named := _named_letters(reading.strip(), texts))), "")
     if not letter or not set(letter) <= set(letters) or (letter != answer and stated in texts):
         hint = ""
         if stated in texts:
@@ -262,6 +262,17 @@ def _letter(answer: str, options: tuple[str, ...], index: object) -> str:
     if index is not None and index not in (letters.find(letter), [letters.index(one) for one in letter]):
         raise RowError(f"the answer {answer!r} contradicts {ANSWER_INDEX} {index!r}")
     return letter
+
+
+def _named_letters(stated: str, texts: Sequence[str]) -> str:
+    if named := _LETTER.fullmatch(stated):
+        return named[1].upper()
+    if _LETTERS.fullmatch(stated):
+        return "".join(sorted({character for character in stated if character.isupper()}))
+    if named := _LETTER_AND_TEXT.fullmatch(stated):
+        number = string.ascii_uppercase.index(named[1].upper())
+        return named[1].upper() if number < len(texts) and texts[number] == named[2].strip() else ""
+    return ""
 
 
 def _canonical(*parts: object) -> bytes:

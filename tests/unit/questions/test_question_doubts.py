@@ -77,6 +77,7 @@ def test_the_letters_are_those_of_the_options(tmp_path: Path, count: int, letter
         ("blue", "it is the text of option C: write that letter"),
         (1, "an index may count from 0 or from 1"),
         ("AD", "none of the letters"),
+        ("B) red", "none of the letters"),
         ("red, blue", "none of the letters"),
     ],
 )
@@ -93,6 +94,24 @@ def test_a_small_letter_that_is_also_an_options_text_is_refused(tmp_path: Path) 
     with pytest.raises(UsageError, match="it is the text of option A"):
         load(tmp_path, row)
     assert load(tmp_path, {**row, "answer": "B"}).questions[0].answer == "B"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "B",
+        "b.",
+        r"\text{(B)}",
+        "B) green",
+        "(B) green",
+        r"\textbf{(B)}\ green",
+        "It grows.\n#### B",
+        "The answer is (B).",
+        r"\boxed{B}",
+    ],
+)
+def test_a_letter_is_read_in_every_way_that_names_one_option(tmp_path: Path, answer: str) -> None:
+    assert load(tmp_path, {"question": "Leaf?", "options": COLOURS, "answer": answer}).questions[0].answer == "B"
 
 
 @pytest.mark.parametrize("answer", ["BD", "B, D", "D and B", "D/B"])

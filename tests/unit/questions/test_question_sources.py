@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vpgea.config.schema import DataConfig
+from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
 from vpgea.questions.load import LoadedQuestions, load_questions
 
@@ -121,6 +121,8 @@ def test_splits_by_name_by_shard_and_by_the_head_of_the_readme(tmp_path: Path) -
     lines(named / "math_train.jsonl", "1"), lines(named / "dev-2.jsonl", "2"), lines(named / "eval.jsonl", "3")
     found = {split: answers(named, split=split) for split in ("train", "validation", "test")}
     assert found == {"train": ["1"], "validation": ["2"], "test": ["3"]}
+    assert answers(named, split="train+test[:1]") == ["1", "3"]
+    assert "the folder has" in error_of(named, split="train+other")
     lines(sharded / "data" / "extra-00001-of-00002.jsonl", {"question": "b", "answer": "2"})
     lines(sharded / "data" / "extra-00000-of-00002.jsonl", {"question": "a", "answer": "1"})
     assert answers(sharded, split="extra") == ["1", "2"]
@@ -176,6 +178,22 @@ def test_features_of_datasets_arrive_as_values_in_every_container(tmp_path: Path
         assert answers(source, **named) == ["A", "B", "C"]
         assert answers(source, fields={"answer": "meta.nested[0].day", "options": None})[1] == "2020-01-02"
         assert answers(source, fields={"answer": "json", "options": None}, limit=2, skip_bad_rows=True) == ["7", "Oslo"]
+
+
+@pytest.mark.parametrize("stored", [pa.float16(), pa.float32(), pa.float64()])
+def test_numbers_are_as_they_were_written_whatever_their_precision(tmp_path: Path, stored: pa.DataType) -> None:
+    given = [0.1, 2.5, 1000.0]
+    table = pa.table(
+        {
+            "question": ["a?", "b?", "c?"],
+            "answer": pa.array(given, pa.float64()).cast(stored),
+            "deep": [{"x": [value]} for value in pa.array(given, pa.float64()).cast(stored).to_pylist()],
+        }
+    )
+    deep = pa.array(table["deep"].to_pylist(), pa.struct([("x", pa.list_(stored))]))
+    pq.write_table(table.set_column(2, "deep", deep), tmp_path / "q.parquet")
+    assert answers(tmp_path / "q.parquet") == ["0.1", "2.5", "1000.0"]
+    assert answers(tmp_path / "q.parquet", fields=FieldMapping(answer="deep.x[0]")) == ["0.1", "2.5", "1000.0"]
 
 
 def test_a_row_with_an_image_is_a_bad_row_and_one_without_is_none(tmp_path: Path) -> None:
