@@ -16,7 +16,7 @@ from vpgea.runs.progress import NullProgress, Progress
 from vpgea_cli.text import aligned, duration, rate, visible
 
 if TYPE_CHECKING:
-    from vpgea_cli.screen import Screen
+    from vpgea_cli.screen import Bar, Screen
 
 LINE_SECONDS = 30.0
 LINE_SHARE = 0.05
@@ -40,6 +40,7 @@ class Output:
         self.as_json = as_json
         self._now = now
         self._screen: Screen | None = None
+        self._warned: set[str] = set()
 
     def result(self, value: Path | str | Mapping[str, object]) -> None:
         """Print the one result: with --json an object, else the text or path (a mapping's `path`, if it has one)."""
@@ -62,7 +63,10 @@ class Output:
             _to_stderr(text)
 
     def warn(self, text: str) -> None:
-        _to_stderr(f"warning: {text}")
+        """Each text once: what a phase says, its next part or round says again."""
+        if text not in self._warned:
+            self._warned.add(text)
+            _to_stderr(f"warning: {text}")
 
     def warn_all(self, texts: Sequence[str]) -> None:
         for text in texts:
@@ -95,13 +99,13 @@ class Output:
     def progress(self, total: int, unit: str) -> Iterator[Progress]:
         """Progress over `total` steps called `unit`: a bar on a terminal, else a line every 30 s or 5 %."""
         if self.quiet:
-            yield NullProgress()
+            yield _Warning(NullProgress(), self.warn)
         elif _on_terminal():
             showing = nullcontext(self._screen) if self._screen else self._showing()
             with showing as screen, screen.bar(total, unit, self._now) as bar:
-                yield bar
+                yield _Warning(bar, self.warn)
         else:
-            yield PlainProgress(total, unit, now=self._now)
+            yield _Warning(PlainProgress(total, unit, now=self._now), self.warn)
 
     def urgent(self, text: str) -> None:
         """Say something from within a signal handler: print() is not safe there, which may have come amid one."""
@@ -121,6 +125,13 @@ class Output:
                 yield screen
             finally:
                 self._screen = None
+
+
+class _Warning:
+    """A progress whose warnings go where the output's go."""
+
+    def __init__(self, progress: Bar | PlainProgress | NullProgress, warn: Callable[[str], None]) -> None:
+        self.advance, self.note, self.warn = progress.advance, progress.note, warn
 
 
 class PlainProgress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,19 +73,22 @@ class LoopCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a phase would do and cost. bound: in words, what the estimates' tokens are or bound."""
+    """What a phase would do and cost. bound: in words, what the estimates' tokens are or bound. remarks: of
+    the prompts."""
 
     estimator: Estimator
     counts: RolloutCounts | FilterCounts | DistillCounts | LoopCounts
     prompts: list[PromptPreview]
     estimates: list[PhaseEstimate]
     bound: str
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[str]:
-        """One for every phase that needs more memory than there is."""
+        """Of the prompts, and one for every phase that needs more memory than there is."""
         machine = self.estimator.hardware
-        return [warning for estimate in self.estimates if (warning := memory_warning(estimate, machine))]
+        memory = [warning for estimate in self.estimates if (warning := memory_warning(estimate, machine))]
+        return [*self.remarks, *memory]
 
 
 def forecast_rollout(plan: RolloutPlan) -> Forecast:
@@ -102,6 +105,7 @@ def forecast_rollout(plan: RolloutPlan) -> Forecast:
         estimator=estimator,
         counts=counts,
         prompts=plan.views.previews(questions),
+        remarks=plan.remarks,
         estimates=[estimator.rollout(prior, posterior)],
         bound="an upper bound: every completion runs to rollout.max_new_tokens",
     )
@@ -218,6 +222,7 @@ def forecast_loop(config: RunConfig, questions: Sequence[Question], held_out: Se
         estimator=estimator,
         counts=counts,
         prompts=plan.views.previews(usable),
+        remarks=plan.remarks,
         estimates=[*one_round, evaluation, whole_run(one_round, evaluation, rounds)],
         bound=f"one round, then the whole run: {rounds} rounds and the base model's evaluation; an upper bound, since "
         "every completion runs to its cap, every path is checked and every path is trained on",

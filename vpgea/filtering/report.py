@@ -51,6 +51,7 @@ def summary(
         elbo=_elbo(config, samples, references),
         checks=_check_means(config, samples, checks),
         tokens={name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
+        no_end_of_thinking=sum(sample.unended for sample in samples),
         answers=cut_answers(samples),
         reference_lengths=reference_counts,
     )

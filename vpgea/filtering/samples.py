@@ -74,6 +74,7 @@ class JudgedSample:
         length: tokens; of a posterior path |z| + mean |y| over its prior-view continuations.
         log_ratio: sum over z of log q - log pi, nats; None where one of them is not known.
         own_logprob: mean over z under the view that sampled it, nats.
+        unended: the response ended by itself, and its thinking did not.
     """
 
     key: SampleKey
@@ -89,6 +90,7 @@ class JudgedSample:
     utility: float = float("nan")
     advantage: float | None = None
     gate: float | None = None
+    unended: bool = False
 
     @property
     def view(self) -> str:

@@ -121,6 +121,7 @@ def _samples(
             key=row.key,
             status=Status(measured["status"]),
             cut_off=row.cut_off,
+            unended=row.cut_off and row.finish_reason != "length",
             length=thinking + answer_length,
             measured=measured,
             log_ratio=log_ratio,

@@ -40,7 +40,8 @@ class SampleTable:
     grader's error or timeout; such rows leave every mean and count. tokens: completion tokens, > 0. truncated: the
     cap was hit. answers: for the vote, the same for the same value; None where there is none. first_correct: tokens up
     to the first correct value, NaN where it is not known. has_place: whether the question has a value whose first place
-    says something; others leave the outcome efficiency, wrong samples too. None: all have.
+    says something; others leave the outcome efficiency, wrong samples too. None: all have. unended: the response ended
+    by itself, and its thinking did not.
     """
 
     question: npt.ArrayLike
@@ -49,6 +50,7 @@ class SampleTable:
     truncated: npt.ArrayLike
     answers: Sequence[Hashable | None] | None = None
     first_correct: npt.ArrayLike | None = None
+    unended: npt.ArrayLike | None = None
     has_place: npt.ArrayLike | None = None
 
 
@@ -77,6 +79,7 @@ def evaluate(
     """Every figure that the table allows, by name, with intervals clustered by question.
 
     accuracy, tokens, truncation_rate, token_efficiency, ock_score, mean@n, pass@k; maj@n with answers;
+    no_end_of_thinking_rate with unended;
     outcome_efficiency and outcome_efficiency_correct with first_correct; e3, aes, accuracy_gain (A - A0) and
     token_saving ((T0 - T) / T0) with a baseline. Both runs get the same weights of questions in a draw, so questions
     that they share are paired. n in the names is the largest number of valid samples of a question.
@@ -142,6 +145,7 @@ class _Run:
     def of(cls, table: SampleTable, labels: npt.NDArray[np.int64], *seeds: int) -> _Run:
         sums = _question_sums(table, labels)
         shares = {"accuracy": ("correct", "valid"), "truncation_rate": ("truncated", "valid")}
+        shares |= {"no_end_of_thinking_rate": ("unended", "valid")} if "unended" in sums else {}
         shares |= {name: (name, f"{name}_n") for name in sums if "@" in name and not name.endswith("_n")}
         if "outcome" in sums:
             shares["outcome_efficiency"] = "outcome", "outcome_n"
@@ -269,6 +273,8 @@ def _question_sums(table: SampleTable, labels: npt.NDArray[np.int64]) -> Sums:
 
     sums = {"valid": total(np.ones(right.size)), "correct": total(right), "tokens": total(tokens)}
     sums["truncated"] = total(truncated)
+    if table.unended is not None:
+        sums["unended"] = total(np.asarray(table.unended)[valid])
     most = int(sums["valid"].max(initial=0))
     _add_mean(sums, f"mean@{most}", ratio(sums["correct"], sums["valid"]))
     for k in sorted({2**power for power in range(1, most.bit_length()) if 2**power <= most} | ({most} - {0, 1})):

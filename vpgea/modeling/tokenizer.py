@@ -67,7 +67,6 @@ def load_tokenizer(folder: Path, adapter: Path | None, *, trust_remote_code: boo
         ) from error
     remarks, differs = [], []
     if wrong is not None:
-        remarks.append(f"the tokenizer is read from {STORED} as it stands, not as the declared class: {wrong}")
         differs.append("stored")
     if source == adapter:
         remarks.append(f"texts are read with the tokenizer beside the adapter {adapter}, which is not the base's")

@@ -15,6 +15,7 @@ from vpgea.grading.base import Grade
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
+from vpgea.phases.ends import tell_ends
 from vpgea.phases.rollout import RolloutPlan, draw_chunks
 from vpgea.questions.load import Question
 from vpgea.runs.chunks import Made, run_chunks
@@ -28,7 +29,7 @@ from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_json
 from vpgea.storage.records import json_of
-from vpgea.storage.rows import FinishReason, Ids, Int32, Text, Texts, iterate_rows, to_table
+from vpgea.storage.rows import Bool, FinishReason, Ids, Int32, Text, Texts, iterate_rows, to_table
 from vpgea.storage.schemas import GradedRow, SampleRow
 
 _COMPARED = (  # what a run and its baseline must share
@@ -48,6 +49,7 @@ class _ScoredColumns:
     options: Texts
     completion_ids: Ids
     finish_reason: FinishReason
+    cut_off: Bool
     status: Text
     extracted: Text | None
     first_correct_tokens: Int32 | None
@@ -138,7 +140,9 @@ def evaluate(
                     yield chunk, {CHUNK: to_table(graded, GradedRow)}
 
             run_chunks(folder, missing, stop, work)
-    require_few_errors(config, [folder.chunk(chunk) for chunk in plan.own_chunks])
+    shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
+    tell_ends(shards, plan.views, config.eval.max_new_tokens, progress)
+    require_few_errors(config, shards)
     if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
         return None
     found = results(config, CompletePhase.open(output_dir, "eval"), baseline, plan.rejection_counts)
@@ -195,6 +199,7 @@ def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstra
         correct=[correct.get(row.status, nan) for row in rows],
         tokens=[len(row.completion_ids) for row in rows],
         truncated=[row.finish_reason == "length" for row in rows],
+        unended=[row.finish_reason != "length" and row.cut_off for row in rows],
         answers=[None if row.extracted is None else vote(row.extracted) for row in rows],
         first_correct=None if not any(firsts) else [nan if first is None else float(first) for first in firsts],
         has_place=has_place,

@@ -21,6 +21,7 @@ from vpgea.filtering.selection import select
 from vpgea.filtering.wrong_notes import answers_behind
 from vpgea.grading.samples import grader_pool, require_few_errors
 from vpgea.modeling.local_model import LocalModel
+from vpgea.phases.ends import tell_ends
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
@@ -82,6 +83,7 @@ def filter_rollout(
     kinds = (CHUNK, TEACHER_SHARD) if config.filter.teacher_top_k else (CHUNK,)
     missing = folder.missing(own, *kinds)
     progress.advance(len(own) - len(missing))
+    tell_ends(own.values(), views, config.rollout.max_new_tokens, progress)  # before anything is measured
     if missing:
         with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
             engine = engines.get(config, model)
@@ -176,8 +178,14 @@ def _checked(config: RunConfig, summary: FilterSummary) -> FilterSummary:
     if selected < config.filter.min_selected:
         mend = "look at the rejected set with `vpgea inspect`, then loosen thresholds or draw more samples"
         sampled = summary.counts["prior_sampled"] + summary.counts["posterior_sampled"]
+        unended = summary.no_end_of_thinking or 0
         cut_off = summary.counts["prior_cut_off"] + summary.counts["posterior_rejected_cut-off"]
-        if 2 * cut_off > sampled:
+        if 2 * unended > cut_off:
+            mend = (
+                f"{unended:,} of {sampled:,} samples ended by themselves without {config.views.end_of_thinking}: "
+                "draw the rollout with views.end_of_thinking as the model writes it, or null if it does not think"
+            )
+        elif 2 * cut_off > sampled:
             mend = (
                 f"{cut_off:,} of {sampled:,} samples were cut off before their thinking ended: draw a new rollout with "
                 f"a larger rollout.max_new_tokens (it was {config.rollout.max_new_tokens:,})"

@@ -15,6 +15,7 @@ from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
+from vpgea.phases.ends import EndsWatch, tell_ends
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
 from vpgea.runs.chunks import Made, run_chunks
@@ -63,6 +64,7 @@ class RolloutPlan:
         """
         model = LocalModel.resolve(config.model)
         views = load_views(model, config.views, config.grading.grader, begun=begun)
+        views.require_ends()
         _require_thinking(config, views)
         view = POSTERIOR if config.rollout.posterior_samples else PRIOR
         reasons = {question.id: rejection(views, question, view) for question in questions}
@@ -101,6 +103,11 @@ class RolloutPlan:
         """Number of rejected questions per kind of reason."""
         overlong = sum(reason.startswith("prompt over") for reason in self.rejected.values())
         return {"rejected_overlong": overlong, "rejected_control_tokens": len(self.rejected) - overlong}
+
+    @property
+    def remarks(self) -> list[str]:
+        """What people should be told before the first sample."""
+        return self.views.remarks
 
     @property
     def own_chunks(self) -> list[int]:
@@ -208,11 +215,16 @@ def rollout(
                     yield chunk, {CHUNK: to_table(rows, SampleRow)}
 
             run_chunks(folder, missing, stop, work)
+    shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
+    ends = tell_ends(shards, plan.views, plan.config.rollout.max_new_tokens, progress)
     summary = RolloutSummary(
         questions=plan.questions_in(plan.own_chunks),
         **plan.rejection_counts,
         rejected=plan.rejected,
         chunks=len(plan.own_chunks),
+        samples=ends.samples,
+        at_cap=ends.at_cap,
+        no_end_of_thinking=ends.unended,
     )
     folder.complete(json_of(summary))
     return Drawn(summary, len(missing))
@@ -247,6 +259,9 @@ def draw_chunks(
         top_k=config.top_k,
     )
     underway: list[_Drawing] = []
+    watch = EndsWatch(plan.views, progress)
+    for remark in plan.remarks:
+        progress.warn(remark)
 
     def batches() -> Iterator[list[GenerateRequest]]:
         for chunk in chunks:
@@ -263,6 +278,7 @@ def draw_chunks(
         stop.account.made(samples=1, tokens=len(completion.ids))
         if drawing.add(index, completion):
             progress.advance(1)
+        watch.add(completion.finish_reason, cut_off=drawing.rows[index].cut_off)
         if not drawing.left:
             rows = drawing.take_rows()
             stop.account.whole(len(rows), sum(len(row.completion_ids) for row in rows))

@@ -173,6 +173,10 @@ class Views:
             *([missing] if missing and not self.template.assistant_prefix else []),
         ]
 
+    def require_ends(self) -> None:
+        """See that a response and its thinking can end. Raises what `stop_ids` does."""
+        assert self.stop_ids
+
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a response: those of the model's files, then its chat template's end of an assistant's turn.

@@ -25,6 +25,10 @@ class Progress(Protocol):
         """A word beside the bar that changes with the work, e.g. the present loss."""
         ...
 
+    def warn(self, text: str) -> None:
+        """Something that people should know now, whether or not they want to see progress."""
+        ...
+
 
 class Reporter(Protocol):
     """What a phase may say to people."""
@@ -45,6 +49,9 @@ class NullProgress:
         pass
 
     def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
         pass
 
 

@@ -56,7 +56,8 @@ class PhaseMarker:
 class RolloutSummary:
     """What a rollout says of a part.
 
-    rejected: question id → why it was not sampled.
+    rejected: question id → why it was not sampled. samples, at_cap, no_end_of_thinking: how they ended, the last of
+    those that ended by themselves; None: not counted.
     """
 
     questions: int
@@ -64,6 +65,9 @@ class RolloutSummary:
     rejected_control_tokens: int
     rejected: dict[str, str]
     chunks: int
+    samples: int | None = None
+    at_cap: int | None = None
+    no_end_of_thinking: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class FilterSummary:
         elbo: In words where there is none.
         checks: Means over posterior paths, and how many have each of them (NAME_n).
         tokens: Sampled and scored for the checks.
+        no_end_of_thinking: Samples, of either view, that ended by themselves without an end of thinking.
         answers: Continuations of paths: those with a grade, and how many of them came to their cap without the right
             answer.
         reference_lengths: Questions by where their L_ref is from: given, their own samples, or the default for all.
@@ -117,6 +122,7 @@ class FilterSummary:
     elbo: ElboEstimate | str
     checks: dict[str, float | None]
     tokens: dict[str, int]
+    no_end_of_thinking: int | None = None
     answers: dict[str, int] = field(default_factory=dict)
     reference_lengths: dict[str, int] = field(default_factory=dict)
 

@@ -134,6 +134,9 @@ def show_summary(summary: FilterSummary, output: Output) -> None:
     output.table("cross-view measurements, means over posterior paths", ("", "mean"), checks)
     if isinstance(summary.plausibility_limits, str):
         output.info(f"plausibility: {summary.plausibility_limits}")
+    if summary.no_end_of_thinking:
+        count = summary.no_end_of_thinking
+        output.info(f"{count:,} samples ended by themselves without an end of thinking; they count as cut off")
     if summary.needs_no_thinking:
         count = len(summary.needs_no_thinking)
         output.info(f"{count:,} questions need no thinking: the prior view answers them without any (see summary.json)")
