@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vpgea.prompts.views import load_template
+from vpgea.prompts.texts import load_template
 
 LEAKS = """
 I know the answer must be 18 so let me find a way there.

@@ -11,7 +11,8 @@ import yaml
 from tests.support import tiny
 from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
-from vpgea.prompts.views import BUILT_IN, Views
+from vpgea.prompts.texts import BUILT_IN
+from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
 from vpgea.storage.schemas import PRIOR
 

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.support import tiny
 from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
-from vpgea.prompts.views import BUILT_IN, Views, load_template
+from vpgea.prompts.texts import BUILT_IN, load_template
+from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 
