@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests.support.forks import Fork, Forks
 
 TIMEOUT_S = 150
 
@@ -18,9 +17,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_ranks(arguments: Sequence[str | Path], world: int, folder: Path) -> list[subprocess.Popen[str]]:
+def start_ranks(forks: Forks, arguments: Sequence[str | Path], world: int, folder: Path) -> list[Fork]:
     """Processes with the variables that torchrun or a SLURM script sets; what they say lands in rank-N.err."""
-    port = str(free_port())
+    port = free_port()
     processes = []
     for rank in range(world):
         variables = {
@@ -30,23 +29,14 @@ def start_ranks(arguments: Sequence[str | Path], world: int, folder: Path) -> li
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": port,
         }
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in variables.items()}}
-        with (folder / f"rank-{rank}.out").open("w") as out, (folder / f"rank-{rank}.err").open("w") as err:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "vpgea_cli", *map(str, arguments)],
-                    env=environment,
-                    stdout=out,
-                    stderr=err,
-                    text=True,
-                )
-            )
+        environment = {name: str(value) for name, value in variables.items()}
+        processes.append(forks.start(arguments, folder, f"rank-{rank}", environment))
     return processes
 
 
-def run_ranks(arguments: Sequence[str | Path], world: int, folder: Path) -> list[int]:
+def run_ranks(forks: Forks, arguments: Sequence[str | Path], world: int, folder: Path) -> list[int]:
     """Their exit codes, once all have ended."""
-    processes = start_ranks(arguments, world, folder)
+    processes = start_ranks(forks, arguments, world, folder)
     try:
         return [process.wait(TIMEOUT_S) for process in processes]
     finally:

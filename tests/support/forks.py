@@ -1,0 +1,138 @@
+"""Processes of the command line that begin with everything imported: copies of one that has done so.
+
+Each is a process of its own, with its own environment, files and signals, and can be killed; what it does not do is
+begin at the interpreter's start, which takes longer than a small run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_PAUSE_S = 0.005
+
+_ORIGINAL = """
+import json, os, sys, traceback
+import peft, pyarrow, torch, torch.distributed.fsdp, transformers.models.llama.modeling_llama
+import vpgea.cluster.launch, vpgea.phases.distill, vpgea.phases.loop, vpgea.training.trainer
+from vpgea_cli.main import run
+
+def become(task):
+    files = [os.open(task[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out", "err")]
+    for number, file in zip((1, 2), files):
+        os.dup2(file, number)
+        os.close(file)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.clear()
+    os.environ.update(task["environment"])
+    os.chdir(task["cwd"])
+    code = 1
+    try:
+        code = run(task["arguments"])
+    except SystemExit as leaving:
+        code = leaving.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+for line in sys.stdin:
+    task = json.loads(line)
+    if "arguments" in task:
+        answer = os.fork()
+        if answer == 0:
+            become(task)
+    else:
+        found, status = os.waitpid(task["pid"], os.WNOHANG)
+        answer = os.waitstatus_to_exitcode(status) if found else None
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Fork:
+    """One of the copies, as subprocess.Popen shows a process. err: the file with what it said on stderr."""
+
+    def __init__(self, forks: Forks, pid: int, err: Path) -> None:
+        self.pid, self.err, self.returncode = pid, err, None
+        self._forks = forks
+
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._forks.ask({"pid": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            time.sleep(_PAUSE_S)
+        assert self.returncode is not None
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Forks:
+    """The process that is copied. environment: its own, beside this process's."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("VPGEA_")}
+        self._environment = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _ORIGINAL],
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Forks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def start(
+        self,
+        arguments: Sequence[str | Path],
+        folder: Path,
+        name: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> Fork:
+        """Run a command line; what it says lands in folder/NAME.out and folder/NAME.err."""
+        task = {
+            "arguments": [str(argument) for argument in arguments],
+            "environment": {**self._environment, **(environment or {})},
+            "cwd": str(Path.cwd()),
+            "out": str(folder / f"{name}.out"),
+            "err": str(folder / f"{name}.err"),
+        }
+        return Fork(self, self.ask(task), folder / f"{name}.err")
+
+    def ask(self, task: Mapping[str, object]) -> Any:
+        """The original's answer: a number, or None."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
