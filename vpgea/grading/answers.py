@@ -3,30 +3,64 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from vpgea.grading.boxes import BoxedAnswer, has_open_end, last_boxes
+from vpgea.grading.statements import MAX_STATEMENT, read_statement
+
 Source = Literal["box", "tag", "marker", "whole"]
 
-# A box opens with \boxed{ or \fbox{ (also with the backslash doubled, as in text that was escaped once too often);
-# an escaped brace is no brace. The number of backslashes is bounded, so that a run of them is scanned once.
-_BOX_TOKENS = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-_BETWEEN_BOXES = re.compile(r"(?:[\s$,;&]|\\[()\[\]]|\\q?quad\b|\\[ ,;]|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)+")
-_MAX_BETWEEN = 60  # characters that may stand between two boxes of one answer
-
+_THOUGHT = "think|thinking|thoughts?|reasoning|reason|reflection|scratchpad|analysis|seed:think"
+_END_OF_THOUGHT = re.compile(
+    rf"</(?:{_THOUGHT})>|<\|end_of_thought\|>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
+_BEGIN_OF_THOUGHT = re.compile(
+    rf"<(?:{_THOUGHT})>|<\|begin_of_thought\|>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>", re.IGNORECASE
+)
 _SPECIAL_TOKEN = re.compile(r"<[|｜][^<>|｜\n]{1,40}[|｜]>")
 _TAG = re.compile(r"<answer>((?:(?!</?answer>).){0,2000})</answer>", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(
-    r"(?:####|^[ \t*_]{0,8}A[ \t]?:(?!\w)|\banswer[*_]{0,3}(?:[ \t]{1,3}is\b|[ \t]{0,3}[:=]))[ \t*_:]{0,8}",
-    re.MULTILINE | re.IGNORECASE,
+    r"""(?:\#\#\#\#(?!\#)(?![ \t]*(?:final[ ])?answer)
+    | ^[ \t*_]{0,8}A[ \t]?:(?!\w)
+    | \banswer[*_]{0,3}(?:[ \t]{1,3}(?:is|would[ ]be|will[ ]be)\b|[ \t]{0,3}[:=：])
+    | ^[\#*_ \t]{0,8}(?:the[ ])?(?:final[ ])?answer(?:[*_: \t]{0,6}$|[ \t]{1,3}(?=\$|\\\())
+    | 答案(?:是|为|為|等于|[:：])|答[:：]|答え[はが:：]|정답[은는이:：]|답[은는이:：]
+    | \b(?:respuesta|réponse|risposta|resposta|antwort)(?:[ ][\wé]{1,12}){0,2}?
+      (?:[ ](?:es|est|è|é|ist|lautet)(?!\w)|[ ]?[:：])
+    | \bответ[ ]?(?:[:：—-]|равен\b)|\bđáp[ ](?:án|số)[ ]?(?:là\b|[:：])
+    )[ \t*_:：]{0,8}""",
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE,
 )
-_MAX_STATEMENT = 4000  # characters read behind a marker
-_SENTENCE_END = re.compile(r"[.!?][*_\"')\]]*(?=\s|$)")
-_LEADING_MATH = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_LAST_IS = re.compile(r"^[A-Za-z].*\s(?:is|are|equals)\s+(?=\S)")
-_LEADING_NUMBER = re.compile(
-    r"([$€£]?[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?\s?\\?%?)(?:[,;:]?\s+[A-Za-z(][^\d=^+*\\]*)?$"
+# What stands before a statement that makes none of it: the words between the first and it only join them.
+_JOINTS = (
+    r"(?:[ \t]+(?:that|the|an?|my|our|its?|this|is|was|be|were|answers?|result|value|final|correct|right|true|real|"
+    r"would|to|equals?|first|likely|possible|think|believe|it['’]s|sure|certain))*"
 )
+_NEGATED = (
+    r"\b(?:not|never|cannot|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|recall|remember|thought|guess(?:ed)?|wrong|incorrect|"
+    r"false|unsure|doubt|deny)\b|n['’]t\b"
+)
+_NOT_MEANT = re.compile(rf"(?:{_NEGATED}){_JOINTS}[ \t:$\\(\[*_]*$", re.IGNORECASE)
+_NOT_MEANT_MARKER = re.compile(
+    rf"(?:{_NEGATED}|\b(?:if|whether|initial|naive|tempting|say|check|verify|confirm)\b){_JOINTS}[ \t*_]*$",
+    re.IGNORECASE,
+)
+_BEFORE = 80  # characters before a statement that are read for this
+_TAKEN_BACK = re.compile(
+    r"(?:\A|[.!?\n])[\s$)*_\\\]]{0,6}(?:wait(?:[,.!…—-]| (?:that|this|no|i|it|actually)\b|$)|hmm\b"
+    r"|on second thoughts?\b|correction\b|(?:actually,? )?no\b[,.:!]"
+    r"|actually,? (?:scrap|ignore|that))"
+    r"|\b(?:scrap (?:that|this|it)|(?:ignore|disregard) (?:that|this|my|the)|i made an? (?:mistake|error)"
+    r"|let me (?:reconsider|redo))\b|\b(?:that|this|which|it|answer)(?:['’]s|\s+is|\s+was)"
+    r"\s+(?:wrong|incorrect|false|not (?:correct|right|true|the answer|it))\b"
+    r"|\bbut (?:it|the answer|the value) (?:is|should be|must be|was)\s+[$\\(]*[\d\\+-]"
+    r"|\A[\s$)*_\\\]]{0,6}(?:(?:is|was|are|would be|can)(?:\s+not\b|n['’]t\b|not\b|\s+(?:wrong|incorrect|false)\b)|\?)",
+    re.IGNORECASE,
+)
+_MAX_MARKERS = 50  # of the last ones; a text with more that say nothing states nothing
+_VALUE = re.compile(r"[$*_(\[{\\+−-]*\s*(?:\d|\\|[A-Za-z](?![A-Za-z'’])(?!\s+[a-z])|[√π½])")
 
 MAX_WHOLE = 200  # characters; a longer line is prose, not an answer
 
@@ -38,99 +72,74 @@ class Answer:
     Attributes:
         text: What stands in the place of the answer, raw.
         source: Which place that is.
+        repeated: Where the same was put into several boxes, all of them: `4, 4`; else empty.
     """
 
     text: str
     source: Source
-
-
-def boxes(text: str) -> list[tuple[int, int, int]]:
-    """(start, content start, content end) of every closed box in the order in which they close. One pass."""
-    found: list[tuple[int, int, int]] = []
-    stack: list[tuple[int, int] | None] = []
-    for token in _BOX_TOKENS.finditer(text):
-        if token["box"]:
-            stack.append((token.start(), token.end()))
-        elif token["open"]:
-            stack.append(None)
-        elif token["close"] and stack and (opened := stack.pop()) is not None:
-            found.append((*opened, token.start()))
-    return found
-
-
-def last_box(text: str) -> str | None:
-    r"""Content of the last non-empty box; None without one.
-
-    Boxes with nothing but commas, "and" and mathematics delimiters between them are one answer, joined by commas:
-    `\boxed{1} and \boxed{2}` is `1, 2`. The same content repeated is that content.
-    """
-    run: list[str] = []
-    start = 0
-    for box_start, content_start, content_end in reversed(boxes(text)):
-        content = text[content_start:content_end].strip()
-        if not content:
-            continue
-        if run:
-            if content_end + 1 > start:
-                continue  # nested inside the box that was taken
-            between = text[content_end + 1 : start]
-            if len(between) > _MAX_BETWEEN or not _BETWEEN_BOXES.fullmatch(between):
-                break
-        run.append(content)
-        start = box_start
-    return ", ".join(dict.fromkeys(reversed(run))) if run else None
+    repeated: str = ""
 
 
 def after_thinking(text: str) -> str:
-    """What follows the last stray `</think>`, without special tokens such as `<|im_end|>`."""
-    return _SPECIAL_TOKEN.sub("", text.rpartition("</think>")[2])
-
-
-def _statement(text: str) -> str:
-    """The answer at the start of what follows a marker: `5 because ...` → `5`, `$x+1$ as shown` → `x+1`.
-
-    A sentence such as `The largest n is 34` gives what follows its last `is`.
-    """
-    text = text[:_MAX_STATEMENT].strip().strip("*_").strip()
-    if (math := _LEADING_MATH.match(text)) and not re.search(r"[\d\\=^$]", _first_line(text[math.end() :])):
-        rest = text[math.end() :].lstrip().lower()
-        inner = next(group for group in math.groups() if group)
-        return inner.strip() + ("%" if rest.startswith(("%", "percent")) else "")
-    line = _first_line(text)
-    if end := _SENTENCE_END.search(line):
-        line = line[: end.start()]
-    if sentence := _LAST_IS.match(line):
-        line = line[sentence.end() :]
-    if number := _LEADING_NUMBER.match(line):
-        unit = line[number.end(1) :].strip().lower()
-        return number[1] + ("%" if unit.startswith(("percent", "pct")) else "")
-    return line.strip(" *_")
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
+    """What follows the last end of thinking and stands before another begin, without tokens such as `<|im_end|>`."""
+    ends = list(_END_OF_THOUGHT.finditer(text))
+    text = text[ends[-1].end() :] if ends else text
+    if begin := _BEGIN_OF_THOUGHT.search(text):
+        before, _, tagged = text.rpartition("<answer>")  # which ends thinking, too
+        text = f"<answer>{tagged}" if len(before) > begin.start() else text[: begin.start()]
+    return _SPECIAL_TOKEN.sub("", text)
 
 
 def find_answer(response: str) -> Answer | None:
     r"""The final answer of a response, or None.
 
-    In this order: the last non-empty box; else the later of the last `<answer>…</answer>` (tag) and the last of
-    `#### …`, `A: …` at a line's start, `answer: …`, `answer is …` (marker); else the response itself where it is one
-    line of at most MAX_WHOLE characters (whole).
+    It is the last of: boxes, `<answer>…</answer>` (tag) and what follows `####`, `A:` at a line's start, `answer is`
+    and the like (marker). Behind a box a marker counts where a value follows it. What is denied, supposed, asked or
+    taken back is no answer, and none is read where the last box was never closed. Without any of them it is the
+    response itself where that is one line of at most MAX_WHOLE characters (whole).
     """
     text = after_thinking(response)
-    if (box := last_box(text)) is not None:
-        return Answer(box, "box")
-    tag = _last(_TAG, text)
-    marker = _last(_MARKER, text)
-    if tag and tag[1].strip() and (marker is None or tag.end() >= marker.start()):
-        return Answer(tag[1].strip(), "tag")
-    if marker and (statement := _statement(text[marker.end() :])):
-        return Answer(statement, "marker")
+    boxed = last_boxes(text)
+    if has_open_end(text):
+        return None
+    stated = [answer for answer in (_boxed(boxed, text), *_tags(text), *_marked(text, boxed)) if answer is not None]
+    if stated:
+        _, end, answer = max(stated, key=lambda one: one[0])
+        return None if _TAKEN_BACK.search(text[end:]) else answer
     whole = text.strip()
-    if whole and "\n" not in whole and len(whole) <= MAX_WHOLE and not marker:
+    if whole and "\n" not in whole and len(whole) <= MAX_WHOLE and boxed is None and not _MARKER.search(text):
         return Answer(whole, "whole")
     return None
+
+
+_Stated = tuple[int, int, Answer]  # where it begins and ends
+
+
+def _boxed(found: BoxedAnswer | None, text: str) -> _Stated | None:
+    if found is None or _NOT_MEANT.search(text[max(0, found.start - _BEFORE) : found.start]):
+        return None
+    repeated = ", ".join(found.contents) if len(found.contents) > 1 and len(set(found.contents)) == 1 else ""
+    return found.start, found.end, Answer(found.text, "box", repeated)
+
+
+def _tags(text: str) -> Iterator[_Stated]:
+    last = _last(_TAG, text)
+    if last and last[1].strip():
+        yield last.start(), last.end(), Answer(last[1].strip(), "tag")
+
+
+def _marked(text: str, boxed: BoxedAnswer | None) -> Iterator[_Stated]:
+    """The last marker that states something; those before it count no more."""
+    for marker in reversed(list(_MARKER.finditer(text))[-_MAX_MARKERS:]):
+        if _NOT_MEANT_MARKER.search(text[max(0, marker.start() - _BEFORE) : marker.start()]):
+            continue
+        statement = read_statement(text[marker.end() : marker.end() + MAX_STATEMENT])
+        behind_box = boxed is not None and marker.start() > boxed.start
+        if statement is None or (behind_box and not _VALUE.match(statement)):
+            continue
+        if statement:
+            yield marker.start(), marker.end(), Answer(statement, "marker")
+        return
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

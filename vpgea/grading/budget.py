@@ -6,7 +6,8 @@ import re
 
 from vpgea.grading.answers import find_answer
 from vpgea.grading.base import GradeRequest
-from vpgea.grading.normalise import normalise, read_number
+from vpgea.grading.normalise import normalise
+from vpgea.grading.numbers import read_number
 from vpgea.grading.references import normalise_reference
 
 # What has to be worked out before there is a value.

@@ -1,61 +1,94 @@
-"""Grading of multiple choice, A to J."""
+"""Grading of multiple choice: one letter or several, A to Z."""
 
 from __future__ import annotations
 
 import re
+from string import ascii_uppercase
 
-from vpgea.grading.answers import Source, after_thinking, last_box
+from vpgea.grading.answers import Source, after_thinking, find_answer
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.normalise import normalise
 
-_LEADING_LETTER = re.compile(r"\(?\s*([A-J])\s*(?:\)|[.:](?=\s|$)|$)")
-_MARKED = re.compile(
-    r"\banswer(?:[*_]{0,3}[ \t]*(?:is|:|=)){1,2}[*_:\s]{0,6}(?:(?:option|choice)\s{1,3})?[$*_(\[{\s\\]{0,6}"
-    r"(?:(?:text|boxed|mathrm|mathbf|textbf)\s?\{\(?)?(?-i:([A-J]))(?![\w'’])",
+_NAMED = re.compile(r"^(?:(?:i think|i believe|it is|it['’]s|probably|the)\s+)*(?:(?:correct|right|best)\s+)?"
+                    r"(?:(?:options?|choices?|answers?|letters?)\s*:?\s+)?", re.IGNORECASE)  # fmt: skip
+_SEVERAL = re.compile(r"\(?[A-Za-z]\)?(?:\s*(?:,|&|\+|,?\s*\band\b)?\s*\(?[A-Z]\)?)*")
+_LABEL = re.compile(r"\(?([A-Za-z])(?:\)[.:]?|[.:](?=\s))\s*(?=\S)(.*)", re.DOTALL)
+_OTHER = re.compile(r"\([A-Z]\)|(?<![\w(])[A-Z]\)|\bor\b|/\s*\(?[A-Z]\b", re.IGNORECASE)
+_EITHER = re.compile(r"\bor\b|/", re.IGNORECASE)
+_GOES_ON = re.compile(
+    r"\(?([A-Z])\)?(?:\s*[,;:.–—-]|\s+(?:because|since|as|and|with|which|for|is|due)\b)(.*)", re.DOTALL
+)
+# Sentences that name a letter without the word "answer".
+_SAID = re.compile(
+    r"\b(?:answer\s*-|answer|option|choice|closest|nearest|correct|right|best)(?:\s+[a-z]+){0,3}?\s*(?:is|:|-)\s*"
+    r"(?:the\s+)?(?:(?:option|choice|letter|answer)\s+)?[$*_(\[{\s\\]{0,4}(?-i:([A-Z]))(?![\w'’])[)\]}*_$]*"
+    r"(?!\s+(?!because|since|as|and|with|which|for|is|due)[a-z])(?!\s*(?:/|or\b|,\s*(?:\(?[A-Z]\b|or\b)))"
+    r"|(?<![\w'’(])\(?(?-i:([A-Z]))\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b",
     re.IGNORECASE,
 )
-# "answer is I think ..." and "Answer: A good ..." are words: a letter that is also a word needs something after it
-# that does not go on like a sentence.
-_SENTENCE_GOES_ON = re.compile(r"\s+(?!(?:because|since|as|and|with|which|for|is|due)\b)[a-z]")
-_LONE_LETTER = re.compile(r"[\s*_$(\[\\]*(?:(?:text|boxed|mathrm|mathbf|textbf)\s?\{\(?)?([A-J])[\s*_$)\]}.:\\]*")
+_LONE_LETTER = re.compile(r"[\s*_$(\[\\]*(?:(?:text|boxed|mathrm|mathbf|textbf)\s?\{\(?)?([A-Z])[\s*_$)\]}.:\\]*")
+_DENIED = re.compile(r"\b(?:not|isn['’]t|never|wrong|incorrect|suppose|if|whether)\b", re.IGNORECASE)
+_MAX_LAST_LINE = 60
 
 
 def find_choice(response: str) -> tuple[str, Source] | None:
-    r"""The chosen letter and where it stood; None where none is found.
+    r"""The chosen letters, in order, and where they stood; None where none are found.
 
-    In this order: the last non-empty box (`\boxed{\text{(C)}}`, `\boxed{C. 15}`); the last `answer is (X)` or
-    `Answer: X`; a capital alone on the last line. A letter in running text never counts: it may be the pronoun I or
-    the article A.
+    In this order: the answer that `find_answer` finds (`\boxed{\text{(C)}}`, `answer is (X)`, `#### A`), where it is
+    a choice; the last sentence such as `the closest is (X)` or `X is correct`; a capital alone on the last line. A
+    letter in running text never counts: it may be the pronoun I or the article A.
     """
+    answer = find_answer(response)
+    if answer is not None and answer.source != "whole":
+        letters = read_letters(answer.text)
+        return (letters, answer.source) if letters else None
     text = after_thinking(response)
-    box = last_box(text)
-    if box is not None and (boxed := _LEADING_LETTER.match(normalise(box))):
-        return boxed[1], "box"
-    marked = [match[1] for match in _MARKED.finditer(text) if not _is_word(match, text)]
-    if marked:
-        return marked[-1], "marker"
+    said = [match for match in _SAID.finditer(text) if not _DENIED.search(_sentence_before(text, match.start()))]
+    if said:
+        return said[-1][1] or said[-1][2], "marker"
     lines = text.split("\n")
-    last_line = next((line for line in reversed(lines) if line.strip()), "")
-    if len(last_line) <= 60 and (lone := _LONE_LETTER.fullmatch(last_line.strip())):
+    last_line = next((line for line in reversed(lines) if line.strip()), "").strip()
+    if len(last_line) <= _MAX_LAST_LINE and (lone := _LONE_LETTER.fullmatch(last_line)):
         return lone[1], "whole"
     return None
 
 
-def _is_word(match: re.Match[str], text: str) -> bool:
-    return match[1] in "AI" and _SENTENCE_GOES_ON.match(text, match.end()) is not None
+def _sentence_before(text: str, end: int) -> str:
+    return re.split(r"[.!?\n]", text[max(0, end - _MAX_LAST_LINE) : end + 1])[-1]
+
+
+def read_letters(text: str) -> str | None:
+    """The letters of an answer in capitals and in order; None where it is no choice, or one between several.
+
+    `B`, `(b)`, `B) 5`, `Option B`, `B, D`, `BD`, `B because …`. A small letter counts by itself or with a label only.
+    """
+    plain = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", normalise(text)).strip(" .")
+    plain = _NAMED.sub("", plain, count=1).strip(
+        " *_{}()" if plain.count("(") == 1 and plain.startswith("(") else " *_{}"
+    )
+    if _SEVERAL.fullmatch(plain) or re.fullmatch(r"[A-Z](?:, ?[A-Z])+", plain):
+        if _EITHER.search(text):
+            return None
+        letters = re.sub(r"\band\b|[^A-Za-z]", "", plain).upper()
+        return "".join(sorted(letters)) if len(set(letters)) == len(letters) else None
+    if (label := _LABEL.fullmatch(plain)) and not _OTHER.search(label[2]):
+        return label[1].upper()
+    if (sentence := _GOES_ON.fullmatch(plain)) and not _OTHER.search(sentence[2]):
+        return sentence[1]
+    return None
 
 
 def normalise_choice(reference: str) -> str:
-    r"""The letter of a reference such as `C`, `(C)` or `\text{C}`; else the stripped reference."""
-    letter = _LEADING_LETTER.match(normalise(reference))
-    return letter[1] if letter else reference.strip()
+    r"""The letters of a reference such as `C`, `(c)`, `\text{C}` or `B, D`; else the stripped reference."""
+    return read_letters(reference) or reference.strip()
 
 
 def grade_choice(request: GradeRequest) -> Grade:
-    """Correct when the chosen letter is the reference's. No letter found is `wrong` with extracted=None."""
+    """Correct when the chosen letters are the reference's. No letter found is `wrong` with extracted=None."""
     choice = find_choice(request.response)
     if choice is None:
         return Grade(Status.WRONG)
-    letter, source = choice
-    correct = letter == normalise_choice(request.reference)
-    return Grade(Status.CORRECT if correct else Status.WRONG, extracted=letter, source=source)
+    letters, source = choice
+    wanted = normalise_choice(request.reference)
+    correct = letters == wanted and set(wanted) <= set(ascii_uppercase)
+    return Grade(Status.CORRECT if correct else Status.WRONG, extracted=letters, source=source)

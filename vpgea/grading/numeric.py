@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from vpgea.grading.containers import read_container
 from vpgea.grading.expressions import Tree, read_expression
-from vpgea.grading.normalise import read_number
+from vpgea.grading.numbers import read_number
 
 _POINTS = range(3)
 _EPS = 1e-15

@@ -10,7 +10,10 @@ from vpgea.grading.answers import find_answer
 from vpgea.grading.choice import normalise_choice
 from vpgea.grading.containers import read_container
 from vpgea.grading.exact import fold_whitespace
-from vpgea.grading.normalise import normalise, read_number
+from vpgea.grading.measures import plain_value
+from vpgea.grading.normalise import normalise
+from vpgea.grading.numbers import read_number
+from vpgea.grading.wording import join_parts, read_label
 
 _MAX_WORDS, _MAX_WORDS_BESIDE_DIGITS = 6, 2  # an answer in words, `3 hours 20 minutes`; more are prose
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{\w+\*?\}|\\(?:[A-Za-z]+|.)")
@@ -31,8 +34,8 @@ def final_answer(reference: str, grader: str) -> str:
 
 
 def normalise_reference(reference: str) -> str:
-    """A math reference's final answer in normal form."""
-    return normalise(final_answer(reference, "math"))
+    """The value of a math reference's final answer in normal form, without its unit."""
+    return plain_value(normalise(final_answer(reference, "math")))
 
 
 def is_readable(reference: str, grader: str, options: Sequence[str] = ()) -> bool:
@@ -46,7 +49,7 @@ def is_readable(reference: str, grader: str, options: Sequence[str] = ()) -> boo
     if grader == "choice":
         return _is_choice(answer, len(options) or len(ascii_uppercase))
     if grader == "math":
-        return _is_answer(normalise(answer))
+        return _is_answer(plain_value(normalise(answer)))
     return bool(fold_whitespace(answer))
 
 
@@ -61,6 +64,7 @@ def _is_prose(text: str) -> bool:
 
 
 def _is_answer(normal: str) -> bool:
+    normal = plain_value(read_label(join_parts(normal)).value)
     if not normal or read_number(normal):
         return bool(normal)
     if (container := read_container(normal)) and len(container.elements) > 1:

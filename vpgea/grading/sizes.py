@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vpgea.grading.normalise import read_number
+from vpgea.grading.numbers import read_number
 from vpgea.grading.numeric import formula_values
 
 _WORD = re.compile(r"\\[A-Za-z]+|\\?.", re.DOTALL)

@@ -13,7 +13,7 @@ from vpgea.grading.choice import normalise_choice
 from vpgea.grading.containers import read_container
 from vpgea.grading.exact import fold_whitespace
 from vpgea.grading.lexemes import Lexeme, read_lexemes
-from vpgea.grading.normalise import Number, read_number
+from vpgea.grading.numbers import Number, read_number
 from vpgea.grading.quantities import Quantity
 from vpgea.grading.references import final_answer, normalise_reference
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpgea.grading.answers import boxes, find_answer, last_box
+from vpgea.grading.answers import find_answer
+from vpgea.grading.boxes import boxes, last_box
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,16 @@ from vpgea.grading.answers import boxes, find_answer, last_box
         (r"so \boxed{5} and then \boxed{7}.", "7"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed{5} wait \boxed{} \boxed{ }", "5"),
-        (r"\boxed{5} wait \boxed{7", "5"),
+        (r"\boxed{5} wait \boxed{7", None),
+        (r"\boxed{7 or \boxed{5}", None),
+        (r"\boxed 5", "5"),
+        (r"the root is $\boxed\frac12$.", r"\frac12"),
+        (r"\boxed{3}\boxed{4}", "3, 4"),
+        ("- \\boxed{3}\n- \\boxed{4}", "3, 4"),
+        (r"Option 1: \boxed{3} Option 2: \boxed{4}", "3, 4"),
+        (r"\boxed{3} / \boxed{4}", "3, 4"),
+        (r"$x = \boxed{3}$, $y = \boxed{4}$", "3, 4"),
+        (r"\boxed{7 + \boxed{5}}", r"7 + \boxed{5}"),
         (r"\fbox{3}", "3"),
         (r"\\boxed{3}", "3"),
         (r"\boxed {3}", "3"),
@@ -43,15 +53,22 @@ def test_last_box(text: str, box: str | None) -> None:
         ("<answer>-50</answer>", "-50", "tag"),
         ("... = 26\nA: 26", "26", "marker"),
         ("first #### 3\nthen #### 1,234", "1,234", "marker"),
-        ("The answer is 5 apples because of this.", "5", "marker"),
+        ("The answer is 5 apples because of this.", "5 apples", "marker"),
         ("The answer is $4.", "$4", "marker"),
         ("**Answer:** 42", "42", "marker"),
         ("**Final Answer**:\n42", "42", "marker"),
         ("Final Answer: The final answer is $\\frac{1}{2}$. I hope it is correct.", "\\frac{1}{2}", "marker"),
         ("Final Answer: The largest $n$ is 34.", "34", "marker"),
-        ("the answer is 28 percent\nright", "28%", "marker"),
+        ("the answer is 28 percent\nright", "28 percent", "marker"),
         ("<answer>3</answer>\nNo: the answer is 4", "4", "marker"),
         ("42", "42", "whole"),
+        ("**Final Answer**\n\n5", "5", "marker"),
+        ("最终答案是 5。", "5", "marker"),
+        ("La respuesta es 5.", "5", "marker"),
+        ("\\boxed{5}. Wait, that is wrong. The answer is 7.", "7", "marker"),
+        ("\\boxed{5}\nThis answer is reasonable.", "5", "box"),
+        ("<reasoning>\\boxed{5}</reasoning><answer>7</answer>", "7", "tag"),
+        ("[THINK]\\boxed{5}[/THINK] The answer is 7.", "7", "marker"),
         ("answer is 3</think>\\boxed{5}", "5", "box"),
         ("\\boxed{5}<|im_end|>", "5", "box"),
     ],
@@ -62,8 +79,23 @@ def test_final_answer_and_where_it_stood(response: str, text: str, source: str) 
     assert (answer.text, answer.source) == (text, source)
 
 
+NO_ANSWERS = [
+    r"<think>\boxed{5}",
+    r"\boxed{5} is not correct.",
+    r"The answer is not \boxed{5}.",
+    r"I don't think it is \boxed{5}.",
+    r"The answer is \boxed{5}? No.",
+    "answer: 5\nActually, scrap that.",
+    "So the answer is 5? But that is too simple.\nLet me see.",
+    "Suppose the answer is 5. Then there is\na contradiction.",
+    "I recall that the correct answer is 5, from\nsomewhere.",
+    "A wrong answer: 5",
+    r"First \boxed{63}. Correction: the answer is \boxed{",
+]
+
+
 @pytest.mark.parametrize(
-    "response", ["", "  ", "I do not know\nand stop", "x" * 300, r"\boxed{5} </think> so what\n?" + "\n."]
+    "response", ["", "  ", "I do not know\nand stop", "x" * 300, r"\boxed{5} </think> so what\n?" + "\n.", *NO_ANSWERS]
 )
 def test_no_answer(response: str) -> None:
     assert find_answer(response) is None

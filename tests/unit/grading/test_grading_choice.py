@@ -33,6 +33,21 @@ from vpgea.grading.exact import grade_exact
         ("A", "A"),
         ("the answer is (A)</think>Answer: B", "B"),
         (r"\boxed{15} so the answer is (B)", "B"),
+        ("Answer: K", "K"),
+        (r"\boxed{Z}", "Z"),
+        (r"\boxed{b}", "B"),
+        ("The answer is (b).", "B"),
+        (r"\boxed{B, D}", "BD"),
+        (r"\boxed{DB}", "BD"),
+        (r"\boxed{\text{Option B}}", "B"),
+        (r"\boxed{\text{B) } 5}", "B"),
+        ("<answer>A</answer>", "A"),
+        ("#### A", "A"),
+        ("Correct option is B", "B"),
+        ("Answer: I think A", "A"),
+        ("Answer - A", "A"),
+        ("Therefore, A is correct.", "A"),
+        ("The closest is (A).", "A"),
     ],
 )
 def test_letter(response: str, letter: str) -> None:
@@ -51,11 +66,15 @@ def test_letter(response: str, letter: str) -> None:
         "Answer: A good question",
         "Vitamin C",
         "The answer is Kelvin",
-        "Answer: K",
         "The answer is 5",
         "answer is I'm not sure",
         r"\boxed{Alpha}",
         "(A) or (B)",
+        "The answer is A/B/C/D",
+        "The answer is (A) or (B).",
+        "Answer: A, B, C or D",
+        "The answer is not A.",
+        "A is not the correct one, I think.",
     ],
 )
 def test_no_letter_in_running_text(response: str) -> None:
@@ -64,10 +83,18 @@ def test_no_letter_in_running_text(response: str) -> None:
     assert (grade.status, grade.extracted) == (Status.WRONG, None)
 
 
-@pytest.mark.parametrize("reference", ["C", "(C)", r"\text{C}", " C "])
+@pytest.mark.parametrize("reference", ["C", "(C)", r"\text{C}", " C ", "c", "C) 15"])
 def test_reference_forms(reference: str) -> None:
     assert grade_choice(GradeRequest("Answer: C", reference)).status is Status.CORRECT
     assert grade_choice(GradeRequest("Answer: D", reference)).status is Status.WRONG
+
+
+def test_several_letters_are_all_wanted() -> None:
+    assert grade_choice(GradeRequest(r"\boxed{D, B}", "BD")).status is Status.CORRECT
+    assert grade_choice(GradeRequest(r"\boxed{B}", "BD")).status is Status.WRONG
+    assert grade_choice(GradeRequest(r"\boxed{B, C, D}", "BD")).status is Status.WRONG
+    assert grade_choice(GradeRequest(r"\boxed{A) B) C)}", "A")).status is Status.WRONG
+    assert grade_choice(GradeRequest(r"\boxed{(A)(B)(C)(D)}", "A")).status is Status.WRONG
 
 
 def test_exact_folds_whitespace_and_nothing_else() -> None:

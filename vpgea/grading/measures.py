@@ -1,0 +1,117 @@
+r"""An answer as a value and its unit: `12\frac{\text{km}}{\text{h}}`, `3 hours 20 minutes`, `2.5 million`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from vpgea.grading.normalise import normalise
+from vpgea.grading.numbers import read_number
+from vpgea.grading.units import SCALES, Unit, read_unit
+
+_MAX_LENGTH = 400  # characters; a longer text is no value with a unit
+_POWER = r"(?: ?\^ ?(?:-?[1-9]|\{ ?-?[1-9] ?\}))"
+_TEXT = rf"\\text ?\{{[^{{}}]*\}}{_POWER}?"
+_SHORT = "[cdkmnu]m|k[gmWJ]|mg|m[lLs]|ft|in|yd|mi|lb|oz|hr|[ap]m|pc|eV|Hz|Pa|sq|cu|cc|of"
+_BARE = rf"(?<![\\A-Za-z\d}}])(?:[A-Za-z]{{3,}}|{_SHORT})\.?{_POWER}?(?![A-Za-z({{\\])"
+_UNIT = rf"(?:\\frac ?\{{ ?{_TEXT} ?\}} ?\{{ ?{_TEXT} ?\}}|{_TEXT}|{_BARE}"
+_UNIT += rf"|/ ?[A-Za-z]{_POWER}?(?![A-Za-z])| \([A-Za-z ]{{3,}}\)|/|\\cdot)"
+_WITH_UNIT = re.compile(rf"(?P<value>.*?[\d.}}%)!a-z])(?P<tail>(?: ?-? ?{_UNIT})+)[ .]*", re.DOTALL)
+_VALUE_END = re.compile(r"[\d.%)!]$|\\(?:pi|infty)$|(?<!text)\}$|(?<![A-Za-z\\])[a-z]$")
+_WORDS = re.compile(rf"(?:[A-Za-z]+\.?(?:[A-Za-z]\.)?|¢){_POWER}?|/")
+_HALF_OF_DAY = re.compile(r"\b([ap])\. ?m\b\.?", re.IGNORECASE)
+_COMPOUND = re.compile(r"(\d+(?:\.\d+)?) ?((?:\\text ?\{ ?)?[A-Za-z]+ ?\}?),? ?")
+_GLUED = re.compile(r"(.*\d) ?((?:[mck]m|kg|ft|in|[ap]m|mph)(?:\^\{?\d\}?)?)$")
+_LETTER_UNIT = re.compile(rf"(?<=[\d}}]) ?[mgshlL]{_POWER}?(?: ?/ ?[mgshlL]{_POWER}?)?$")
+_PRIMES = re.compile(r"(.*\d)('{1,2})$")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A value and what it is a value of.
+
+    Attributes:
+        value: Normalised text without unit.
+        unit: None without one.
+        known: False where words stand behind the value that name no unit.
+    """
+
+    value: str
+    unit: Unit | None = None
+    known: bool = True
+
+
+@lru_cache(maxsize=2048)
+def read_measure(text: str, also: frozenset[str] | None = frozenset()) -> Measure:
+    """A normalised text as a value with its unit.
+
+    Args:
+        text: What `normalise` gives.
+        also: Stems of words that may be counted besides those that are known; None takes every word for a unit.
+    """
+    if len(text) > _MAX_LENGTH:
+        return Measure(text)
+    if compound := _compound(text):
+        return compound
+    if primes := _PRIMES.fullmatch(text):
+        arc = Unit((("arc", 1),), Fraction(1, 60) if len(primes[2]) == 2 else Fraction(1))
+        return Measure(primes[1], arc, known=also is None)
+    match = _WITH_UNIT.fullmatch(text) or _GLUED.fullmatch(text)
+    if match is None or not _VALUE_END.search(match[1]):
+        return Measure(text)
+    return _with_words(match[1], words_of(match[2]), also)
+
+
+def _with_words(value: str, words: list[str], also: frozenset[str] | None) -> Measure:
+    scale = 1
+    while words and words[0].lower() in SCALES:
+        scale *= SCALES[words.pop(0).lower()]
+    if scale > 1:
+        number = read_number(value)
+        if number is None or number.percent:
+            return Measure(value, known=False)
+        value = str(number.value * scale)
+    unit = read_unit(words, also)
+    if unit is None:
+        return Measure(value, known=False)
+    return Measure(normalise(value), unit if unit.dimensions else None)
+
+
+def words_of(tail: str) -> list[str]:
+    r"""The words of a unit as `read_unit` takes them: `\frac{\text{km}}{\text{h}^2}` is km, /, h^2."""
+    tail = re.sub(r"\\frac ?\{(.*?\}[^{}]*)\} ?\{(.*)\}", r"\1 / \2", tail)
+    tail = _HALF_OF_DAY.sub(r"\1m", re.sub(r"\bin (?:total|all)\b", " ", tail))
+    tail = re.sub(r"\\text ?|\\cdot|[(){}]|-(?!\d)", " ", re.sub(r"\^ ?\{ ?(-?\d) ?\}", r"^\1", tail))
+    tail = re.sub(r" \^ ?| ?\^ ", "^", tail)
+    return (
+        [word.replace(" ", "") for word in _WORDS.findall(tail)]
+        if not re.search(r"(?<!\^)(?<!\^-)\d|[?=]", tail)
+        else ["?"]
+    )
+
+
+def _compound(text: str) -> Measure | None:
+    """`3 hours 20 minutes` in its smallest measure; None where it is no such sum."""
+    parts, at = [], 0
+    while match := _COMPOUND.match(text, at):
+        parts.append(match)
+        at = match.end()
+    if len(parts) < 2 or at < len(text):
+        return None
+    units = [read_unit(words_of(part[2]), frozenset()) for part in parts]
+    if any(unit is None or not unit.measured or unit.dimensions != units[0].dimensions for unit in units if units[0]):
+        return None
+    total = sum((Fraction(part[1]) * unit.factor for part, unit in zip(parts, units, strict=True) if unit), Fraction(0))
+    return Measure(str(total), Unit(units[0].dimensions, Fraction(1))) if units[0] else None
+
+
+def without_letter(text: str) -> str:
+    """`5 m^2` → `5`: a unit of one letter, which may be a variable as well."""
+    return _LETTER_UNIT.sub("", text)
+
+
+def plain_value(text: str) -> str:
+    """The value of a normalised reference, whatever it counts."""
+    return read_measure(text, None).value
