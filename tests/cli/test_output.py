@@ -246,6 +246,50 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
+_WHILE_IT_HANGS_UP = """
+import os, signal, sys, time
+from pathlib import Path
+from vpgea_cli.output import Output
+from vpgea_cli.streams import hold_open
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+hold_open()
+output = Output()
+with output.progress(10, "samples") as progress:
+    for step in range(10):
+        progress.advance(1)
+        output.info("words")
+        print("of a library", file=sys.stderr, flush=True)
+        while step == 0 and not Path(sys.argv[1]).exists():
+            time.sleep(0.01)
+output.table("title", ["a"], [["b"]])
+output.warn("more")
+output.result("x")
+Path(sys.argv[2]).touch()
+"""
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_terminal_that_hangs_up_does_not_stop_the_work(
+    term: str, environment: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    words = [str(tmp_path / "gone"), str(tmp_path / "done")]
+    with subprocess.Popen(
+        [sys.executable, "-c", _WHILE_IT_HANGS_UP, *words],
+        env=environment({"TERM": term}),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        assert _read(ours)
+        os.close(ours)
+        (tmp_path / "gone").touch()
+        assert process.wait(60) == 0
+    assert (tmp_path / "done").exists()
+
+
 def test_a_log_reader_that_leaves_does_not_stop_the_work(environment: Callable[..., dict[str, str]]) -> None:
     script = (
         "import sys; from vpgea_cli.output import Output; from vpgea_cli.streams import hold_open; hold_open(); "
