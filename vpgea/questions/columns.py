@@ -163,3 +163,62 @@ def text_inside(column: str, value: object) -> str | None:
         users = [index for index, turn in enumerate(value) if turn.get("role") == "user"]
         return f"{column}[{users[-1] if users else 0}].content"
     return f"{column}[0]" if len(value) == 1 and isinstance(value[0], str | int | float) else None
+
+
+_CONTEXT = (
+    "context",
+    "passage",
+    "premise",
+    "article",
+    "document",
+    "paragraph",
+    "story",
+    "background",
+    "table",
+    "input",
+)
+_LETTERED = re.compile(r"(?:(?:option|choice)[_ ]?)?[abcd]", re.IGNORECASE)
+
+
+def unread_meaning(raw: RawRows, fields: FieldMapping) -> list[str]:
+    """Warnings of columns that change what a question means, and that no prompt shows."""
+    used = {str(steps_of(name)[0]) for name in fields.model_dump().values() if name is not None}
+    rest = {name: raw.example.get(name, "unknown") for name in raw.columns if name not in used}
+    filled = [name for name, value in rest.items() if value not in (None, "", [], {})]
+    warnings = [
+        f"{raw.file}: the column {name!r} is not shown: questions that need it cannot be answered"
+        for name in filled
+        if name.lower() in _CONTEXT
+    ]
+    if fields.options is None:
+        known = [name for name in filled if name.lower() in KNOWN["options"]]
+        lettered = [name for name in filled if _LETTERED.fullmatch(name)]
+        if known:
+            path = shlex.quote(f"data.fields.options={_list_in(known[0], rest[known[0]])}")
+            warnings.append(f"{raw.file}: the column {known[0]!r} is not shown; if it holds the options: --set {path}")
+        elif len(lettered) >= 4:
+            warnings.append(
+                f"{raw.file}: the columns {', '.join(lettered)} are not shown; if they are options, put them into one "
+                "column with a list"
+            )
+    turns = [row.place for row in raw.rows if _other_turns(row.values, fields.question)]
+    if turns:
+        warnings.append(
+            f"{len(turns)} questions are one turn of a chat that has more, which no prompt shows: {turns[0]}"
+        )
+    return warnings
+
+
+def _list_in(column: str, value: object) -> str:
+    inner = value if isinstance(value, Mapping) else {}
+    return next(
+        (f"{column}.{key}" for key in ("text", "options", "choices") if isinstance(inner.get(key), list)), column
+    )
+
+
+def _other_turns(row: Mapping[str, object], name: str) -> bool:
+    steps = steps_of(name)
+    if len(steps) < 2 or name in row or not isinstance(steps[1], int):
+        return False
+    turns = row.get(str(steps[0]))
+    return isinstance(turns, list) and len(turns) > 1 and all(isinstance(t, Mapping) and "content" in t for t in turns)

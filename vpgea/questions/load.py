@@ -20,7 +20,7 @@ from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
 from vpgea.grading.answers import MAX_WHOLE
 from vpgea.grading.references import final_answer, is_readable
-from vpgea.questions.columns import existing_columns, text_inside, top_level, value_at
+from vpgea.questions.columns import existing_columns, text_inside, top_level, unread_meaning, value_at
 from vpgea.questions.doubts import doubts
 from vpgea.questions.features import Media
 from vpgea.questions.question import Question
@@ -131,9 +131,8 @@ def to_questions(
         raise UsageError(f"{raw.file}: there are no questions", why="it has no rows", mend="give a file with rows")
     kept = dict(list(questions.items())[:limit])
     loaded = [question for question, _ in kept.values()]
-    return LoadedQuestions(
-        loaded, bad, fingerprint_questions(loaded), [*raw.left_out, *doubts(list(kept.values()), grader)]
-    )
+    warnings = [*raw.left_out, *unread_meaning(raw, fields), *doubts(list(kept.values()), grader)]
+    return LoadedQuestions(loaded, bad, fingerprint_questions(loaded), warnings)
 
 
 def _duplicate(question: Question, before: Question, place: Place, id_column: str | None) -> RowError:

@@ -150,3 +150,38 @@ def test_options_may_be_a_list_inside_a_group(tmp_path: Path) -> None:
     )
     (question,) = load_questions(data).questions
     assert (question.answer, question.options) == ("B", ("red", "blue"))
+
+
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ({"context": "Ann has 3 apples."}, "the column 'context' is not shown"),
+        ({"input": "3, 4"}, "the column 'input' is not shown"),
+        ({"choices": ["x", "y"]}, "--set data.fields.options=choices"),
+        ({"choices": {"label": ["A", "B"], "text": ["x", "y"]}}, "--set data.fields.options=choices.text"),
+        ({"A": "w", "B": "x", "C": "y", "D": "z"}, "the columns A, B, C, D are not shown"),
+    ],
+)
+@pytest.mark.parametrize("table", [False, True])
+def test_columns_that_change_what_a_question_means_are_named(
+    tmp_path: Path, more: dict[str, Any], warned: str, table: bool
+) -> None:
+    row = {"question": "How many?", "answer": "B", **more}
+    path = write(tmp_path / "q.jsonl", row)
+    if table:
+        pq.write_table(pa.Table.from_pylist([row]), path := tmp_path / "q.parquet")
+        warned = warned.removesuffix(".text")  # of a column that was not read only the name is known
+    (warning,) = load(path).warnings
+    assert warned in warning
+
+
+def test_columns_without_content_and_columns_of_no_consequence_are_not(tmp_path: Path) -> None:
+    row = {"question": "?", "answer": "1", "context": "", "input": None, "level": 5, "a": "x", "solution": "long"}
+    assert load(write(tmp_path / "q.jsonl", row)).warnings == []
+
+
+def test_turns_of_a_chat_beside_the_named_one_are_said(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be good."}, {"role": "user", "content": "2^5?"}]
+    path = write(tmp_path / "q.jsonl", {"question": turns, "answer": "32"}, {"question": turns[:1], "answer": "x"})
+    (warning,) = load(path, "data.fields.question=question[-1].content").warnings
+    assert warning.startswith("1 questions are one turn of a chat that has more")
