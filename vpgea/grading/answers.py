@@ -44,7 +44,7 @@ _NEGATED = (
 )
 _NOT_MEANT = re.compile(rf"(?:{_NEGATED}){_JOINTS}[ \t:$\\(\[*_]*$", re.IGNORECASE)
 _NOT_MEANT_MARKER = re.compile(
-    rf"(?:{_NEGATED}|\b(?:if|whether|initial|naive|tempting|say|check|verify|confirm)\b){_JOINTS}[ \t*_]*$",
+    rf"(?:{_NEGATED}|\b(?:if|whether|initial|naive|tempting|say|check|verify|confirm|no)\b){_JOINTS}[ \t*_]*$",
     re.IGNORECASE,
 )
 _BEFORE = 80  # characters before a statement that are read for this
@@ -55,6 +55,8 @@ _TAKEN_BACK = re.compile(
     r"|\b(?:scrap (?:that|this|it)|(?:ignore|disregard) (?:that|this|my|the)|i made an? (?:mistake|error)"
     r"|let me (?:reconsider|redo))\b|\b(?:that|this|which|it|answer)(?:['’]s|\s+is|\s+was)"
     r"\s+(?:wrong|incorrect|false|not (?:correct|right|true|the answer|it))\b"
+    r"|\A[\s$)*_\\\]]{0,6}[(\[](?:(?:this|that|which) (?:is|was) )?"
+    r"(?:wrong|incorrect|false|not (?:correct|right|true))\b"
     r"|\bbut (?:it|the answer|the value) (?:is|should be|must be|was)\s+[$\\(]*[\d\\+-]"
     r"|\A[\s$)*_\\\]]{0,6}(?:(?:is|was|are|would be|can)(?:\s+not\b|n['’]t\b|not\b|\s+(?:wrong|incorrect|false)\b)|\?)",
     re.IGNORECASE,
@@ -102,7 +104,9 @@ def find_answer(response: str) -> Answer | None:
     boxed = last_boxes(text)
     if has_open_end(text):
         return None
-    stated = [answer for answer in (_boxed(boxed, text), *_tags(text), *_marked(text, boxed)) if answer is not None]
+    in_box = _boxed(boxed, text)
+    since = in_box[0] if in_box else 0  # what stands before the box is not the last
+    stated = [answer for answer in (in_box, *_tags(text, since), *_marked(text, since, boxed)) if answer is not None]
     if stated:
         _, end, answer = max(stated, key=lambda one: one[0])
         return None if _TAKEN_BACK.search(text[end:]) else answer
@@ -122,15 +126,17 @@ def _boxed(found: BoxedAnswer | None, text: str) -> _Stated | None:
     return found.start, found.end, Answer(found.text, "box", repeated)
 
 
-def _tags(text: str) -> Iterator[_Stated]:
-    last = _last(_TAG, text)
+def _tags(text: str, since: int) -> Iterator[_Stated]:
+    last = None
+    for last in _TAG.finditer(text, since):  # noqa: B007
+        pass
     if last and last[1].strip():
         yield last.start(), last.end(), Answer(last[1].strip(), "tag")
 
 
-def _marked(text: str, boxed: BoxedAnswer | None) -> Iterator[_Stated]:
+def _marked(text: str, since: int, boxed: BoxedAnswer | None) -> Iterator[_Stated]:
     """The last marker that states something; those before it count no more."""
-    for marker in reversed(list(_MARKER.finditer(text))[-_MAX_MARKERS:]):
+    for marker in reversed(list(_MARKER.finditer(text, since))[-_MAX_MARKERS:]):
         if _NOT_MEANT_MARKER.search(text[max(0, marker.start() - _BEFORE) : marker.start()]):
             continue
         statement = read_statement(text[marker.end() : marker.end() + MAX_STATEMENT])
@@ -140,10 +146,3 @@ def _marked(text: str, boxed: BoxedAnswer | None) -> Iterator[_Stated]:
         if statement:
             yield marker.start(), marker.end(), Answer(statement, "marker")
         return
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    last = None
-    for last in pattern.finditer(text):  # noqa: B007
-        pass
-    return last

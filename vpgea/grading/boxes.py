@@ -9,10 +9,10 @@ from functools import lru_cache
 # A box opens with \boxed{ or \fbox{ (also with the backslash doubled, as in text that was escaped once too often);
 # an escaped brace is no brace. The number of backslashes is bounded, so that a run of them is scanned once.
 _BOX_TOKENS = re.compile(
-    r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)"
-    r"|\\{1,3}(?:boxed|fbox)(?:[ \t]*(?P<bare>-?\d[\d.,/]*%?|\\frac\s?(?:\d\s?\d|\{[^{}]{0,40}\}\s?\{[^{}]{0,40}\})"
+    r"\\(?:\\{0,2}(?:boxed|fbox)(?:\s*(?P<box>\{)"
+    r"|[ \t]*(?P<bare>-?\d[\d.,/]*%?|\\frac\s?(?:\d\s?\d|\{[^{}]{0,40}\}\s?\{[^{}]{0,40}\})"
     r"|\\sqrt\s?(?:\d|\{[^{}]{0,40}\})|\\pi(?![A-Za-z]))|[ \t]+(?P<letter>[A-Za-z])(?![A-Za-z]))"
-    r"|\\.|(?P<open>\{)|(?P<close>\})",
+    r"|.)|\{|\}",  # each alternative begins with a character, which the search jumps to
     re.DOTALL,
 )
 # What may stand between two boxes that are one answer, or one list of guesses: marks, labels and hedges.
@@ -74,13 +74,13 @@ def _scan(text: str) -> _Scan:
     closed: list[tuple[int, int, int]] = []
     bare: list[tuple[int, int, int]] = []
     stack: list[tuple[int, int] | None] = []
-    for token in _BOX_TOKENS.finditer(text):
+    for token in _BOX_TOKENS.finditer(text) if "box" in text else ():
         kind = token.lastgroup
         if kind == "box":
             stack.append((token.start(), token.end()))
-        elif kind == "open":
+        elif token[0] == "{":
             stack.append(None)
-        elif kind == "close":
+        elif token[0] == "}":
             if stack and (opened := stack.pop()) is not None:
                 closed.append((*opened, token.start()))
         elif kind is not None:
