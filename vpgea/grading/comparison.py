@@ -49,6 +49,8 @@ _PERCENT_ASKED = re.compile(
     re.IGNORECASE,
 )
 _POSITIVE = re.compile(r"\bpositive\b|>\s*0\b|\\gt\s*0\b|\bnon-?negative\b|\\geq?\s*0\b", re.IGNORECASE)
+_WITH_CONSTANT = re.compile(r"integra|antiderivative|differential|general solution", re.IGNORECASE)
+_CONSTANT = re.compile(r"(?<![A-Za-z\\])[cK](?![A-Za-z])")
 _COPRIME = re.compile(r"\bgcd\b|\\gcd|relatively prime|coprime", re.IGNORECASE)
 
 
@@ -311,6 +313,8 @@ class Comparison:
             return any(formulas_equal(_difference(gold), sign + _difference(found), 0.0) for sign in ("", "-"))
         if clearly_different(gold, found, float(self._tolerance)):
             return False
+        if _WITH_CONSTANT.search(self._question) and "C" in gold and "C" not in found:
+            found = _CONSTANT.sub("C", found)  # of integration
         positive = _POSITIVE.search(self._question) is not None
         return formulas_equal(gold, found, float(self._tolerance), positive=positive)
 

@@ -38,7 +38,7 @@ class Container:
     @property
     def vector(self) -> bool:
         """A tuple, or a matrix of one row or column."""
-        return self.delimiters == "()" or (self.rows > 0 and self.rows in (1, len(self.elements)))
+        return self.rows in (1, len(self.elements)) if self.rows else self.delimiters == "()"
 
     def by_name(self) -> list[str]:
         """The elements of assignments in the order of their names."""

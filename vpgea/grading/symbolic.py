@@ -22,6 +22,7 @@ _REWRITTEN: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"(\d+(?:\.\d+)?|[A-Za-z])\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})", r"(\1\\cdot\\frac{\\pi}{180})"),
     (r"\\gamma\s*(?=\()", r"\\gamma\\cdot "),
     (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
+    (r"\\log ?_ ?(?:e(?![A-Za-z])|\{ ?e ?\})", r"\\ln"),
     (r"(?<![A-Za-z\\])([fF])(?=\s*\()", r"\1_{of}\\cdot "),
     (r"([A-Za-z])('+)", _primed),
 ]
