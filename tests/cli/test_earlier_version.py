@@ -130,4 +130,5 @@ def test_it_is_whole_and_its_model_can_be_looked_at_measured_and_taken_away(here
     assert done.returncode == 0, done.stderr
     recorded = json.loads((runs / kind / "round-001" / "eval" / "results.json").read_text())
     now = json.loads((runs / "measured" / "results.json").read_text())
-    assert now["metrics"]["accuracy"] == recorded["metrics"]["accuracy"]
+    for name in ("value", "n"):  # four questions have no interval any more
+        assert now["metrics"]["accuracy"][name] == recorded["metrics"]["accuracy"][name]
