@@ -123,7 +123,8 @@ def likely_column(role: str, name: str, raw: RawRows) -> str | None:
     lowered = {column.lower(): column for column in raw.columns if _ROLE_OF.get(column.lower(), role) == role}
     if name.lower() in lowered:
         return lowered[name.lower()]
-    if near := difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.8):
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.8)
+    if near and name.lower() not in KNOWN[role]:  # a slip of one's own; a known name is looked for among its likes
         return lowered[near[0]]
     shapes = {column: raw.example.get(column, _shape(stored)) for column, stored in raw.columns.items()}
     for known in KNOWN[role]:

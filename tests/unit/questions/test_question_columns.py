@@ -44,6 +44,7 @@ def offered(error: UsageError) -> list[str]:
 SHAPES: dict[str, dict[str, Any]] = {
     "problem beside solution": {"problem": "2^5?", "solution": r"It is \boxed{32}.", "answer": "32"},
     "prompt and ground truth": {"prompt": "2^5?", "ground_truth": "32"},
+    "a question_alt beside the problem": {"problem": "2^5?", "question_alt": "2 to the 5?", "answer": "32"},
     "capitals": {"ID": "x", "Problem": "2^5?", "Solution": "so 32", "Answer": 32},
     "a chat and a group": {
         "data_source": "m",
