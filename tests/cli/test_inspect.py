@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.finished import Finished, finished_runs
 from vpgea.runs.complete_phase import chunk_paths
+from vpgea.runs.overwriting import is_written_by
 from vpgea.storage.files import read_json
 from vpgea.storage.schemas import GRADED
 from vpgea.storage.shards import iterate_rows, read_table, shard_files, sidecar_path, table_from_rows, write_table
@@ -274,3 +275,12 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 1 << 16)
     except OSError:  # Linux's way to say that the other end is closed
         return b""
+
+
+@pytest.mark.parametrize("name", ["rollout", "filter", "distill", "loop"])
+def test_overwrite_knows_every_file_that_a_run_of_its_kind_writes(name: str, runs: Finished) -> None:
+    """What it does not know it takes for the user's, and refuses."""
+    root: Path = getattr(runs, name)
+    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    assert len(files) > 4
+    assert [file for file in files if not is_written_by(name, file)] == []
