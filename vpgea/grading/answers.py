@@ -36,23 +36,26 @@ _MARKER = re.compile(
 # What stands before a statement that makes none of it: the words between the first and it only join them.
 _JOINTS = (
     r"(?:[ \t]+(?:that|the|an?|my|our|its?|this|is|was|be|were|answers?|result|value|final|correct|right|true|real|"
-    r"would|to|equals?|first|likely|possible|think|believe|it['’]s|sure|certain))*"
+    r"would|to|equals?|first|likely|possible|think|believe|it['’]s|sure|certain|"
+    r"attempts?|solutions?|approach|method|gave|gives?|yields?|got|get|we|i))*"
 )
 _NEGATED = (
-    r"\b(?:not|never|cannot|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|recall|remember|thought|guess(?:ed)?|wrong|incorrect|"
+    r"\b(?:not|never|cannot|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|recall|remember|thought|guess(?:ed)?|wrong|incorrect|mistaken|earlier|"
     r"false|unsure|doubt|deny)\b|n['’]t\b"
 )
-_NOT_MEANT = re.compile(rf"(?:{_NEGATED}){_JOINTS}[ \t:$\\(\[*_]*$", re.IGNORECASE)
-_NOT_MEANT_MARKER = re.compile(
-    rf"(?:{_NEGATED}|\b(?:if|whether|initial|naive|tempting|say|check|verify|confirm|no)\b){_JOINTS}[ \t*_]*$",
+_NOT_MEANT = re.compile(
+    rf"(?:(?:{_NEGATED}){_JOINTS}|\b(?:greater|less|more|fewer|larger|smaller|other) than|~~|<(?:del|s|strike)>)"
+    r"[ \t:$\\(\[*_]*$",
     re.IGNORECASE,
 )
+_DOUBTED = rf"{_NEGATED}|\b(?:if|whether|initial|naive|tempting|say|maybe|perhaps|possibly|check|verify|confirm)\b"
+_NOT_MEANT_MARKER = re.compile(rf"(?:{_DOUBTED}){_JOINTS}[ \t*_]*$", re.IGNORECASE)
 _BEFORE = 80  # characters before a statement that are read for this
 _TAKEN_BACK = re.compile(
-    r"(?:\A|[.!?\n])[\s$)*_\\\]]{0,6}(?:wait(?:[,.!…—-]| (?:that|this|no|i|it|actually)\b|$)|hmm\b"
+    r"(?:\A|[.!?\n])[\s$)*_\\\]]{0,6}(?:wait(?:[,.!…—-]| (?:that|this|no|i|it|actually)\b|$)|(?:hmm|edit|sorry|oops)\b"
     r"|on second thoughts?\b|correction\b|(?:actually,? )?no\b[,.:!]"
     r"|actually,? (?:scrap|ignore|that))"
-    r"|\b(?:scrap (?:that|this|it)|(?:ignore|disregard) (?:that|this|my|the)|i made an? (?:mistake|error)"
+    r"|[—–-] ?no\b|\b(?:scrap (?:that|this|it)|(?:ignore|disregard) (?:that|this|my|the)|i made an? (?:mistake|error)"
     r"|let me (?:reconsider|redo))\b|\b(?:that|this|which|it|answer)(?:['’]s|\s+is|\s+was)"
     r"\s+(?:wrong|incorrect|false|not (?:correct|right|true|the answer|it))\b"
     r"|\A[\s$)*_\\\]]{0,6}[(\[](?:(?:this|that|which) (?:is|was) )?"

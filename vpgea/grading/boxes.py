@@ -17,9 +17,10 @@ _BOX_TOKENS = re.compile(
 )
 # What may stand between two boxes that are one answer, or one list of guesses: marks, labels and hedges.
 _BETWEEN = re.compile(
-    r"(?:[\s$,;:.&/|*•·–—+-]|\\[()\[\] ,;\\]|\\q?quad\b|\\text\s?\{\s?(?:and|or)\s?\}|\\(?:lor|land|vee|wedge)\b"
+    r"(?:[\s$,;:.&/|*•·–—+#-]|\\[()\[\] ,;\\]|\\q?quad\b|\\text\s?\{\s?(?:and|or)\s?\}|\\(?:lor|land|vee|wedge)\b"
     r"|\b(?:and|or|either|maybe|perhaps|possibly|alternatively|else|otherwise|it|could|may|might|also|be|is|another|option|"
-    r"candidate|case|guess|possibility|part|attempt|choice|alternative|second|third|fourth|answer|solution|value|number)\b"
+    r"candidate|case|guess|possibility|part|attempt|choice|alternative|second|third|fourth|answer|solution|value|number|if|that|this|fails|wrong|not|"
+    r"and finally)\b"
     r"|(?<!\w)\(?[A-Za-z0-9]{1,2}[).]|(?<!\w)\d{1,2}(?!\w)|(?<!\w)[A-Za-z](?:_\w)?\s?=)+",
     re.IGNORECASE,
 )

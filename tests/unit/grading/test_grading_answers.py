@@ -26,6 +26,9 @@ from vpgea.grading.boxes import boxes, last_box
         ("- \\boxed{3}\n- \\boxed{4}", "3, 4"),
         (r"Option 1: \boxed{3} Option 2: \boxed{4}", "3, 4"),
         (r"\boxed{3} / \boxed{4}", "3, 4"),
+        ("Guess #1: \\boxed{3}\nGuess #2: \\boxed{4}", "3, 4"),
+        (r"\boxed{3} or, if that is wrong, \boxed{4}", "3, 4"),
+        (r"It could be \boxed{3}. It could be \boxed{4}.", "3, 4"),
         (r"$x = \boxed{3}$, $y = \boxed{4}$", "3, 4"),
         (r"\boxed{7 + \boxed{5}}", r"7 + \boxed{5}"),
         (r"\fbox{3}", "3"),
@@ -90,6 +93,11 @@ NO_ANSWERS = [
     "Suppose the answer is 5. Then there is\na contradiction.",
     "I recall that the correct answer is 5, from\nsomewhere.",
     "A wrong answer: 5",
+    "Perhaps the answer is 5.",
+    r"\boxed{5}. Sorry, I meant 7.",
+    r"~~\boxed{5}~~ 7",
+    r"An incorrect solution would give \boxed{5}.",
+    "The correct answer is not 7 but 5.",
     r"First \boxed{63}. Correction: the answer is \boxed{",
 ]
 
