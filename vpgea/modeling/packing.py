@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ATTENTION = "vpgea_packed"
 _SIMILAR = 0.75  # sequences at least this share as long as the longest beside them are attended to in one call
+WINDOW_QUERIES = 1024  # of a sequence longer than a sliding window, attended to at a time
 _GROUP_TOKENS = 8192  # and no more than this together: beyond it a call is efficient by itself
 
 
@@ -109,20 +110,33 @@ def attend(
     for lengths in packed:
         end = start + sum(lengths)
         rows = [_Pad.apply(tensor[start:end], lengths).transpose(1, 2) for tensor in flat]
-        window = _window_mask(lengths[0], sliding_window, query.device)
-        attended, _ = sdpa_attention_forward(module, *rows, window, **{**options, "is_causal": True})
+        if sliding_window is not None and lengths[0] > sliding_window:
+            attended = _in_window(module, rows, sliding_window, options)
+        else:
+            attended, _ = sdpa_attention_forward(module, *rows, None, **{**options, "is_causal": True})
         outputs.append(_Unpad.apply(attended, lengths))
         start = end
     return torch.cat(outputs)[None], None
 
 
-def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """bool (1, 1, length, length) of a sliding window that the sequences are longer than, else None."""
-    if window is None or length <= window:
-        return None
-    places = torch.arange(length, device=device)
-    distance = places[:, None] - places[None, :]
-    return ((distance >= 0) & (distance < window))[None, None]
+def _in_window(module: Any, rows: Sequence[Tensor], window: int, options: dict[str, Any]) -> Tensor:
+    """Causal attention to the last `window` tokens, the present one included, in sequences that are longer than that.
+
+    Some queries at a time, with the keys that they can see: a mask of the whole, bool (length, length), would be 1 GiB
+    at 32k tokens. Shapes are those of transformers' attention functions.
+    """
+    query, key, value = rows
+    outputs, length = [], query.shape[2]
+    for start in range(0, length, WINDOW_QUERIES):
+        end, first = min(start + WINDOW_QUERIES, length), max(0, start - window + 1)
+        places = torch.arange(first, end, device=query.device)
+        distance = places[start - first :, None] - places[None, :]
+        mask = ((distance >= 0) & (distance < window))[None, None]
+        part, _ = sdpa_attention_forward(
+            module, query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], mask, **options
+        )
+        outputs.append(part)
+    return torch.cat(outputs, dim=1)
 
 
 class _Pad(torch.autograd.Function):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vpgea.errors import UsageError
+from vpgea.modeling import packing
 from vpgea.modeling.packing import ATTENTION, attend, pack, packed_attention
 from vpgea.modeling.policy import Policy, checked_policy
 
@@ -126,8 +127,13 @@ def test_similar_lengths_share_a_call_and_long_ones_do_not() -> None:
     assert packed.position_ids[0, :6000].equal(torch.arange(6000))
 
 
+@pytest.mark.parametrize("window", [None, 3, 1])
 @pytest.mark.parametrize("groups", [((5, 4, 4), (2,)), ((4, 4),), ((9,),)])
-def test_attention_and_its_gradient_in_float64(groups: tuple[tuple[int, ...], ...]) -> None:
+def test_attention_and_its_gradient_in_float64(
+    groups: tuple[tuple[int, ...], ...], window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "WINDOW_QUERIES", 2)  # long sequences are attended to piece by piece
+
     class Layer:
         num_key_value_groups = 2
         is_causal = True
@@ -140,12 +146,13 @@ def test_attention_and_its_gradient_in_float64(groups: tuple[tuple[int, ...], ..
     )
     mask, start = torch.zeros(length, length, dtype=torch.bool), 0
     for size in (size for group in groups for size in group):
-        mask[start : start + size, start : start + size] = torch.ones(size, size, dtype=torch.bool).tril()
+        seen = torch.ones(size, size, dtype=torch.bool).tril()
+        mask[start : start + size, start : start + size] = seen if window is None else seen.triu(1 - window)
         start += size
     wide_key, wide_value = (one.repeat_interleave(2, 1) for one in (key, value))
     expected = torch.nn.functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=mask)
     expected = expected.transpose(1, 2)
-    found = attend(Layer(), query, key, value, None, packed=groups)[0]
+    found = attend(Layer(), query, key, value, None, packed=groups, sliding_window=window)[0]
     torch.testing.assert_close(found, expected)
     weights = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     for one, other in zip(
@@ -154,6 +161,22 @@ def test_attention_and_its_gradient_in_float64(groups: tuple[tuple[int, ...], ..
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_a_window_needs_memory_for_its_own_width_and_not_for_the_square_of_the_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masks = []
+
+    def attended(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **_: Any) -> tuple[Tensor, None]:
+        masks.append(mask.numel())
+        return query.transpose(1, 2), None
+
+    monkeypatch.setattr(packing, "sdpa_attention_forward", attended)
+    rows = torch.zeros(1, 1, 32768, 1)
+    attend(None, rows, rows, rows, None, packed=((32768,),), sliding_window=4096)
+    assert len(masks) == 32
+    assert max(masks) <= 1024 * (1024 + 4096)
 
 
 def test_a_model_with_state_between_tokens_is_refused_with_the_way_out() -> None:
