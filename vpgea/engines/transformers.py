@@ -7,6 +7,7 @@ the same completion in any batch, up to the arithmetic of the model itself.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -30,6 +31,7 @@ from vpgea.engines.base import (
     ignore_tokens,
 )
 from vpgea.errors import EngineError, UsageError
+from vpgea.modeling.context import require_one_side
 from vpgea.modeling.head import logit_pieces
 from vpgea.modeling.logprobs import log_softmax, token_logprobs
 from vpgea.modeling.packing import packed_attention
@@ -46,6 +48,7 @@ class TransformersEngine:
     logprobs_of: LogprobsOf = "sampler"
 
     def __init__(self, model: Any, *, batch_size: int) -> None:
+        _require_cache(model)
         self.model = model.eval()
         self.device = next(model.parameters()).device
         self.batch_size = batch_size
@@ -135,6 +138,23 @@ class TransformersEngine:
         del self.model
 
 
+def _require_cache(model: Any) -> None:
+    """See that rows can leave a batch: what a model keeps of them must be a plain cache of attention.
+
+    Raises:
+        UsageError: It is something else, as in hybrid and recurrent models.
+    """
+    layers = DynamicCache(config=model.config).layers
+    causal = model.get_base_model() if hasattr(model, "peft_config") else model
+    takes_it = "past_key_values" in inspect.signature(causal.forward).parameters
+    if not takes_it or not all(hasattr(layer, "batch_select_indices") for layer in layers):
+        raise UsageError(
+            f"models of type {model.config.model_type} cannot be sampled by the transformers engine",
+            why="they keep more of a sequence than keys and values, and rows could not leave a batch",
+            mend="use rollout.engine=sglang, or a model with attention alone",
+        )
+
+
 def score_batches(lengths: Sequence[int], batch_size: int, packing: bool) -> list[range]:
     """Neighbours that are scored together: up to batch_size of them, within SCORE_TOKENS tokens, or one by itself.
 
@@ -167,6 +187,8 @@ class _Batch:
             for request in requests
         ]
         assert min(caps) >= 1
+        pairs = zip(requests, caps, strict=True)
+        require_one_side(model.config, max(len(request.prompt_ids) + cap for request, cap in pairs))
         self.caps = np.array(caps)
         self.seeds = np.array([request.seed for request in requests], dtype=np.uint64)
         self.tokens = np.zeros((len(requests), max(caps)), dtype=np.int32)

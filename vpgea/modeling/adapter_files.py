@@ -7,11 +7,41 @@ from pathlib import Path
 
 from vpgea.errors import UsageError
 from vpgea.modeling.weight_files import StoredTensor, read_tensors
+from vpgea.storage.files import read_json
 from vpgea.storage.records import read_entry
 
 
 def adapter_rank(folder: Path) -> int:
     return read_entry(folder / "adapter_config.json", "r", int)
+
+
+# What peft can write into adapter_config.json that makes more of an adapter than A and B on linear layers.
+SPECIAL = (
+    *("use_dora", "use_rslora", "use_qalora", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save"),
+    *("layer_replication", "trainable_token_indices", "target_parameters"),
+)
+
+
+def special_settings(folder: Path) -> list[str]:
+    """Settings of an adapter by which it is more than plain LoRA."""
+    fields = read_json(folder / "adapter_config.json")
+    return [name for name in SPECIAL if fields.get(name)] + (["bias"] if fields.get("bias", "none") != "none" else [])
+
+
+def require_lora(folder: Path) -> None:
+    """See that an adapter is LoRA, of any kind: others change more than what its layers compute.
+
+    Raises:
+        UsageError: It is not.
+    """
+    kind = read_json(folder / "adapter_config.json").get("peft_type")
+    if kind != "LORA":
+        raise UsageError(
+            f"adapters of the kind {kind} cannot be used: {folder}",
+            why="only LoRA is: sampling, scoring and training take an adapter's layers alone, and others add tokens or "
+            "states of their own",
+            mend="merge it into the base with peft's merge_and_unload, where it can be, and give --model the result",
+        )
 
 
 def adapter_has_effect(folder: Path) -> bool:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import CHECKSUMS, read_header, verify_checksums
+from vpgea.storage.files import read_json
 
 
 def load_model(local: LocalModel) -> Any:
     """The causal language model in eval mode with its adapter, if any, on its device and in its dtype."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # stderr is ours: "Loading weights" and "Writing model shards" would break the progress line
+    require_plain_weights(local)
     for place in (local.folder, local.adapter):
         if place is not None and (place / CHECKSUMS).is_file():
             verify_checksums(place)
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            local.folder,
-            dtype=local.dtype,
-            trust_remote_code=local.config.trust_remote_code,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
-        _require_all(loaded["missing_keys"])
-        if local.adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, str(local.adapter))
-            stored = read_header(local.adapter / "adapter_model.safetensors").tensors.keys()
-            _require_all(_adapter_weights(model) - stored)
+        with _quiet_libraries():
+            model, unused = _loaded(local)
     except Exception as error:  # each library has classes of its own for damaged files
         raise UsageError(
             f"the model in {local.folder} cannot be loaded"
@@ -42,7 +29,65 @@ def load_model(local: LocalModel) -> Any:
             why=" ".join(str(error).split())[:300],
             mend="check that config.json and the safetensors files belong together and are whole",
         ) from error
+    if unused:  # ascii: whoever wrote the file chose the names
+        warnings.warn(f"{len(unused)} tensors in {local.folder} are not the model's: {unused[0]!a}", stacklevel=2)
     return model.to(local.device).eval()
+
+
+def require_plain_weights(local: LocalModel) -> None:
+    """See that the weights are numbers, not codes.
+
+    Raises:
+        UsageError: config.json says that they are quantised.
+    """
+    fields = read_json(local.folder / "config.json")
+    section = fields.get("quantization_config") or fields.get("text_config", {}).get("quantization_config")
+    if section:
+        method = section.get("quant_method", "?") if isinstance(section, dict) else section
+        raise UsageError(
+            f"the model in {local.folder} is quantised ({method})",
+            why="quantised weights are neither sampled nor trained in process: their log-probabilities are not those "
+            "of the weights that are published",
+            mend="use the model's unquantised weights; if these are, delete quantization_config from its config.json",
+        )
+
+
+def _loaded(local: LocalModel) -> tuple[Any, list[str]]:
+    """The model with its adapter, every weight from the files, and names of tensors that were not used."""
+    from transformers import AutoModelForCausalLM
+
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        local.folder,
+        dtype=local.dtype,
+        trust_remote_code=local.config.trust_remote_code,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    _require_all(loaded["missing_keys"])
+    if local.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(local.adapter))
+        stored = read_header(local.adapter / "adapter_model.safetensors").tensors.keys()
+        _require_all(_adapter_weights(model) - stored)
+    return model, sorted(loaded["unexpected_keys"])
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Without bars and reports of transformers and peft: stderr is ours, and reports print names as they stand."""
+    from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
+
+    disable_progress_bar()
+    verbosity = get_verbosity()
+    set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        set_verbosity(verbosity)
 
 
 def empty_model(local: LocalModel) -> Any:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
+from vpgea.modeling.adapter_files import require_lora
+from vpgea.modeling.context import context_length, follows_batch
 from vpgea.modeling.device import torch_device, torch_dtype
 from vpgea.modeling.fingerprint import fingerprint_of
 from vpgea.modeling.tokenizer import LoadedTokenizer, declared_tokenizer, load_tokenizer
@@ -115,8 +117,12 @@ class LocalModel:
     @property
     def context_length(self) -> int | None:
         """Longest sequence that the model was made for, in tokens; None where its configuration does not say."""
-        length = self._text_config.get("max_position_embeddings")
-        return None if length is None else int(length)
+        return context_length(self._text_config)
+
+    @property
+    def context_follows_batch(self) -> bool:
+        """Whether the context ends where numbers would depend on what else is in a batch, not where the model does."""
+        return follows_batch(self._text_config)
 
     @property
     def vocabulary_size(self) -> int:
@@ -142,6 +148,13 @@ def _model_folder(config: ModelConfig) -> Path:
         )
     folder = Path(config.path).expanduser()
     if folder.is_dir():
+        if (folder / "adapter_config.json").is_file():
+            raise UsageError(
+                f"an adapter lies in the model's folder: {folder}",
+                why="transformers would load it, and perhaps another base, without a word",
+                mend="give its base as --model and a folder with the adapter alone as --adapter, or move "
+                "adapter_config.json away",
+            )
         if not (folder / "config.json").is_file():
             raise UsageError(
                 f"not a model folder: {folder}",
@@ -181,4 +194,5 @@ def _adapter_folder(config: ModelConfig) -> Path | None:
             why="adapter_config.json or adapter_model.safetensors is missing",
             mend="point --adapter at a folder written by peft",
         )
+    require_lora(folder)
     return folder

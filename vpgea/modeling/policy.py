@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpgea.errors import UsageError
+from vpgea.modeling.context import require_one_side
 from vpgea.modeling.head import logit_pieces
 from vpgea.modeling.logprobs import pad_right, token_logprobs
 from vpgea.modeling.packing import pack, packed_attention
@@ -86,6 +87,7 @@ class Policy(nn.Module):
         Returns:
             use(hidden).
         """
+        require_one_side(self.causal.config, max(map(len, sequences)))
         assert all(1 <= start <= len(sequence) for start, sequence in zip(starts, sequences, strict=True))
         return use(self._packed(sequences, starts) if self.packing else self._padded(sequences, starts))
 
@@ -161,8 +163,14 @@ def checked_policy(model: Any, *, packing: bool) -> Policy:
     try:
         with packed_attention(model) if packing else nullcontext():
             ours = policy(_PROBE, [1] * len(_PROBE), policy.logits)
-    except (TypeError, ValueError) as error:  # an attention that cannot be exchanged, or takes no further arguments
-        raise _no_packing(model, str(error).splitlines()[0]) from error
+    except (TypeError, ValueError, AttributeError) as error:  # no attention that can be exchanged, no plain decoder
+        if packing:
+            raise _no_packing(model, str(error).splitlines()[0]) from error
+        raise UsageError(
+            f"models of type {model.config.model_type} can neither be scored nor trained",
+            why=f"their decoder does not give hidden states as others do: {str(error).splitlines()[0]}",
+            mend="use a model whose decoder and head are two parts",
+        ) from error
     model.train(was_training)
     difference = float((ours - own).abs().max() / own.abs().max().clamp(min=1e-6))
     if difference > _SAME[own.dtype]:

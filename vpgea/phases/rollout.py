@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ class RolloutPlan:
     rejected: dict[str, str]  # question id → why
     manifest: Manifest
     round_index: int
+    crowded: list[str] = field(default_factory=list)  # what the filter will not be able to judge, in words
 
     @classmethod
     def make(
@@ -76,7 +77,8 @@ class RolloutPlan:
                 why=f"all {len(rejected)} were rejected: {next(iter(rejected.values()), 'there were none')}",
                 mend="choose other questions, or another model; for over-long prompts raise views.max_prompt_tokens",
             )
-        _require_context(config, model, max(len(views.prompt(question, view)) for question in usable))
+        longest_prompt = max(len(views.prompt(question, view)) for question in usable)
+        _require_context(config, model, longest_prompt)
         manifest = Manifest(
             phase="rollout",
             identity={**identity_of(config, "model", "data", "views", "rollout"), "round": round_index},
@@ -96,6 +98,7 @@ class RolloutPlan:
             rejected=rejected,
             manifest=manifest,
             round_index=round_index,
+            crowded=_crowded(config, model, longest_prompt),
         )
 
     @property
@@ -107,7 +110,7 @@ class RolloutPlan:
     @property
     def remarks(self) -> list[str]:
         """What people should be told before the first sample."""
-        return self.views.remarks
+        return [*self.views.remarks, *self.crowded]
 
     @property
     def own_chunks(self) -> list[int]:
@@ -149,9 +152,25 @@ def _require_context(config: RunConfig, model: LocalModel, longest_prompt: int) 
     if limit is not None and longest_prompt + cap > limit:
         raise UsageError(
             f"prompt and completion can outgrow the model's context of {limit:,} tokens",
-            why=f"the longest prompt has {longest_prompt:,} tokens and a completion may have {cap:,}",
+            why=f"the longest prompt has {longest_prompt:,} tokens and a completion may have {cap:,}"
+            + ("; beyond, its positions depend on what else is in a batch" if model.context_follows_batch else ""),
             mend=f"set max_new_tokens (of rollout or eval) to at most {max(limit - longest_prompt, 0):,}",
         )
+
+
+def _crowded(config: RunConfig, model: LocalModel, longest_prompt: int) -> list[str]:
+    """What of the longest paths the filter will not be able to judge."""
+    check, limit = config.filter.answerability, model.context_length
+    longest = longest_prompt + config.rollout.max_new_tokens
+    if limit is None or not config.rollout.posterior_samples or not check.enabled:
+        return []
+    if longest + check.max_new_tokens <= limit:
+        return []
+    return [
+        f"a path may end {limit - longest:,} tokens before the model's context of {limit:,} does, and the filter "
+        f"continues paths by filter.answerability.max_new_tokens={check.max_new_tokens:,}: those of which no such "
+        "continuation fits are undecided; lower rollout.max_new_tokens to judge all of them"
+    ]
 
 
 def _require_thinking(config: RunConfig, views: Views) -> None:

@@ -7,11 +7,13 @@ import netrc
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
+from vpgea.modeling.adapter_files import adapter_modules, special_settings
 from vpgea.modeling.load import empty_model
 from vpgea.modeling.local_model import LocalModel
 
@@ -30,6 +32,8 @@ def require_trainable(config: RunConfig, model: LocalModel) -> None:
         from peft import PeftConfig
 
         require_same_adapter(config, PeftConfig.from_pretrained(str(model.adapter)))
+        require_plain_lora(model.adapter)
+        require_same_targets(config, model.adapter, empty_model(model.base))
     else:
         require_known_targets(config.distill.lora.targets, empty_model(model))
     _require_reference(config, model)
@@ -129,3 +133,47 @@ def _wandb_has_a_key() -> bool:
     with suppress(OSError, netrc.NetrcParseError):
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     return False
+
+
+def require_plain_lora(adapter: Path) -> None:
+    """What is trained here is LoRA on linear layers, whose reference is the base with the adapter off.
+
+    Raises:
+        UsageError: The adapter is more than that.
+    """
+    if special := special_settings(adapter):
+        raise UsageError(
+            f"the adapter {adapter} cannot be trained further",
+            why=f"it sets {', '.join(special)}, which a run here would drop or could not switch off",
+            mend="merge it first with `vpgea export --merge` and give the model, or leave --adapter out",
+        )
+
+
+def require_same_targets(config: RunConfig, adapter: Path, base: Any) -> None:
+    """An adapter that is continued stands on certain layers; the configuration must not name others.
+
+    Args:
+        config: Of the run.
+        adapter: Its folder.
+        base: The model without it, with or without weights.
+
+    Raises:
+        UsageError: It does.
+    """
+    wanted, head = config.distill.lora.targets, base.get_output_embeddings()
+    ends = tuple(f".{target}" for target in wanted)
+    asked = {
+        name
+        for name, module in base.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D")
+        and (module is not head if wanted == ["all-linear"] else f".{name}".endswith(ends))
+    }
+    there = set(adapter_modules(adapter))
+    if there != asked:
+        names = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in there}))
+        raise UsageError(
+            f"the adapter {config.model.adapter} is not of the configured shape",
+            why=f"distill.lora.targets is {', '.join(wanted)} ({len(asked)} layers), the adapter stands on {names} "
+            f"({len(there)} layers)",
+            mend=f"--set 'distill.lora.targets=[{names}]', or leave --adapter out",
+        )

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from vpgea.config.schema import RunConfig
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
-from vpgea.training.requirements import require_known_targets, require_no_adapter, require_same_adapter
+from vpgea.training.requirements import (
+    require_known_targets,
+    require_no_adapter,
+    require_plain_lora,
+    require_same_adapter,
+)
 
 
 def lora_student(config: RunConfig, base: LocalModel) -> Any:
     """A trainable adapter: the configured one continued, or a new one that changes nothing at first."""
     from peft import LoraConfig, get_peft_model
 
-    model, lora = load_model(base), config.distill.lora
+    model, lora = without_dropout(load_model(base)), config.distill.lora
     if base.adapter is not None:
         require_same_adapter(config, model.peft_config["default"])
+        require_plain_lora(base.adapter)
         model.set_adapter("default")  # trainable again
         return model
     targets: Any = "all-linear"
@@ -38,4 +46,20 @@ def lora_student(config: RunConfig, base: LocalModel) -> Any:
 def full_student(model: LocalModel, masters: LocalModel | None = None) -> Any:
     """All weights, in float32: those behind the published ones where there are such."""
     require_no_adapter(model)
-    return load_model((masters or model).in_dtype("float32")).requires_grad_(True)
+    return without_dropout(load_model((masters or model).in_dtype("float32"))).requires_grad_(True)
+
+
+def without_dropout(model: Any) -> Any:
+    """The model with dropout of its own set to 0; an adapter's stays, which the configuration states.
+
+    Log-probabilities are compared with those of the sampler, which drops nothing, and stored over epochs.
+    """
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for key, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in key or key.endswith("pdrop")):
+                setattr(module, key, 0.0)  # of attention that takes its rate as a number
+    return model

@@ -73,7 +73,7 @@ def test_generated_log_probabilities_are_those_of_scoring(
     model: Any, prompts: list[list[int]], stop_ids: tuple[int, ...]
 ) -> None:
     requests = requests_for(prompts)
-    completions = draw(model, requests, Sampling(max_new_tokens=40, stop_ids=stop_ids), batch_size=12)
+    completions = draw(model, requests, Sampling(max_new_tokens=16, stop_ids=stop_ids), batch_size=12)
     scored = TransformersEngine(model, batch_size=5).score(
         [
             ScoreRequest([*request.prompt_ids, *completion.ids.tolist()], len(request.prompt_ids))

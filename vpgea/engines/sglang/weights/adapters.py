@@ -9,28 +9,22 @@ from vpgea.engines.sglang.traffic.answers import Models, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient
 from vpgea.engines.sglang.weights.facts import CALL_S, Facts, cannot_see, router_cannot
 from vpgea.errors import UsageError
-from vpgea.modeling.adapter_files import adapter_modules, require_adapter_fits
+from vpgea.modeling.adapter_files import adapter_modules, require_adapter_fits, special_settings
 from vpgea.modeling.fingerprint import adapter_fingerprint
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import verify_checksums
 from vpgea.storage.files import read_json
 
 PREFIX = "vpgea-"
-# What peft can write into adapter_config.json and SGLang passes over, with other results then.
-_UNSERVED = (
-    *("use_dora", "use_rslora", "use_qalora", "lora_bias", "fan_in_fan_out", "rank_pattern", "alpha_pattern"),
-    *("modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters"),
-)
 # Modules that SGLang holds as one: it drops or refuses an adapter on the first without one on all of the others.
 _NEEDS = {"k_proj": ("q_proj", "v_proj"), "v_proj": ("q_proj",), "q_proj": ("v_proj",), "up_proj": ("gate_proj",)}
 
 
 def require_servable(adapter: Path, base: Path) -> None:
     """Raise UsageError for an adapter of another base, or one that SGLang would apply in another way."""
-    fields = read_json(adapter / "adapter_config.json")
-    unserved = [name for name in _UNSERVED if fields.get(name)]
-    if fields.get("bias", "none") != "none":
-        unserved.append("bias")
+    unserved = special_settings(adapter)  # SGLang passes over them, with other results then
+    if read_json(adapter / "adapter_config.json").get("fan_in_fan_out"):
+        unserved.append("fan_in_fan_out")
     modules = adapter_modules(adapter).keys()
     alone = sorted(module for module in modules if not _partners(module) <= modules)
     if unserved or alone:
