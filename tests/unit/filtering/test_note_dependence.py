@@ -79,6 +79,11 @@ def test_wrong_notes_differ_by_value_from_the_reference_and_from_each_other() ->
         assert len(set(values)) == 4
 
 
+def test_a_wrong_note_holds_another_final_answer_and_no_worked_solution() -> None:
+    chunk = chunk_of("It is 2*3=6.\n#### 6", "We get $\\boxed{8}$.", "6", more=["So the answer is 10."])
+    assert sorted(WrongNotes(chunk, 3, "math").of(chunk.samples[0])) == ["10", "8"]
+
+
 @pytest.mark.parametrize(
     ("answer", "same"),
     [
