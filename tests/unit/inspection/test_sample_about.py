@@ -24,7 +24,7 @@ SOLUTION = "Twice 26 is 2*26=52.\n#### 52"
 def test_the_answer_shown_is_the_one_compared(
     tmp_path: Path, grader: str, reference: str, answer: str, whole: str | None
 ) -> None:
-    config = {"grading.grader": grader, "model.path": "none"}
+    config: dict[str, object] = {"grading.grader": grader, "model.path": "none"}
     folder = PhaseFolder.open(tmp_path / "r", Manifest(phase="rollout", identity={}, inputs={}, config=config))
     write_table(folder.chunk(0), table_from_rows([prior("a", 0, answer=reference)], SAMPLES))
     folder.complete({})
