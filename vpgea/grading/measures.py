@@ -13,7 +13,7 @@ from vpgea.grading.units import SCALES, Unit, read_unit
 
 _MAX_LENGTH = 400  # characters; a longer text is no value with a unit
 _POWER = r"(?: ?\^ ?(?:-?[1-9]|\{ ?-?[1-9] ?\}))"
-_TEXT = rf"\\text ?\{{[^{{}}]*\}}{_POWER}?"
+_TEXT = rf"\\text ?\{{[^{{}}]*(?:\{{-?[1-9]\}}[^{{}}]*){{0,4}}\}}{_POWER}?"
 _SHORT = "[cdkmnu]m|k[gmWJ]|mg|m[lLs]|ft|in|yd|mi|lb|oz|hr|[ap]m|pc|eV|Hz|Pa|sq|cu|cc|of"
 _BARE = rf"(?<![\\A-Za-z\d}}])(?:[A-Za-z]{{3,}}|{_SHORT})\.?{_POWER}?(?![A-Za-z({{\\])"
 _UNIT = rf"(?:\\frac ?\{{ ?{_TEXT} ?\}} ?\{{ ?{_TEXT} ?\}}|{_TEXT}|{_BARE}"

@@ -41,7 +41,7 @@ _NUMBER = re.compile(
       (?P<digits>(?:\d{{1,3}}(?:,\d{{3}})+|\d+)(?:\.\d*)?|\.\d+)
       (?: [eE](?P<exponent>[+-]?\d{{1,3}}) | \s*(?:\\times|\\cdot|\*|x)\s*(?P<power>{_POWER_OF_TEN}) )?
     | (?P<ten>{_POWER_OF_TEN})
-    | (?:(?P<whole>\d+)\s*)?\\frac\s*\{{\s*(?P<top>-?\d+)\s*\}}\s*\{{\s*(?P<bottom>\d+)\s*\}}
+    | (?:(?P<whole>\d+)\s*)?\\frac\s*\{{\s*(?P<top>-?\d+)\s*\}}\s*\{{\s*(?P<bottom>-?\d+)\s*\}}
     | (?:(?P<plain_whole>\d+)\s+)?(?P<plain_top>\d+)\s*/\s*(?P<plain_bottom>\d+)
     )
     \s*(?P<percent>%?)""",

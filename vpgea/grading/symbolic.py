@@ -10,7 +10,7 @@ from typing import Any
 
 _MAX_LENGTH = 5000
 _UNREADABLE = re.compile(
-    r"\\boxed|\\fbox|\.\.\.|\\[lc]?dots|\\(?:x|b)?cancel|\\sout|\d\s+\d|[–—?]|\\overline\s*\{?\s*\d|\\(?:dot|bar)\s*\{?\s*\d"
+    r"\\boxed|\\fbox|\.\.\.|\\[lc]?dots|\\(?:x|b)?cancel|\\sout|(?<!_)\d\s+\d|[–—?]|\\overline\s*\{?\s*\d|\\(?:dot|bar)\s*\{?\s*\d"
 )
 
 

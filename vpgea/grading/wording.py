@@ -11,7 +11,6 @@ _WORD_IN = re.compile(
     r"|(?i:\b(?:yes|no|dne|odd|one|two|six|ten)\b)"
 )
 _CAPITALS = re.compile(r"[A-Z]{2,}|[A-Z](?:-[A-Z]){2,}")
-_LOWER = re.compile(r"[a-z]{2,}")
 _REASON = re.compile(r"(yes|no|true|false)\b ?(?:[,;:.(-]|because|since|as) ?(.+)", re.IGNORECASE | re.DOTALL)
 _OTHER_VERDICT = re.compile(r"\b(?:yes|no|true|false|or|maybe)\b", re.IGNORECASE)
 _SYMBOLS = {r"\emptyset": "none", r"\{\}": "none", r"\{ \}": "none", r"\infty": "infinity", "+\\infty": "infinity"}
@@ -21,7 +20,7 @@ _SYNONYMS = {
         "none": "no solution;no solutions;no real solution;no real solutions;no such solution;none;empty set;"
         "the empty set;empty;no such value;no such values;there is no solution;there are no solutions;has no solution",
         "undefined": "undefined;does not exist;doesn't exist;dne;not defined;is undefined;d.n.e",
-        "infinity": "infinity;infinite;inf;positive infinity",
+        "infinity": "infinity;infinite;inf;positive infinity;infinitely many",
     }.items()
     for wording in wordings.split(";")
 }
@@ -76,7 +75,7 @@ def read_words(text: str) -> str | None:
         return None
     if _CAPITALS.fullmatch(text) and len(text) < 8:
         return _SYNONYMS.get(text.lower(), text)
-    if "," in text and _LOWER.search(text) is None:
-        return None
+    if "," in text:
+        return None  # a list of words
     folded = " ".join(text.lower().split())
     return _SYNONYMS.get(folded, folded)
