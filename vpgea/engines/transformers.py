@@ -38,6 +38,8 @@ from vpgea.modeling.packing import packed_attention
 from vpgea.modeling.policy import Policy, checked_policy
 
 SCORE_TOKENS = 1 << 15  # of one scoring pass over several sequences: no layer keeps anything of them
+LONG_BEGINNING = 512  # ids from which on it is computed once for several ends; shorter ones are packed with others
+_SHORT_END = 64  # ids of such an end at most
 _COMPACT_SHARE = 0.125  # drop finished rows once they are this share of the batch: copying the cache is not free
 
 
@@ -84,8 +86,44 @@ class TransformersEngine:
                     yield start + row, completion
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
-        """See Engine.score."""
-        return self._read(requests, lambda logits, targets: token_logprobs(logits, targets).float().cpu().numpy())
+        """See Engine.score. Several short ends of one long beginning share what is computed of it."""
+        results: list[np.ndarray] = [np.empty(0)] * len(requests)
+        together = [places for places in _ends_of_one(requests) if len(places) > 1]
+        for places in together:
+            first = requests[places[0]]
+            ends = [list(requests[place].ids[first.start :]) for place in places]
+            for place, end in zip(places, self._ends(list(first.ids[: first.start]), ends), strict=True):
+                results[place] = end
+        alone = sorted(set(range(len(requests))) - {place for places in together for place in places})
+        read = self._read(
+            [requests[place] for place in alone],
+            lambda logits, targets: token_logprobs(logits, targets).float().cpu().numpy(),
+        )
+        for place, logprobs in zip(alone, read, strict=True):
+            results[place] = logprobs
+        return results
+
+    @torch.inference_mode()
+    def _ends(self, beginning: list[int], ends: list[list[int]]) -> list[np.ndarray]:
+        """float32 log-probabilities of each end behind the beginning, which is computed once."""
+        began = time.perf_counter()
+        cache = DynamicCache(config=self.model.config)
+        ids = torch.tensor([beginning], device=self.device)
+        first = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        cache.batch_select_indices(torch.zeros(len(ends), dtype=torch.long, device=self.device))
+        logits = first.expand(len(ends), -1, -1)
+        if (width := max(map(len, ends)) - 1) > 0:
+            rows = torch.tensor([end[:-1] + [0] * (width + 1 - len(end)) for end in ends], device=self.device)
+            positions = torch.arange(len(beginning), len(beginning) + width, device=self.device).expand(len(ends), -1)
+            more = self.model(input_ids=rows, position_ids=positions, past_key_values=cache, use_cache=True).logits
+            logits = torch.cat([logits, more], dim=1)
+        targets = [torch.tensor(end, dtype=torch.long, device=self.device) for end in ends]
+        found = [
+            token_logprobs(row[: len(end)], end).float().cpu().numpy() for row, end in zip(logits, targets, strict=True)
+        ]
+        self.usage.scored_tokens += sum(map(len, ends))
+        self.usage.seconds += time.perf_counter() - began
+        return found
 
     def top_logprobs(self, requests: Sequence[ScoreRequest], k: int) -> list[TopLogprobs]:
         """See Engine.top_logprobs."""
@@ -153,6 +191,16 @@ def _require_cache(model: Any) -> None:
             why="they keep more of a sequence than keys and values, and rows could not leave a batch",
             mend="use rollout.engine=sglang, or a model with attention alone",
         )
+
+
+def _ends_of_one(requests: Sequence[ScoreRequest]) -> list[list[int]]:
+    """Places of the requests that ask for few ids behind the same long beginning."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, request in enumerate(requests):
+        length = len(request.ids) - request.start
+        if 0 < length <= _SHORT_END and request.start >= LONG_BEGINNING:
+            groups.setdefault(tuple(request.ids[: request.start]), []).append(place)
+    return list(groups.values())
 
 
 def score_batches(lengths: Sequence[int], batch_size: int, packing: bool) -> list[range]:

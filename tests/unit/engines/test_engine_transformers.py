@@ -17,7 +17,7 @@ from tests.support.models import causal_model, views_of
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.engines.base import Completion, GenerateRequest, Sampling, ScoreRequest
 from vpgea.engines.lease import EngineLease
-from vpgea.engines.transformers import TransformersEngine, sample, truncate, uniform_stream
+from vpgea.engines.transformers import LONG_BEGINNING, TransformersEngine, sample, truncate, uniform_stream
 from vpgea.errors import EngineError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
@@ -394,6 +394,33 @@ def test_a_model_with_tied_weights_and_no_thinking_tags(tmp_path: Path) -> None:
     completion = draw(model, [GenerateRequest([5, 6, 7], 1)], Sampling(max_new_tokens=8, stop_ids=()))[0]
     scored = TransformersEngine(model, batch_size=1).score([ScoreRequest([5, 6, 7, *completion.ids.tolist()], 3)])
     np.testing.assert_allclose(completion.logprobs, scored[0], atol=CLOSE)
+
+
+def test_ends_of_one_beginning_share_what_is_computed_of_it(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four ways to write an answer behind a long path: one pass over the path, and the scores of four passes."""
+    rng = np.random.default_rng(0)
+    path, *answers = (
+        rng.integers(3, model.config.vocab_size, length).tolist() for length in (LONG_BEGINNING, 1, 4, 9, 4)
+    )
+    requests = [
+        ScoreRequest(path, LONG_BEGINNING - 40),
+        *(ScoreRequest(path + answer, len(path)) for answer in answers),
+    ]
+    apart = [TransformersEngine(model, batch_size=1).score([request])[0] for request in requests]
+    seen: list[int] = []
+    forward = model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs["input_ids"].numel())
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", counted)
+    engine = TransformersEngine(model, batch_size=8)
+    for one, other in zip(engine.score(requests), apart, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=CLOSE)
+    assert seen[:2] == [LONG_BEGINNING, 4 * 8], "behind them comes the policy's probe"
+    assert engine.usage.scored_tokens == 40 + 1 + 4 + 9 + 4
 
 
 def test_an_adapter_samples_and_scores_alike(
