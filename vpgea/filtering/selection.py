@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def select(
         reference_counts={name: origin[name] for name in (*sources, "default")},
     )
     write_json(measured.root / REFERENCE_LENGTHS, (own if as_first_version else known).model_dump())
+    found = replace(found, selection=measured.selection())
     write_json(measured.root / SUMMARY, json_of(found))
     return found
 

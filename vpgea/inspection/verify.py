@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.folders import run_config
-from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, selections, shards_in
+from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, is_manifest, selections, shards_in
 from vpgea.runs.history import read_line, required_rounds
 from vpgea.runs.layout import (
-    COMPLETE,
     CONFIG,
     MANIFEST,
     PARTS,
     PHASES,
+    REFERENCE_LENGTHS,
     REPAIR,
     ROUND_RECORD,
     SUMMARY,
@@ -29,8 +30,9 @@ from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, part_folder, part_folders
 from vpgea.runs.progress import NullProgress, Progress
-from vpgea.runs.records import DistillSummary
+from vpgea.runs.records import DistillSummary, FilterSummary
 from vpgea.runs.repairs import Damage, Repair
+from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
 
 UNFINISHED = "; a repair was begun and is not finished"
@@ -95,7 +97,7 @@ def _verify_run(root: Path, report: Report) -> bool:
     try:
         weights_stay = run_config(root, Manifest.read(manifest)).loop.keep_rounds is None
     except UsageError as error:
-        damage(root / CONFIG if _is_manifest(manifest) else manifest, error.why)
+        damage(root / CONFIG if is_manifest(manifest) else manifest, error.why)
     for index in (None, *round_numbers(root)):
         record = round_record(root, index)
         if record.is_file():
@@ -152,43 +154,77 @@ def _is_made(folder: Path, damage: Damage) -> bool:
     """Whether what was set aside is there again; the record itself goes once all of it is."""
     home = folder / damage.phase
     manifests = (place / MANIFEST for place in (*part_folders(home), home))
-    kind = next((Manifest.read(path).phase for path in manifests if _is_manifest(path)), home.name)
+    kind = next((Manifest.read(path).phase for path in manifests if is_manifest(path)), home.name)
     phase = next((phase for phase in PHASES if phase == kind), None)
     return (folder / damage.path).exists() if phase is None else is_phase_finished(home, phase)
 
 
-def _is_manifest(path: Path) -> bool:
-    try:
-        Manifest.read(path)
-    except DamagedError:
-        return False
-    return True
-
-
 def _verify_sources(root: Path, report: Report) -> None:
-    """What a phase says it was made from must be what stands there; only whole and complete phases can be compared."""
-    broken = {root / finding.phase for finding in report.findings}
-    before: Path | None = None
-    for index in round_numbers(root):
-        rollout, filtered, trained, measured = (Step(index, phase).folder(root) for phase in PHASES)
-        pairs = [(rollout, filtered, "rollout"), (filtered, trained, "filter"), (trained, measured, "model")]
-        follows = [(before, rollout, "model"), (before, trained, "masters")] if before else []
-        for source, made, name in [*pairs, *follows]:
-            if broken & {source, made} or not all((folder / COMPLETE).is_file() for folder in (source, made)):
+    broken = {finding.phase for finding in report.findings}
+    report.findings += [finding for finding in foreign_phases(root, broken) if finding.phase not in broken]
+
+
+def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Finding]:
+    """The phases of a run that were made from something else than what stands before them there.
+
+    Reads the records alone. Only whole and complete phases can be compared.
+
+    Args:
+        root: The run's folder.
+        broken: Phases that are known not to be whole, relative to it.
+    """
+    found: dict[Path, Finding] = {}
+    for index in (None, *round_numbers(root)):
+        for step in (Step(index, phase) for phase in round_phases(index)):
+            own = Path(str(step))
+            if own in broken or not is_phase_finished(root / own, step.phase):
                 continue
-            recorded, actual = Manifest.read(made / MANIFEST).inputs.get(name), _made(source, name)
-            if recorded != actual:
-                own = made.relative_to(root)
-                problem = f"it was made from the {name} {recorded}, and that of {source.relative_to(root)} is {actual}"
-                report.findings.append(
-                    Finding(path=own, problem=problem, redo=f"the {made.name}", phase=own, aside=(own,))
-                )
-        before = trained
+            for source, name, recorded, actual in _claims(root, step, broken):
+                if recorded != actual and own not in found:
+                    problem = f"it was made from the {name} {recorded}, and that of {source} is {actual}"
+                    found[own] = Finding(path=own, problem=problem, redo=f"the {own.name}", phase=own, aside=(own,))
+    return list(found.values())
 
 
-def _made(folder: Path, name: str) -> str | None:
-    """The fingerprint of a phase's rows, or of the model that it trained."""
-    if name in ("model", "masters"):
-        summary = read_record(folder / SUMMARY, DistillSummary)
-        return summary.model_fingerprint if name == "model" else summary.masters_fingerprint
-    return Manifest.read(folder / MANIFEST).content_fingerprint
+_Claim = tuple[str, str, object, object]  # whose, what, as the phase recorded it, as it is
+
+
+def _claims(root: Path, step: Step, broken: Container[Path]) -> Iterator[_Claim]:
+    """What a phase says of its inputs beside what these say of themselves, as far as both were kept."""
+    made = Manifest.read(step.folder(root) / MANIFEST)
+    if step.phase == "rollout":
+        yield str(Path(str(step)).parent), "round", made.identity.get("round"), step.round
+    trained = _training_before(step)
+    if trained is None:
+        if "model" in made.inputs and is_manifest(run := part_folder(root, WHOLE) / MANIFEST):
+            yield "the run", "model", made.inputs["model"], Manifest.read(run).inputs.get("model")
+    elif _is_there(root, trained, broken):
+        summary, name = read_record(trained.folder(root) / SUMMARY, DistillSummary), str(trained)
+        if "model" in made.inputs:
+            yield name, "model", made.inputs["model"], summary.model_fingerprint
+        if step.phase == "distill":
+            yield name, "masters", made.inputs.get("masters"), summary.masters_fingerprint
+        if None not in (content := made.contents.get(summary.output), summary.content):
+            yield name, "model's content", content, summary.content
+    source = {"filter": Step(step.round, "rollout"), "distill": Step(step.round, "filter")}.get(step.phase)
+    if source is not None and _is_there(root, source, broken):
+        before = Manifest.read(source.folder(root) / MANIFEST).content_fingerprint
+        yield str(source), source.phase, made.inputs.get(source.phase), before
+        if step.phase == "distill" and (selected := made.contents.get("selection")) is not None:
+            summary_of = read_record(source.folder(root) / SUMMARY, FilterSummary)
+            yield str(source), "selection", selected, summary_of.selection
+    if step.phase == "filter" and (lengths := made.inputs.get("reference_lengths")) is not None and step.round:
+        earlier = [Step(index, "filter").folder(root) / REFERENCE_LENGTHS for index in range(step.round)]
+        known = {file_checksum(file)[:16] for file in earlier if file.is_file()}
+        yield "earlier filters", "reference_lengths", lengths, lengths if lengths in known else None
+
+
+def _training_before(step: Step) -> Step | None:
+    """Whose weights a phase samples or goes on with; None: the run's own model."""
+    if step.round is None or (step.phase != "eval" and step.round == 0):
+        return None
+    return Step(step.round if step.phase == "eval" else step.round - 1, "distill")
+
+
+def _is_there(root: Path, step: Step, broken: Container[Path]) -> bool:
+    return Path(str(step)) not in broken and is_phase_finished(step.folder(root), step.phase)

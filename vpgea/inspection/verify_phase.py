@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vpgea.errors import DamagedError
+from vpgea.modeling.contents import folder_content
 from vpgea.modeling.fingerprint import fingerprint_of
-from vpgea.modeling.weight_files import CHECKSUMS, verify_checksums
+from vpgea.modeling.weight_files import CANARY, CHECKSUMS, verify_checksums
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import (
-    CANARY,
+    ADAPTER,
     CHECKPOINT_CHECKSUMS,
     CHECKPOINT_STATE,
     CHECKPOINTS,
     COMPLETE,
+    MADE_FROM,
     MANIFEST,
     MASTERS,
     OLD_LOGPROBS,
@@ -31,12 +34,17 @@ from vpgea.runs.layout import (
     checkpoint_steps,
 )
 from vpgea.runs.manifest import Manifest, content_of
+from vpgea.runs.origins import require_measured, require_own_rows
 from vpgea.runs.parts import part_folders
 from vpgea.runs.progress import Progress
+from vpgea.runs.published import not_published
 from vpgea.runs.records import Canary, DistillSummary, EvalResults, FilterSummary, PartMarker, PhaseMarker
 from vpgea.storage.files import file_checksum, read_json
-from vpgea.storage.records import read_by_name, read_entry, read_record
+from vpgea.storage.records import from_json, read_by_name, read_entry, read_record
 from vpgea.storage.shards import Sidecar, read_sidecar, read_table, sidecar_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 RECORD = "this record"
 _CHUNK, _SELECTION, _TRAINING = "this chunk", "the selection", "the training"
@@ -94,6 +102,8 @@ class PhaseCheck:
         self.parts = part_folders(folder)
         self.markers = (folder / COMPLETE, folder / MANIFEST)
         self.kind: str = folder.name if folder.name in PHASES else ""
+        self.config: dict[str, object] = {}
+        self.first = len(report.findings)
 
     def verify(self, *, weights_stay: bool) -> None:
         """weights_stay: no loop prunes what was published."""
@@ -107,7 +117,8 @@ class PhaseCheck:
             self._shards(part, recorded[part], is_trusted=is_trusted)
             self._checkpoints(part)
         if self.kind == "filter":
-            self._selection([name for shards in recorded.values() for name in shards or () if name[:5] == "chunk"])
+            chunks = [part / name for part, shards in recorded.items() for name in shards or () if name[:5] == "chunk"]
+            self._selection(chunks, manifest)
         elif self.kind == "distill":
             self._weights(weights_stay=weights_stay)
         elif (self.folder / RESULTS).is_file():
@@ -139,7 +150,7 @@ class PhaseCheck:
         markers = self.markers if path in self.markers else ()
         manifest = self._whole(lambda: Manifest.read(path), path, RECORD, *markers)
         if manifest is not None:
-            self.kind = manifest.phase
+            self.kind, self.config = manifest.phase, manifest.config
         return manifest
 
     def _completed(self, part: Path) -> _Sidecars | None:
@@ -179,11 +190,12 @@ class PhaseCheck:
         the record is what is damaged.
         """
         marker, gone = part / COMPLETE, dict(recorded or {})
+        manifest = Manifest.read(part / MANIFEST) if is_manifest(part / MANIFEST) else None
         markers = (marker, *self.markers, *self._selected())
         for path in shards_in(part):
             wanted = gone.pop(path.name, None)
             if sidecar_path(path).is_file() or wanted is not None:  # else it was about to be committed
-                found = self._shard(path, _CHUNK, *markers)
+                found = self._shard(path, _CHUNK, *markers, manifest=manifest)
                 if found is not None and recorded is not None and found != wanted:
                     wrong = f"it and the sidecar of {path.name} differ"
                     if is_trusted:
@@ -198,25 +210,43 @@ class PhaseCheck:
         summary = self.folder / SUMMARY
         return [summary, *selections(self.folder)] if self.kind == "filter" else []
 
-    def _shard(self, path: Path, redo: str, *markers: Path) -> Sidecar | None:
-        """The sidecar of a shard that is whole; else it is a finding."""
+    def _shard(self, path: Path, redo: str, *markers: Path, manifest: Manifest | None = None) -> Sidecar | None:
+        """The sidecar of a shard that is whole, and of the run that a manifest is of; else it is a finding."""
         self.report.shards += 1
         self.progress.advance(1)
-        table = self._whole(lambda: read_table(path), path, redo, *markers)
+
+        def read() -> pa.Table:
+            table = read_table(path)
+            if manifest is not None and manifest.phase in ("rollout", "eval"):
+                require_own_rows(path, table, manifest)
+            return table
+
+        table = self._whole(read, path, redo, *markers)
         return None if table is None else read_sidecar(path)
 
-    def _selection(self, chunks: Sequence[str]) -> None:
+    def _selection(self, chunks: Sequence[Path], manifest: Manifest | None) -> None:
         """A filter's second half; without its summary, which is written last, it is unfinished."""
         summary = self.folder / SUMMARY
         if not summary.is_file():
             return
-        self._record(summary, FilterSummary)
+        record = self._record(summary, FilterSummary)
         lengths = self.folder / REFERENCE_LENGTHS
         self.report.records += 1
         self._whole(lambda: read_entry(lengths, "default", float), lengths, RECORD, summary)
         for place in selections(self.folder):
-            for name in sorted({*chunks, *(path.name for path in shards_in(place))}):
+            for name in sorted({*(path.name for path in chunks), *(path.name for path in shards_in(place))}):
                 self._shard(place / name, _SELECTION, summary)
+        if len(self.report.findings) > self.first or record is None or manifest is None:
+            return  # what is damaged is told already, and cannot be compared
+
+        def compare() -> None:
+            for chunk in chunks:
+                require_measured(self.folder, chunk)
+            if manifest.content_fingerprint is not None:
+                whole = CompletePhase(self.folder, manifest, manifest.content_fingerprint)
+                whole.require_selection(record.selection)
+
+        self._whole(compare, summary, _SELECTION, *selections(self.folder), lengths)
 
     def _weights(self, *, weights_stay: bool) -> None:
         """What a distillation published, by the checksums that it recorded."""
@@ -229,6 +259,8 @@ class PhaseCheck:
         if trained is not None and not places and weights_stay:
             self._damage(self.folder / trained.output, "it is gone", _TRAINING, *markers)
         self._masters(trained, *markers, is_kept=bool(places))
+        if trained is not None and any(is_other(part / COMPLETE, trained) for part in self.parts):
+            self._damage(summary, "it is not what the training's part says", RECORD)
         for place in places:
             self.report.weights += 1
             if not (place / CHECKSUMS).is_file():
@@ -237,8 +269,23 @@ class PhaseCheck:
             try:
                 verify_checksums(place)
                 read_record(place / CANARY, Canary)
+                if trained is not None and place.name == trained.output:
+                    self._require_published(place, trained)
             except DamagedError as error:
                 self._damage(place, f"{error.what}: {error.why}", _TRAINING, *markers)
+
+    def _require_published(self, place: Path, trained: DistillSummary) -> None:
+        """The weights must be those that the training recorded: whole ones of another training are not."""
+        if trained.content is not None:
+            found, wanted = folder_content(place, checksum=file_checksum), trained.content
+        else:  # as earlier versions recorded it: of an adapter with its base, where that is at hand
+            base = Path(str(self.config.get("model.path")))
+            if place.name == ADAPTER and not base.is_dir():
+                return
+            folders = [base, place] if place.name == ADAPTER else [place]
+            found, wanted = fingerprint_of(folders), trained.model_fingerprint
+        if found != wanted:
+            raise not_published(place, found, wanted)
 
     def _masters(self, trained: DistillSummary | None, *markers: Path, is_kept: bool) -> None:
         """The float32 weights behind a rounded model. is_kept: that model is there, so that both were not pruned."""
@@ -271,10 +318,32 @@ class PhaseCheck:
             if wrong:
                 self._damage(checkpoint, f"the checksum of {wrong[0]} is not the recorded one", redo)
                 continue
-            old, wanted = part / OLD_LOGPROBS, read_json(checkpoint / CHECKPOINT_STATE).get("old_logprobs")
+            state = read_json(checkpoint / CHECKPOINT_STATE)
+            manifest = Manifest.read(part / MANIFEST) if is_manifest(part / MANIFEST) else None
+            if manifest is not None and state.get(MADE_FROM) not in (None, manifest.fingerprint):
+                self._damage(checkpoint, f"it is of another training, made from {state[MADE_FROM]}", redo)
+                continue
+            old, wanted = part / OLD_LOGPROBS, state.get("old_logprobs")
             if wanted is not None and not _is_whole(old, wanted):
                 why = f"it is not the one with which {checkpoint.name} was written"
                 self._damage(old, why, _TRAINING, checkpoint.parent)
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a manifest can be read."""
+    try:
+        Manifest.read(path)
+    except DamagedError:
+        return False
+    return True
+
+
+def is_other(marker: Path, trained: DistillSummary) -> bool:
+    """Whether a training's part says something else of it than its summary; a damaged one is found elsewhere."""
+    try:
+        return from_json(DistillSummary, PartMarker.read(marker.parent).summary, marker) != trained
+    except DamagedError:
+        return False
 
 
 def _is_whole(path: Path, checksum: object) -> bool:

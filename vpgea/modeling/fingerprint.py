@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vpgea.modeling.weight_files import no_safetensors, read_header, weight_files
+from vpgea.modeling.weight_files import CANARY, read_header, stored_files
 from vpgea.storage.files import file_checksum, read_json
 
 _CONFIGURATION_FILES = ("config.json", "adapter_config.json", "generation_config.json")
@@ -46,8 +46,26 @@ def adapter_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def small_files(folder: Path) -> Iterator[bytes]:
+    """Of a model's folder all that is said beside its weights: configuration, tokenizer, and a canary's values.
+
+    Raises:
+        DamagedError: A file is damaged.
+    """
+    yield from _configuration(folder)
+    if (folder / CANARY).is_file():
+        yield CANARY.encode() + (folder / CANARY).read_bytes()
+
+
 def _identifying(folder: Path) -> Iterator[bytes]:
     """All that a folder's fingerprint is made of, in a fixed order."""
+    yield from _configuration(folder)
+    for file in stored_files(folder):
+        yield from _header_and_blocks(file)
+
+
+def _configuration(folder: Path) -> Iterator[bytes]:
+    """Without what is another in each place and version, and changes nothing."""
     for name in _CONFIGURATION_FILES:
         if (folder / name).is_file():
             fields = {key: value for key, value in read_json(folder / name).items() if key not in _VOLATILE}
@@ -55,11 +73,6 @@ def _identifying(folder: Path) -> Iterator[bytes]:
     for name in _TOKENIZER_FILES:
         if (folder / name).is_file():
             yield name.encode() + (folder / name).read_bytes()
-    weights = sorted({*weight_files(folder), *folder.glob("*.safetensors")})
-    if not weights:
-        raise no_safetensors(folder)
-    for file in weights:
-        yield from _header_and_blocks(file)
 
 
 def _header_and_blocks(file: Path) -> Iterator[bytes]:

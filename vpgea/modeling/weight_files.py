@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHECKSUMS = "vpgea_checksums.json"
+CANARY = "vpgea_canary.json"  # beside published weights: ids with their log-probabilities
 _RECORDED = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json")
 _LONGEST_HEADER = 100_000_000  # bytes: what the format allows
 _MOST_DIMENSIONS = 64  # what torch and numpy allow
@@ -94,6 +95,18 @@ def weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         return [folder / name for name in sorted(set(_weight_map(index).values()))]
     return sorted(folder.glob("*.safetensors"))
+
+
+def stored_files(folder: Path) -> list[Path]:
+    """Those, and whatever else of weights stands beside them.
+
+    Raises:
+        UsageError: There is none, or the index is none.
+    """
+    files = sorted({*weight_files(folder), *folder.glob("*.safetensors")})
+    if not files:
+        raise no_safetensors(folder)
+    return files
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:

@@ -9,11 +9,12 @@ from vpgea.config.contradictions import require_consistent, tempered_control_var
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of, with_values
 from vpgea.errors import QualityGateError, UsageError
+from vpgea.modeling.contents import folder_content
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import entropy_at_start
 from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MANIFEST, MODEL, SUMMARY
-from vpgea.runs.manifest import Manifest
+from vpgea.runs.manifest import Manifest, require_contents
 from vpgea.runs.parts import WHOLE, part_folder
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
@@ -112,6 +113,7 @@ def _manifest(
             **{name: other.fingerprint for name, other in further.items() if other is not None},
         },
         config=flat_config(config),
+        contents={**model.contents, "selection": filtered.selection()},
     )
 
 
@@ -149,6 +151,7 @@ def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, differen
         engine_mismatch=trainer.old_logprobs.engine_mismatch(data.paths),
         output=published_name(config),
         model_fingerprint=published.fingerprint,
+        content=folder_content(folder.root / published_name(config)),
         masters_fingerprint=None if (masters := masters_of(published)) is None else masters.fingerprint,
     )
     write_json(folder.root / SUMMARY, json_of(summary))
@@ -186,7 +189,9 @@ def trained_model(config: RunConfig, output_dir: Path) -> ModelConfig:
 
 def _training_set(config: RunConfig, filtered: CompletePhase, manifest: Manifest) -> TrainingSet:
     """What there is to learn, drawn from the weights that are to be trained."""
-    read_record(filtered.root / SUMMARY, FilterSummary)  # written last: without it the selection may be half there
+    summary = read_record(filtered.root / SUMMARY, FilterSummary)  # written last: else the selection may be half there
+    filtered.require_selection(summary.selection)
+    require_contents(f"{filtered.root} was made with", filtered.manifest.contents, manifest.contents)
     made = {key: filtered.manifest.identity[key] for key in _OF_FILTER if key in filtered.manifest.identity}
     require_consistent(with_values(config, made))  # with what was made, whatever is configured now
     data = TrainingSet(filtered, config.distill, by_round=_ORDER.items() <= manifest.identity.items())

@@ -92,6 +92,7 @@ class EvalPlan:
             identity={**sampling.manifest.identity, **identity_of(config, "grading", "eval")},
             inputs=sampling.manifest.inputs,
             config=sampling.manifest.config,
+            contents=sampling.manifest.contents,
             part=part,
         )
         if baseline is not None:

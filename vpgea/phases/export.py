@@ -19,13 +19,14 @@ from vpgea.inspection.folders import read_manifest, run_config
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.policy import completion_logprobs
-from vpgea.modeling.weight_files import CHECKSUMS, write_checksums
+from vpgea.modeling.weight_files import CANARY, CHECKSUMS, write_checksums
 from vpgea.phases.distill import trained, trained_model
 from vpgea.phases.schedule import best_round
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import all_lines, read_line
-from vpgea.runs.layout import CANARY, WEIGHTS, round_dir
+from vpgea.runs.layout import WEIGHTS, round_dir
 from vpgea.runs.overwriting import is_published
+from vpgea.runs.published import require_published
 from vpgea.runs.records import Canary, RoundLine
 from vpgea.storage.files import file_checksum, publish_folder, write_json
 from vpgea.storage.records import json_of, read_record
@@ -238,6 +239,7 @@ def _copy(weights: Trained, target: Path, say: Say) -> dict[str, Any]:
 
 
 def _require_published(weights: Trained, model: LocalModel) -> None:
+    require_published(model)
     found = model.fingerprint
     if found != weights.fingerprint:
         raise UsageError(

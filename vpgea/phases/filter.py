@@ -26,7 +26,7 @@ from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
-from vpgea.runs.manifest import Manifest
+from vpgea.runs.manifest import Manifest, require_contents
 from vpgea.runs.parts import WHOLE, Part, part_folders
 from vpgea.runs.phase_folder import PhaseFolder, begun
 from vpgea.runs.progress import NullProgress, Progress
@@ -74,6 +74,7 @@ def filter_rollout(
         phase="filter",
         identity={key: value for key, value in identity.items() if key not in unknown},
         inputs={"rollout": rollout.content_fingerprint, **_reference_lengths_input(config)},
+        contents=model.contents,
         config=flat_config(config),
         part=part,
     )
@@ -136,6 +137,7 @@ def _require_same_source(config: RunConfig, rollout: CompletePhase, model: Local
                 why=f"its fingerprint is {made_from.inputs[name]}, the configured {name} has {now}",
                 mend=f"use the {name} of the rollout, or draw a new rollout",
             )
+    require_contents(f"{rollout.root} was sampled from", made_from.contents, model.contents)
     sampling = identity_of(config, "model", "rollout")
     for key in ("model.dtype", "rollout.temperature", "rollout.top_p", "rollout.top_k", "rollout.seed"):
         if made_from.identity[key] != sampling[key]:

@@ -19,6 +19,8 @@ from vpgea.config.resolve import dump_yaml, flat_config, resolve
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import UsageError
+from vpgea.inspection.verify import foreign_phases
+from vpgea.inspection.verify_phase import Finding
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.round import Round, begun_price, round_config
 from vpgea.phases.schedule import (
@@ -186,6 +188,8 @@ class Loop:
             One line per finished round, the base model's first.
         """
         self._finish_repairs()
+        if foreign := foreign_phases(self.run_dir):
+            raise _foreign(self.run_dir, foreign[0])
         lines = finished_lines(self.run_dir)
         for line in lines:
             on_round(line)
@@ -336,6 +340,14 @@ class Loop:
             if index != best:
                 for name in (*WEIGHTS, MASTERS):
                     shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
+
+
+def _foreign(run_dir: Path, finding: Finding) -> UsageError:
+    return UsageError(
+        f"{finding.path} of {run_dir} does not belong to what stands before it",
+        why=finding.problem,
+        mend=f"restore what was there, or make it again with `vpgea doctor {shlex.quote(str(run_dir))} --repair`",
+    )
 
 
 def _lost(run_dir: Path, step: Step) -> UsageError:

@@ -24,6 +24,7 @@ from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.published import require_published
 from vpgea.runs.records import PartMarker, RolloutSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.records import from_json, json_of
@@ -64,6 +65,7 @@ class RolloutPlan:
                 can outgrow the model's context.
         """
         model = LocalModel.resolve(config.model)
+        require_published(model)
         views = load_views(model, config.views, config.grading.grader, begun=begun)
         views.require_ends()
         _require_thinking(config, views)
@@ -89,6 +91,7 @@ class RolloutPlan:
             },
             config=flat_config(config),
             part=part,
+            contents=model.contents,
         )
         return cls(
             config=config,

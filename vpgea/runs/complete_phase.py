@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from vpgea.errors import DamagedError, UsageError
-from vpgea.runs.layout import CHUNK, COMPLETE, MANIFEST, PARTS, Phase, chunk_number, is_run
+from vpgea.runs.layout import CHUNK, COMPLETE, MANIFEST, PARTS, REFERENCE_LENGTHS, SETS, Phase, chunk_number, is_run
 from vpgea.runs.links import refuse_links_in
-from vpgea.runs.manifest import Manifest
+from vpgea.runs.manifest import Manifest, content_of
 from vpgea.runs.parts import WHOLE, Part, part_folders
 from vpgea.runs.phase_folder import require_phase_folder
 from vpgea.runs.records import PartMarker, PhaseMarker
+from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
 from vpgea.storage.shards import Sidecar, committed, damaged, read_sidecar, shard_files, shard_order
 
@@ -58,7 +60,45 @@ class CompletePhase:
         Raises:
             DamagedError: One is no longer there or no longer the one with which its part was completed.
         """
+        if share == WHOLE:
+            self._require_own_parts()
         return chunk_paths(self.root, kind, share=share)
+
+    def _require_own_parts(self) -> None:
+        """The parts must be those that the phase's own fingerprint is of: whole ones of another run are not."""
+        parts = part_folders(self.root)
+        shards = [sidecar.sha256 for part in parts for sidecar in PartMarker.read(part).shards.values()]
+        if content_of(self.manifest, shards) != self.content_fingerprint:
+            raise DamagedError(
+                f"{self.root} holds shards of something else",
+                why="the content fingerprint of the phase is not that of its parts",
+                mend=f"`vpgea doctor {self.root}` says what differs, and with --repair makes it again",
+            )
+
+    def selection(self) -> str:
+        """Fingerprint of what a filter selected and rejected of its chunks, and of its reference lengths.
+
+        Raises:
+            DamagedError: A shard has no sidecar, or the lengths are gone.
+        """
+        files = [file for name in SETS for file in shard_files(self.root / name)]
+        lines = [f"{file.parent.name}/{file.name} {read_sidecar(file).sha256}" for file in files]
+        lengths = self.root / REFERENCE_LENGTHS
+        lines += [f"{lengths.name} {file_checksum(lengths) if lengths.is_file() else None}", self.content_fingerprint]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+    def require_selection(self, recorded: str | None) -> None:
+        """See that it is the one of which the filter's summary speaks.
+
+        Raises:
+            DamagedError: It is another's.
+        """
+        if recorded is not None and self.selection() != recorded:
+            raise DamagedError(
+                f"what {self.root} selected is not what stands there",
+                why=f"its summary records the selection {recorded}, and its shards have {self.selection()}",
+                mend=f"`vpgea doctor {self.root} --repair` selects again, from what was measured",
+            )
 
 
 def _require_phase(root: Path, phase: Phase) -> None:

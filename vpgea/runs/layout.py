@@ -33,10 +33,10 @@ REFERENCE_LENGTHS = "reference_lengths.json"
 ADAPTER, MODEL = "adapter", "model"
 WEIGHTS = (ADAPTER, MODEL)
 MASTERS = "masters"  # beside a model that was published rounded: its weights in float32, for the next training
-CANARY = "vpgea_canary.json"  # beside published weights: ids with their log-probabilities
 METRICS = "metrics.jsonl"  # a line per optimiser step; in the run folder a line per round
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_STATE, CHECKPOINT_CHECKSUMS = "state.json", "checksums.json"
+MADE_FROM = "made_from"  # entry of a checkpoint's state: the fingerprint of its training
 OLD_LOGPROBS = "old_logprobs.safetensors"
 
 RESULTS = "results.json"

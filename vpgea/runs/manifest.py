@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vpgea import __version__
@@ -35,6 +35,7 @@ class _Record:
     identity: dict[str, object]
     inputs: dict[str, str]
     config: dict[str, object]
+    contents: dict[str, str] = field(default_factory=dict)
     content_fingerprint: str | None = None
 
 
@@ -42,7 +43,9 @@ class _Record:
 class Manifest:
     """What a phase folder came from.
 
-    content_fingerprint: of a complete phase, its identity, its inputs and the rows that came out.
+    Attributes:
+        contents: Every byte of some inputs, of which the fingerprint has samples; versions before had none.
+        content_fingerprint: Of a complete phase, its identity, its inputs and the rows that came out.
     """
 
     phase: str
@@ -50,6 +53,7 @@ class Manifest:
     inputs: dict[str, str]
     config: dict[str, object]
     part: Part = WHOLE
+    contents: dict[str, str] = field(default_factory=dict)
     content_fingerprint: str | None = None
 
     @property
@@ -69,9 +73,12 @@ class Manifest:
                 identity=self.identity,
                 inputs=self.inputs,
                 config=self.config,
+                contents=self.contents,
                 content_fingerprint=self.content_fingerprint,
             )
         )
+        if not self.contents:
+            del value["contents"]
         if self.content_fingerprint is None:
             del value["content_fingerprint"]
         return value
@@ -102,6 +109,7 @@ class Manifest:
             inputs=record.inputs,
             config=record.config,
             part=Part(*record.shard),
+            contents=record.contents,
             content_fingerprint=record.content_fingerprint,
         )
         if manifest.fingerprint != record.fingerprint:
@@ -142,6 +150,22 @@ def require_same(root: Path, before: Manifest, now: Manifest) -> None:
                     why=f"{what} was {old.get(key)!r} and is now {new.get(key)!r}",
                     mend="restore it to continue, choose another --output-dir, or start anew with --overwrite",
                 )
+    require_contents(f"{root} was started with", before.contents, now.contents)
+
+
+def require_contents(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """See that what has one fingerprint is also the same where that does not look.
+
+    Raises:
+        UsageError: It is not; `what` begins the sentence.
+    """
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            raise UsageError(
+                f"{what} another content of the {name}",
+                why=f"it was {before[name]} and is now {now[name]}: its files were changed in place",
+                mend=f"restore the {name} as it was, or begin anew in another folder",
+            )
 
 
 def occupied(root: Path, why: str) -> UsageError:

@@ -111,6 +111,7 @@ class FilterSummary:
         checks: Means over posterior paths, and how many have each of them (NAME_n).
         tokens: Sampled and scored for the checks.
         no_end_of_thinking: Samples, of either view, that ended by themselves without an end of thinking.
+        selection: Fingerprint of what is learnt from, as this filter selected it; None before that was kept.
         answers: Continuations of paths: those with a grade, and how many of them came to their cap without the right
             answer.
         reference_lengths: Questions by where their L_ref is from: given, their own samples, or the default for all.
@@ -123,6 +124,7 @@ class FilterSummary:
     checks: dict[str, float | None]
     tokens: dict[str, int]
     no_end_of_thinking: int | None = None
+    selection: str | None = None
     answers: dict[str, int] = field(default_factory=dict)
     reference_lengths: dict[str, int] = field(default_factory=dict)
 
@@ -164,6 +166,7 @@ class DistillSummary:
         ended_early: Why, where a guard ended it.
         reload_difference: Largest of a log-probability after reloading what was published, in nats.
         output: Name of the folder with the weights, one of WEIGHTS.
+        content: All bytes of the published folder, of which model_fingerprint has samples; None before that was kept.
         masters_fingerprint: Of the float32 weights beside a model that was published rounded.
     """
 
@@ -179,6 +182,7 @@ class DistillSummary:
     output: str
     model_fingerprint: str
     masters_fingerprint: str | None = None
+    content: str | None = None
 
     def __post_init__(self) -> None:
         if self.output not in WEIGHTS:

@@ -14,8 +14,8 @@ from vpgea.errors import QualityGateError
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.policy import completion_logprobs
-from vpgea.modeling.weight_files import write_checksums
-from vpgea.runs.layout import ADAPTER, CANARY, MASTERS, MODEL
+from vpgea.modeling.weight_files import CANARY, write_checksums
+from vpgea.runs.layout import ADAPTER, MASTERS, MODEL
 from vpgea.runs.records import Canary, CanaryPath
 from vpgea.storage.files import publish_folder, write_json
 from vpgea.storage.records import json_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from vpgea.config.schema import RunConfig
-from vpgea.errors import VpgeaError, is_out_of_memory
-from vpgea.runs.layout import CHECKPOINTS, METRICS, OLD_LOGPROBS
+from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
+from vpgea.runs.layout import CHECKPOINTS, MADE_FROM, METRICS, OLD_LOGPROBS
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
@@ -72,7 +72,9 @@ class Trainer:
         self._epistemic = np.empty(0, np.int64) if epistemic is None else epistemic
         self.old_logprobs = OldLogprobs(folder.part / OLD_LOGPROBS, data, roles, self.ranks)
         state = load_checkpoint(self.checkpoints, self._saved_tensors(), self.optimizer, self.ranks)
+        self.made_from = folder.manifest.fingerprint
         if state is not None:
+            _require_own(self.checkpoints, state, self.made_from)
             self.old_logprobs.require(state.get("old_logprobs"))
             self.next_step, self.trained_tokens = int(state["step"]), int(state["trained_tokens"])
             self.guards.restore(state["guards"])
@@ -225,6 +227,7 @@ class Trainer:
             "trained_tokens": self.trained_tokens,
             "guards": self.guards.state(),
             "old_logprobs": self.old_logprobs.checksum,
+            MADE_FROM: self.made_from,
         }
         save_checkpoint(self.checkpoints, self.next_step, self._saved_tensors(), self.optimizer, state, self.ranks)
 
@@ -234,6 +237,16 @@ class Trainer:
         self.optimizer.state.clear()
         self.optimizer.param_groups.clear()
         self.trainable = {}
+
+
+def _require_own(checkpoints: Path, state: Mapping[str, Any], made_from: str) -> None:
+    """A checkpoint that is whole may still be another training's; those of earlier versions do not say whose."""
+    if state.get(MADE_FROM) not in (None, made_from):
+        raise UsageError(
+            f"the checkpoints in {checkpoints} are of another training",
+            why=f"the newest was made from {state[MADE_FROM]}, and this training from {made_from}",
+            mend="restore this training's own, or delete them: the training then begins anew",
+        )
 
 
 def _append_line(path: Path, line: dict[str, Any]) -> None:

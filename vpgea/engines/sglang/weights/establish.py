@@ -25,7 +25,7 @@ from vpgea.engines.sglang.weights.facts import CALL_S, Facts, cannot_see, read_f
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.adapter_files import adapter_has_effect, adapter_rank
 from vpgea.modeling.local_model import LocalModel
-from vpgea.runs.layout import CANARY
+from vpgea.modeling.weight_files import CANARY
 from vpgea.runs.records import Canary, CanaryPath
 from vpgea.storage.records import read_record
 

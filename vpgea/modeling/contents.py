@@ -1,0 +1,87 @@
+"""All that a model's files say, every byte of its weights: beside the fingerprint, which samples them.
+
+A fingerprint is a model's identity and quick to make. Weights that were changed in place between its samples keep it;
+their content is another. Checksums of large files are kept in a cache of this user's, by all that a file system says of
+a file, the time of its last change of any kind included, which no program can set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpgea.errors import DamagedError
+from vpgea.modeling.fingerprint import small_files
+from vpgea.modeling.weight_files import stored_files
+from vpgea.storage.files import file_checksum, write_json
+from vpgea.storage.records import json_of, read_record
+
+CACHED_FROM = 1 << 26  # bytes; smaller files are read again each time
+SETTLED_S = 10  # a file that has just been written may be written once more within one tick of its clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cached:
+    """What was known of a file when its checksum was taken."""
+
+    path: str
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+    sha256: str
+
+
+def folder_content(folder: Path, *, checksum: Callable[[Path], str] | None = None) -> str:
+    """16 hexadecimal digits over configuration, tokenizer, canary and all weights of a model's or adapter's folder.
+
+    Args:
+        folder: Of the model or the adapter.
+        checksum: How a weight file's checksum is had; from the cache where nothing else is given.
+
+    Raises:
+        UsageError: A file is damaged.
+    """
+    digest = hashlib.sha256()
+    for part in small_files(folder):
+        digest.update(part)
+    for file in stored_files(folder):
+        digest.update(f"{file.name} {(checksum or cached_checksum)(file)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def cached_checksum(file: Path) -> str:
+    """The sha256 of a file, read once as long as nothing touches it."""
+    place, stat = file.resolve(), file.stat()
+    if stat.st_size < CACHED_FROM:
+        return file_checksum(file)
+    record = _cache() / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"
+    known = _Cached(
+        path=str(place),
+        inode=stat.st_ino,
+        size=stat.st_size,
+        modified_ns=stat.st_mtime_ns,
+        changed_ns=stat.st_ctime_ns,
+        sha256="",
+    )
+    with suppress(DamagedError):  # no record yet, or one that a crash has cut short
+        before = read_record(record, _Cached)
+        if json_of(before) | {"sha256": ""} == json_of(known):
+            return before.sha256
+    checksum = file_checksum(file)
+    after = file.stat()
+    if after.st_ctime_ns == stat.st_ctime_ns and time.time() - stat.st_ctime > SETTLED_S:
+        with suppress(OSError):  # a home that cannot be written to costs time alone
+            record.parent.mkdir(parents=True, exist_ok=True)
+            write_json(record, json_of(known) | {"sha256": checksum})
+    return checksum
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "vpgea" / "checksums"
