@@ -414,8 +414,8 @@ def test_ends_of_one_beginning_share_what_is_computed_of_it(model: Any, monkeypa
         seen.append(kwargs["input_ids"].numel())
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(model, "forward", counted)
     engine = TransformersEngine(model, batch_size=8)
+    monkeypatch.setattr(model, "forward", counted)
     for one, other in zip(engine.score(requests), apart, strict=True):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=CLOSE)
