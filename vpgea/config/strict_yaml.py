@@ -27,6 +27,7 @@ _SCALARS = {  # tag → (pattern of the core schema, first characters)
 }
 
 
+_LARGEST = 1_000_000  # characters and entries of a document once its anchors are written out
 _MOST_DIGITS = 1000  # of an integer; Python neither reads nor writes much longer ones
 
 
@@ -100,6 +101,7 @@ def parse(text: str, name: str) -> tuple[Any, dict[tuple[str, ...], int]]:
         node = loader.get_single_node()
         if node is None:
             return None, {}
+        _require_small(node)
         return loader.construct_document(node), dict(_lines(node, ()))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -107,6 +109,34 @@ def parse(text: str, name: str) -> tuple[Any, dict[tuple[str, ...], int]]:
         raise _not_yaml(where, error.problem or str(error)) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _not_yaml(name, " ".join(str(error).split())) from error
+
+
+def _require_small(node: yaml.Node) -> None:
+    """See that anchors do not make a document larger than any that is written out.
+
+    Raises:
+        ConstructorError: They do, or one of them holds itself.
+    """
+    sizes: dict[int, int] = {}  # of nodes that are looked through; 0 while they are
+
+    def size(one: yaml.Node) -> int:
+        if id(one) in sizes:
+            if not sizes[id(one)]:
+                raise yaml.constructor.ConstructorError(None, None, "an anchor holds itself", one.start_mark)
+            return sizes[id(one)]
+        sizes[id(one)] = 0
+        if isinstance(one, yaml.MappingNode):
+            total = 1 + sum(size(key) + size(value) for key, value in one.value)
+        elif isinstance(one, yaml.SequenceNode):
+            total = 1 + sum(map(size, one.value))
+        else:
+            total = 1 + len(one.value)
+        if total > _LARGEST:
+            raise yaml.constructor.ConstructorError(None, None, "its anchors make it too large", one.start_mark)
+        sizes[id(one)] = total
+        return total
+
+    size(node)
 
 
 def _lines(node: yaml.Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
