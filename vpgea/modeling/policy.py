@@ -21,6 +21,7 @@ CURRENT = ""  # the adapter that is on
 
 # Relative to the size of the values, by dtype: rounding stays far below, a wrong computation far above.
 _SAME = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+_PROBE_WINDOW = 4  # tokens: less than the probes have, so that a window that packing loses shows in them
 _PROBE = ((5, 6, 7, 8, 9, 10, 11), (12, 11, 10, 9, 8))  # ids that every vocabulary has
 
 
@@ -158,11 +159,12 @@ def checked_policy(model: Any, *, packing: bool) -> Policy:
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    own = torch.cat([model(input_ids=torch.tensor([ids], device=device)).logits[0, :-1] for ids in _PROBE])
     policy = Policy(model, packing=packing)
     try:
-        with packed_attention(model) if packing else nullcontext():
-            ours = policy(_PROBE, [1] * len(_PROBE), policy.logits)
+        with _short_windows(model):
+            own = torch.cat([model(input_ids=torch.tensor([ids], device=device)).logits[0, :-1] for ids in _PROBE])
+            with packed_attention(model) if packing else nullcontext():
+                ours = policy(_PROBE, [1] * len(_PROBE), policy.logits)
     except (TypeError, ValueError, AttributeError) as error:  # no attention that can be exchanged, no plain decoder
         if packing:
             raise _no_packing(model, str(error).splitlines()[0]) from error
@@ -182,6 +184,25 @@ def checked_policy(model: Any, *, packing: bool) -> Policy:
             mend="use a model whose head is a linear layer, with or without scaling and soft capping",
         )
     return policy
+
+
+@contextmanager
+def _short_windows(model: Any) -> Iterator[None]:
+    """Sliding windows of a few tokens while the block runs, wherever a model keeps theirs.
+
+    Some have them in their layers, which packing asks, others in their configuration alone, from which they make a mask
+    that packing leaves out: only sequences beyond the window show it, and real windows are thousands of tokens wide.
+    """
+    text = model.config.get_text_config()
+    places = [text, *(one for one in model.modules() if isinstance(getattr(one, "sliding_window", None), int))]
+    before = [(place, place.sliding_window) for place in places if getattr(place, "sliding_window", None)]
+    try:
+        for place, window in before:
+            place.sliding_window = min(window, _PROBE_WINDOW)
+        yield
+    finally:
+        for place, window in before:
+            place.sliding_window = window
 
 
 def _no_packing(model: Any, why: str) -> UsageError:

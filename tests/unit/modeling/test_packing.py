@@ -90,6 +90,21 @@ def test_packed_sequences_are_computed_as_each_alone(kind: str) -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_a_window_that_packing_would_lose_is_found_whatever_its_width() -> None:
+    moe = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+    }
+    model = make("qwen2_moe", use_sliding_window=True, sliding_window=4096, max_window_layers=2, **moe)
+    with pytest.raises(UsageError, match="cannot take packed sequences"):
+        checked_policy(model, packing=True)
+    assert model.config.sliding_window == 4096
+    checked_policy(model, packing=False)
+    checked_policy(make("qwen2_moe", use_sliding_window=False, **moe), packing=True)
+
+
 def test_in_float64_nothing_is_left_of_the_difference() -> None:
     model = make("gpt_neox").double()
     expected, gradient = run(model, lambda: alone(model))
