@@ -60,7 +60,7 @@ def cached_checksum(file: Path) -> str:
     place, stat = file.resolve(), file.stat()
     if stat.st_size < CACHED_FROM:
         return file_checksum(file)
-    record = _cache() / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"
+    record = _record_of(place)
     known = _Cached(
         path=str(place),
         inode=stat.st_ino,
@@ -69,19 +69,24 @@ def cached_checksum(file: Path) -> str:
         changed_ns=stat.st_ctime_ns,
         sha256="",
     )
-    with suppress(DamagedError):  # no record yet, or one that a crash has cut short
-        before = read_record(record, _Cached)
-        if json_of(before) | {"sha256": ""} == json_of(known):
+    with suppress(DamagedError, OSError):  # no record yet, one that a crash has cut short, or none that may be read
+        before = None if record is None else read_record(record, _Cached)
+        if before is not None and json_of(before) | {"sha256": ""} == json_of(known):
             return before.sha256
     checksum = file_checksum(file)
     after = file.stat()
-    if after.st_ctime_ns == stat.st_ctime_ns and time.time() - stat.st_ctime > SETTLED_S:
+    if record is not None and after.st_ctime_ns == stat.st_ctime_ns and time.time() - stat.st_ctime > SETTLED_S:
         with suppress(OSError):  # a home that cannot be written to costs time alone
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json(record, json_of(known) | {"sha256": checksum})
     return checksum
 
 
-def _cache() -> Path:
+def _record_of(place: Path) -> Path | None:
+    """Where a file's checksum is kept; None for a user without a home."""
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "vpgea" / "checksums"
+    try:
+        cache = Path(home) if home else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return cache / "vpgea" / "checksums" / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}.json"

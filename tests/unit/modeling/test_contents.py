@@ -65,3 +65,30 @@ def test_a_file_just_written_and_a_small_one_are_read_again(
     monkeypatch.setattr(contents, "CACHED_FROM", 1)
     cached_checksum(model / "model.safetensors")
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("home", ["unknown", "a file", "denied"])
+def test_without_a_cache_to_use_a_file_is_read_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    """No home can be told, its cache is no folder, or nothing in it may be read."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    def denied(*_: object) -> None:
+        raise PermissionError("denied")
+
+    weights, cache = model / "model.safetensors", tmp_path / "cache"
+    monkeypatch.setattr(contents, "CACHED_FROM", 1)
+    monkeypatch.setattr(contents, "SETTLED_S", -1)
+    if home == "unknown":
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "home", unknown)
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    if home == "a file":
+        cache.touch()
+    if home == "denied":
+        monkeypatch.setattr(contents, "read_record", denied)
+    assert cached_checksum(weights) == file_checksum(weights)
