@@ -9,7 +9,7 @@ from functools import cached_property
 
 from vpgea.grading.containers import Container, read_container
 from vpgea.grading.copies import leaves_work, numerals_from
-from vpgea.grading.measures import Measure, read_measure, without_letter
+from vpgea.grading.measures import Measure, read_measure, with_letter, without_letter
 from vpgea.grading.normalise import balanced, normalise
 from vpgea.grading.numbers import Number, read_number
 from vpgea.grading.numeric import clearly_different
@@ -135,6 +135,8 @@ class Comparison:
         return self._measures_equal(gold_measure, found_measure)
 
     def _measures_equal(self, gold: Measure, found: Measure) -> bool:
+        if gold.unit is not None and found.unit is None:
+            found = with_letter(found)
         if found.unit is None:
             return self.equal(gold.value, found.value)
         wanted = gold.unit

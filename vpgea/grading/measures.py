@@ -16,9 +16,17 @@ _POWER = r"(?: ?\^ ?(?:-?[1-9]|\{ ?-?[1-9] ?\}))"
 _TEXT = rf"\\text ?\{{[^{{}}]*(?:\{{-?[1-9]\}}[^{{}}]*){{0,4}}\}}{_POWER}?"
 _SHORT = "[cdkmnu]m|k[gmWJ]|mg|m[lLs]|ft|in|yd|mi|lb|oz|hr|[ap]m|pc|eV|Hz|Pa|sq|cu|cc|of"
 _BARE = rf"(?<![\\A-Za-z\d}}])(?:[A-Za-z]{{3,}}|{_SHORT})\.?{_POWER}?(?![A-Za-z({{\\])"
-_UNIT = rf"(?:\\frac ?\{{ ?{_TEXT} ?\}} ?\{{ ?{_TEXT} ?\}}|{_TEXT}|{_BARE}"
-_UNIT += rf"|/ ?[A-Za-z]{_POWER}?(?![A-Za-z])| \([A-Za-z ]{{3,}}\)|/|\\cdot)"
-_WITH_UNIT = re.compile(rf"(?P<value>.*?[\d.}}%)!a-z])(?P<tail>(?: ?-? ?{_UNIT})+)[ .]*", re.DOTALL)
+_WORD = rf"(?:\\frac ?\{{ ?{_TEXT} ?\}} ?\{{ ?{_TEXT} ?\}}|{_TEXT}|{_BARE}| \([A-Za-z ]{{3,}}\))"
+_JOIN = r"(?:/|\\cdot(?![A-Za-z]))"
+_LETTER = rf"[A-Za-z]{_POWER}?(?![A-Za-z])"
+# A unit begins with a word or with what is set as text: `x/y` and `m \cdot g` are formulas.
+_UNIT = rf"(?:{_JOIN} ?)?{_WORD}(?: ?-? ?(?:(?:{_JOIN} ?)?{_WORD}|{_JOIN} ?{_LETTER}))*"
+_WITH_UNIT = re.compile(rf"(?P<value>.*?[\d.}}%)!a-z])(?P<tail> ?-? ?{_UNIT})[ .]*", re.DOTALL)
+# Letters alone are a unit behind a plain number, a space between them, where people write them so: `5 m/s`.
+_PER_UNIT = re.compile(
+    r"(-?(?:\d[\d,]*(?:\.\d+)?|\.\d+|\\frac ?\{\d+\} ?\{\d+\}|\d+/\d+)) "
+    rf"((?:[mLl] ?/ ?(?:min|[sh])|g ?/ ?(?:mL|ml|mol|cm|[LlsmhJ])|J ?/ ?(?:kg|mol|[sgKC])|[NVWC] ?/ ?[msC]){_POWER}?)"
+)
 _VALUE_END = re.compile(r"[\d.%)!]$|\\(?:pi|infty)$|(?<!text)\}$|(?<![A-Za-z\\])[a-z]$")
 _WORDS = re.compile(rf"(?:[A-Za-z]+\.?(?:[A-Za-z]\.)?|¢){_POWER}?|/")
 _HALF_OF_DAY = re.compile(r"\b([ap])\. ?m\b\.?", re.IGNORECASE)
@@ -58,7 +66,7 @@ def read_measure(text: str, also: frozenset[str] | None = frozenset()) -> Measur
     if primes := _PRIMES.fullmatch(text):
         arc = Unit((("arc", 1),), Fraction(1, 60) if len(primes[2]) == 2 else Fraction(1))
         return Measure(primes[1], arc, known=also is None)
-    match = _WITH_UNIT.fullmatch(text) or _GLUED.fullmatch(text)
+    match = _PER_UNIT.fullmatch(text) or _WITH_UNIT.fullmatch(text) or _GLUED.fullmatch(text)
     if match is None or not _VALUE_END.search(match[1]):
         return Measure(text)
     return _with_words(match[1], words_of(match[2]), also)
@@ -105,6 +113,13 @@ def _compound(text: str) -> Measure | None:
         return None
     total = sum((Fraction(part[1]) * unit.factor for part, unit in zip(parts, units, strict=True) if unit), Fraction(0))
     return Measure(str(total), Unit(units[0].dimensions, Fraction(1))) if units[0] else None
+
+
+def with_letter(measure: Measure) -> Measure:
+    """`5 m` without a unit as five of it, where that letter names one."""
+    plain = without_letter(measure.value)
+    unit = read_unit(words_of(measure.value[len(plain) :]), frozenset()) if plain != measure.value else None
+    return Measure(plain, unit) if unit and read_number(plain) else measure
 
 
 def without_letter(text: str) -> str:

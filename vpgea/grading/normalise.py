@@ -38,17 +38,17 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\text ?\{ ?\}", ""),
     (r"\\text ?\{ ?([eid]) ?\}", r"\1"),
     (r"\\text ?\{ ?(gcd|lcm|sinh|cosh|tanh|arcsin|arccos|arctan|sgn) ?\}", r"\\\1"),
-    (r"\\(?:leq|leqslant)\b", r"\\le"),
-    (r"\\(?:geq|geqslant)\b", r"\\ge"),
-    (r"\\neq\b|!=", r"\\ne"),
-    (r"\\lt\b", "<"),
-    (r"\\gt\b", ">"),
+    (r"\\(?:leqq?|leqslant)(?![A-Za-z])", r"\\le"),
+    (r"\\(?:geqq?|geqslant)(?![A-Za-z])", r"\\ge"),
+    (r"\\neq(?![A-Za-z])|!=", r"\\ne"),
+    (r"\\lt(?![A-Za-z])", "<"),
+    (r"\\gt(?![A-Za-z])", ">"),
     (r"<=", r"\\le "),
     (r">=", r"\\ge "),
     (r"\\(?:[lr]vert|vert|mid)(?![A-Za-z])", "|"),
     (r"\\lbrace(?![A-Za-z])", r"\\{"),
     (r"\\rbrace(?![A-Za-z])", r"\\}"),
-    (r"\\varnothing\b", r"\\emptyset"),
+    (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
     (r"\\%", "%"),
     (r"\\?\$", ""),
     (r" ?\\text ?\{ ?(?:percent(?:age)?|pct|%) ?\}| ?\b(?:percent(?:age)?|pct)\b", "%"),
@@ -79,7 +79,7 @@ _OF_CONDITIONS = [
     (re.compile(rf",? ?(?:\\text ?\{{ ?,? ?{word} ?\}}| {word} )"), sign)
     for word, sign in (("or", r" \\lor "), ("and", r" \\land "))
 ]
-_DEGREES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?|\\degrees?\b)(?= ?$| ?,| ?\\text| ?[CF]$)")
+_DEGREES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?|\\degrees?(?![A-Za-z]))(?= ?$| ?,| ?\\text| ?[CF]$)")
 _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)")
 _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)")
 _OPENING = re.compile(r" ?(?:\\{1,3}(?:boxed|fbox) ?)?\{")
