@@ -63,7 +63,7 @@ def small_config(folder: Path, model: Path) -> RunConfig:
         "filter.answerability.threshold": 0.5,
         "filter.answerability.max_new_tokens": 16,
         "filter.derivation.samples": 2,
-        "distill.learning_rate": 0.01,
+        "distill.learning_rate": 0.003,
         "distill.epochs": 2,
         "distill.questions_per_step": 2,
         "loop.eval_dataset": str(held_out),
