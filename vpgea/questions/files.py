@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -220,7 +221,11 @@ def _read_csv(path: Path, wanted: AbstractSet[str]) -> RawRows:
     number = 0
     with io.TextIOWrapper(_open(path, "csv"), encoding="utf-8-sig", newline="") as file:
         try:
-            for number, row in enumerate(csv.DictReader(file, delimiter=delimiter, strict=True), start=1):
+            first = file.readline()
+            _require_delimiter(first, delimiter, str(path))
+            reader = csv.DictReader(itertools.chain([first], file), delimiter=delimiter, strict=True)
+            _require_unique([name for name in reader.fieldnames or [] if name], str(path))
+            for number, row in enumerate(reader, start=1):
                 if None in row:
                     raw.add_bad(number, "it has more cells than the header")
                 elif None in row.values():
@@ -230,6 +235,26 @@ def _read_csv(path: Path, wanted: AbstractSet[str]) -> RawRows:
         except (*_GZIP_DAMAGE, UnicodeDecodeError, csv.Error) as damage:
             raw.add_bad(number + 1, f"the file cannot be read from here on ({damage}); the rest is lost")
     return raw
+
+
+def _require_delimiter(header: str, delimiter: str, file: str) -> None:
+    """Refuse a header that is one name between the file's delimiters, and several between others."""
+    others = {mark: header.count(mark) for mark in (";", "\t", ",", "|") if mark in header}
+    if not others or delimiter in others:
+        return
+    found = max(others, key=lambda mark: others[mark])
+    raise UsageError(
+        f"{file}: the delimiter is {found!r}, and the name says {delimiter!r}",
+        why=f"the header is {header.strip()[:100]!r}",
+        mend="rename it to .tsv" if found == "\t" else "save it with commas as .csv, or with tabs as .tsv",
+    )
+
+
+def _require_unique(names: Sequence[str], file: str) -> None:
+    if len(set(names)) < len(names):
+        raise UsageError(
+            f"{file}: a column name stands twice", why=f"columns: {', '.join(names)}", mend="rename one of them"
+        )
 
 
 def _read_parquet(path: Path, wanted: AbstractSet[str]) -> RawRows:
@@ -291,11 +316,7 @@ def add_batches(
         wanted: Columns to keep.
         features: What the columns mean, where `datasets` says more than Arrow.
     """
-    names = schema.names
-    if len(set(names)) < len(names):
-        raise UsageError(
-            f"{raw.file}: a column name stands twice", why=f"columns: {', '.join(names)}", mend="rename one of them"
-        )
+    _require_unique(schema.names, raw.file)
     raw.columns.update({field.name: field.type for field in schema})
     for batch in batches:
         read = [

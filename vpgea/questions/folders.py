@@ -6,6 +6,7 @@ or files; but every file is read as it would be by itself, and what is left out 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,11 +29,12 @@ _KEYWORDS = {
 _SPLIT = re.compile(r"(\w+(?:\.\w+)*)(?:\[[^\]]*\])?")
 _SPLITS = re.compile(rf"{_SPLIT.pattern}(?:\s*\+\s*{_SPLIT.pattern})*")
 _SHARDED = re.compile(r"(?:.*/)?data/(?P<split>\w+(?:\.\w+)*)-\d{5}-of-\d{5}[^/]*\.[^/]*")
-_NO_QUESTIONS = re.compile(  # what stands in such folders and is never taken for questions
-    r"README.*|LICEN[CS]E.*|CITATION.*|NOTICE.*|CHANGELOG.*|.*\.md|.*\.py|.*\.ya?ml"
+_NO_QUESTIONS = re.compile(  # what stands in such folders and is never taken for questions; a table or list is said
+    r"(README|LICEN[CS]E|CITATION|NOTICE|CHANGELOG)([-._].*)?|.*\.md|.*\.py|.*\.ya?ml"
     r"|(config|dataset_infos?|dataset_dict|state)\.json",
     re.IGNORECASE,
 )
+_CAPITAL_INSIDE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SHOWN = 5
 
 
@@ -62,6 +64,7 @@ def read_folder(data: DataConfig, folder: Path, wanted: AbstractSet[str]) -> Raw
         part = read_file(path, wanted)
         for column, stored in part.columns.items():
             raw.columns.setdefault(column, stored)
+        raw.columns_of[str(path)] = part.columns.keys()
         rows[name] += part.rows
         raw.bad += part.bad
         raw.example = raw.example or part.example
@@ -118,8 +121,10 @@ def _sorted(folder: Path, subset: str | None) -> _Sorted:
     for path in sorted(folder.rglob("*"), key=str):
         inside = path.relative_to(folder)
         hidden = any(part.startswith((".", "__")) for part in inside.parts)
-        if not hidden and path.is_file() and not _NO_QUESTIONS.fullmatch(path.name):
-            (files if path.name.lower().endswith(tuple(READERS)) else other).append(path)
+        named_otherwise = _NO_QUESTIONS.fullmatch(path.name) is not None
+        if hidden or not path.is_file() or (named_otherwise and not _may_hold_rows(path)):
+            continue
+        (files if _is_readable(path) and not named_otherwise else other).append(path)
     if any(path.suffix == ".arrow" and path.with_suffix(".json").is_file() for path in files):
         files, other = [path for path in files if path.suffix == ".arrow"], []  # a run's shards, without their records
     if (described := _described_splits(folder, subset)) is not None:
@@ -137,6 +142,18 @@ def _sorted(folder: Path, subset: str | None) -> _Sorted:
     return _Sorted(splits={DEFAULT_SPLIT: files} if files else {}, other=other)
 
 
+def _is_readable(path: Path) -> bool:
+    return path.name.lower().endswith(tuple(READERS))
+
+
+def _may_hold_rows(path: Path) -> bool:
+    """Of a file whose name says that it holds no questions: a configuration is no list."""
+    if path.suffix.lower() != ".json":
+        return _is_readable(path)
+    with path.open("rb") as file:
+        return re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{", file.read(64)) is not None
+
+
 def _sharded_split(name: PurePosixPath) -> str | None:
     found = _SHARDED.fullmatch(str(name))
     return found["split"] if found else None
@@ -152,7 +169,7 @@ def _file_split(name: PurePosixPath) -> str | None:
 
 def _keyword(name: str) -> Any:
     """The splits that a name's words say, in the order of the list above."""
-    words = set(re.split(r"[-._ 0-9]+", name))
+    words = set(re.split(r"[-._ 0-9]+", _CAPITAL_INSIDE.sub(" ", name).lower()))
     return (split for split, keywords in _KEYWORDS.items() if words.intersection(keywords))
 
 
@@ -178,7 +195,8 @@ def _described_splits(folder: Path, subset: str | None) -> dict[str, list[Path]]
         )
     config = configs[names.index(name)]
     base = folder / str(config.get("data_dir", "."))
-    splits = {split: _matching(base, patterns) for split, patterns in _patterns(config.get("data_files", "**"))}
+    described = _patterns(config.get("data_files", "**"))
+    splits = {split: _matching(folder, base, patterns) for split, patterns in described}
     if missing := next((split for split, paths in splits.items() if not paths), None):
         raise UsageError(
             f"{folder}: its README.md names files that are not there",
@@ -211,6 +229,18 @@ def _patterns(data_files: Any) -> list[tuple[str, list[str]]]:
     return [(str(split), [paths] if isinstance(paths, str) else list(paths)) for split, paths in pairs]
 
 
-def _matching(base: Path, patterns: Sequence[str]) -> list[Path]:
-    found = {path for pattern in patterns for path in base.glob(pattern)}  # the folder's own name is no pattern
-    return [path for path in sorted(found, key=str) if path.name.lower().endswith(tuple(READERS)) and path.is_file()]
+def _matching(folder: Path, base: Path, patterns: Sequence[str]) -> list[Path]:
+    found: set[Path] = set()
+    for pattern in patterns:
+        try:
+            names = [os.path.normpath(path.relative_to(folder)) for path in base.glob(pattern)]
+        except (ValueError, NotImplementedError, TypeError):  # it begins elsewhere, is empty, or no text
+            names = [os.pardir]
+        if any(Path(name).parts[:1] == (os.pardir,) for name in names):
+            raise UsageError(
+                f"{folder}: its README.md names files that are not in it",
+                why=f"the path {pattern!r} leaves the folder",
+                mend="mend `configs` in README.md, or name those files themselves",
+            )
+        found.update(folder / name for name in names)  # the folder's own name is no pattern
+    return [path for path in sorted(found, key=str) if _is_readable(path) and path.is_file()]

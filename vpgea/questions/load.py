@@ -112,16 +112,18 @@ def to_questions(
         fields = fields.model_copy(update={"id": _SAMPLE_COLUMNS[0]})
     if raw.rows:
         fields = existing_columns(raw, fields)
+    without_id = fields.model_copy(update={"id": None})
     questions: dict[str, tuple[Question, Place]] = {}
     bad = list(raw.bad)
     for row in raw.rows:
         try:
-            question = _question(row, fields, raw.columns)
+            named = without_id if _lacks_id(row, fields, raw) else fields
+            question = _question(row, named, raw.columns)
             _require_grantable(question, grader)
             if (before := questions.get(question.id)) is None:
                 questions[question.id] = question, row.place
             elif not (are_samples and before[0] == question):  # a question has several samples
-                raise _duplicate(question, *before, fields.id)
+                raise _duplicate(question, *before, named.id)
         except RowError as error:
             bad.append(BadRow(row.place, str(error), error.mend))
     bad = sorted(dict.fromkeys(bad), key=lambda row: (row.file, row.number))
@@ -133,6 +135,12 @@ def to_questions(
     loaded = [question for question, _ in kept.values()]
     warnings = [*raw.left_out, *unread_meaning(raw, fields), *doubts(list(kept.values()), grader)]
     return LoadedQuestions(loaded, bad, fingerprint_questions(loaded), warnings)
+
+
+def _lacks_id(row: RawRow, fields: FieldMapping, raw: RawRows) -> bool:
+    """Does its file have no ids, and others of the folder do?"""
+    columns = raw.columns_of.get(row.place.file)
+    return columns is not None and fields.id == FieldMapping().id and fields.id not in columns
 
 
 def _duplicate(question: Question, before: Question, place: Place, id_column: str | None) -> RowError:

@@ -69,6 +69,7 @@ class RawRows:
         file: What the source is called: a path, or name and split of a data set.
         unit: What its numbers count.
         columns: Every column that was seen, wanted or not, in order of appearance; Arrow's type where there is one.
+        columns_of: Those of each file, where the source is a folder of several.
         example: The first row, with all columns that were read.
         left_out: What the source holds beside the rows, and why it was not read; in words.
     """
@@ -76,6 +77,7 @@ class RawRows:
     file: str
     unit: Unit = "row"
     columns: dict[str, object] = field(default_factory=dict)
+    columns_of: dict[str, AbstractSet[str]] = field(default_factory=dict)
     rows: list[RawRow] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
     example: dict[str, object] = field(default_factory=dict)
