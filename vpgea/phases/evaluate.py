@@ -128,26 +128,27 @@ def evaluate(
     planned = EvalPlan.make(config, questions, part=part, begun=begun)
     plan, baseline = planned.sampling, planned.baseline
     folder = PhaseFolder.open(output_dir, planned.manifest, resume=resume, overwrite=overwrite)
-    missing = folder.missing(plan.own_chunks)
-    progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
-    if missing:
-        with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-            engine = engines.get(plan.config, plan.model)
+    with folder.writing():  # from here on: also while an engine starts
+        missing = folder.missing(plan.own_chunks)
+        progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
+        if missing:
+            with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
+                engine = engines.get(plan.config, plan.model)
 
-            def work() -> Made:
-                for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
-                    grades = grade_rows(plan.views, graders, rows, stop)
-                    graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
-                    yield chunk, {CHUNK: to_table(graded, GradedRow)}
+                def work() -> Made:
+                    for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
+                        grades = grade_rows(plan.views, graders, rows, stop)
+                        graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
+                        yield chunk, {CHUNK: to_table(graded, GradedRow)}
 
-            run_chunks(folder, missing, stop, work)
-    shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
-    tell_ends(shards, plan.views, config.eval.max_new_tokens, progress)
-    require_few_errors(config, shards)
-    if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
-        return None
-    found = results(config, CompletePhase.open(output_dir, "eval"), baseline, plan.rejection_counts)
-    write_json(output_dir / RESULTS, json_of(found))
+                run_chunks(folder, missing, stop, work)
+        shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
+        tell_ends(shards, plan.views, config.eval.max_new_tokens, progress)
+        require_few_errors(config, shards)
+        if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
+            return None
+        found = results(config, CompletePhase.open(output_dir, "eval"), baseline, plan.rejection_counts)
+        write_json(output_dir / RESULTS, json_of(found))
     return found
 
 

@@ -79,35 +79,36 @@ def filter_rollout(
         part=part,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    if _is_selected(output_dir, rollout_dir):
-        return _checked(config, read_record(output_dir / SUMMARY, FilterSummary))
-    kinds = (CHUNK, TEACHER_SHARD) if config.filter.teacher_top_k else (CHUNK,)
-    missing = folder.missing(own, *kinds)
-    progress.advance(len(own) - len(missing))
-    tell_ends(own.values(), views, config.rollout.max_new_tokens, progress)  # before anything is measured
-    if missing:
-        with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-            engine = engines.get(config, model)
-            prior_view = PriorView(config, views, engine, graders, stop, progress, context=model.context_length)
-            measuring = CrossView(prior_view)
-            all_chunks = cache(rollout.chunks)  # listed once, and only where a chunk has too few answers of its own
+    with folder.writing():  # from here on: also while an engine starts
+        if _is_selected(output_dir, rollout_dir):
+            return _checked(config, read_record(output_dir / SUMMARY, FilterSummary))
+        kinds = (CHUNK, TEACHER_SHARD) if config.filter.teacher_top_k else (CHUNK,)
+        missing = folder.missing(own, *kinds)
+        progress.advance(len(own) - len(missing))
+        tell_ends(own.values(), views, config.rollout.max_new_tokens, progress)  # before anything is measured
+        if missing:
+            with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
+                engine = engines.get(config, model)
+                prior_view = PriorView(config, views, engine, graders, stop, progress, context=model.context_length)
+                measuring = CrossView(prior_view)
+                all_chunks = cache(rollout.chunks)  # listed once, and only where a chunk has too few answers of its own
 
-            def work() -> Made:
-                for index in missing:
-                    rows = read_rows(own[index], SampleRow)
-                    tables = {}
-                    if config.filter.teacher_top_k:
-                        tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
-                    tables[CHUNK] = measuring.measure(rows, answers_behind(all_chunks, index))
-                    progress.advance(1)
-                    yield index, tables
+                def work() -> Made:
+                    for index in missing:
+                        rows = read_rows(own[index], SampleRow)
+                        tables = {}
+                        if config.filter.teacher_top_k:
+                            tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
+                        tables[CHUNK] = measuring.measure(rows, answers_behind(all_chunks, index))
+                        progress.advance(1)
+                        yield index, tables
 
-            run_chunks(folder, missing, stop, work)
-    require_few_errors(config, [folder.chunk(index) for index in own])
-    if not folder.complete({"chunks": len(own)}):
-        return None
-    measured = CompletePhase.open(output_dir, "filter")
-    return _checked(config, select(config, views, rollout, measured, as_first_version=bool(unknown)))
+                run_chunks(folder, missing, stop, work)
+        require_few_errors(config, [folder.chunk(index) for index in own])
+        if not folder.complete({"chunks": len(own)}):
+            return None
+        measured = CompletePhase.open(output_dir, "filter")
+        return _checked(config, select(config, views, rollout, measured, as_first_version=bool(unknown)))
 
 
 def _fields_after(output_dir: Path) -> dict[str, Any]:

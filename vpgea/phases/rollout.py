@@ -225,30 +225,31 @@ def rollout(
             "nothing to sample", why="both sample counts are 0", mend="set --prior-samples or --posterior-samples"
         )
     folder = PhaseFolder.open(output_dir, plan.manifest, resume=resume, overwrite=overwrite)
-    missing = folder.missing(plan.own_chunks)
-    progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
-    if missing:
-        _require_disk(output_dir, plan.disk_bytes(missing))
-        with lent(lease, output_dir / LOGS, stop) as engines:
-            engine = engines.get(plan.config, plan.model)
+    with folder.writing():  # from here on: also while an engine starts
+        missing = folder.missing(plan.own_chunks)
+        progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
+        if missing:
+            _require_disk(output_dir, plan.disk_bytes(missing))
+            with lent(lease, output_dir / LOGS, stop) as engines:
+                engine = engines.get(plan.config, plan.model)
 
-            def work() -> Made:
-                for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
-                    yield chunk, {CHUNK: to_table(rows, SampleRow)}
+                def work() -> Made:
+                    for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
+                        yield chunk, {CHUNK: to_table(rows, SampleRow)}
 
-            run_chunks(folder, missing, stop, work)
-    shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
-    ends = tell_ends(shards, plan.views, plan.config.rollout.max_new_tokens, progress)
-    summary = RolloutSummary(
-        questions=plan.questions_in(plan.own_chunks),
-        **plan.rejection_counts,
-        rejected=plan.rejected,
-        chunks=len(plan.own_chunks),
-        samples=ends.samples,
-        at_cap=ends.at_cap,
-        no_end_of_thinking=ends.unended,
-    )
-    folder.complete(json_of(summary))
+                run_chunks(folder, missing, stop, work)
+        shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
+        ends = tell_ends(shards, plan.views, plan.config.rollout.max_new_tokens, progress)
+        summary = RolloutSummary(
+            questions=plan.questions_in(plan.own_chunks),
+            **plan.rejection_counts,
+            rejected=plan.rejected,
+            chunks=len(plan.own_chunks),
+            samples=ends.samples,
+            at_cap=ends.at_cap,
+            no_end_of_thinking=ends.unended,
+        )
+        folder.complete(json_of(summary))
     return Drawn(summary, len(missing))
 
 

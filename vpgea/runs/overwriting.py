@@ -70,7 +70,7 @@ _OWN["loop"] = [
     *(f"{_ROUNDS}/{phase}/(?:{pattern})" for phase in PHASES for pattern in (*_OF_ALL, *_OWN[phase])),
 ]
 _BEGUN = re.compile(
-    rf"{_TEMPORARY}|(?:.*/)?{_OF_A_PART}{MANIFEST}|{CONFIG}|(?:.*/)?logs/.*|{_SCRIPTS}/(?:[^/]+\.sh|rendered\.json)"
+    rf"{_TEMPORARY}|(?:.*/)?{_OF_A_PART}{MANIFEST}|{CONFIG}|(?:.*/)?logs/.*"  # no scripts: jobs may be queued
 )
 _WRITTEN = {phase: re.compile("|".join([_TEMPORARY, *_OF_ALL, *own])) for phase, own in _OWN.items()}
 
@@ -131,7 +131,7 @@ def clear(root: Path, phase: str, count: int) -> None:
 
 
 def is_only_begun(root: Path) -> bool:
-    """Whether a folder says from what something was begun, and nothing was made of it yet."""
+    """Whether a folder says from what something was begun, and nothing was made of it yet, job scripts included."""
     files, _ = _contents(root)
     return all(_BEGUN.fullmatch(name) for name in files)
 

@@ -18,11 +18,13 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
-from vpgea.errors import QualityGateError, Stopped, UsageError
+from vpgea.errors import EngineError, QualityGateError, Stopped, UsageError
 from vpgea.metrics import bootstrap
 from vpgea.metrics.scores import e3_score
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.evaluate import evaluate, sample_table
+from vpgea.phases.filter import filter_rollout
+from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
@@ -216,6 +218,39 @@ def test_a_baseline_measured_otherwise_is_refused_before_any_sample(
         evaluate(chosen, questions, tmp_path / "out", lease=NoEngine(Path("logs"), StopRequest()))
     assert caught.value.why.startswith(key)
     assert not (tmp_path / "out").exists()
+
+
+class Starting(EngineLease):
+    """An engine that takes its time: meanwhile somebody begins something else in the folder, and it never comes up."""
+
+    def __init__(self, folder: Path, begin_another: Callable[[Path], object]) -> None:
+        super().__init__(folder / "logs", StopRequest())
+        self._folder, self._begin_another = folder, begin_another
+
+    def get(self, config: RunConfig, model: LocalModel) -> Engine:
+        with pytest.raises(UsageError, match="differs"):
+            self._begin_another(self._folder)
+        raise EngineError("did not start", why="a test", mend="none")
+
+
+@pytest.mark.parametrize("phase", ["rollout", "filter", "eval"])
+def test_a_folder_is_held_while_its_engine_starts(phase: str, drawn: Path, tmp_path: Path) -> None:
+    questions = load_questions(config().data).questions
+
+    def start(folder: Path, lease: EngineLease | None, **dotted: Any) -> object:
+        now = config(**dotted)
+        if phase == "rollout":
+            return rollout(RolloutPlan.make(now, questions), folder, lease=lease)
+        if phase == "filter":
+            return filter_rollout(now, drawn, folder, lease=lease)
+        return evaluate(now, questions, folder, lease=lease)
+
+    other = {"rollout": {"rollout__seed": 9}, "filter": {"filter__std_min": 0.2}, "eval": {"eval__seed": 9}}[phase]
+    starting = Starting(tmp_path / "out", lambda folder: start(folder, NoEngine(Path("logs"), StopRequest()), **other))
+    with pytest.raises(EngineError, match="did not start"):
+        start(tmp_path / "out", starting)
+    with pytest.raises(AssertionError, match="the model was loaded"):  # it is free again
+        start(tmp_path / "out", NoEngine(Path("logs"), StopRequest()), **other)
 
 
 def test_a_baseline_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:

@@ -174,7 +174,11 @@ def test_a_start_of_which_nothing_came_leaves_the_folder_free(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "made", ["parts/0-of-1/chunk-00000.arrow", "notes.txt", "round-000/rollout/parts/0-of-1/COMPLETE"]
+    "made",
+    [
+        *("parts/0-of-1/chunk-00000.arrow", "notes.txt", "round-000/rollout/parts/0-of-1/COMPLETE"),
+        "slurm/rollout.sh",  # jobs that are queued would go on with the other inputs
+    ],
 )
 def test_what_was_made_or_is_somebodys_holds_the_folder(made: str, tmp_path: Path) -> None:
     loop = replace(ROLLOUT, phase="loop")
@@ -183,6 +187,14 @@ def test_what_was_made_or_is_somebodys_holds_the_folder(made: str, tmp_path: Pat
     with pytest.raises(UsageError, match="was started with other inputs"):
         PhaseFolder.open(tmp_path, replace(loop, inputs={"model": "mended"}))
     assert (tmp_path / made).is_file()
+
+
+def test_a_live_start_holds_the_folder_though_nothing_came_of_it_yet(tmp_path: Path) -> None:
+    first = PhaseFolder.open(tmp_path, ROLLOUT)
+    with first.writing(), pytest.raises(UsageError, match="was started with other inputs"):
+        PhaseFolder.open(tmp_path, OTHER)
+    first.require_ours()
+    PhaseFolder.open(tmp_path, OTHER)
 
 
 def test_a_writer_whose_folder_became_another_runs_commits_and_completes_nothing(tmp_path: Path) -> None:
