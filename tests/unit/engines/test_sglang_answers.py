@@ -209,10 +209,11 @@ def test_a_limit_of_ones_own_is_no_fault_of_the_server(
     assert "ulimit -n" in error.value.mend
 
 
+@pytest.mark.parametrize("most", [3, 1])  # fewer than a request and a call to each server: one request all the same
 def test_more_requests_than_descriptors_are_sent_in_turns(
-    fake: FakeSglang, model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    most: int, fake: FakeSglang, model: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vpgea.engines.sglang.traffic.engine.descriptors", lambda wanted: 3)
+    monkeypatch.setattr("vpgea.engines.sglang.traffic.engine.descriptors", lambda wanted: most)
     engine = opened(fake, model, tmp_path)
     try:
         requests = [GenerateRequest([4, 5], seed, group="one") for seed in range(40)]
@@ -221,4 +222,4 @@ def test_more_requests_than_descriptors_are_sent_in_turns(
         engine.close()
     assert len(drawn) == 40
     assert all(np.isfinite(completion.logprobs).all() for _, _, completion in drawn)
-    assert fake.most_at_once <= 3
+    assert fake.most_at_once <= most

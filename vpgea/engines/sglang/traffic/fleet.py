@@ -309,18 +309,22 @@ class Fleet:
                 self._queue.popleft().fail(self._broken)
                 continue
             server = max(self._servers.values(), key=lambda server: server.room, default=None)
-            if server is None or server.room <= 0 or self._connections >= self._most:
+            if server is None or server.room <= 0 or self._is_full:
                 return
             group = self._queue[0].group
             while self._queue and self._queue[0].group == group:
                 self._send(server, self._queue.popleft())
-                if not group or self._connections >= self._most:
+                if not group or self._is_full:
                     break
 
     @property
-    def _connections(self) -> int:
-        """Requests under way, and a call about its load to each server."""
-        return sum(1 + len(server.in_flight) for server in self._servers.values())
+    def _is_full(self) -> bool:
+        """Whether the requests under way, and a call about its load to each server, use all descriptors.
+
+        As many requests as there are servers may always be under way: with fewer nothing would ever be done.
+        """
+        under_way = sum(len(server.in_flight) for server in self._servers.values())
+        return under_way >= max(self._most - len(self._servers), len(self._servers))
 
     def _send(self, server: Server, work: Work) -> None:
         task = asyncio.create_task(self._call(server, work))
