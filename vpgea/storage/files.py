@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from vpgea.errors import DamagedError, UsageError
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of Linux
+
+_FOR_OWNER = 0o600
 
 
 def _writer() -> str:
@@ -50,7 +53,6 @@ def commit(path: Path, write: Callable[[Path], None]) -> None:
     temporary = temporary_path(path)
     try:
         write(temporary)
-        grant_usual_access(temporary)
         fsync(temporary)
         with suppress(FileExistsError):
             _give_name(temporary, path)
@@ -185,8 +187,12 @@ def sweep_temporaries(folder: Path, *, depth: int | None = None) -> None:
 
 
 def grant_usual_access(path: Path) -> None:
-    """Give a file the mode that the umask gives to any new one: some libraries write files for their owner alone."""
-    path.chmod(0o666 & ~_UMASK)
+    """Give a file that a library wrote for its owner alone the mode that the umask gives to any new one.
+
+    Any other mode is left: the folder's default access list has made it.
+    """
+    if stat.S_IMODE(path.stat().st_mode) == _FOR_OWNER:
+        path.chmod(0o666 & ~_UMASK)
 
 
 def _is_gone(pid: int) -> bool:

@@ -150,7 +150,10 @@ def test_publishing_replaces_an_older_folder_whole(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(file)
     (tmp_path / "new" / "for-its-owner").touch(mode=0o600)
+    (tmp_path / "new" / "for-its-group").touch()
+    (tmp_path / "new" / "for-its-group").chmod(0o660)  # as a default access list makes it
     publish_folder(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old" / "for-its-group").stat().st_mode & 0o777 == 0o660
     usual = tmp_path / "any"
     usual.touch()
     assert (tmp_path / "old" / "for-its-owner").stat().st_mode == usual.stat().st_mode
