@@ -72,7 +72,8 @@ def distill(
 
     with training_turn(folder.part, ranks, stop, progress) as turn:
         if not overwrite:
-            turn.take()  # before a second model takes the first one's memory
+            if not ranks.any(folder.is_complete):  # else nothing is left to write, perhaps nothing can be
+                turn.take()  # before a second model takes the first one's memory
             if is_trained():
                 ranks.on_first(lambda: _finish_complete(folder, resume))
                 return trained(output_dir)
@@ -81,14 +82,14 @@ def distill(
             data = _training_set(config, filtered, folder.manifest)
             roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
         ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))
-        turn.take()
-        if not is_trained():  # else a twin that began at the same moment has done it
-            trainer = Trainer(
-                *(config, data, roles, folder, ranks),
-                epistemic=epistemic_ids(model.tokenizer),
-                first_entropy=entropy_at_start(output_dir),
-            )
-            with folder.writing():
+        with folder.writing():  # before anything takes its time: --overwrite deletes nothing from here on
+            turn.take()
+            if not is_trained():  # else a twin that began at the same moment has done it
+                trainer = Trainer(
+                    *(config, data, roles, folder, ranks),
+                    epistemic=epistemic_ids(model.tokenizer),
+                    first_entropy=entropy_at_start(output_dir),
+                )
                 with step_log(config, output_dir, ranks) as logger:
                     trainer.run(stop, progress, [logger, log] if log else [logger])
                 trainer.release()

@@ -19,6 +19,7 @@ from typing import Literal
 from vpgea.errors import UsageError
 
 PARTS = "parts"
+TRAINING_TURN = ".training.tmp"  # in the part's folder of a training: locked by the process whose turn it is
 MANIFEST = "manifest.json"
 COMPLETE = "COMPLETE"
 LOGS = "logs"  # what servers of our own say; beside a phase's parts, of a loop in the run folder

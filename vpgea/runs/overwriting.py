@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -27,6 +28,7 @@ from vpgea.runs.layout import (
     ROUND_RECORD,
     SETS,
     SUMMARY,
+    TRAINING_TURN,
     WEIGHTS,
 )
 from vpgea.runs.manifest import Manifest
@@ -37,7 +39,11 @@ _TEMPORARY = r"(?:.*/)?\.[^/]*\.tmp(?:/.*)?"
 _SCRIPTS = "slurm"  # in a run folder: job scripts, which users may edit
 _RENDERED = f"{_SCRIPTS}/rendered.json"
 _SHARDS = r"-\d{5,}\.(?:arrow|json)"
-_PUBLISHED = r"[^/]+\.(?:safetensors|json|jinja|model|tiktoken)|(?:vocab|merges)\.txt|README\.md"
+_CODE = r"(?:modeling|configuration|tokenization|processing|generation)_\w+\.py"  # of a model that brings its own
+_PUBLISHED = (
+    r"[^/]+\.(?:safetensors|json|jinja|model|tiktoken)|(?:tokenizer|chat_template|vocab)[\w.+-]*|merges\.txt|README\.md"
+    rf"|{_CODE}"
+)
 _OF_A_PART = rf"{PARTS}/\d+-of-\d+/"
 _OF_ALL = [
     MANIFEST,
@@ -87,13 +93,14 @@ def writing(part: Path) -> Iterator[None]:
         yield
 
 
-def clear(root: Path, phase: str, count: int) -> None:
+def clear(root: Path, phase: str, count: int, *, in_turn: bool = False) -> None:
     """Delete what a phase or loop has written to a folder, which stays.
 
     Args:
         root: The folder; it may be a link.
         phase: What is going to write there.
         count: Into how many parts it is cut.
+        in_turn: This process may have taken the training's turn there, so that no other one has.
 
     Raises:
         UsageError: The folder is of another kind, holds anything else, or other processes may be writing there.
@@ -115,14 +122,16 @@ def clear(root: Path, phase: str, count: int) -> None:
             why=f"it would delete what the other parts write to {root}",
             mend="delete the folder once, before any part starts, or choose another --output-dir",
         )
+    locks = (MANIFEST,) if in_turn else (MANIFEST, TRAINING_TURN)
     with ExitStack() as stack:
-        for name in files:
-            if name.endswith(f"/{MANIFEST}") and not _lock(stack, root / name, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                raise UsageError(
-                    f"--overwrite will not delete {root}",
-                    why=f"another process is writing to {(root / name).parent}",
-                    mend="stop it first, or choose another --output-dir",
-                )
+        for name in (name for name in files if name.endswith(tuple(f"/{lock}" for lock in locks))):
+            with suppress(FileNotFoundError):  # whose process has ended just now
+                if not _lock(stack, root / name, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    raise UsageError(
+                        f"--overwrite will not delete {root}",
+                        why=f"another process is writing to {(root / name).parent}",
+                        mend="stop it first, or choose another --output-dir",
+                    )
         for name in files:
             (root / name).unlink(missing_ok=True)
         for name in folders:
@@ -183,7 +192,9 @@ def _lock(stack: ExitStack, path: Path, operation: int) -> bool:
     """Hold a lock on a file until the stack is closed; False where another process has it."""
     try:
         descriptor = os.open(path, os.O_RDWR)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         descriptor = os.open(path, os.O_RDONLY)
     stack.callback(os.close, descriptor)
     try:

@@ -164,7 +164,7 @@ def _require_same_or_begin_anew(root: Path, before: Manifest, now: Manifest) -> 
         if before.phase != now.phase or now.part.count > 1 or not is_only_begun(root):
             raise
         try:
-            clear(root, now.phase, now.part.count)
+            clear(root, now.phase, now.part.count, in_turn=True)
         except UsageError:  # somebody is writing there
             raise differs from None
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vpgea.runs.layout import TRAINING_TURN
 from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
 from vpgea.training.ranks import Ranks
 
-_LOCK = ".training.tmp"  # in the part's folder; what holds it is the lock, not the file
 _PAUSE_S = 0.5
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -36,19 +36,25 @@ class Turn:
         Raises:
             Stopped: A stop was requested meanwhile.
         """
-        while self._ranks.any(self._ranks.is_first and not self._try()):
+        while self._ranks.any(not self._try_on_first()):
             self._progress.note("waiting: another process is training in this folder")
             if self._ranks.any(self._stop.requested):
                 self._stop.request("what another rank was told")
                 self._stop.check("nothing was begun: another process is training in this folder")
             time.sleep(_PAUSE_S)
 
+    def _try_on_first(self) -> bool:
+        """What rank 0 finds; true on the others. Where it fails all fail; collective."""
+        is_ours = [True]
+        self._ranks.on_first(lambda: is_ours.append(self._try()))
+        return is_ours[-1]
+
     def _try(self) -> bool:
         """Whether nobody else is at it; then the lock is ours, where the folder is there."""
         if not self._part.is_dir() or self._is_held():
             return True
         self.leave()
-        descriptor = os.open(self._part / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(self._part / TRAINING_TURN, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -64,7 +70,7 @@ class Turn:
 
     def _is_held(self) -> bool:
         """Whether the file that was locked is still the one in the folder: it may have been begun anew."""
-        path = self._part / _LOCK
+        path = self._part / TRAINING_TURN
         if self._descriptor is None or not path.is_file():
             return False
         return os.path.samestat(os.fstat(self._descriptor), path.stat())
@@ -73,7 +79,7 @@ class Turn:
         """Let others in."""
         if self._descriptor is not None:
             if self._is_held():
-                (self._part / _LOCK).unlink(missing_ok=True)  # whoever waits for it looks for a new one
+                (self._part / TRAINING_TURN).unlink(missing_ok=True)  # whoever waits for it looks for a new one
             os.close(self._descriptor)
             self._descriptor = None
 

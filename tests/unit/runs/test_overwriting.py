@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +16,11 @@ from vpgea.errors import UsageError
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.overwriting import is_published, is_written_by, writing
 from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.progress import NullProgress
+from vpgea.runs.stopping import StopRequest
 from vpgea.storage.shards import write_table
+from vpgea.training.ranks import Ranks
+from vpgea.training.turn import training_turn
 
 ROLLOUT = Manifest(phase="rollout", identity={"rollout.seed": 0}, inputs={"model": "abc"}, config={})
 OTHER = replace(ROLLOUT, identity={"rollout.seed": 1})
@@ -120,6 +126,8 @@ def test_a_link_is_deleted_and_not_what_it_leads_to(tmp_path: Path) -> None:
 
 def test_names_of_published_files() -> None:
     assert all(map(is_published, ("model.safetensors", "tokenizer.json", "merges.txt", "vpgea_export.json")))
+    assert all(map(is_published, ("tokenizer.model.v3", "vocab.bpe", "vocab.txt", "modeling_own.py")))
+    assert all(map(is_published, ("configuration_own.py", "tokenization_own.py")))
     assert not any(map(is_published, ("notes.txt", "train.py", "figure.png", "sub/model.safetensors")))
     assert not is_written_by("rollout", "summary.json")
 
@@ -187,6 +195,33 @@ def test_what_was_made_or_is_somebodys_holds_the_folder(made: str, tmp_path: Pat
     with pytest.raises(UsageError, match="was started with other inputs"):
         PhaseFolder.open(tmp_path, replace(loop, inputs={"model": "mended"}))
     assert (tmp_path / made).is_file()
+
+
+def test_a_training_whose_turn_it_is_is_not_deleted(tmp_path: Path) -> None:
+    training = replace(ROLLOUT, phase="distill")
+    folder = PhaseFolder.open(tmp_path, training)
+    with training_turn(folder.part, Ranks(), StopRequest(), NullProgress()) as turn:
+        turn.take()
+        with pytest.raises(UsageError, match="--overwrite will not delete"):
+            PhaseFolder.open(tmp_path, training, overwrite=True)
+        folder.require_ours()
+        PhaseFolder.open(tmp_path, replace(training, identity={}))  # as who has the turn may begin it anew
+    PhaseFolder.open(tmp_path, training, overwrite=True)
+
+
+def test_a_file_system_that_takes_no_writes_can_still_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = begun(tmp_path), os.open
+
+    def read_only(path: Path, flags: int, *more: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with folder.writing(), folder.writing():
+        pass
 
 
 def test_a_live_start_holds_the_folder_though_nothing_came_of_it_yet(tmp_path: Path) -> None:

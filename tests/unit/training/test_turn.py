@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from vpgea.runs.progress import NullProgress
 from vpgea.runs.records import DistillSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.training import ranks
-from vpgea.training.ranks import LostRank, Ranks, joined_ranks
+from vpgea.training.ranks import LostRank, OtherRankFailed, Ranks, joined_ranks
 from vpgea.training.turn import Turn
 
 
@@ -83,6 +85,37 @@ def test_a_folder_that_was_begun_anew_has_another_lock(tmp_path: Path) -> None:
     assert list(part.iterdir()) == [lock]
     first.leave()
     assert list(part.iterdir()) == []
+
+
+class _Second(Ranks):
+    """Rank 1 of two, that hears of rank 0 what a test says."""
+
+    def __init__(self, heard: int) -> None:
+        super().__init__(rank=1, world=2)
+        object.__setattr__(self, "heard", heard)
+
+    def largest(self, value: int) -> int:
+        return max(value, getattr(self, "heard"))  # noqa: B009
+
+
+def test_a_turn_that_cannot_be_taken_ends_every_rank_with_the_same_code(tmp_path: Path) -> None:
+    with pytest.raises(OtherRankFailed) as error:
+        Turn(tmp_path, _Second(1), StopRequest(), NullProgress()).take()
+    assert error.value.exit_code == 1
+
+
+def test_a_finished_training_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = distill_config(tiny.make_model(tmp_path / "model"), distill__questions_per_step=1)
+    source = write_selection(tmp_path / "filter", config, sample_rows(config))
+    summary = distill(config, source, tmp_path / "out")
+
+    def refused(turn: Turn) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Turn, "take", refused)
+    assert distill(config, source, tmp_path / "out") == summary
 
 
 @pytest.mark.parametrize(
