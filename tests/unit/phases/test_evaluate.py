@@ -245,7 +245,12 @@ def test_a_folder_is_held_while_its_engine_starts(phase: str, drawn: Path, tmp_p
             return filter_rollout(now, drawn, folder, lease=lease)
         return evaluate(now, questions, folder, lease=lease)
 
-    other = {"rollout": {"rollout__seed": 9}, "filter": {"filter__std_min": 0.2}, "eval": {"eval__seed": 9}}[phase]
+    others: dict[str, dict[str, Any]] = {
+        "rollout": {"rollout__seed": 9},
+        "filter": {"filter__std_min": 0.2},
+        "eval": {"eval__seed": 9},
+    }
+    other = others[phase]
     starting = Starting(tmp_path / "out", lambda folder: start(folder, NoEngine(Path("logs"), StopRequest()), **other))
     with pytest.raises(EngineError, match="did not start"):
         start(tmp_path / "out", starting)
