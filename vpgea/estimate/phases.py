@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -199,11 +199,20 @@ def forecast_distill(config: RunConfig, data: TrainingSet) -> Forecast:
     )
 
 
-def forecast_loop(config: RunConfig, questions: Sequence[Question], held_out: Sequence[Question]) -> Forecast:
-    """One round's phases and the whole of the run; an upper bound, since completions run to their cap."""
+def forecast_loop(
+    config: RunConfig,
+    questions: Sequence[Question],
+    held_out: Sequence[Question],
+    *,
+    warn: Callable[[str], None] | None = None,
+) -> Forecast:
+    """One round's phases and the whole of the run; an upper bound, since completions run to their cap.
+
+    warn: of a run that was begun, as `require_trainable` has it.
+    """
     first = round_questions(questions, 0, config.loop.questions_per_round, config.rollout.seed)
     plan = RolloutPlan.make(config, first)
-    require_trainable(config, plan.model)
+    require_trainable(config, plan.model, warn=warn)
     estimator = _estimator(config, plan.model)
     usable, rounds = _usable(plan), config.loop.rounds
     measured = _usable(RolloutPlan.make(as_rollout(config), held_out))

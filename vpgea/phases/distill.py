@@ -13,10 +13,10 @@ from vpgea.modeling.contents import folder_content
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import entropy_at_start
-from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MANIFEST, MODEL, SUMMARY
+from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, SUMMARY
 from vpgea.runs.manifest import Manifest, require_contents
 from vpgea.runs.parts import WHOLE, part_folder
-from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.phase_folder import PhaseFolder, begun
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import DistillSummary, FilterSummary, PartMarker
 from vpgea.runs.stopping import StopRequest
@@ -48,11 +48,13 @@ def distill(
     progress: Progress | None = None,
     log: Log | None = None,
     ranks: Ranks | None = None,
+    continued: bool = False,
 ) -> DistillSummary:
     """Train on a complete filter folder; return the summary. A stop writes a checkpoint first.
 
     `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
-    `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded.
+    `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded. continued: it is a part of
+    a run that was begun, which was asked then whether it can train.
 
     Raises:
         UsageError: Other weights, other inputs.
@@ -78,7 +80,8 @@ def distill(
                 ranks.on_first(lambda: _finish_complete(folder, resume))
                 return trained(output_dir)
         with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
-            require_trainable(config, model)
+            is_begun = continued or (not overwrite and begun(output_dir) is not None)
+            require_trainable(config, model, warn=(progress.warn if ranks.is_first else _unsaid) if is_begun else None)
             data = _training_set(config, filtered, folder.manifest)
             roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
         ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))
@@ -100,11 +103,11 @@ def distill(
 
 
 def _manifest(
-    config: RunConfig, filtered: CompletePhase, model: LocalModel, masters: LocalModel | None, begun: Path | None
+    config: RunConfig, filtered: CompletePhase, model: LocalModel, masters: LocalModel | None, begun_in: Path | None
 ) -> Manifest:
-    """What a training is made from. begun: the folder that may go on as another version began it."""
+    """What a training is made from. begun_in: the folder that may go on as another version began it."""
     further = {"reference": reference_model(config), "masters": masters}
-    is_ordered = begun is None or _is_ordered_by_round(begun)
+    is_ordered = begun_in is None or _is_ordered_by_round(begun_in)
     return Manifest(
         phase="distill",
         identity=identity_of(config, "distill", "model") | (_ORDER if is_ordered else {}),
@@ -118,11 +121,14 @@ def _manifest(
     )
 
 
+def _unsaid(text: str) -> None:
+    """Rank 0 says it."""
+
+
 def _is_ordered_by_round(output_dir: Path) -> bool:
     """Whether a folder is begun now, or was begun by a version that draws another order in each round."""
-    part = part_folder(output_dir, WHOLE)
-    begun = next((folder / MANIFEST for folder in (part, output_dir) if (folder / MANIFEST).is_file()), None)
-    return begun is None or _ORDER.items() <= Manifest.read(begun).identity.items()
+    before = begun(output_dir)
+    return before is None or _ORDER.items() <= before.identity.items()
 
 
 def _finish_complete(folder: PhaseFolder, resume: bool) -> None:

@@ -56,7 +56,7 @@ from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, require_same
 from vpgea.runs.overwriting import writing
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder
-from vpgea.runs.phase_folder import PhaseFolder, begun_inputs, complete_phase
+from vpgea.runs.phase_folder import PhaseFolder, begun, begun_inputs, complete_phase
 from vpgea.runs.progress import NullReporter, Reporter
 from vpgea.runs.records import DistillSummary, RoundLine
 from vpgea.runs.repairs import end_repair, set_rest_aside
@@ -100,7 +100,9 @@ class Loop:
         """
         loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop, anew=overwrite)
         if loop.finished < loop.config.loop.rounds:
-            require_trainable(loop.config, LocalModel.resolve(loop.config.model))
+            is_begun = not overwrite and begun(run_dir) is not None
+            warn = loop.reporter.warn if is_begun else None
+            require_trainable(loop.config, LocalModel.resolve(loop.config.model), warn=warn)
         if said := other_reference(loop.config):
             loop.reporter.warn(said)
         if not overwrite:

@@ -138,7 +138,7 @@ def _repair_phase(
         elif manifest.phase == "filter":
             filter_rollout(config, source, root, part=part, stop=stop)
         else:
-            distill(config, source, root, stop=stop)
+            distill(config, source, root, stop=stop, continued=True)
 
 
 def _run_around(root: Path) -> Path | None:

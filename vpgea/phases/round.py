@@ -155,6 +155,7 @@ class Round:
                 stop=self.stop,
                 progress=progress,
                 ranks=ranks,
+                continued=True,
             )
         if ranks.is_first:
             for warning in warnings_of(training):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import netrc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,14 @@ from vpgea.modeling.local_model import LocalModel
 _WANDB = "https://api.wandb.ai"
 
 
-def require_trainable(config: RunConfig, model: LocalModel) -> None:
+def require_trainable(config: RunConfig, model: LocalModel, *, warn: Callable[[str], None] | None = None) -> None:
     """See that a model can be trained as configured: its adapter, targets, reference and loggers.
+
+    Args:
+        config: Of the run.
+        model: To be trained.
+        warn: Of a run that was begun: hears what of the adapter a new run would be refused for. An earlier version may
+            have begun it, and its identity holds the adapter and the targets: it can only go on as it is.
 
     Raises:
         UsageError: It cannot; the key is named.
@@ -32,8 +38,13 @@ def require_trainable(config: RunConfig, model: LocalModel) -> None:
         from peft import PeftConfig
 
         require_same_adapter(config, PeftConfig.from_pretrained(str(model.adapter)))
-        require_plain_lora(model.adapter)
-        require_same_targets(config, model.adapter, empty_model(model.base))
+        try:
+            require_plain_lora(model.adapter)
+            require_same_targets(config, model.adapter, empty_model(model.base))
+        except UsageError as error:
+            if warn is None:
+                raise
+            warn(f"{error.what}: {error.why}; the run goes on as it was begun, a new one would be refused")
     else:
         require_known_targets(config.distill.lora.targets, empty_model(model))
     _require_reference(config, model)

@@ -12,7 +12,6 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.training.requirements import (
     require_known_targets,
     require_no_adapter,
-    require_plain_lora,
     require_same_adapter,
 )
 
@@ -24,7 +23,6 @@ def lora_student(config: RunConfig, base: LocalModel) -> Any:
     model, lora = without_dropout(load_model(base)), config.distill.lora
     if base.adapter is not None:
         require_same_adapter(config, model.peft_config["default"])
-        require_plain_lora(base.adapter)
         model.set_adapter("default")  # trainable again
         return model
     targets: Any = "all-linear"

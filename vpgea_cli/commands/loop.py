@@ -129,7 +129,7 @@ def command(
     _require_fitting(step, shard, launcher, site)
     with running(output, offline=offline) as stop:
         if dry_run:
-            _show_costs(resolved.config, output, offline=offline)
+            _show_costs(resolved.config, None if overwrite else output_dir, output, offline=offline)
             return
         target = required(output_dir)
         how = {"resume": resume, "overwrite": overwrite, "offline": offline}
@@ -149,17 +149,19 @@ def command(
         _all_rounds(loop, output)
 
 
-def _show_costs(config: RunConfig, output: Output, *, offline: bool) -> None:
+def _show_costs(config: RunConfig, run_dir: Path | None, output: Output, *, offline: bool) -> None:
     from vpgea.estimate.phases import forecast_loop
     from vpgea.phases.schedule import held_out_data
     from vpgea.questions.load import load_questions
+    from vpgea.runs.phase_folder import begun
     from vpgea_cli.dry_run import show
 
     loaded = load_questions(config.data, grader=config.grading.grader, offline=offline)
     output.warn_all(loaded.said())
     held_out = load_questions(held_out_data(config), grader=config.grading.grader, offline=offline)
     output.warn_all(held_out.said())
-    show(forecast_loop(config, loaded.questions, held_out.questions), output)
+    warn = None if begun(run_dir) is None else output.warn  # of a run that goes on
+    show(forecast_loop(config, loaded.questions, held_out.questions, warn=warn), output)
 
 
 def _all_rounds(loop: Loop, output: Output) -> None:

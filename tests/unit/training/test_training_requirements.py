@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from tests.support.finished import small_config
+from tests.support.model_files import make_adapter
 from tests.support.selection_rows import distill_config
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.loop import Loop
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.progress import NullReporter
 from vpgea.training.requirements import require_trainable
 
 
@@ -84,3 +87,36 @@ def test_a_loop_asks_before_it_claims_its_folder(tiny_model: Path, tmp_path: Pat
         Loop.open(refused, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     Loop.open(config, tmp_path / "run")
+
+
+class Told(NullReporter):
+    """Keeps what it is warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [({"use_rslora": True}, "use_rslora"), ({"target_modules": ["q_proj"]}, "stands on q_proj")]
+)
+def test_a_run_that_was_begun_from_such_an_adapter_goes_on_with_a_warning(
+    tiny_model: Path, tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    """Its identity holds the adapter and the targets, so that nothing could be mended; a new run is refused."""
+    config = small_config(tmp_path, tiny_model)
+    lora = config.distill.lora
+    shape = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    adapter = make_adapter(tiny_model, tmp_path / "adapter", **{**shape, **options})
+    config = config.model_copy(update={"model": config.model.model_copy(update={"adapter": str(adapter)})})
+    with pytest.raises(UsageError, match="the adapter") as error:
+        Loop.open(config, tmp_path / "run")
+    assert named in error.value.why
+    PhaseFolder.open(tmp_path / "run", Loop.read(config, tmp_path / "run").manifest)  # as a version before did
+    reporter = Told()
+    Loop.open(config, tmp_path / "run", reporter=reporter)
+    assert any(named in warning for warning in reporter.warnings)
+    with pytest.raises(UsageError, match="the adapter"):
+        Loop.open(config, tmp_path / "run", overwrite=True)
