@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpgea.errors import DamagedError
@@ -37,6 +37,33 @@ class _Cached:
     sha256: str
 
 
+READ_HERE: dict[_Cached, str] = {}  # checksums that this process has taken
+
+
+class Contents(Mapping[str, str]):
+    """The contents of folders by name, each read when it is first asked for: of a large model that takes minutes."""
+
+    def __init__(self, folders: Mapping[str, Path], known: Mapping[str, str] | None = None) -> None:
+        """known: contents of other things."""
+        self._folders, self._known = folders, dict(known or {})
+
+    def with_known(self, **known: str) -> Contents:
+        """These and others that are known."""
+        return Contents(self._folders, self._known | known)
+
+    def __getitem__(self, name: str) -> str:
+        """Raises UsageError: a file is damaged."""
+        if name not in self._known:
+            self._known[name] = folder_content(self._folders[name])
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._folders, *self._known)))
+
+    def __len__(self) -> int:
+        return len(self._folders.keys() | self._known.keys())
+
+
 def folder_content(folder: Path, *, checksum: Callable[[Path], str] | None = None) -> str:
     """16 hexadecimal digits over configuration, tokenizer, canary and all weights of a model's or adapter's folder.
 
@@ -57,32 +84,37 @@ def folder_content(folder: Path, *, checksum: Callable[[Path], str] | None = Non
 
 def cached_checksum(file: Path) -> str:
     """The sha256 of a file, read once as long as nothing touches it."""
-    place, stat = file.resolve(), file.stat()
-    if stat.st_size < CACHED_FROM:
-        return file_checksum(file)
-    record = _record_of(place)
-    known = _Cached(
-        path=str(place),
+    known = _known_of(file)
+    if known in READ_HERE:
+        return READ_HERE[known]
+    record = _record_of(known.path) if known.size >= CACHED_FROM else None
+    with suppress(DamagedError, OSError):  # no record yet, one that a crash has cut short, or none that may be read
+        before = None if record is None else read_record(record, _Cached)
+        if before is not None and replace(before, sha256="") == known:
+            return before.sha256
+    checksum = file_checksum(file)
+    if _known_of(file) == known and time.time() - known.changed_ns / 1e9 > SETTLED_S:
+        READ_HERE[known] = checksum
+        if record is not None:
+            with suppress(OSError):  # a home that cannot be written to costs time alone
+                record.parent.mkdir(parents=True, exist_ok=True)
+                write_json(record, json_of(replace(known, sha256=checksum)))
+    return checksum
+
+
+def _known_of(file: Path) -> _Cached:
+    stat = file.stat()
+    return _Cached(
+        path=str(file.resolve()),
         inode=stat.st_ino,
         size=stat.st_size,
         modified_ns=stat.st_mtime_ns,
         changed_ns=stat.st_ctime_ns,
         sha256="",
     )
-    with suppress(DamagedError, OSError):  # no record yet, one that a crash has cut short, or none that may be read
-        before = None if record is None else read_record(record, _Cached)
-        if before is not None and json_of(before) | {"sha256": ""} == json_of(known):
-            return before.sha256
-    checksum = file_checksum(file)
-    after = file.stat()
-    if record is not None and after.st_ctime_ns == stat.st_ctime_ns and time.time() - stat.st_ctime > SETTLED_S:
-        with suppress(OSError):  # a home that cannot be written to costs time alone
-            record.parent.mkdir(parents=True, exist_ok=True)
-            write_json(record, json_of(known) | {"sha256": checksum})
-    return checksum
 
 
-def _record_of(place: Path) -> Path | None:
+def _record_of(place: str) -> Path | None:
     """Where a file's checksum is kept; None for a user without a home."""
     home = os.environ.get("XDG_CACHE_HOME")
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vpgea.config.schema import ModelConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.adapter_files import require_lora
-from vpgea.modeling.contents import folder_content
+from vpgea.modeling.contents import Contents
 from vpgea.modeling.context import context_length, follows_batch
 from vpgea.modeling.device import torch_device, torch_dtype
 from vpgea.modeling.fingerprint import fingerprint_of
@@ -73,14 +73,9 @@ class LocalModel:
         return fingerprint_of([self.folder] if self.adapter is None else [self.folder, self.adapter])
 
     @cached_property
-    def contents(self) -> dict[str, str]:
-        """`folder_content` the model, and of its adapter if any, which the fingerprint only samples.
-
-        Raises:
-            UsageError: A file is damaged.
-        """
-        adapter = {} if self.adapter is None else {"adapter": folder_content(self.adapter)}
-        return {"model": folder_content(self.folder), **adapter}
+    def contents(self) -> Contents:
+        """The content of the model, and of its adapter if any, which the fingerprint only samples."""
+        return Contents({"model": self.folder} | ({} if self.adapter is None else {"adapter": self.adapter}))
 
     @property
     def device(self) -> torch.device:

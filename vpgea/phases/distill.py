@@ -53,8 +53,8 @@ def distill(
     """Train on a complete filter folder; return the summary. A stop writes a checkpoint first.
 
     `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
-    `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded. continued: it is a part of
-    a run that was begun, which was asked then whether it can train.
+    `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded. continued: it is a part
+    of a run that was begun, which was asked then whether it can train.
 
     Raises:
         UsageError: Other weights, other inputs.
@@ -82,6 +82,8 @@ def distill(
         with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
             is_begun = continued or (not overwrite and begun(output_dir) is not None)
             require_trainable(config, model, warn=(progress.warn if ranks.is_first else _unsaid) if is_begun else None)
+            if ranks.is_first:  # which alone reads all bytes
+                require_contents(f"{filtered.root} was made with", filtered.manifest.contents, folder.manifest.contents)
             data = _training_set(config, filtered, folder.manifest)
             roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
         ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))
@@ -117,7 +119,7 @@ def _manifest(
             **{name: other.fingerprint for name, other in further.items() if other is not None},
         },
         config=flat_config(config),
-        contents={**model.contents, "selection": filtered.selection()},
+        contents=model.contents.with_known(selection=filtered.selection()),
     )
 
 
@@ -198,7 +200,6 @@ def _training_set(config: RunConfig, filtered: CompletePhase, manifest: Manifest
     """What there is to learn, drawn from the weights that are to be trained."""
     summary = read_record(filtered.root / SUMMARY, FilterSummary)  # written last: else the selection may be half there
     filtered.require_selection(summary.selection)
-    require_contents(f"{filtered.root} was made with", filtered.manifest.contents, manifest.contents)
     made = {key: filtered.manifest.identity[key] for key in _OF_FILTER if key in filtered.manifest.identity}
     require_consistent(with_values(config, made))  # with what was made, whatever is configured now
     data = TrainingSet(filtered, config.distill, by_round=_ORDER.items() <= manifest.identity.items())

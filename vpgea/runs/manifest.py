@@ -44,7 +44,8 @@ class Manifest:
     """What a phase folder came from.
 
     Attributes:
-        contents: Every byte of some inputs, of which the fingerprint has samples; versions before had none.
+        contents: Every byte of some inputs, of which the fingerprint has samples; versions before had none. Those of
+            what is to be made are read once a folder is opened for it.
         content_fingerprint: Of a complete phase, its identity, its inputs and the rows that came out.
     """
 
@@ -53,7 +54,7 @@ class Manifest:
     inputs: dict[str, str]
     config: dict[str, object]
     part: Part = WHOLE
-    contents: dict[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
     content_fingerprint: str | None = None
 
     @property
@@ -73,7 +74,7 @@ class Manifest:
                 identity=self.identity,
                 inputs=self.inputs,
                 config=self.config,
-                contents=self.contents,
+                contents=dict(self.contents),
                 content_fingerprint=self.content_fingerprint,
             )
         )

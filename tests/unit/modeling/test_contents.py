@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from vpgea.modeling import contents
-from vpgea.modeling.contents import cached_checksum, folder_content
+from vpgea.modeling.contents import Contents, cached_checksum, folder_content
 from vpgea.modeling.fingerprint import fingerprint_of
 from vpgea.storage.files import file_checksum
 
@@ -50,7 +50,9 @@ def test_a_cached_checksum_is_not_believed_once_the_file_was_touched(
     monkeypatch.setattr(contents, "SETTLED_S", -1)
     before, stat = cached_checksum(weights), weights.stat()
     (record,) = (tmp_path / "cache").rglob("*.json")
+    assert cached_checksum(weights) == before
     record.write_text(record.read_text().replace(before, "0" * 64))
+    contents.READ_HERE.clear()  # as another process
     assert cached_checksum(weights) == "0" * 64, "it was taken from the cache"
     change_between_samples(weights)
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -92,3 +94,34 @@ def test_without_a_cache_to_use_a_file_is_read_again(
     if home == "denied":
         monkeypatch.setattr(contents, "read_record", denied)
     assert cached_checksum(weights) == file_checksum(weights)
+
+
+def test_contents_are_read_when_asked_for_and_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, read, wanted = Contents({"model": model}).with_known(selection="abc"), list[Path](), folder_content(model)
+
+    def reading(folder: Path) -> str:
+        read.append(folder)
+        return wanted
+
+    monkeypatch.setattr(contents, "folder_content", reading)
+    assert list(found) == ["model", "selection"]
+    assert len(found) == 2
+    assert not read
+    assert dict(found) == dict(found) == {"model": wanted, "selection": "abc"}
+    assert read == [model]
+
+
+def test_a_file_is_read_once_by_a_process_until_it_is_touched(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "SETTLED_S", -1)
+    weights, read = model / "model.safetensors", list[Path]()
+
+    def reading(file: Path) -> str:
+        read.append(file)
+        return file_checksum(file)
+
+    monkeypatch.setattr(contents, "file_checksum", reading)
+    before = cached_checksum(weights)
+    assert cached_checksum(weights) == before
+    assert read == [weights]
+    change_between_samples(weights)
+    assert cached_checksum(weights) == file_checksum(weights) != before

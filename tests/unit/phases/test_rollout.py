@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
+from tests.support.finished import small_config
 from tests.support.models import views_of
 from tests.support.rollouts import committed, plan_of, rows_of, run
 from vpgea.config.schema import DataConfig, RunConfig
@@ -27,10 +28,18 @@ from vpgea.engines.base import (
     ignore_tokens,
 )
 from vpgea.errors import Stopped, UsageError
-from vpgea.phases.rollout import draw_chunks, rejection
+from vpgea.estimate.phases import forecast_loop
+from vpgea.modeling import contents
+from vpgea.modeling.contents import folder_content
+from vpgea.phases.evaluate import EvalPlan
+from vpgea.phases.loop import Loop
+from vpgea.phases.rollout import RolloutPlan, draw_chunks, rejection
+from vpgea.phases.schedule import held_out_data
 from vpgea.questions.load import Question, load_questions
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
+from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part, part_folders
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
@@ -320,3 +329,26 @@ def test_a_shard_that_a_rollout_wrote_gives_its_questions_back(tiny_rollout: Pat
     }
     assert len(found) == len({row["question_id"] for row in rows}), "once, however many samples it has"
     assert load_questions(DataConfig(dataset=str(tiny_rollout))).questions == found, "the folder too"
+
+
+def test_only_a_folder_that_is_opened_has_all_bytes_of_the_weights_read(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan and a forecast have their fingerprint alone: of a large model the bytes take minutes."""
+    read, config = list[Path](), small_config(tmp_path, tiny_model)
+
+    def reading(folder: Path) -> str:
+        read.append(folder)
+        return folder_content(folder)
+
+    monkeypatch.setattr(contents, "folder_content", reading)
+    questions, held_out = (load_questions(data).questions for data in (config.data, held_out_data(config)))
+    forecast_loop(config, questions, held_out)
+    Loop.read(config, tmp_path / "run")
+    EvalPlan.make(config, held_out)
+    plan = RolloutPlan.make(config, questions)
+    assert not read
+    PhaseFolder.open(tmp_path / "rollout", plan.manifest)
+    assert read == [tiny_model]
+    made = Manifest.read(tmp_path / "rollout" / "parts" / "0-of-1" / "manifest.json")
+    assert made.contents == {"model": folder_content(tiny_model)}
