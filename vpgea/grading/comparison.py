@@ -7,6 +7,7 @@ from collections import Counter
 from fractions import Fraction
 from functools import cached_property
 
+from vpgea.grading.asked import is_name, without_asked
 from vpgea.grading.containers import Container, read_container
 from vpgea.grading.copies import leaves_work, numerals_from
 from vpgea.grading.measures import Measure, read_measure, with_letter, without_letter
@@ -22,16 +23,18 @@ from vpgea.grading.wording import read_words
 _BASE = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}{1,2}|(\d+))")
 _NAMED = re.compile(
     r"(?P<name>\\?[A-Za-z]\w*(?:_\{\w+\})?'*)(?:\((?P<argument>[A-Za-z])\)|\([\w, ]+\))?"
-    r"\s*(?:=|\\in\b)\s*(?P<value>[^=<>]+)",
+    r"\s*(?:=|\\in(?![A-Za-z]))\s*(?P<value>[^=<>]+)",
     re.DOTALL,
 )
 _NAMED_GOLD = re.compile(
     r"(?:\|[A-Z]+\||\\?[A-Za-z]\w*(?:_\{\w+\})? ?: ?\\?[A-Za-z]\w*(?:_\{\w+\})?"
     r"|\\frac ?\{[A-Z]{2}\} ?\{[A-Z]{2}\}) ?= ?(?P<value>[^=<>]+)"
 )
-_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)\b")
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 _REGION = re.compile(r"\\(?:cup|ne|mathbb)(?![A-Za-z])")
+_PADDED = re.compile(r"-?0\d")  # no element of a list: 12,000 is one number whatever is asked for
 _MAX_CHAIN = 6
+_MAX_EQUATION = 1000  # characters
 _EXPONENT = r"(?:-?\d{1,4}(?!\d)|[in]|\{[-\d i/]{1,12}\}|\{(?:[-\d i/]|\\pi|\\frac|[{}]){1,24}\})"
 _POWER = rf"(?:\d+|i|e|\((?:-?\d+|-?\\frac ?\{{\d+\}} ?\{{\d+\}}|-?\d+/\d+)\)) ?\^ ?{_EXPONENT}"
 _NOTATION = re.compile(
@@ -42,6 +45,15 @@ _SEVERAL = re.compile(
     r"\A(?!.*\bhow many\b).*(?:\bboth\b|\b(?:all|the|two|three|four|list|set of|find|give)\s+(?:\w+\s+){0,2}"
     r"(?:values|solutions|roots|pairs?|numbers|integers|elements)\b|\b[a-z]\$? and \$?[a-z]\b)",
     re.IGNORECASE | re.DOTALL,
+)
+_INTERVAL_ASKED = re.compile(
+    r"\b(?:intervals?|domain|range|inequalit(?:y|ies))\b|[<>≤≥]|\\(?:le|ge|leq|geq|lt|gt|leqslant|geqslant)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_POINT_ASKED = re.compile(
+    r"\b(?:pairs?|points?|coordinates?|vectors?|tuples?|vertex|vertices|cent(?:er|re)|(?:inter|end|mid)points?"
+    r"|focus|foci)\b",
+    re.IGNORECASE,
 )
 _PERCENT_ASKED = re.compile(
     r"\b(?:what|which|how much|how many|find|determine|calculate|compute|express|as|in|by|the)"
@@ -75,6 +87,8 @@ class Comparison:
 
     def equal(self, gold: str, found: str) -> bool:
         """True when the two normalised answers are the same; an empty one equals nothing."""
+        if "=" in found and len(found) <= _MAX_EQUATION and not _RELATION.search(gold):
+            found = normalise(without_asked(found, self._question))
         if (same := spelling(gold) == spelling(found)) or is_out_of_bounds(gold, found):
             return same and bool(gold)
         if not gold or not found or leaves_work(found, gold):
@@ -99,7 +113,11 @@ class Comparison:
     def _as_several(self, gold: str, found: str) -> bool | None:
         """`100,200` where the question asks for several values is a list."""
         gold_list = read_container(gold, thousands=False)
-        if not gold_list or not _SEVERAL.search(self._question):
+        if (
+            not gold_list
+            or not _SEVERAL.search(self._question)
+            or any(_PADDED.match(one) for one in gold_list.elements)
+        ):
             return None
         found_list = read_container(found, thousands=False)
         return found_list is not None and self._containers_equal(gold_list, found_list)
@@ -117,7 +135,7 @@ class Comparison:
         """Words are compared as words: they never become products of letters."""
         gold_words, found_words = read_words(gold), read_words(found)
         if gold_words is not None and found_words is not None:
-            return gold_words == found_words
+            return gold_words in (found_words, found_words.lower())  # in capitals only where the reference is
         if gold_words is not None and len(gold) > 3 and not _NAMED.fullmatch(found):
             return False
         return None
@@ -175,14 +193,11 @@ class Comparison:
     def _as_chain(self, gold: str, found: str) -> bool | None:
         """`x = 2 + 3 = 5` for 5: every member is the reference. An equation that is false is no answer."""
         members = [member.strip() for member in found.split("=")]
-        if len(members) < 2 or _RELATION.search(gold) or re.search(r"[<>]|\\(?:le|ge|ne|in)\b", found):
+        if len(members) < 2 or _RELATION.search(gold) or re.search(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])", found):
             return None
         if read_container(found) is not None:
             return None
-        named = re.fullmatch(
-            r"(?:\\[A-Za-z]+|[A-Za-z])(?:_\w|_\{\w+\})?'*(?:\([\w, ]+\))?|\|?[A-Z]{1,3}\|?", members[0]
-        )
-        if named:
+        if is_name(members[0]):
             members = members[1:]
         if not 0 < len(members) < _MAX_CHAIN:
             return False
@@ -231,7 +246,7 @@ class Comparison:
     def _as_containers(self, gold: str, found: str) -> bool | None:
         gold_list = read_container(gold)
         found_list = read_container(found, thousands=gold_list is None)
-        if gold_list is None and found_list is not None and "," in gold:
+        if gold_list is None and found_list is not None and "," in gold and _SEVERAL.search(self._question):
             gold_list = read_container(gold, thousands=False)
         if gold_list is None and found_list is None:
             return None
@@ -256,8 +271,16 @@ class Comparison:
             return False
         other_shape = gold.rows != found.rows and not (gold.vector and found.vector) and (gold.rows or found.delimiters)
         other_kind = gold.ordered and found.delimiters not in ("", gold.delimiters)
-        no_interval = gold.delimiters and not found.delimiters and "interval" in self._question.lower()
+        no_interval = gold.delimiters and not found.delimiters and not found.rows and self._is_interval(gold)
         return not (other_shape or other_kind or no_interval) and self._in_order(gold.elements, found.elements)
+
+    def _is_interval(self, container: Container) -> bool:
+        """Whether a list of two is a part of the number line; with round brackets the question decides."""
+        if len(container.elements) != 2 or container.rows:
+            return False
+        if container.delimiters != "()":
+            return container.delimiters in ("[]", "[)", "(]")
+        return _INTERVAL_ASKED.search(self._question) is not None and not _POINT_ASKED.search(self._question)
 
     def _assignments_equal(self, gold: Container, found: Container) -> bool:
         if len(gold.elements) != len(found.elements):

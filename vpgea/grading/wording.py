@@ -23,7 +23,7 @@ _SYNONYMS = {
         "infinity": "infinity;infinite;inf;positive infinity;infinitely many",
     }.items()
     for wording in wordings.split(";")
-}
+} | {word: word for word in ("yes", "no", "true", "false", "odd", "even")}
 _LABEL = re.compile(
     r"\\text ?\{ ?\(?([A-Z])(?:[).:] ?|\}\)?[.:]? )\)?\}? ?(.+)|\(([A-Z])\)[.:]? ?(.+)|([A-Z])(?:\)[.:]?|[.:]) ?(.+)",
     re.DOTALL,
