@@ -48,7 +48,10 @@ _NOT_MEANT = re.compile(
     r"[ \t:$\\(\[*_]*$",
     re.IGNORECASE,
 )
-_DOUBTED = rf"{_NEGATED}|\b(?:if|whether|initial|naive|tempting|say|maybe|perhaps|possibly|check|verify|confirm)\b"
+_DOUBTED = (
+    rf"{_NEGATED}|\b(?:if|whether|(?:an)?other|initial|naive|tempting|say|maybe|perhaps|possibly|check|verify"
+    r"|confirm)\b"
+)
 _NOT_MEANT_MARKER = re.compile(rf"(?:{_DOUBTED}){_JOINTS}[ \t*_]*$", re.IGNORECASE)
 _BEFORE = 80  # characters before a statement that are read for this
 _TAKEN_BACK = re.compile(
@@ -56,8 +59,11 @@ _TAKEN_BACK = re.compile(
     r"|on second thoughts?\b|correction\b|(?:actually,? )?no\b[,.:!]"
     r"|actually,? (?:scrap|ignore|that))"
     r"|[—–-] ?no\b|\b(?:scrap (?:that|this|it)|(?:ignore|disregard) (?:that|this|my|the)|i made an? (?:mistake|error)"
-    r"|let me (?:reconsider|redo))\b|\b(?:that|this|which|it|answer)(?:['’]s|\s+is|\s+was)"
-    r"\s+(?:wrong|incorrect|false|not (?:correct|right|true|the answer|it))\b"
+    r"|let me (?:reconsider|redo))\b"
+    # What is called wrong is the answer: by its name, or as what the first sentence behind it begins with.
+    r"|(?:\b(?:my|this|that|the|above|previous|final|boxed) answer"
+    r"|\A[\s$)*_\\\].,;:!—–-]{0,8}(?:[A-Za-z'’]{1,12}[,:]? ){0,4}?(?:that|this|which|it|answer))"
+    r"(?:['’]s|\s+is|\s+was)\s+(?:\w{2,12}ly )?(?:wrong|incorrect|false|not (?:correct|right|true|the answer|it))\b"
     r"|\A[\s$)*_\\\]]{0,6}[(\[](?:(?:this|that|which) (?:is|was) )?"
     r"(?:wrong|incorrect|false|not (?:correct|right|true))\b"
     r"|\bbut (?:it|the answer|the value) (?:is|should be|must be|was)\s+[$\\(]*[\d\\+-]"

@@ -74,6 +74,15 @@ def test_last_box(text: str, box: str | None) -> None:
         ("[THINK]\\boxed{5}[/THINK] The answer is 7.", "7", "marker"),
         ("answer is 3</think>\\boxed{5}", "5", "box"),
         ("\\boxed{5}<|im_end|>", "5", "box"),
+        ("\\boxed{5}\n\nCheck: 2+3 = 5. The other answer is 4 which is wrong.", "5", "box"),
+        ("\\boxed{5}\n\nA common mistake is 4, which is wrong.", "5", "box"),
+        ("The answer is 5 because 4 is too small.", "5", "marker"),
+        ("The answer is $5$, because 2+3=5.", "5", "marker"),
+        ("The answer is $5$, as 2+3=5.", "5", "marker"),
+        ("The answer is 5, since $x=5$ works.", "5", "marker"),
+        ("The answer is yes since 5 is odd.", "yes", "marker"),
+        ("The answer is 5, which is wrong.", "5 , which is wrong", "marker"),
+        ("The answer is 5 as well as 6.", "5 as well", "marker"),
     ],
 )
 def test_final_answer_and_where_it_stood(response: str, text: str, source: str) -> None:
@@ -84,6 +93,9 @@ def test_final_answer_and_where_it_stood(response: str, text: str, source: str) 
 
 NO_ANSWERS = [
     r"<think>\boxed{5}",
+    r"\boxed{5}, but that is incorrect",
+    r"\boxed{5} (this is wrong)",
+    "\\boxed{5}\n\nLet me check: 2+2=4. My answer is wrong.",
     r"\boxed{5} is not correct.",
     r"The answer is not \boxed{5}.",
     r"I don't think it is \boxed{5}.",
