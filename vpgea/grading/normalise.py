@@ -84,6 +84,7 @@ _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)")
 _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)")
 _OPENING = re.compile(r" ?(?:\\{1,3}(?:boxed|fbox) ?)?\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_MAX_WRAPPED = 12  # rounds, so that what a looping answer nests costs no more than its length
 _WRAPPERS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -129,7 +130,8 @@ def _drop_braces(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    while True:
+    """The inside of delimiters and marks around the whole text, of which at most _MAX_WRAPPED rounds are peeled."""
+    for _ in range(_MAX_WRAPPED):
         stripped = text.strip()
         stripped = stripped if stripped.endswith("..") else stripped.rstrip(".,;:").strip()
         if re.match(r"\+\s*[\d.\\(]", stripped):
@@ -139,8 +141,9 @@ def _unwrap(text: str) -> str:
                 stripped = match[1]
         stripped = _drop_outer_parentheses(_drop_braces(stripped))
         if stripped == text:
-            return text
+            break
         text = stripped
+    return text
 
 
 def _drop_outer_parentheses(text: str) -> str:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+from vpgea.grading.residues import further_digits, residues
+
 _MAX_LENGTH = 5000
 _UNREADABLE = re.compile(
     r"\\boxed|\\fbox|\.\.\.|\\[lc]?dots|\\(?:x|b)?cancel|\\sout|(?<!_)\d\s+\d|[–—?]|\\overline\s*\{?\s*\d|\\(?:dot|bar)\s*\{?\s*\d"
@@ -107,11 +109,16 @@ def _expressions_equal(gold: Any, found: Any, tolerance: float, positive: bool) 
     if gold == found:
         return True
     gold, found = _done(gold), _done(found)
+    if not share and (exact := residues(gold, symbols)) and (other := residues(found, symbols)):
+        return exact == other
     if not symbols:
         if gold.is_Rational and found.is_Rational:
             return bool(gold == found)
-        return _close(sympy.N(gold, _DIGITS), sympy.N(found, _DIGITS), max(share, 10.0**-_SAME))
-    verdicts = (_equal_at(gold, found, place, share) for place in _places(symbols, positive))
+        further = 0 if share else further_digits(gold, found)
+        least = share or sympy.Float(f"1e-{_SAME + further}")
+        return _close(sympy.N(gold, _DIGITS + further), sympy.N(found, _DIGITS + further), least)
+    further = 0 if share else further_digits(gold, found)
+    verdicts = (_equal_at(gold, found, place, share, further) for place in _places(symbols, positive))
     seen = list(islice((verdict for verdict in verdicts if verdict is not None), 10))
     if False in seen:
         return False
@@ -140,22 +147,22 @@ def _places(symbols: list[Any], positive: bool) -> list[dict[Any, Any]]:
     return places
 
 
-def _equal_at(gold: Any, found: Any, place: dict[Any, Any], share: float) -> bool | None:
+def _equal_at(gold: Any, found: Any, place: dict[Any, Any], share: float, further: int) -> bool | None:
     """Whether they agree at a place; None where the reference has no real value there, or none at all."""
     import sympy
 
-    gold_value = sympy.N(gold.subs(place), 30)
+    gold_value = sympy.N(gold.subs(place), 30 + further)
     if not gold_value.is_number or not gold_value.is_finite:
         return None
     if not gold.has(sympy.I) and not found.has(sympy.I) and abs(sympy.im(gold_value)) > 1e-20 * abs(gold_value):
         return None
-    found_value = sympy.N(found.subs(place), 30)
+    found_value = sympy.N(found.subs(place), 30 + further)
     if not found_value.is_number or not found_value.is_finite:
         return None
-    return _close(gold_value, found_value, max(share, 1e-18))
+    return _close(gold_value, found_value, share or sympy.Float(f"1e-{18 + further}"))
 
 
-def _close(gold: Any, found: Any, share: float) -> bool:
+def _close(gold: Any, found: Any, share: Any) -> bool:
     if not (gold.is_number and found.is_number and gold.is_finite and found.is_finite):
         return bool(gold == found)
     scale = abs(gold)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from vpgea.grading.base import GradeRequest, Status
+from vpgea.grading.budget import is_own_fault
+from vpgea.grading.normalise import normalise
 from vpgea.grading.registry import not_worked_out
 
 
@@ -39,3 +43,13 @@ def test_two_formulas_that_nobody_can_settle_have_no_grade(reference: str, answe
 def test_a_grader_of_ones_own_is_taken_at_its_word() -> None:
     request = GradeRequest("9^{9^9}", "4")
     assert not_worked_out("mine:grade", request, Status.ERROR, "MemoryError").status is Status.ERROR
+
+
+@pytest.mark.parametrize(
+    "looping", [r"(\(" * 20_000 + "x" + r"\))" * 20_000, '"`' * 40_000 + "x" + '`"' * 40_000, "**" * 80_000]
+)
+def test_blame_and_wrappers_take_time_in_proportion_to_the_text(looping: str) -> None:
+    begin = time.process_time()
+    is_own_fault(GradeRequest(rf"\boxed{{{looping}}}", "x+1"))
+    normalise(looping)
+    assert time.process_time() - begin < 3.0

@@ -172,3 +172,19 @@ def test_math500_references_equal_themselves() -> None:
         references = [json.loads(line)["answer"] for line in lines]
     assert len(references) == 500
     assert [answer for answer in references if status(answer, f"\\boxed{{{answer}}}") is not Status.CORRECT] == []
+
+
+@pytest.mark.parametrize(
+    ("gold", "found"),
+    [
+        ("2^{200}", "2^{200}+1"),
+        ("50!", "50!+1"),
+        (r"\binom{200}{100}", r"\binom{200}{100}+1"),
+        ("x+1", "x+1+10^{-20}"),
+        (r"\sqrt{2}", r"\sqrt{2}+10^{-60}"),
+        (r"\sqrt{x}+1", r"\sqrt{x}+1+10^{-25}"),
+    ],
+)
+def test_what_is_exact_is_compared_exactly(gold: str, found: str) -> None:
+    assert grade_math(GradeRequest(rf"\boxed{{{gold}}}", gold), 1e-6).status is Status.CORRECT
+    assert grade_math(GradeRequest(rf"\boxed{{{found}}}", gold), 1e-6).status is Status.WRONG
