@@ -22,13 +22,40 @@ _GOES_ON = re.compile(
 _SAID = re.compile(
     r"\b(?:answer\s*-|answer|option|choice|closest|nearest|correct|right|best)(?:\s+[a-z]+){0,3}?\s*(?:is|:|-)\s*"
     r"(?:the\s+)?(?:(?:option|choice|letter|answer)\s+)?[$*_(\[{\s\\]{0,4}(?-i:([A-Z]))(?![\w'’])[)\]}*_$]*"
-    r"(?!\s+(?!because|since|as|and|with|which|for|is|due)[a-z])(?!\s*(?:/|or\b|,\s*(?:\(?[A-Z]\b|or\b)))"
+    r"(?!\s+(?!because|since|as|and|with|which|for|is|due)[a-z])(?!\s*(?:/|\?|or\b|,\s*(?:\(?[A-Z]\b|or\b)))"
     r"|(?<![\w'’(])\(?(?-i:([A-Z]))\)?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b",
     re.IGNORECASE,
 )
 _LONE_LETTER = re.compile(r"[\s*_$(\[\\]*(?:(?:text|boxed|mathrm|mathbf|textbf)\s?\{\(?)?([A-Z])[\s*_$)\]}.:\\]*")
-_DENIED = re.compile(r"\b(?:not|isn['’]t|never|wrong|incorrect|suppose|if|whether)\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not|isn['’]t|never|wrong|incorrect|suppose|if|whether|doubt|unlikely|deny|unsure)\b|n['’]t\b", re.IGNORECASE
+)
 _MAX_LAST_LINE = 60
+# In the answer as it was written, behind the letter: another option, or a word that takes it back.
+_TAKEN_BACK = re.compile(
+    r"\b(?:or|maybe|perhaps|possibly)\b|\\(?:lor|vee)\b|\?|\b(?:is|was|be)\s+(?:wrong|incorrect|false|not)\b|\b(?:isn|wasn)['’]t\b",
+    re.IGNORECASE,
+)
+_REASON = re.compile(r"\b(?:because|since|(?<!well )as(?!\s+well)|for|due)\b", re.IGNORECASE)
+_LONE = re.compile(r"(?P<before>[A-Za-z]{0,20})[^A-Za-z\\]{0,8}(?<![\\\w'’])(?P<letter>[A-Z])(?![\w'’])(?!\s+[a-z])")
+_JOINTS = frozenset(
+    [
+        "and",
+        "or",
+        "nor",
+        "but",
+        "also",
+        "then",
+        "maybe",
+        "perhaps",
+        "possibly",
+        "option",
+        "choice",
+        "answer",
+        "letter",
+        "not",
+    ]
+)
 
 
 def find_choice(response: str) -> tuple[str, Source] | None:
@@ -40,7 +67,7 @@ def find_choice(response: str) -> tuple[str, Source] | None:
     """
     answer = find_answer(response)
     if answer is not None and answer.source != "whole":
-        letters = read_letters(answer.text)
+        letters = _settled(read_letters(answer.text), answer.text)
         return (letters, answer.source) if letters else None
     text = after_thinking(response)
     said = [match for match in _SAID.finditer(text) if not _DENIED.search(_sentence_before(text, match.start()))]
@@ -76,6 +103,24 @@ def read_letters(text: str) -> str | None:
     if (sentence := _GOES_ON.fullmatch(plain)) and not _OTHER.search(sentence[2]):
         return sentence[1]
     return None
+
+
+def _settled(letters: str | None, text: str) -> str | None:
+    """The letters, unless the text as it was written names another one, or takes them back.
+
+    A capital behind a word with a capital is a part of a name (`Vitamin C`), and one before a small word an article.
+    """
+    words = re.sub(r"\\(?:text\w*|math\w+|boxed|fbox|operatorname)(?![A-Za-z])|[{}$]|\\[ ,;:!quad]+", " ", text)
+    reason = _REASON.search(words)
+    words = words[: reason.start()] if reason else words
+    if letters is None or _TAKEN_BACK.search(words):
+        return None
+    for lone in _LONE.finditer(words):
+        before, glued = lone["before"], words[lone.end("before") : lone.start("letter")].isspace()
+        named = glued and len(before) > 1 and before[0].isupper() and before.lower() not in _JOINTS
+        if lone["letter"] not in letters and not named:
+            return None
+    return letters
 
 
 def normalise_choice(reference: str) -> str:

@@ -48,6 +48,7 @@ from vpgea.grading.exact import grade_exact
         ("Answer - A", "A"),
         ("Therefore, A is correct.", "A"),
         ("The closest is (A).", "A"),
+        (r"\boxed{B) Vitamin C}", "B"),
     ],
 )
 def test_letter(response: str, letter: str) -> None:
@@ -75,6 +76,14 @@ def test_letter(response: str, letter: str) -> None:
         "Answer: A, B, C or D",
         "The answer is not A.",
         "A is not the correct one, I think.",
+        r"\boxed{A. or B}",
+        r"\boxed{A; B}",
+        r"\boxed{A, possibly B}",
+        r"\boxed{A as well as B}",
+        r"\boxed{\text{A is wrong}}",
+        "Answer: A or maybe C",
+        "Answer: A? C?",
+        "I doubt that A is correct.",
     ],
 )
 def test_no_letter_in_running_text(response: str) -> None:
