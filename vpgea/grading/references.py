@@ -19,6 +19,15 @@ _MAX_WORDS, _MAX_WORDS_BESIDE_DIGITS = 6, 2  # an answer in words, `3 hours 20 m
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{\w+\*?\}|\\(?:[A-Za-z]+|.)")
 _SEPARATOR = re.compile(r"[,;]|\b(?:and|or)\b")
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_MARK = re.compile(r"\\f?boxed\b|####|</?[a-z_:]{3,20}>|<\||◁|\[/?THINK\]|\banswer\s*(?:[:=]|is\b)", re.IGNORECASE)
+_LOST_BACKSLASH = re.compile(
+    r"[\x08\x0c]|(?<![A-Za-z\\])(?:b?oxed|[dt]?f?rac|ext|text(?:bf|it|rm)?|b?egin|operatorname)\s?\{"
+)
+_SENTENCE = re.compile(
+    r"\W*(?:so|thus|hence|therefore|then|since|because|we|it|ans|result|solution)\b[^\n]*\d|[^\n]*[a-z]{2}[ \t]*:[ \t]",
+    re.IGNORECASE,
+)
+_OR = re.compile(r",?\s+or\s+")
 
 
 def final_answer(reference: str, grader: str) -> str:
@@ -30,7 +39,15 @@ def final_answer(reference: str, grader: str) -> str:
     if grader == "choice":
         return normalise_choice(reference)
     answer = find_answer(reference) if grader == "math" else None
-    return answer.text if answer else reference.strip()
+    return _one_of_equals(answer.text) if answer else reference.strip()
+
+
+def _one_of_equals(text: str) -> str:
+    """`1/2` of `1/2 or 0.5`, which is one value; any other text as it is."""
+    ways = _OR.split(text)
+    numbers = [read_number(normalise(way)) for way in ways] if 1 < len(ways) <= _MAX_WORDS else []
+    same = {(number.value, number.percent) if number else None for number in numbers}
+    return ways[0].strip() if len(same) == 1 and None not in same else text
 
 
 def normalise_reference(reference: str) -> str:
@@ -44,7 +61,7 @@ def is_readable(reference: str, grader: str, options: Sequence[str] = ()) -> boo
     A grader of one's own reads what it likes: only an empty reference is unreadable to it.
     """
     answer = final_answer(reference, grader)
-    if grader == "math" and _is_prose(answer):
+    if grader == "math" and (_is_prose(answer) or _is_marked_in_vain(reference) or _LOST_BACKSLASH.search(answer)):
         return False
     if grader == "choice":
         return _is_choice(answer, len(options) or len(ascii_uppercase))
@@ -55,6 +72,14 @@ def is_readable(reference: str, grader: str, options: Sequence[str] = ()) -> boo
 
 def _is_choice(letters: str, count: int) -> bool:
     return bool(letters) and set(letters) <= set(ascii_uppercase[:count])
+
+
+def _is_marked_in_vain(reference: str) -> bool:
+    """A box, a marker or an end of thinking says where the answer stands, and none is there; or a sentence says it."""
+    answer = find_answer(reference)
+    if answer is None:
+        return _MARK.search(reference) is not None
+    return answer.source == "whole" and _SENTENCE.match(answer.text) is not None
 
 
 def _is_prose(text: str) -> bool:

@@ -169,6 +169,7 @@ def text_inside(column: str, value: object) -> str | None:
 _CONTEXT = (
     "context",
     "passage",
+    "body",
     "premise",
     "article",
     "document",
@@ -178,7 +179,9 @@ _CONTEXT = (
     "table",
     "input",
 )
-_LETTERED = re.compile(r"(?:(?:option|choice)[_ ]?)?[abcd]", re.IGNORECASE)
+_LETTERED = re.compile(
+    r"(?:(?:option|choice|opt?|answer)[_ ]?)?[a-d]|(?:option|choice|opt?|answer|ending)[_ ]?[0-4]", re.IGNORECASE
+)
 
 
 def unread_meaning(raw: RawRows, fields: FieldMapping) -> list[str]:

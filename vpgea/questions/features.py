@@ -21,6 +21,8 @@ _MEDIA_NAME = re.compile(
     r"(?:_(?:path|url|file|file_?name|bytes|base64)s?)?",
     re.IGNORECASE,
 )
+_FIGURE_NAME = re.compile(r"(?:figure|fig|diagram|chart|plot|graph|screenshot)s?_?\d*", re.IGNORECASE)
+_IMAGE_FILE = re.compile(r"[^\n]{1,1000}\.(?:png|jpe?g|gif|bmp|webp|svg|tiff?)", re.IGNORECASE)
 _MEDIA_START = (
     b"\x89PNG",
     b"\xff\xd8\xff",
@@ -134,7 +136,11 @@ def _label(names: list[str], value: object) -> object:
 
 def is_media_column(field: pa.Field, feature: Any) -> bool:
     """May a column hold what is no text?"""
-    return _has_media_type(feature) or _holds(field.type, _is_binary) or _MEDIA_NAME.fullmatch(field.name) is not None
+    return _has_media_type(feature) or _holds(field.type, _is_binary) or _is_media_name(field.name)
+
+
+def _is_media_name(name: str) -> bool:
+    return any(pattern.fullmatch(name) for pattern in (_MEDIA_NAME, _FIGURE_NAME))
 
 
 def _has_media_type(feature: Any) -> bool:
@@ -165,6 +171,8 @@ def media_in(row: Mapping[str, object]) -> tuple[str, str] | None:
         kind = _media_kind(value)
         if kind is None and _is_something(value) and (named := _MEDIA_NAME.fullmatch(name)):
             kind = {"audio": "audio", "video": "video"}.get(named["kind"].lower(), "image")
+        if kind is None and isinstance(value, str) and _FIGURE_NAME.fullmatch(name) and _IMAGE_FILE.fullmatch(value):
+            kind = "image"
         if kind is not None:
             return name, kind
     return None
@@ -181,7 +189,8 @@ def _media_kind(value: object) -> str | None:
     if isinstance(value, Media):
         kind = value.kind
     elif isinstance(value, bytes):
-        kind = "image" if value.startswith(_MEDIA_START) else None
+        is_bitmap = value.startswith(b"BM") and value[6:10] == bytes(4)
+        kind = "image" if is_bitmap or value.startswith(_MEDIA_START) else None
     elif isinstance(value, str):
         kind = "image" if value.startswith("data:image/") else None
     elif isinstance(value, dict) and value.keys() == {"bytes", "path"}:

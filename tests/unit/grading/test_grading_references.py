@@ -16,6 +16,8 @@ from vpgea.grading.references import final_answer, is_readable
         ("Therefore, the answer is: 180.", "180"),
         ("**Answer:** 12", "12"),
         ("  x^2 + 1 ", "x^2 + 1"),
+        ("1/2 or 0.5", "1/2"),
+        ("2 or 3", "2 or 3"),
     ],
 )
 def test_final_answer_of_a_math_reference(reference: str, answer: str) -> None:
@@ -42,6 +44,22 @@ def test_readable_math_references(reference: str) -> None:
 @pytest.mark.parametrize("reference", ["", "Tom has 5 apples left and Ann has none", "See the solution of exercise 4"])
 def test_prose_is_not_readable(reference: str) -> None:
     assert not is_readable(reference, "math")
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *(r"\boxed{5", "####", "<think>5</think>", r"x \boxed{5} wait, that is wrong", "Ans: 5", "So x=5"),
+        *("oxed{5}", "\boxed{5}", "\frac{1}{2}", "rac{1}{2}"),
+    ],
+)
+def test_what_is_marked_in_vain_or_has_lost_its_backslash_is_not_readable(reference: str) -> None:
+    assert not is_readable(reference, "math")
+
+
+@pytest.mark.parametrize("reference", ["3:4", "AB:BC = 2:3", "12:30", r"\sqrt{2}", "It", "x=5", "Thus"])
+def test_ratios_names_and_equations_are_readable(reference: str) -> None:
+    assert is_readable(reference, "math")
 
 
 def test_a_choice_must_be_the_letter_of_an_option() -> None:

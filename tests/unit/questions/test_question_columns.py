@@ -160,6 +160,9 @@ def test_options_may_be_a_list_inside_a_group(tmp_path: Path) -> None:
         ({"input": "3, 4"}, "the column 'input' is not shown"),
         ({"choices": ["x", "y"]}, "--set data.fields.options=choices"),
         ({"choices": {"label": ["A", "B"], "text": ["x", "y"]}}, "--set data.fields.options=choices.text"),
+        ({"Body": "Ann has 3 apples."}, "the column 'Body' is not shown"),
+        ({"opa": "w", "opb": "x", "opc": "y", "opd": "z"}, "the columns opa, opb, opc, opd are not shown"),
+        ({f"option{i}": "w" for i in range(1, 5)}, "option1, option2, option3, option4 are not shown"),
         ({"A": "w", "B": "x", "C": "y", "D": "z"}, "the columns A, B, C, D are not shown"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from vpgea.config.schema import DataConfig
 from vpgea.errors import UsageError
+from vpgea.questions.features import media_in
 from vpgea.questions.load import LoadedQuestions, load_questions
 
 ROW = {"question": "2+3?", "answer": "5"}
@@ -109,3 +110,10 @@ def test_files_with_ids_and_files_without_stand_beside_each_other(tmp_path: Path
     assert "the same question with the same answer was already on" in error_of(tmp_path)
     write(tmp_path / "b.jsonl", {"id": "two", **ROW}, OTHER)
     assert "the field 'id' is missing" in error_of(tmp_path), "inside one file it is a slip"
+
+
+def test_figures_are_images() -> None:
+    bitmap = b"BM" + bytes([60, 0, 0, 0]) + bytes(4)
+    assert media_in({"figure": "x.png"}) == ("figure", "image")
+    assert media_in({"raw": bitmap}) == ("raw", "image")
+    assert media_in({"figure": "two circles", "source": "x.png", "text": b"BMW is a maker"}) is None
