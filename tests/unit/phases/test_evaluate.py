@@ -247,7 +247,7 @@ def test_a_folder_is_held_while_its_engine_starts(phase: str, drawn: Path, tmp_p
 
     others: dict[str, dict[str, Any]] = {
         "rollout": {"rollout__seed": 9},
-        "filter": {"filter__std_min": 0.2},
+        "filter": {"filter__advantage__std_min": 0.2},
         "eval": {"eval__seed": 9},
     }
     other = others[phase]
