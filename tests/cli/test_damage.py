@@ -15,6 +15,7 @@ import pytest
 from tests.campaigns import damage
 from tests.campaigns.damage import call, campaign, checksums, make_run
 from tests.support.loops import essence
+from vpgea.errors import Stopped
 from vpgea_cli.main import run
 
 TRIALS = 2 * len(damage.KINDS)
@@ -186,6 +187,36 @@ def test_what_was_not_finished_is_set_aside_and_continues(config: Path, place: P
     published = Path("distill") / "adapter" / "adapter_model.safetensors"
     expected = (place / "run" / "round-000" / published).read_bytes()
     assert (place / "stopped" / published.relative_to("distill")).read_bytes() == expected
+
+
+@pytest.mark.parametrize("moves", [1, 2, 4, 6])
+def test_a_repair_killed_between_two_moves_is_taken_up(
+    moves: int, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the first one was about to set aside goes, so that no selection stays over new measurements."""
+    folder = place / "run"
+    before = essence(folder)
+    flip(folder / "round-000" / "filter" / "parts" / "0-of-1" / "chunk-00000.arrow")
+    rename, done = Path.rename, 0
+
+    def killed(path: Path, target: Path) -> Path:
+        nonlocal done
+        if "damaged" in target.parts:
+            if done == moves:
+                raise Stopped("stopped", why="a test asked for it", mend="run it again")
+            done += 1
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        assert run(["doctor", str(folder), "--repair", "--quiet"]) == 75
+    assert run(["doctor", str(folder), "--repair", "--quiet"]) == 0
+    assert {"selected", "rejected", "summary.json"} <= {
+        path.name for path in (folder / "damaged" / "round-000" / "filter").iterdir()
+    }
+    shutil.rmtree(folder / "damaged")
+    assert essence(folder) == before
+    assert run(["doctor", str(folder), "--quiet"]) == 0
 
 
 def test_nothing_set_aside_is_replaced(place: Path) -> None:

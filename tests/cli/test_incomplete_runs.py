@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.loops import essence
 from vpgea.errors import Stopped
+from vpgea.inspection.verify import foreign_phases, verify
 from vpgea.phases.loop import Loop
+from vpgea.runs.manifest import Manifest
 from vpgea_cli.main import run
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "runs" / "version-0.1.0.tar.xz"
@@ -48,6 +51,23 @@ def test_a_lost_folder_of_a_finished_round_is_damage(
     assert name in capsys.readouterr().err
     assert run(["loop", "-c", "lora.yaml", "-o", str(folder), "--offline", "-q"]) == 2, "it is not made again unasked"
     assert f"doctor {folder} --repair" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["filter", "filter/reference_lengths.json"])
+def test_lost_lengths_of_an_earlier_filter_say_nothing_of_a_later_one(folder: Path, name: str) -> None:
+    """Which lengths the later one was given can then not be compared, and is no damage of its own."""
+    lost = folder / "round-000" / name
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    assert [str(one.path) for one in verify(folder).findings] == [f"round-000/{name}"]
+    assert foreign_phases(folder) == []
+
+
+def test_other_lengths_than_those_of_earlier_filters_are_seen(folder: Path) -> None:
+    file = folder / "round-001" / "filter" / "manifest.json"
+    before = Manifest.read(file)
+    other = replace(before, inputs={**before.inputs, "reference_lengths": "0" * 16})
+    file.write_text(json.dumps(other.as_json()))
+    assert "round-001/filter" in {str(one.path) for one in foreign_phases(folder)}
 
 
 def test_a_last_round_that_is_lost_is_known_by_the_metrics(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from vpgea.storage.files import write_json
 from vpgea.storage.records import json_of
 from vpgea.storage.rows import IntArray, read_rows, to_table
 from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SampleKey, SampleRow, SelectionRow
-from vpgea.storage.shards import read_table, write_table
+from vpgea.storage.shards import read_table, write_table_anew
 
 
 def select(
@@ -192,4 +192,5 @@ def _write_sets(views: Views, rollout_path: Path, output_dir: Path, by_key: Mapp
         sets["rejected" if sample.reasons else "selected"].append(selection)
     for name, rows in sets.items():
         (output_dir / name).mkdir(exist_ok=True)
-        write_table(output_dir / name / rollout_path.name, to_table(rows, SelectionRow))
+        shard = output_dir / name / rollout_path.name
+        write_table_anew(shard, to_table(rows, SelectionRow), told_by=output_dir / SUMMARY)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import cache
 from pathlib import Path
 
 from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.folders import run_config
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, is_manifest, selections, shards_in
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import read_line, required_rounds
 from vpgea.runs.layout import (
     CONFIG,
@@ -174,12 +176,13 @@ def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Fi
         broken: Phases that are known not to be whole, relative to it.
     """
     found: dict[Path, Finding] = {}
+    lengths = _Lengths(root, broken)
     for index in (None, *round_numbers(root)):
         for step in (Step(index, phase) for phase in round_phases(index)):
             own = Path(str(step))
             if own in broken or not is_phase_finished(root / own, step.phase):
                 continue
-            for source, name, recorded, actual in _claims(root, step, broken):
+            for source, name, recorded, actual in _claims(root, step, broken, lengths):
                 if recorded != actual and own not in found:
                     problem = f"it was made from the {name} {recorded}, and that of {source} is {actual}"
                     found[own] = Finding(path=own, problem=problem, redo=f"the {own.name}", phase=own, aside=(own,))
@@ -189,7 +192,35 @@ def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Fi
 _Claim = tuple[str, str, object, object]  # whose, what, as the phase recorded it, as it is
 
 
-def _claims(root: Path, step: Step, broken: Container[Path]) -> Iterator[_Claim]:
+class _Lengths:
+    """The reference lengths that the filters of a run left; each is read once."""
+
+    def __init__(self, root: Path, broken: Container[Path]) -> None:
+        self.root, self.broken = root, broken
+        self._checksum: Callable[[int], str | None] = cache(self._read)
+        self._own: Callable[[int], bool] = cache(self._is_own)
+
+    def are_of_none(self, lengths: str, rounds: range) -> bool:
+        """Whether no filter of these rounds left them; not known, and so False, where one lost or changed its own."""
+        known = [self._checksum(index) for index in rounds]
+        return lengths not in known and None not in known and all(map(self._own, rounds))
+
+    def _read(self, index: int) -> str | None:
+        step = Step(index, "filter")
+        file = step.folder(self.root) / REFERENCE_LENGTHS
+        return file_checksum(file)[:16] if _is_there(self.root, step, self.broken) and file.is_file() else None
+
+    def _is_own(self, index: int) -> bool:
+        folder = Step(index, "filter").folder(self.root)
+        try:
+            recorded = read_record(folder / SUMMARY, FilterSummary).selection
+            CompletePhase.open(folder, "filter").require_selection(recorded)
+        except DamagedError:
+            return False
+        return True
+
+
+def _claims(root: Path, step: Step, broken: Container[Path], known: _Lengths) -> Iterator[_Claim]:
     """What a phase says of its inputs beside what these say of themselves, as far as both were kept."""
     made = Manifest.read(step.folder(root) / MANIFEST)
     if step.phase == "rollout":
@@ -213,10 +244,9 @@ def _claims(root: Path, step: Step, broken: Container[Path]) -> Iterator[_Claim]
         if step.phase == "distill" and (selected := made.contents.get("selection")) is not None:
             summary_of = read_record(source.folder(root) / SUMMARY, FilterSummary)
             yield str(source), "selection", selected, summary_of.selection
-    if step.phase == "filter" and (lengths := made.inputs.get("reference_lengths")) is not None and step.round:
-        earlier = [Step(index, "filter").folder(root) / REFERENCE_LENGTHS for index in range(step.round)]
-        known = {file_checksum(file)[:16] for file in earlier if file.is_file()}
-        yield "earlier filters", "reference_lengths", lengths, lengths if lengths in known else None
+    lengths = made.inputs.get("reference_lengths") if step.phase == "filter" else None
+    if lengths is not None and step.round and known.are_of_none(lengths, range(step.round)):
+        yield "earlier filters", "reference_lengths", lengths, None
 
 
 def _training_before(step: Step) -> Step | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from vpgea.config.resolve import resolve_recorded
 from vpgea.config.schema import RunConfig
 from vpgea.errors import DamagedError, UsageError
-from vpgea.inspection.verify import UNFINISHED
+from vpgea.inspection.verify import UNFINISHED, phase_folders
 from vpgea.inspection.verify_phase import Finding
 from vpgea.phases.distill import distill
 from vpgea.phases.evaluate import evaluate
@@ -29,7 +29,7 @@ from vpgea.runs.layout import COMPLETE, CONFIG, DAMAGED, MANIFEST, PHASES, Phase
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders, part_of_folder
 from vpgea.runs.progress import Reporter
-from vpgea.runs.repairs import Damage, Repair, end_repair
+from vpgea.runs.repairs import Damage, Repair, end_repair, set_rest_aside
 from vpgea.runs.stopping import StopRequest
 
 _PART = re.compile(r"(\d+)-of-(\d+)")
@@ -51,7 +51,9 @@ def repair(root: Path, findings: Sequence[Finding], stop: StopRequest, reporter:
     _refuse_code(root, manifest, findings)
     due = {finding.phase for finding in findings if _is_due(root, finding)}
     again = [finding for finding in findings if finding.phase in due]
-    under_way = Repair(damages=[_damage(finding) for finding in again], aside=_aside(findings))
+    before = _finish_setting_aside(root)
+    damages = [*before, *(_damage(finding) for finding in again)]
+    under_way = Repair(damages=list({(one.phase, one.path): one for one in damages}.values()), aside=_aside(findings))
     under_way.write(root)  # before anything moves, and until all is made again
     moved = under_way.set_aside(root)
     reporter.info(f"{len(moved)} files and folders were set aside in {root / DAMAGED}")
@@ -63,6 +65,22 @@ def repair(root: Path, findings: Sequence[Finding], stop: StopRequest, reporter:
         _repair_phase(root, manifest, again, stop, reporter)
     for folder in {root, *(root / finding.phase for finding in again)}:
         end_repair(folder)
+
+
+def _finish_setting_aside(root: Path) -> list[Damage]:
+    """Take a repair that was cut off up where it was, also of a phase by itself; return what the folder's own found.
+
+    Else what it was about to move away, a selection say, would stay over what is made anew.
+    """
+    damages: list[Damage] = []
+    for folder in dict.fromkeys([root, *phase_folders(root)]):
+        try:
+            begun = set_rest_aside(folder)
+        except DamagedError:  # no record: it is a finding itself
+            continue
+        if begun is not None and folder == root:
+            damages = begun.damages
+    return damages
 
 
 def _refuse_code(root: Path, manifest: Manifest | None, findings: Sequence[Finding]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vpgea.storage.schemas import IDENTITY, SampleKey
 from vpgea.storage.shards import damaged, read_table
 
 _OF_INPUTS = {"model_fingerprint": "model", "template_fingerprint": "template"}
+_COPIED = ("status", "crossview_answer_ids")  # of a measurement, as the selection has it
 _OF_IDENTITY = {
     "round": "round",
     **{name: f"rollout.{name}" for name in ("temperature", "top_p", "top_k", "max_new_tokens")},
@@ -46,8 +48,10 @@ def require_measured(filter_dir: Path, chunk: Path) -> None:
         DamagedError: They are others.
     """
     places = [filter_dir / name / chunk.name for name in SETS]
-    if sorted(key for place in places for key in _keys(place)) != sorted(_keys(chunk)):
-        raise damaged(places[0], "it and its rejected counterpart hold other samples than were measured")
+    measured, *sets = (read_table(path) for path in (chunk, *places))
+    columns = [name for name in (*IDENTITY, *_COPIED) if all(name in one.column_names for one in (measured, *sets))]
+    if sorted(key for one in sets for key in _rows(one, columns)) != sorted(_rows(measured, columns)):
+        raise damaged(places[0], "it and its rejected counterpart hold other samples or grades than were measured")
 
 
 def _stored(value: object) -> object:
@@ -55,6 +59,5 @@ def _stored(value: object) -> object:
     return float(np.float32(value)) if isinstance(value, float) else value
 
 
-def _keys(path: Path) -> list[tuple[object, ...]]:
-    table = read_table(path, columns=IDENTITY)
-    return list(zip(*(table[name].to_pylist() for name in IDENTITY), strict=True))
+def _rows(table: pa.Table, columns: Sequence[str]) -> list[str]:
+    return [repr(row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
