@@ -14,13 +14,18 @@ from vpgea.grading.measures import Measure, read_measure, with_letter, without_l
 from vpgea.grading.normalise import balanced, normalise
 from vpgea.grading.numbers import Number, read_number
 from vpgea.grading.numeric import clearly_different
-from vpgea.grading.regions import Piece, is_inequality, read_region
+from vpgea.grading.regions import Piece, is_inequality, read_region, read_sets
 from vpgea.grading.sizes import is_out_of_bounds, spelling
 from vpgea.grading.symbolic import formulas_equal
 from vpgea.grading.units import Unit, asked_units, nouns
 from vpgea.grading.wording import read_words
 
-_BASE = re.compile(r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*_\s*(?:\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}{1,2}|(\d+))")
+_BASE = re.compile(
+    r"(-?[0-9A-Z]+(?:\.[0-9A-Z]+)?)\s*"
+    r"(?:_\s*(?:\{\s*(?:\\text\s*\{\s*)?(?:base ?\}? ?)?(\w+)\s*\}{1,2}|(\d+))"
+    r"|(?:\\text ?\{ ?)?\(?(?:in )?base[ -]?\}? ?(\w+) ?\)?\}?)"
+)
+_BRACKETED = re.compile(r"^[({](-?[\dA-Z.]+)[)}](?= ?_)")
 _NAMED = re.compile(
     r"(?P<name>\\?[A-Za-z]\w*(?:_\{\w+\})?'*)(?:\((?P<argument>[A-Za-z])\)|\([\w, ]+\))?"
     r"\s*(?:=|\\in(?![A-Za-z]))\s*(?P<value>[^=<>]+)",
@@ -31,7 +36,7 @@ _NAMED_GOLD = re.compile(
     r"|\\frac ?\{[A-Z]{2}\} ?\{[A-Z]{2}\}) ?= ?(?P<value>[^=<>]+)"
 )
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
-_REGION = re.compile(r"\\(?:cup|ne|mathbb)(?![A-Za-z])")
+_REGION = re.compile(r"\\(?:cup|ne|mathbb|setminus)(?![A-Za-z])")
 _PADDED = re.compile(r"-?0\d")  # no element of a list: 12,000 is one number whatever is asked for
 _MAX_CHAIN = 6
 _MAX_EQUATION = 1000  # characters
@@ -94,7 +99,7 @@ class Comparison:
         if not gold or not found or leaves_work(found, gold):
             return False
         compare_in_order = (
-            self._as_numbers, self._as_words, self._as_measures, self._as_based_numerals, self._as_chain,
+            self._as_numbers, self._as_based_numerals, self._as_words, self._as_measures, self._as_chain,
             self._as_named, self._as_regions, self._as_containers, self._as_plain,
         )  # fmt: skip
         for compare in compare_in_order:
@@ -174,7 +179,7 @@ class Comparison:
 
     def _as_based_numerals(self, gold: str, found: str) -> bool | None:
         """Numerals with a base subscript: the digits and the base must agree; None where there is no base."""
-        gold_base, found_base = _BASE.fullmatch(gold), _BASE.fullmatch(found)
+        gold_base, found_base = (_BASE.fullmatch(_BRACKETED.sub(r"\1", text)) for text in (gold, found))
         if gold_base and found_base:
             return _numeral(gold_base) == _numeral(found_base)
         if not (based := gold_base or found_base):
@@ -188,6 +193,8 @@ class Comparison:
     def _names_base(self, base: str) -> bool:
         word = "|".join([re.escape(base), *(name for name, number in _BASE_NAMES.items() if number == base)])
         named = rf"\b(?:in|to|into|from|of|as)\s+(?:a\s+)?base[-\s{{$]*(?:{word})\b|base-(?:{word})\b"
+        if base in _BASE_NUMERALS:
+            named += rf"|\b(?:in|to|into|as)\s+(?:a\s+)?{_BASE_NUMERALS[base]}\b"
         return re.search(rf"{named}|_\s*\{{?\s*(?:{word})\b", self._question, re.IGNORECASE) is not None
 
     def _as_chain(self, gold: str, found: str) -> bool | None:
@@ -221,6 +228,8 @@ class Comparison:
     def _as_regions(self, gold: str, found: str) -> bool | None:
         """A region of numbers, as intervals or as solved inequalities; one that has still to be solved is none."""
         gold_region = read_region(gold)
+        if gold_region is None and (sets := read_sets(gold)) is not None:
+            return read_sets(found) == sets or None
         if gold_region is None or not (is_inequality(gold + found) or _REGION.search(gold + found)):
             return None
         found_region = read_region(found)
@@ -374,6 +383,7 @@ def _difference(equation: str) -> str:
     return f"({left}-({right}))"
 
 
+_BASE_NUMERALS = {"2": "binary", "3": "ternary", "8": "octal", "16": "hex(?:adecimal)?"}
 _BASE_NAMES = {
     name: str(base)
     for base, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)
@@ -381,5 +391,5 @@ _BASE_NAMES = {
 
 
 def _numeral(match: re.Match[str]) -> tuple[str, str]:
-    base = match[2] or match[3]
+    base = match[2] or match[3] or match[4]
     return match[1], _BASE_NAMES.get(base.lower(), base)

@@ -2,17 +2,26 @@ r"""Parts of the number line: `(-\infty,-2)\cup(2,\infty)`, `x < -2 \text{ or } 
 
 from __future__ import annotations
 
+import math
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
 from vpgea.grading.containers import read_container
 from vpgea.grading.normalise import normalise
+from vpgea.grading.numbers import read_number
+from vpgea.grading.numeric import formula_values
+from vpgea.grading.sizes import spelling
 
 _NAME = r"\\?[A-Za-z]+(?:_\w|_\{\w+\})?(?:\([a-z]\))?"
 _MEMBER = re.compile(rf"{_NAME} ?\\in(?![A-Za-z])(.*)", re.DOTALL)
 _BUILT = re.compile(rf"\\\{{ ?{_NAME}(?: ?\\in ?\\mathbb ?\{{?R\}}?)? ?[|:](.*)\\\}}", re.DOTALL)
 _SIGN = re.compile(r"(<|>|\\le(?![A-Za-z])|\\ge(?![A-Za-z]))")
 _UNEQUAL = re.compile(rf"{_NAME} ?\\ne(?![A-Za-z])(.*)")
+_REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?")
+_WITHOUT = re.compile(
+    rf"(?:{_REALS.pattern}|\(-\\infty, ?\+?\\infty\)) ?(?:\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-) ?(.+)"
+)
 _MIRRORED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 _LOWEST, _HIGHEST = r"-\infty", r"\infty"
 
@@ -37,15 +46,99 @@ def read_region(text: str) -> list[Piece] | None:
         text = member[1].strip()
     if built := _BUILT.fullmatch(text):
         text = normalise(built[1])
-    if re.fullmatch(r"\\mathbb ?\{? ?R ?\}?", text):
+    if _REALS.fullmatch(text):
         return [Piece(_LOWEST, _HIGHEST, (False, False))]
+    if without := _WITHOUT.fullmatch(text):
+        return _complement(_pieces(normalise(without[1])))
+    return _pieces(text)
+
+
+def _pieces(text: str) -> list[Piece] | None:
+    text = _joined(text)
     pieces: list[Piece] = []
     for part in re.split(r"\\cup(?![A-Za-z])|\\lor(?![A-Za-z])", text):
         read = _inequality(part.strip()) if is_inequality(part) or r"\ne" in part else _interval(part.strip())
         if read is None:
             return None
         pieces += read
-    return pieces
+    return _merged(pieces)
+
+
+def _joined(text: str) -> str:
+    """`x > 1, x < 2` as one condition: bounds of one name, each of its own side."""
+    bounds = [part.strip() for part in text.split(",")]
+    if len(bounds) != 2 or not all(len(_SIGN.split(bound)) == 3 for bound in bounds):
+        return text
+    return r" \land ".join(bounds)
+
+
+def _place(end: str) -> Fraction | float | None:
+    """Where an end lies; None where that is no number that can be read."""
+    if end in (_LOWEST, _HIGHEST, f"+{_HIGHEST}"):
+        return -math.inf if end == _LOWEST else math.inf
+    if number := read_number(end):
+        return None if number.percent else number.value
+    values = formula_values(end)
+    value = values.at[0] if values and not values.variables else None
+    return value.value.real if value and not value.value.imag and not value.infinite else None
+
+
+def _in_order(pieces: list[Piece]) -> list[tuple[Fraction | float, Fraction | float, Piece]] | None:
+    placed = [(_place(piece.low), _place(piece.high), piece) for piece in pieces]
+    known = [(low, high, piece) for low, high, piece in placed if low is not None and high is not None]
+    return sorted(known, key=lambda one: (one[0], not one[2].closed[0])) if len(known) == len(placed) else None
+
+
+def _merged(pieces: list[Piece]) -> list[Piece]:
+    """The pieces with those joined that touch or overlap; as they are where an end is no number."""
+    placed = _in_order(pieces)
+    if len(pieces) < 2 or placed is None:
+        return pieces
+    merged = placed[:1]
+    for low, high, piece in placed[1:]:
+        start, stop, last = merged[-1]
+        if low > stop or (low == stop and not (piece.closed[0] or last.closed[1])):
+            merged.append((low, high, piece))
+        elif high > stop or (high == stop and piece.closed[1]):
+            merged[-1] = (start, high, Piece(last.low, piece.high, (last.closed[0], piece.closed[1])))
+    return [piece for _, _, piece in merged]
+
+
+def _complement(pieces: list[Piece] | None) -> list[Piece] | None:
+    placed = _in_order(pieces) if pieces else None
+    if not placed:
+        return None
+    left: list[Piece] = []
+    low, closed = _LOWEST, False
+    for start, _, piece in placed:
+        if start > -math.inf:
+            left.append(Piece(low, piece.low, (closed, not piece.closed[0])))
+        low, closed = piece.high, not piece.closed[1]
+    if placed[-1][1] < math.inf:
+        left.append(Piece(low, _HIGHEST, (closed, False)))
+    return left or None
+
+
+def read_sets(text: str) -> tuple[str, object] | str | None:
+    r"""A union or intersection of named sets without the order of its members; None for what is neither."""
+    if not re.search(r"\\c[ua]p(?![A-Za-z])", text):
+        return None
+    return _sets(text)
+
+
+def _sets(text: str) -> tuple[str, object] | str:
+    text = normalise(text)
+    for operator in (r"\cup", r"\cap"):
+        members: list[str] = []
+        depth = start = 0
+        for at, character in enumerate(text):
+            depth += (character in "([{") - (character in ")]}")
+            if not depth and text.startswith(operator, at):
+                members.append(text[start:at])
+                start = at + len(operator)
+        if members:
+            return operator, sorted(map(repr, map(_sets, [*members, text[start:]])))
+    return spelling(text)
 
 
 def _interval(text: str) -> list[Piece] | None:

@@ -8,6 +8,7 @@ from vpgea.grading.numbers import read_number
 from vpgea.grading.numeric import formula_values
 
 _WORD = re.compile(r"\\[A-Za-z]+|\\?.", re.DOTALL)
+_APART = re.compile(r"(?<=\d)\s+(?=\d)")  # `5 2` is not 52
 _MAX_AGAINST_NUMBER = 400  # characters
 _MAX_AGAINST_FORMULA = (1000, 20)  # characters, and characters for each of the reference's
 # A tower of powers, a power or factorial of a number of many digits: what nobody should begin to compute.
@@ -21,7 +22,7 @@ def spelling(text: str) -> str:
     """
     parts: list[str] = []
     groups: list[list[int]] = [[0, 0]]  # of each open group: where it opens, and how many things are in it
-    for word in _WORD.findall("".join(text.split())):
+    for word in _WORD.findall("".join(_APART.sub("\\ ", text).split())):
         if word == "{":
             groups.append([len(parts), 0])
             parts.append(word)
