@@ -52,7 +52,7 @@ def load_tokenizer(folder: Path, adapter: Path | None, *, trust_remote_code: boo
     Raises:
         UsageError: It cannot be loaded, or gives other ids than its tokenizer.json, or loses spaces.
     """
-    source = adapter if adapter is not None and _brings_another(adapter, folder) else folder
+    source = adapter if adapter is not None and brings_another(adapter, folder) else folder
     try:
         tokenizer, wrong = _read(source, trust_remote_code)
         if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
@@ -155,7 +155,7 @@ def _read(folder: Path, trust_remote_code: bool) -> tuple[Any, str | None]:
         set_verbosity(verbosity)
 
 
-def _brings_another(adapter: Path, folder: Path) -> bool:
+def brings_another(adapter: Path, folder: Path) -> bool:
     """Whether a tokenizer lies beside an adapter that is not the base's, byte for byte."""
     if not any((adapter / name).is_file() for name in _VOCABULARIES):
         return False
@@ -196,7 +196,7 @@ def _lost_words(tokenizer: Any) -> str | None:
 
 def _take_template(tokenizer: Any, folder: Path, adapter: Path, source: Path) -> list[str]:
     """Give the tokenizer the adapter's chat template, or the base's where it has none; say where the two differ."""
-    own, base = _template_of(adapter), _template_of(folder)
+    own, base = template_of(adapter), template_of(folder)
     if own is None:
         if source == adapter and base is not None:
             tokenizer.chat_template = base
@@ -205,7 +205,7 @@ def _take_template(tokenizer: Any, folder: Path, adapter: Path, source: Path) ->
     return [] if own == base else [f"prompts are rendered with the chat template beside the adapter {adapter}"]
 
 
-def _template_of(folder: Path) -> Any | None:
+def template_of(folder: Path) -> Any | None:
     """The chat template of a folder: text, or several by name; None without one."""
     if (file := folder / _TEMPLATE).is_file():
         return file.read_text(encoding="utf-8")

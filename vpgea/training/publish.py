@@ -14,6 +14,7 @@ from vpgea.errors import QualityGateError
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.policy import completion_logprobs
+from vpgea.modeling.tokenizer_files import copy_tokenizer
 from vpgea.modeling.weight_files import CANARY, write_checksums
 from vpgea.runs.layout import ADAPTER, MASTERS, MODEL
 from vpgea.runs.records import Canary, CanaryPath
@@ -28,10 +29,6 @@ from vpgea.training.roles import Roles, sequences_of
 # and float16 round the weights themselves when they are stored, so that only a gross error can be seen there.
 RELOAD_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.5}
 _CANARY_PATHS = 4
-_TOKENIZER_FILES = (
-    *("tokenizer*", "chat_template*", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab*", "merges.txt", "generation_config.json"),
-)
 
 
 def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], output: Path, ranks: Ranks) -> float:
@@ -66,7 +63,7 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
             roles.save_masters(masters, weights)
         roles.save(temporary, weights)
         roles.release()
-        _copy_tokenizer(roles.model.folder, temporary)
+        copy_tokenizer(roles.model.folder, roles.model.adapter, temporary)
         change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
         reloaded = LocalModel.resolve(roles.model.config.model_copy(update=change))
         differences.append(_compare(reloaded, canaries, in_memory, roles.compute_dtype, temporary))
@@ -106,10 +103,3 @@ def _compare(
     ]
     write_json(folder / CANARY, json_of(Canary(str(dtype), canaries)))
     return difference
-
-
-def _copy_tokenizer(source: Path, folder: Path) -> None:
-    """The base's tokenizer and generation files, byte for byte: what was published must render the same prompts."""
-    for pattern in _TOKENIZER_FILES:
-        for file in source.glob(pattern):
-            shutil.copyfile(file, folder / file.name)
