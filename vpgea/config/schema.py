@@ -374,7 +374,9 @@ class LoopConfig(Section):
     keep_rounds: int | None = execution(
         None, "prune older rounds to this many: optimiser states first, then weights; null: keep all", ge=1
     )
-    accuracy_margin: Share = identity(0.01, "delta: length is priced at 0 while accuracy is below base - delta")
+    accuracy_margin: Share = identity(
+        0.01, "delta: length is priced at 0 while accuracy is below base - delta, by more than chance"
+    )
     token_target: float | None = identity(None, "length is priced at 0 once the mean tokens reach this", gt=0)
     max_accuracy_drop: Share | None = execution(
         None, "the loop ends after a round whose held-out accuracy is further than this below the base's"

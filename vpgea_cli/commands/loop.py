@@ -211,7 +211,7 @@ def closing_words(target: Path, lines: Sequence[RoundLine], before: int, best: i
     rounds = len(lines) - 1
     done = f"nothing left to do: all {rounds} rounds were finished" if rounds == before else f"{rounds} rounds finished"
     if best is None:
-        return f"{done}; none of them kept the base model's accuracy within loop.accuracy_margin"
+        return f"{done}; every one lost accuracy against the base model, by more than loop.accuracy_margin and chance"
     return f"{done}; the best is round {best}: vpgea export {shlex.quote(str(target))} --round best -o FOLDER"
 
 
