@@ -52,7 +52,9 @@ def without_asked(found: str, question: str) -> str:
 
 
 def _is_asked(member: str, question: str) -> bool:
-    if not re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", member)) or len(question) > _MAX_QUESTION:
+    if not re.search(r"[A-Za-z]|\\(?:gcd|lcm|max|min)", re.sub(r"\\(?!gcd|lcm|max|min)[A-Za-z]+", "", member)):
+        return False  # numbers alone: `2+2 = 5` is false whatever is asked
+    if len(question) > _MAX_QUESTION:
         return False
     wanted = _fold(member)
     pieces = [next(filter(None, match.groups())) for match in _MATHEMATICS.finditer(question)]

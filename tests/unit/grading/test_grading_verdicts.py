@@ -290,6 +290,8 @@ def test_what_is_five(answer: str, right: bool) -> None:
         ("Convert 8 to octal.", "10", "10_8", True),
         ("", "1010", "1010_2", False),
         ("Convert 1010 from binary.", "10", "10_2", False),
+        (r"What is $\gcd(12,18)$?", "6", r"\gcd(12,18)=6", True),
+        (r"Find $x+y$ if $x-y=3$.", "3", "x-y=3", False),
     ],
 )
 def test_what_the_question_and_the_form_decide(question: str, reference: str, answer: str, right: bool) -> None:
