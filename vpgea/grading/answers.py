@@ -44,7 +44,9 @@ _NEGATED = (
     r"false|unsure|doubt|deny)\b|n['’]t\b"
 )
 _NOT_MEANT = re.compile(
-    rf"(?:(?:{_NEGATED}){_JOINTS}|\b(?:greater|less|more|fewer|larger|smaller|other) than|~~|<(?:del|s|strike)>)"
+    rf"(?:(?:{_NEGATED}){_JOINTS}|\b(?:greater|less|more|fewer|larger|smaller|other) than"
+    r"|\b(?:any(?:thing)?|every(?:thing)?|all|none|nothing) (?:but|except)"
+    r"|~~|<(?:del|s|strike)>)"
     r"[ \t:$\\(\[*_]*$",
     re.IGNORECASE,
 )
@@ -52,7 +54,11 @@ _DOUBTED = (
     rf"{_NEGATED}|\b(?:if|whether|(?:an)?other|initial|naive|tempting|say|maybe|perhaps|possibly|check|verify"
     r"|confirm)\b"
 )
-_NOT_MEANT_MARKER = re.compile(rf"(?:{_DOUBTED}){_JOINTS}[ \t*_]*$", re.IGNORECASE)
+_NOT_MEANT_MARKER = re.compile(
+    rf"(?:{_DOUBTED}|(?<!\bI )(?<!\bwe )\b(?:says|said|claims|claimed)\b){_JOINTS}[ \t*_]*$"
+    r"|\bno(?: (?:correct|right|possible|final))?[ ]$",
+    re.IGNORECASE,
+)
 _BEFORE = 80  # characters before a statement that are read for this
 _TAKEN_BACK = re.compile(
     r"(?:\A|[.!?\n])[\s$)*_\\\]]{0,6}(?:wait(?:[,.!…—-]| (?:that|this|no|i|it|actually)\b|$)|(?:hmm|edit|sorry|oops)\b"
@@ -66,8 +72,21 @@ _TAKEN_BACK = re.compile(
     r"(?:['’]s|\s+is|\s+was)\s+(?:\w{2,12}ly )?(?:wrong|incorrect|false|not (?:correct|right|true|the answer|it))\b"
     r"|\A[\s$)*_\\\]]{0,6}[(\[](?:(?:this|that|which) (?:is|was) )?"
     r"(?:wrong|incorrect|false|not (?:correct|right|true))\b"
-    r"|\bbut (?:it|the answer|the value) (?:is|should be|must be|was)\s+[$\\(]*[\d\\+-]"
+    r"|\bbut (?:actually,? )?(?:it|the answer|the value) (?:is|should be|must be|was)\s+[$\\(]*[\d\\+-]"
     r"|\A[\s$)*_\\\]]{0,6}(?:(?:is|was|are|would be|can)(?:\s+not\b|n['’]t\b|not\b|\s+(?:wrong|incorrect|false)\b)|\?)",
+    re.IGNORECASE,
+)
+# Between two statements that are one list of guesses: ends of sentences, and words that only lead to the next.
+_NEXT = re.compile(
+    r"(?:[\s.,;$*_]|\b(?:and|or|the|my|also|maybe|perhaps|possibly|either|another|final|correct)\b|####|A:)*", re.I
+)
+_MAX_NEXT = 60
+_NUMBER = re.compile(r"[$\\( ]{0,4}(-?\d[\d,]{0,20}(?:\.\d{1,20})?)(?![\d/^{])")
+# What a later sentence says the answer is.
+_LATER = re.compile(
+    r"(?:^|\n)[ *_]*(?:(?:final|result)[ ]?:|(?:therefore|thus|hence|so),?)"
+    r"[ $*]{0,3}(?:[a-z] ?= ?)?(-?\d[\d,]{0,20}(?:\.\d{1,20})?)"
+    r"[$* ]{0,3}(?:\.?[ ]*(?:$|\n)| is the (?:final |correct |right )?answer\b)",
     re.IGNORECASE,
 )
 _MAX_MARKERS = 50  # of the last ones; a text with more that say nothing states nothing
@@ -118,11 +137,32 @@ def find_answer(response: str) -> Answer | None:
     stated = [answer for answer in (in_box, *_tags(text, since), *_marked(text, since, boxed)) if answer is not None]
     if stated:
         _, end, answer = max(stated, key=lambda one: one[0])
-        return None if _TAKEN_BACK.search(text[end:]) else answer
+        behind = text[end:]
+        return None if _TAKEN_BACK.search(behind) or _said_otherwise(answer.text, behind) else answer
     whole = text.strip()
     if whole and "\n" not in whole and len(whole) <= MAX_WHOLE and boxed is None and not _MARKER.search(text):
         return Answer(whole, "whole")
     return None
+
+
+def _number(text: str) -> str | None:
+    """The number that a statement begins with, as far as it is certain which."""
+    found = _NUMBER.match(text.strip())
+    digits = found[1].replace(",", "") if found else None
+    return digits.rstrip("0").rstrip(".") if digits and "." in digits else digits
+
+
+def _said_otherwise(answer: str, behind: str) -> bool:
+    """Whether a line behind a plain number says that another one is the answer."""
+    stated = _number(answer)
+    return stated is not None and any(_number(later[1]) != stated for later in _LATER.finditer(behind))
+
+
+def _are_guesses(one: str, other: str, between: str) -> bool:
+    """Whether two statements side by side state two numbers, so that they are a list of guesses."""
+    first, second = _number(one), _number(other)
+    joined = len(between) <= _MAX_NEXT and _NEXT.fullmatch(between) is not None
+    return joined and first is not None and second is not None and first != second
 
 
 _Stated = tuple[int, int, Answer]  # where it begins and ends
@@ -132,15 +172,19 @@ def _boxed(found: BoxedAnswer | None, text: str) -> _Stated | None:
     if found is None or _NOT_MEANT.search(text[max(0, found.start - _BEFORE) : found.start]):
         return None
     repeated = ", ".join(found.contents) if len(found.contents) > 1 and len(set(found.contents)) == 1 else ""
+    if re.match(r"\{\s*[^\s{}]", text[found.end : found.end + 8]):  # `\boxed{5}{4}`
+        return None
     return found.start, found.end, Answer(found.text, "box", repeated)
 
 
 def _tags(text: str, since: int) -> Iterator[_Stated]:
-    last = None
-    for last in _TAG.finditer(text, since):  # noqa: B007
-        pass
-    if last and last[1].strip():
-        yield last.start(), last.end(), Answer(last[1].strip(), "tag")
+    last, guesses = None, list[str]()
+    for tag in _TAG.finditer(text):
+        goes_on = last is not None and _are_guesses(last[1], tag[1], text[last.end() : tag.start()])
+        guesses = [*guesses[-8:], tag[1].strip()] if goes_on else [tag[1].strip()]
+        last = tag
+    if last and last.start() >= since and guesses[-1]:
+        yield last.start(), last.end(), Answer(", ".join(guesses), "tag")
 
 
 def _marked(text: str, since: int, boxed: BoxedAnswer | None) -> Iterator[_Stated]:
@@ -153,5 +197,17 @@ def _marked(text: str, since: int, boxed: BoxedAnswer | None) -> Iterator[_State
         if statement is None or (behind_box and not _VALUE.match(statement)):
             continue
         if statement:
-            yield marker.start(), marker.end(), Answer(statement, "marker")
+            before = _stated_just_before(text, marker.start(), statement)
+            yield marker.start(), marker.end(), Answer(", ".join([*before, statement]), "marker")
         return
+
+
+def _stated_just_before(text: str, end: int, statement: str) -> list[str]:
+    """The number that another marker states right before one at `end`, where it is another one."""
+    start = max(0, end - 2 * _MAX_NEXT)
+    for marker in reversed(list(_MARKER.finditer(text, start, end))):
+        number = _NUMBER.match(text, marker.end(), end)
+        if number and _are_guesses(number[0], statement, text[number.end() : end]):
+            return [number[1]]
+        break
+    return []

@@ -20,6 +20,7 @@ _BETWEEN = re.compile(
     r"(?:[\s$,;:.&/|*•·–—+#-]|\\[()\[\] ,;\\]|\\q?quad\b|\\text\s?\{\s?(?:and|or)\s?\}|\\(?:lor|land|vee|wedge)\b"
     r"|\b(?:and|or|either|maybe|perhaps|possibly|alternatively|else|otherwise|it|could|may|might|also|be|is|another|option|"
     r"candidate|case|guess|possibility|part|attempt|choice|alternative|second|third|fourth|answer|solution|value|number|if|that|this|fails|wrong|not|"
+    r"method|approach|gives|yields|one|(?-i:Or) rather|"
     r"and finally)\b"
     r"|(?<!\w)\(?[A-Za-z0-9]{1,2}[).]|(?<!\w)\d{1,2}(?!\w)|(?<!\w)[A-Za-z](?:_\w)?\s?=)+",
     re.IGNORECASE,

@@ -55,7 +55,7 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
     (r"\\%", "%"),
     (r"\\?\$", ""),
-    (r" ?\\text ?\{ ?(?:percent(?:age)?|pct|%) ?\}| ?\b(?:percent(?:age)?|pct)\b", "%"),
+    (r" ?\\text ?\{ ?(?:percent(?:age)?|pct|%) ?\}| ?\b(?:per ?cent(?:age)?|pct)\b", "%"),
     (r"\^ ?\{ ?((?:\\prime ?)+)\}", _primes),
     (r"\^ ?\\prime(?![A-Za-z])", "'"),
     (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
