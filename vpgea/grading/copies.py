@@ -6,7 +6,9 @@ import math
 import re
 from collections import Counter
 
+from vpgea.grading.expressions import Tree, read_expression
 from vpgea.grading.numbers import read_number
+from vpgea.grading.sizes import spelling
 
 # What is to be worked out; a reference without them is not met by an answer that still has them.
 _UNDONE = re.compile(
@@ -50,6 +52,9 @@ _PROSE = re.compile(
 _NUMERALS = re.compile(r"\d+")
 _MATHEMATICS = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _MAX_LENGTH = 2000
+_MAX_MEMBERS = 6  # of a chain; what has more is no answer
+_VARIABLE = re.compile(r"\\?[A-Za-z]\w*(?:\([\w, ]+\))?")
+_IDLE = re.compile(r"\A0\+|[+-]0\Z|\A1\*|\*1\Z|/1\Z")
 
 
 def leaves_work(found: str, gold: str) -> bool:
@@ -63,7 +68,20 @@ def is_copied(found: str, gold: str, question: str) -> bool:
     The reference's own text is never a copy. A plain number is one only where the question asks for another form of it,
     and what has no operation in it (a letter, a point, a word) never.
     """
-    answer = _fold(found)
+    if "=" in found and not re.search(r"[=<>]|\\(?:le|ge|ne|in)(?![A-Za-z])", gold):
+        members = [member.strip() for member in found.split("=")[:_MAX_MEMBERS]]
+        members = members[1:] if _VARIABLE.fullmatch(members[0]) else members
+        return all(_is_copy(member, gold, question) for member in members)
+    return _is_copy(found, gold, question)
+
+
+def _is_copy(found: str, gold: str, question: str) -> bool:
+    """Whether it is one as it is written, or in the one spelling of both."""
+    return _is_written(found, gold, question) or _is_written(spelling(found), spelling(gold), _spelled(question))
+
+
+def _is_written(found: str, gold: str, question: str) -> bool:
+    answer = _bare(_fold(found))
     if not question or not answer or len(answer) > _MAX_LENGTH or answer == _fold(gold):
         return False
     asked = _fold(_PROSE.sub("@", question))
@@ -71,7 +89,7 @@ def is_copied(found: str, gold: str, question: str) -> bool:
         return (_FORM.search(question) is not None or _is_unfinished(found)) and _stands(answer, asked)
     if not _OPERATION.search(answer.lstrip("-")) or re.fullmatch(r"[\[(]?-?[\d.,]+(?:,-?[\d.]+)*[\])]?", answer):
         return False
-    return _stands(answer, asked) or _reordered(answer, question)
+    return _stands(answer, asked) or _reordered(answer, question) or _same_tree(found, gold, question)
 
 
 def _is_unfinished(number: str) -> bool:
@@ -88,6 +106,19 @@ def numerals_from(found: str, question: str) -> bool:
     return bool(named) and set(named) <= asked
 
 
+def _spelled(question: str) -> str:
+    """The question with each piece of mathematics in its one spelling."""
+    return _MATHEMATICS.sub(lambda piece: f"${spelling(next(filter(None, piece.groups())))}$", question)
+
+
+def _bare(answer: str) -> str:
+    """Without terms and factors that say nothing: `+0`, `1*`."""
+    while (bare := _IDLE.sub("", answer)) != answer:
+        answer = bare
+    inside = answer[2:-1] if answer.startswith("1(") and answer.endswith(")") else ""
+    return inside if inside and "(" not in inside and ")" not in inside else answer
+
+
 def _fold(text: str) -> str:
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
@@ -97,6 +128,47 @@ def _fold(text: str) -> str:
 def _stands(answer: str, question: str) -> bool:
     edge = r"[\w.^]" if answer[:1].isalnum() or answer[:1] == "." else r"[^\s\S]"
     return re.search(rf"(?<!{edge}){re.escape(answer)}(?![\w^]|\.\d)", question) is not None
+
+
+def _same_tree(found: str, gold: str, question: str) -> bool:
+    """Whether an answer is a formula of the question with its terms in another order, or its sign drawn out."""
+    tree = read_expression(found)
+    if tree is None:
+        return False
+    shape, wanted = _shape(tree), read_expression(gold)
+    if wanted and _shape(wanted) == shape:
+        return False
+    pieces = [next(filter(None, match.groups())) for match in _MATHEMATICS.finditer(question)]
+    trees = [read_expression(side.strip()) for piece in pieces for side in piece.rstrip(".,;:?").split("=")]
+    return any(_shape(one) == shape for one in trees if one)
+
+
+def _shape(tree: Tree) -> tuple[int, str]:
+    """(sign, spelling) of a tree: terms sorted, factors in order, signs drawn out."""
+    kind, parts = tree[0], tree[1:]
+    if kind in ("add", "sub", "neg"):
+        terms = sorted(_signed_terms(tree), key=lambda term: term[1])
+        terms = [term for term in terms if term[1] != "num:0"] or terms[:1]
+        sign = terms[0][0]
+        inside = "+".join(f"({sign * each}){name}" for each, name in terms)
+        return (sign, inside if len(terms) > 1 else terms[0][1])
+    if kind in ("mul", "div"):
+        (one, left), (other, right) = _shape(parts[0]), _shape(parts[1])
+        if right == "num:1":
+            return one * other, left
+        return one * other, right if kind == "mul" and left == "num:1" else f"{kind}[{left}][{right}]"
+    shapes = [_shape(part) if isinstance(part, tuple) else (1, str(part)) for part in parts]
+    inside = ",".join(name if sign > 0 else f"-{name}" for sign, name in shapes)
+    return 1, f"{kind}:{inside}"
+
+
+def _signed_terms(tree: Tree) -> list[tuple[int, str]]:
+    if tree[0] == "neg":
+        return [(-sign, name) for sign, name in _signed_terms(tree[1])]
+    if tree[0] in ("add", "sub"):
+        sign = 1 if tree[0] == "add" else -1
+        return _signed_terms(tree[1]) + [(sign * each, name) for each, name in _signed_terms(tree[2])]
+    return [_shape(tree)]
 
 
 def _reordered(answer: str, question: str) -> bool:

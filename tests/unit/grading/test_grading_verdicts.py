@@ -38,6 +38,7 @@ def test_verdicts(kind: str) -> None:
     assert graded_otherwise == []
 
 
+SIMPLIFY = r"Simplify $\frac{x^2-1}{x-1}$."
 # To 5, without a question: (answer in a box, whether it is 5).
 FIVE = [
     ("5.0", True), ("05", True), ("+5", True), (r"\$5", True), (r"\frac{10}{2}", True), ("n = 5", True),
@@ -74,6 +75,17 @@ def test_what_is_five(answer: str, right: bool) -> None:
         ("Factor $2-3x+x^2$.", "(x-1)(x-2)", "x^2-3x+2", False),
         ("Which is larger, $2^{100}$ or $3^{60}$?", "2^{100}", "2^{100}", True),
         ("Compute $2^{8}$.", "256", "2^8", False),
+        (SIMPLIFY, "x+1", r"\frac{x^{2}-1}{x-1}", False),
+        (SIMPLIFY, "x+1", r"\frac{(x^2-1)}{(x-1)}", False),
+        (SIMPLIFY, "x+1", r"y=\frac{x^2-1}{x-1}", False),
+        (SIMPLIFY, "x+1", r"\frac{x^2-1}{x-1}=\frac{x^2-1}{x-1}", False),
+        (SIMPLIFY, "x+1", r"\frac{x^2-1}{x-1}+0", False),
+        (SIMPLIFY, "x+1", r"1\cdot \frac{x^2-1}{x-1}", False),
+        (SIMPLIFY, "x+1", r"\frac{-1+x^2}{x-1}", False),
+        (SIMPLIFY, "x+1", r"-\frac{1-x^2}{x-1}", False),
+        (SIMPLIFY, "x+1", r"\frac{x^2-1}{x-1}=x+1", True),
+        (r"Simplify $\frac{1}{\sqrt2}$.", r"\frac{\sqrt2}{2}", r"1/\sqrt{2}", False),
+        ("Factor $x^2+5x+6$.", "(x+2)(x+3)", "1(x^2+5x+6)", False),
         ("How many subsets has a set of eight elements?", "256", "2^8", True),
         ("", "2.5 million", "2500000", True),
         ("", "y'", "y", False),
