@@ -171,7 +171,7 @@ def test_eval_against_a_baseline_in_parts(here: Cli, settings: Path, tmp_path: P
     found = json.loads(here(*options, "--shard", "0/2").stdout)
     assert found["baseline"] == str(base)
     assert found["metrics"]["e3"]["n"] == 8
-    assert "too wide" in found["metrics"]["e3"]["warning"]
+    assert found["metrics"]["e3"]["warning"] == "an interval needs 5 questions"
     refused = here("eval", "-c", settings, "-o", tmp_path / "x", "--limit", "3", "--baseline", base)
     assert refused.returncode == 2
     assert "questions" in refused.stderr

@@ -76,7 +76,7 @@ STORY: list[tuple[str, str]] = [
     ("distill f --adapter a/adapter --dry-run --json", "steps"),
     (
         f"loop -c CFG --rounds 1 --adapter a/adapter --dtype float32 --skip-bad-rows {SMALL} --dry-run --offline "
-        "--json",
+        "--set distill.train=lora --json",
         "rounds",
     ),
     (

@@ -224,14 +224,14 @@ def test_a_limit_that_is_no_number_is_an_error(
 
 def test_a_unit_is_begun_only_when_the_longest_so_far_fits() -> None:
     clock = [0.0]
-    stop = StopRequest(time_limit=100.0, now=lambda: clock[0])
+    stop = StopRequest(time_limit=100.0, now=lambda: 0.0, steady=lambda: clock[0])
     clock[0] = 40.0  # loading a model is no unit of work
     stop.begin()
     for done_at, more, stops in ((50, True, False), (70, True, False), (71, True, True)):
         clock[0] = done_at
         stop.unit_done(more=more)
         assert stop.requested == stops, done_at
-    last = StopRequest(time_limit=100.0, now=lambda: clock[0])
+    last = StopRequest(time_limit=29.0, now=lambda: 0.0, steady=lambda: clock[0])
     clock[0] = 99.0
     last.unit_done(more=False)
     assert not last.requested, "nothing is left to be begun"

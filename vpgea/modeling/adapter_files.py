@@ -34,7 +34,7 @@ def require_lora(folder: Path) -> None:
     Raises:
         UsageError: It is not.
     """
-    kind = read_json(folder / "adapter_config.json").get("peft_type")
+    kind = read_json(folder / "adapter_config.json").get("peft_type", "LORA")
     if kind != "LORA":
         raise UsageError(
             f"adapters of the kind {kind} cannot be used: {folder}",

@@ -195,10 +195,13 @@ def _adapter_folder(config: ModelConfig) -> Path | None:
         return None
     folder = Path(config.adapter).expanduser()
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
-        raise UsageError(
-            f"not an adapter folder: {folder}",
-            why="adapter_config.json or adapter_model.safetensors is missing",
-            mend="point --adapter at a folder written by peft",
-        )
+        why, mend = "adapter_config.json or adapter_model.safetensors is missing", "give a folder written by peft"
+        if not folder.is_dir():
+            why = "there is no such folder"
+        elif (folder / "config.json").is_file():
+            why, mend = "it holds a whole model, not an adapter", f"give it as --model {folder}"
+        elif inner := next(folder.glob("**/adapter_config.json"), None):
+            mend = f"give {inner.parent}"
+        raise UsageError(f"not an adapter folder: {folder}", why=why, mend=mend)
     require_lora(folder)
     return folder

@@ -8,7 +8,7 @@ from datetime import date
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError, meta
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 
 from vpgea.errors import UsageError
 from vpgea.modeling.tokenizer import encode
@@ -54,6 +54,12 @@ class Chat:
         """
         try:
             return self._rendered([*self._system, _turn("user", user_turn)])
+        except TemplateSyntaxError as error:
+            raise UsageError(
+                "the model's chat template cannot be read",
+                why=f"line {error.lineno}: {error.message}",
+                mend="restore the model's chat_template.jinja, or the chat_template of its tokenizer_config.json",
+            ) from error
         except RENDERING as error:
             raise UsageError(
                 "the model's chat template cannot render the prompt",

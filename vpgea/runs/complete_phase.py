@@ -124,7 +124,7 @@ def _require_phase(root: Path, phase: Phase) -> None:
 def _another_phase(root: Path, found: str, phase: Phase) -> UsageError:
     return UsageError(
         f"{root} is a {found} folder",
-        why=f"a {phase} folder is needed here",
+        why=f"{'an' if phase == 'eval' else 'a'} {phase} folder is needed here",
         mend=f"give the folder that `vpgea {phase}` wrote",
     )
 

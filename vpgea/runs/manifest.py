@@ -140,7 +140,11 @@ def require_same(root: Path, before: Manifest, now: Manifest) -> None:
         UsageError: It was started from something else; what differs is named.
     """
     if before.phase != now.phase:
-        raise occupied(root, f"it is a {before.phase} folder, and this is a {now.phase}")
+        raise UsageError(
+            f"cannot write to {root}",
+            why=f"it is a {before.phase} folder, and this is {'an' if now.phase == 'eval' else 'a'} {now.phase}",
+            mend="choose another --output-dir",
+        )
     later = later_fields() if now.phase == "loop" else {}
     for kind, old, new in (("identity", before.identity, now.identity), ("inputs", before.inputs, now.inputs)):
         for key in sorted(old.keys() | new.keys()):

@@ -186,7 +186,11 @@ def require_phase_folder(root: Path) -> None:
     names = [path.name for path in root.iterdir()]
     odd = foreign_names(root)
     if odd or (names and PARTS not in names):
-        raise occupied(root, f"it holds files that are not of a vpgea phase ({(odd or sorted(names))[0]})")
+        raise UsageError(
+            f"cannot write to {root}",
+            why=f"it holds files that are not of a vpgea phase ({(odd or sorted(names))[0]})",
+            mend="choose another --output-dir, or move them away; nothing of them was touched",
+        )
 
 
 def _make_folder(path: Path) -> None:

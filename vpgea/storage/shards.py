@@ -136,8 +136,7 @@ def damaged(path: Path, why: str) -> DamagedError:
     return DamagedError(
         f"damaged shard: {path}",
         why=why,
-        mend=f"delete {path} and {sidecar_path(path).name}, then run the command that wrote it again: "
-        "it makes only what is missing",
+        mend="`vpgea doctor FOLDER --repair` on the phase folder or run that it belongs to makes only that again",
     )
 
 

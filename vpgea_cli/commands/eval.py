@@ -174,6 +174,6 @@ def show_metrics(results: EvalResults, output: Output) -> None:
         output.warn(f"{rejected} questions were rejected and are not in the figures (see results.json)")
     if results.not_graded:
         output.warn(f"{results.not_graded} samples could not be graded; they leave every figure")
-    for name, metric in metrics.items():
-        if metric.warning:
-            output.warn(f"{name}: {metric.warning}")
+    for warning in dict.fromkeys(metric.warning for metric in metrics.values() if metric.warning):
+        names = [name for name, metric in metrics.items() if metric.warning == warning]
+        output.warn(f"{', '.join(names)}: {warning}")

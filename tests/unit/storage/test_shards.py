@@ -175,7 +175,7 @@ def test_a_truncated_or_empty_file_is_noticed(shard: Path, size: int) -> None:
     with pytest.raises(UsageError, match="damaged shard") as error:
         read_table(shard)
     assert str(shard) in error.value.what
-    assert "delete" in error.value.mend
+    assert "--repair" in error.value.mend
 
 
 def test_a_file_that_is_gone_is_noticed(shard: Path) -> None:
