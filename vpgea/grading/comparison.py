@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from vpgea.grading.asked import is_name, without_asked
+from vpgea.grading.clock import read_moment
 from vpgea.grading.containers import Container, read_container
 from vpgea.grading.copies import leaves_work, numerals_from
 from vpgea.grading.measures import Measure, read_measure, with_letter, without_letter
@@ -99,8 +100,8 @@ class Comparison:
         if not gold or not found or leaves_work(found, gold):
             return False
         compare_in_order = (
-            self._as_numbers, self._as_based_numerals, self._as_words, self._as_measures, self._as_chain,
-            self._as_named, self._as_regions, self._as_containers, self._as_plain,
+            self._as_numbers, self._as_moments, self._as_based_numerals, self._as_words, self._as_measures,
+            self._as_chain, self._as_named, self._as_regions, self._as_containers, self._as_plain,
         )  # fmt: skip
         for compare in compare_in_order:
             if (verdict := compare(gold, found)) is not None:
@@ -135,6 +136,16 @@ class Comparison:
         if asked or not self._question:
             readings.append(found.value)
         return any(numbers_close(gold, value, found.decimal, self._tolerance) for value in readings)
+
+    def _as_moments(self, gold: str, found: str) -> bool | None:
+        """A date or a time of day equals only itself; the half of the day may be left unsaid."""
+        wanted = read_moment(gold, self._question)
+        if wanted is None:
+            return None
+        given = read_moment(found, self._question + (" a.m." if len(wanted) > 1 else ""))
+        if given is None or len(given) != len(wanted):
+            return False
+        return wanted[:2] == given[:2] and ("" in (*wanted[2:], *given[2:]) or wanted == given)
 
     def _as_words(self, gold: str, found: str) -> bool | None:
         """Words are compared as words: they never become products of letters."""

@@ -10,7 +10,7 @@ from vpgea.grading.comparison import Comparison
 from vpgea.grading.copies import is_copied
 from vpgea.grading.normalise import normalise
 from vpgea.grading.references import final_answer
-from vpgea.grading.wording import join_parts, read_label
+from vpgea.grading.wording import join_parts, quoted_word, read_label, same_word
 
 
 def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
@@ -34,10 +34,14 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
     if answer is None:
         return Grade(Status.WRONG)
     found = normalise(answer.text)
-    gold = normalise(final_answer(request.reference, "math"))
+    reference = final_answer(request.reference, "math")
+    gold = normalise(reference)
     comparison = Comparison(request.question, Fraction(str(relative_tolerance)))
     readings = [found, normalise(answer.repeated)] if answer.repeated else [found]
-    equal = any(_is_answer(comparison, gold, reading, request.question) for reading in readings)
+    if (word := quoted_word(reference)) is not None and found.isalpha():
+        equal = same_word(word, found)
+    else:
+        equal = any(_is_answer(comparison, gold, reading, request.question) for reading in readings)
     return Grade(Status.CORRECT if equal else Status.WRONG, extracted=found or None, source=answer.source)
 
 

@@ -29,6 +29,7 @@ _LABEL = re.compile(
     re.DOTALL,
 )
 _ANOTHER_LABEL = re.compile(r"\(?[A-Z]\)|(?:^|[ ,/])[A-Z](?:[.,:/]|$)|\bor\b")
+_QUOTED = re.compile(r"\\(?:text|textbf|textit|mbox) ?\{ ?([A-Za-z]{2,}) ?\}")
 _PARTS = re.compile(r"(?:^|(?<=[ ,;]))\(?([a-h])\) ?")
 
 
@@ -59,6 +60,17 @@ def join_parts(text: str) -> str:
     ends = [label.start() for label in labels[1:]] + [len(text)]
     parts = [text[label.end() : end].strip(" ,;.") for label, end in zip(labels, ends, strict=True)]
     return f"({', '.join(parts)})"
+
+
+def quoted_word(text: str) -> str | None:
+    r"""The word that a reference is, set as one: `\text{cat}` is no product of letters. None for others."""
+    match = _QUOTED.fullmatch(text.strip(" $."))
+    return None if match is None else match[1]
+
+
+def same_word(one: str, other: str) -> bool:
+    """Whether two words say the same, in any case."""
+    return len({_SYNONYMS.get(word.lower(), word.lower()) for word in (one, other)}) == 1
 
 
 def read_words(text: str) -> str | None:

@@ -309,3 +309,28 @@ def test_what_is_five(answer: str, right: bool) -> None:
 def test_what_the_question_and_the_form_decide(question: str, reference: str, answer: str, right: bool) -> None:
     case = {"grader": "math", "question": question, "reference": reference, "response": f"\\boxed{{{answer}}}"}
     assert (_status(case) == "correct") is right
+
+
+LEAVES = "At what time does the train leave?"
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "answer", "right"),
+    [
+        (LEAVES, "5:30", r"\frac{1}{6}", False), (LEAVES, "5:30", "10:60", False),
+        (LEAVES, "5:30", r"5:30\text{ p.m.}", True), (LEAVES, r"5:30\text{ p.m.}", "5:30 PM", True),
+        (LEAVES, r"5:30\text{ p.m.}", "5:30", True), (LEAVES, r"5:30\text{ p.m.}", r"5:30 \text{ a.m.}", False),
+        ("What is the ratio?", "5:30", "1:6", True), ("What is the ratio of the hours?", "3:20", r"\frac{3}{20}", True),
+        ("On which day?", "2024-01-05", "2018", False), ("On which day?", "2024-01-05", "2024-05-01", False),
+        ("On which day?", "10/5/2020", r"\frac{1}{1010}", False), ("On which day?", "10/5/2020", "10/5/2020", True),
+        ("Which animal?", r"\text{cat}", r"\text{act}", False), ("Which animal?", r"\text{cat}", "cat", True),
+        ("Which animal?", r"\text{cat}", r"\text{Cat}", True), ("Which day?", r"\text{Sun}", "nuS", False),
+        ("Is it?", r"\text{no}", "on", False), ("Is it?", r"\text{no}", r"\text{No}", True),
+        ("Find the volume.", "abc", "bca", True),
+    ],
+)  # fmt: skip
+def test_dates_times_and_words_are_no_sums_quotients_and_products(
+    question: str, reference: str, answer: str, right: bool
+) -> None:
+    grade = grade_math(GradeRequest(rf"\boxed{{{answer}}}", reference, question), 1e-6)
+    assert grade.status == ("correct" if right else "wrong")
