@@ -183,7 +183,7 @@ def _checked(config: RunConfig, summary: FilterSummary) -> FilterSummary:
         sampled = summary.counts["prior_sampled"] + summary.counts["posterior_sampled"]
         unended = summary.no_end_of_thinking or 0
         cut_off = summary.counts["prior_cut_off"] + summary.counts["posterior_rejected_cut-off"]
-        if 2 * unended > cut_off:
+        if unended and (2 * unended > cut_off or cut_off == sampled):  # or none at all ended its thinking
             mend = (
                 f"{unended:,} of {sampled:,} samples ended by themselves without {config.views.end_of_thinking}: "
                 "draw the rollout with views.end_of_thinking as the model writes it, or null if it does not think"
