@@ -94,16 +94,10 @@ class Forecast:
 def forecast_rollout(plan: RolloutPlan) -> Forecast:
     """The part of the rollout that a plan would draw; an upper bound, since completions run to their cap."""
     questions, estimator = _usable(plan), _estimator(plan.config, plan.model)
-    counts = RolloutCounts(
-        questions=len(questions),
-        **plan.rejection_counts,
-        rejected=plan.rejected,
-        samples=len(questions) * samples_per_question(plan.config.rollout),
-    )
     prior, posterior = (_prompt_tokens(plan.views, questions, view) for view in (PRIOR, POSTERIOR))
     return Forecast(
         estimator=estimator,
-        counts=counts,
+        counts=_rollout_counts(plan),
         prompts=plan.views.previews(questions),
         remarks=plan.remarks,
         estimates=[estimator.rollout(prior, posterior)],
@@ -115,15 +109,9 @@ def forecast_eval(config: RunConfig, planned: EvalPlan) -> Forecast:
     """The part of an evaluation that a plan would draw; an upper bound, since completions run to their cap."""
     plan = planned.sampling
     usable, estimator = _usable(plan), _estimator(config, plan.model)
-    counts = RolloutCounts(
-        questions=len(usable),
-        **plan.rejection_counts,
-        rejected=plan.rejected,
-        samples=len(usable) * samples_per_question(plan.config.rollout),
-    )
     return Forecast(
         estimator=estimator,
-        counts=counts,
+        counts=_rollout_counts(plan),
         prompts=[preview for preview in plan.views.previews(usable) if preview.view == PRIOR],
         estimates=[estimator.evaluation(_prompt_tokens(plan.views, usable, PRIOR))],
         bound="an upper bound: every completion runs to eval.max_new_tokens",
@@ -299,6 +287,16 @@ def _estimator(config: RunConfig, model: LocalModel) -> Estimator:
 def _usable(plan: RolloutPlan) -> list[Question]:
     """The questions of this part that are not rejected."""
     return [question for chunk in plan.own_chunks for question in plan.chunks[chunk]]
+
+
+def _rollout_counts(plan: RolloutPlan) -> RolloutCounts:
+    usable = len(_usable(plan))
+    return RolloutCounts(
+        questions=usable,
+        **plan.rejection_counts,
+        rejected=plan.rejected,
+        samples=usable * samples_per_question(plan.config.rollout),
+    )
 
 
 def _prompt_tokens(views: Views, questions: Sequence[Question], view: View) -> Lengths:

@@ -134,9 +134,3 @@ def has_open_end(text: str) -> bool:
 
 def _belong(between: str) -> bool:
     return len(between) <= _MAX_BETWEEN and (not between or _BETWEEN.fullmatch(between) is not None)
-
-
-def last_box(text: str) -> str | None:
-    r"""Text of the last answer in boxes; None without one."""
-    found = last_boxes(text)
-    return found.text if found else None

@@ -27,11 +27,10 @@ def run_chunks(folder: PhaseFolder, missing: Sequence[int], stop: StopRequest, w
         Stopped: What was finished of chunks that are not whole is dropped, and counted.
     """
     stop.begin()
-    with folder.writing():
-        for done, (chunk, tables) in enumerate(work(), start=1):
-            folder.require_ours()
-            for kind, table in tables.items():
-                write_table(folder.chunk(chunk, kind), table)
-            stop.account.committed()
-            stop.unit_done(more=done < len(missing))
-            stop.check()
+    for done, (chunk, tables) in enumerate(work(), start=1):
+        folder.require_ours()
+        for kind, table in tables.items():
+            write_table(folder.chunk(chunk, kind), table)
+        stop.account.committed()
+        stop.unit_done(more=done < len(missing))
+        stop.check()

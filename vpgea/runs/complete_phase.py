@@ -93,10 +93,10 @@ class CompletePhase:
         Raises:
             DamagedError: It is another's.
         """
-        if recorded is not None and self.selection() != recorded:
+        if recorded is not None and (found := self.selection()) != recorded:
             raise DamagedError(
                 f"what {self.root} selected is not what stands there",
-                why=f"its summary records the selection {recorded}, and its shards have {self.selection()}",
+                why=f"its summary records the selection {recorded}, and its shards have {found}",
                 mend=f"`vpgea doctor {self.root} --repair` selects again, from what was measured",
             )
 

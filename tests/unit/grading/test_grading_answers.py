@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpgea.grading.answers import find_answer
-from vpgea.grading.boxes import boxes, last_box
+from vpgea.grading.boxes import boxes, last_boxes
+
+
+def last_box(text: str) -> str | None:
+    found = last_boxes(text)
+    return found.text if found else None
 
 
 @pytest.mark.parametrize(
