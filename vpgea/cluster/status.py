@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def run_status(config: RunConfig, run_dir: Path) -> RunStatus:
         jobs, unknown = [], f"{error.what} ({error.why})"
     by_name = queue.by_name(jobs)
     states = step_states(config, run_dir, lambda step: len(by_name.get(job_name(run_dir, step), [])))
-    logs = _newest_logs(run_dir / scripts.LOGS)
+    logs = _logs(run_dir / scripts.LOGS)
     steps = []
     for state in states:
         name = job_name(run_dir, state.step)
@@ -88,38 +88,53 @@ def run_status(config: RunConfig, run_dir: Path) -> RunStatus:
     return RunStatus(steps, failures, lines, _advice(config, run_dir, steps, failures, jobs, unknown))
 
 
-def _newest_logs(folder: Path) -> dict[str, dict[int | None, tuple[int, Path]]]:
-    """Job name → part → (job id, log) of the newest job; a requeued job goes on with its log."""
-    newest: dict[str, dict[int | None, tuple[int, Path]]] = {}
+def _logs(folder: Path) -> dict[str, dict[int | None, list[tuple[int, Path]]]]:
+    """Job name → part → (job id, log), the newest job first; a requeued job goes on with its log."""
+    logs: dict[str, dict[int | None, list[tuple[int, Path]]]] = {}
     for file in folder.glob("vpgea-*.out") if folder.is_dir() else ():
         if match := _LOG_NAME.fullmatch(file.name):
             part = None if match["part"] is None else int(match["part"])
-            of_name = newest.setdefault(match["name"], {})
-            of_name[part] = max(of_name.get(part, (0, file)), (int(match["job"]), file))
-    return newest
+            logs.setdefault(match["name"], {}).setdefault(part, []).append((int(match["job"]), file))
+    for parts in logs.values():
+        for of_part in parts.values():
+            of_part.sort(reverse=True)
+    return logs
 
 
-def _failures(state: StepState, jobs: Sequence[Job], logs: dict[int | None, tuple[int, Path]]) -> list[Failure]:
+def _failures(state: StepState, jobs: Sequence[Job], logs: dict[int | None, list[tuple[int, Path]]]) -> list[Failure]:
     """Parts that are missing and not queued, but have a log."""
     queued = {job.part for job in jobs}
     wanted = set(state.missing) - queued
-    found = [(part, *log) for part, log in sorted(logs.items(), key=lambda item: item[0] or 0) if (part or 0) in wanted]
-    return [_failure(str(state.step), part, job, log) for part, job, log in found]
+    return [
+        failure
+        for part, of_part in sorted(logs.items(), key=lambda item: item[0] or 0)
+        if (part or 0) in wanted
+        for failure in _last_failures(_failure(str(state.step), part, *log) for log in of_part)
+    ]
+
+
+def _last_failures(newest_first: Iterable[Failure]) -> list[Failure]:
+    """The newest and, where that left no word, the newest that did: a cancelled job does not hide why one failed."""
+    found = list[Failure]()
+    for failure in newest_first:
+        if not found or failure.exit_code is not None:
+            found.append(failure)
+        if failure.exit_code is not None:
+            break
+    return found
 
 
 def _failed_preflights(
-    run_dir: Path, queued: dict[str, list[Job]], logs: dict[str, dict[int | None, tuple[int, Path]]]
+    run_dir: Path, queued: dict[str, list[Job]], logs: dict[str, dict[int | None, list[tuple[int, Path]]]]
 ) -> list[Failure]:
     """Those that failed after every other job that has a log: what was submitted after them waits no more."""
-    last = max((job for name in logs for job, _ in logs[name].values() if "preflight" not in name), default=0)
-    failures = []
+    last = max((job for name in logs for (job, _), *_ in logs[name].values() if "preflight" not in name), default=0)
+    failures = list[Failure]()
     for name in ("preflight", "preflight-training"):
         full = job_name(run_dir, name)
         if None in logs.get(full, {}) and full not in queued:
-            job, log = logs[full][None]
-            failure = _failure(name, None, job, log)
-            if job > last and failure.exit_code != 0:
-                failures.append(failure)
+            found = _last_failures(_failure(name, None, *log) for log in logs[full][None])
+            failures += [one for one in found if int(one.job) > last and one.exit_code != 0]
     return failures
 
 

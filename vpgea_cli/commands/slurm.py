@@ -220,7 +220,8 @@ def _row(name: str, step: StepStatus) -> list[str]:
     running_now = [job for job in step.jobs if job.state != "PENDING"]
     pending = [job for job in step.jobs if job.state == "PENDING"]
     reasons = ", ".join(sorted({job.reason for job in pending}))
-    failed = f"{len(step.failures)} failed" if step.failures else ""
+    parts = {failure.part for failure in step.failures}
+    failed = f"{len(parts)} failed" if parts else ""
     done = "" if step.state.is_done or not step.state.parts else f"{len(step.state.done_parts)}/{step.state.parts}"
     return [
         *(name, step.state.step.phase, step.word, done, str(step.state.shards or "")),

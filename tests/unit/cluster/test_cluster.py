@@ -343,6 +343,27 @@ def test_status_reads_folder_and_logs_where_the_queue_cannot_be_asked(
     assert "squeue is not on this machine" in found.advice
 
 
+def test_a_job_that_left_no_word_does_not_hide_why_the_one_before_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    finish(tmp_path, Step(None, "eval"), 1)
+    logs = tmp_path / scripts.LOGS
+    logs.mkdir(parents=True)
+    for name in (job_name(tmp_path, Step(0, "rollout")), job_name(tmp_path, "preflight")):
+        part = "_0" if "rollout" in name else ""
+        (logs / f"{name}-7{part}.out").write_text("the first\nvpgea: it exit 1\n")
+        (logs / f"{name}-12{part}.out").write_text("the second\nvpgea: it exit 137\n")
+        (logs / f"{name}-13{part}.out").write_text("cancelled before it began\n")
+        (logs / f"{name}-14{part}.out").write_text("cancelled while it began\n")
+    rollout = [(one.job, one.exit_code) for one in run_status(CONFIG, tmp_path).failures]
+    assert rollout == [("14_0", None), ("12_0", 137)]
+    for log in logs.glob("*_0.out"):
+        log.unlink()
+    preflight = [(one.job, one.exit_code) for one in run_status(CONFIG, tmp_path).failures]
+    assert preflight == [("14", None), ("12", 137)]
+
+
 def test_the_table_of_a_status_has_all_kinds_of_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
