@@ -33,7 +33,7 @@ class Recording:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.name, self.usage = engine, engine.name, engine.usage
-        self.logprobs_of = engine.logprobs_of
+        self.logprobs_of, self.draws_together = engine.logprobs_of, engine.draws_together
         self.drawn: list[Drawn] = []
         self.scored: list[ScoreRequest] = []
 

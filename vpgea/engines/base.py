@@ -107,11 +107,18 @@ class EngineUsage:
 
 
 class Engine(Protocol):
-    """Samples and scores with one set of weights."""
+    """Samples and scores with one set of weights.
+
+    Attributes:
+        draws_together: How many consecutive requests of a batch may touch each other's completions, in their last bits:
+            a batch is cut into stretches of so many from its start, and what comes back of a stretch follows from its
+            requests alone. Whole stretches may be left out of a batch; 1: each request by itself.
+    """
 
     name: str
     logprobs_of: LogprobsOf
     usage: EngineUsage
+    draws_together: int
 
     def generate(
         self,

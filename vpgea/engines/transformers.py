@@ -53,7 +53,7 @@ class TransformersEngine:
         _require_cache(model)
         self.model = model.eval()
         self.device = next(model.parameters()).device
-        self.batch_size = batch_size
+        self.batch_size = self.draws_together = batch_size
         self.usage = EngineUsage()
 
     def generate(

@@ -167,6 +167,7 @@ class Interleaved:
 
     name: str = "interleaved"
     logprobs_of: LogprobsOf = "sampler"
+    draws_together: int = 1
     usage = EngineUsage()
 
     def generate(

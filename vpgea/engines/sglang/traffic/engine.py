@@ -53,6 +53,7 @@ class SglangEngine:
     """A server of our own, or those behind sglang.server_url."""
 
     logprobs_of: LogprobsOf = "temperature"  # SGLang's are taken before top-k and top-p
+    draws_together = 1  # which requests a server takes together is chance: nothing could be repeated with them
 
     def __init__(
         self,
