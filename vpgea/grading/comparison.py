@@ -11,6 +11,7 @@ from vpgea.grading.asked import is_name, without_asked
 from vpgea.grading.clock import read_moment
 from vpgea.grading.containers import Container, read_container
 from vpgea.grading.copies import leaves_work, numerals_from
+from vpgea.grading.kinds import asked_units, contradicts
 from vpgea.grading.measures import Measure, read_measure, with_letter, without_letter
 from vpgea.grading.normalise import balanced, normalise
 from vpgea.grading.numbers import Number, read_number
@@ -18,7 +19,7 @@ from vpgea.grading.numeric import clearly_different
 from vpgea.grading.regions import Piece, is_inequality, read_region, read_sets
 from vpgea.grading.sizes import is_out_of_bounds, spelling
 from vpgea.grading.symbolic import formulas_equal
-from vpgea.grading.units import Unit, asked_units, nouns
+from vpgea.grading.units import SCALES, Unit, nouns, says_more
 from vpgea.grading.wording import read_words
 
 _BASE = re.compile(
@@ -160,6 +161,8 @@ class Comparison:
         gold_measure = read_measure(gold, self._nouns)
         if not gold_measure.known:
             gold_measure = read_measure(gold, None)
+        if gold_measure.unit is None and (unscaled := self._without_scale(found)) != found:
+            return self.equal(gold, unscaled)
         also = self._nouns | {name for name, _ in gold_measure.unit.dimensions} if gold_measure.unit else self._nouns
         found_measure = read_measure(found, also)
         if gold_measure.value == gold and found_measure.value == found and found_measure.known:
@@ -171,22 +174,34 @@ class Comparison:
     def _measures_equal(self, gold: Measure, found: Measure) -> bool:
         if gold.unit is not None and found.unit is None:
             found = with_letter(found)
+        if gold.value.endswith("%") != found.value.endswith("%"):
+            return False  # a percentage has no unit
         if found.unit is None:
             return self.equal(gold.value, found.value)
-        wanted = gold.unit
-        if wanted is None:
-            asked = [unit for unit in asked_units(self._question) if unit.dimensions == found.unit.dimensions]
-            wanted = asked[0] if len(asked) == 1 else None
-        if wanted is None or wanted == found.unit:
+        wanted = gold.unit or self._wanted(found.unit)
+        if wanted is None or not says_more(wanted, found.unit):
+            return False
+        if wanted.factor == found.unit.factor:
             return self.equal(gold.value, found.value)
-        if wanted.dimensions != found.unit.dimensions:
-            return gold.unit is not None and _said_more(gold.unit, found.unit) and self.equal(gold.value, found.value)
         number, gold_number = read_number(found.value), read_number(gold.value)
         if number is None or gold_number is None:
             return False
-        return numbers_close(
-            gold_number, number.value * found.unit.factor / wanted.factor, number.decimal, self._tolerance
-        )
+        value = number.value * found.unit.factor / wanted.factor
+        return numbers_close(gold_number, value, number.decimal, self._tolerance)
+
+    def _wanted(self, found: Unit) -> Unit | None:
+        """The unit of a reference that names none: the question's, else the answer's own; None where it contradicts."""
+        if contradicts(found, self._question):
+            return None
+        asked = [unit for unit in asked_units(self._question) if says_more(unit, found)]
+        return asked[0] if len(asked) == 1 else found
+
+    def _without_scale(self, found: str) -> str:
+        """`5` of `5 million` where the question asks how many million."""
+        for scale in SCALES if re.search("[a-z]", found) else ():
+            if re.search(rf"\b(?:how many|in) {scale}s?\b", self._question, re.IGNORECASE):
+                found = normalise(re.sub(rf"\b{scale}s?\b(?: of\b)?", "", found))
+        return found
 
     def _as_based_numerals(self, gold: str, found: str) -> bool | None:
         """Numerals with a base subscript: the digits and the base must agree; None where there is no base."""
@@ -381,12 +396,6 @@ def numbers_close(gold: Number, found: Fraction, found_decimal: bool, tolerance:
 
 def _is_fine(number: Number, tolerance: Fraction) -> bool:
     return number.decimal and number.step <= 2 * tolerance * abs(number.value)
-
-
-def _said_more(gold: Unit, found: Unit) -> bool:
-    """Whether one unit has all that the other has, and neither is measured: `boys` and `boys, students`."""
-    one, other = set(gold.dimensions), set(found.dimensions)
-    return (one <= other or other <= one) and not gold.measured and not found.measured
 
 
 def _difference(equation: str) -> str:

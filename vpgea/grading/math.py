@@ -10,6 +10,7 @@ from vpgea.grading.comparison import Comparison
 from vpgea.grading.copies import is_copied
 from vpgea.grading.normalise import normalise
 from vpgea.grading.references import final_answer
+from vpgea.grading.signs import spell_signs
 from vpgea.grading.wording import join_parts, quoted_word, read_label, same_word
 
 
@@ -35,9 +36,9 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
         return Grade(Status.WRONG)
     found = normalise(answer.text)
     reference = final_answer(request.reference, "math")
-    gold = normalise(reference)
+    gold = normalise(spell_signs(reference))
     comparison = Comparison(request.question, Fraction(str(relative_tolerance)))
-    readings = [found, normalise(answer.repeated)] if answer.repeated else [found]
+    readings = [normalise(spell_signs(answer.text)), *([normalise(answer.repeated)] if answer.repeated else [])]
     if (word := quoted_word(reference)) is not None and found.isalpha():
         equal = same_word(word, found)
     else:

@@ -14,7 +14,7 @@ from vpgea.grading.units import SCALES, Unit, read_unit
 _MAX_LENGTH = 400  # characters; a longer text is no value with a unit
 _POWER = r"(?: ?\^ ?(?:-?[1-9]|\{ ?-?[1-9] ?\}))"
 _TEXT = rf"\\text ?\{{[^{{}}]*(?:\{{-?[1-9]\}}[^{{}}]*){{0,4}}\}}{_POWER}?"
-_SHORT = "[cdkmnu]m|k[gmWJ]|mg|m[lLs]|ft|in|yd|mi|lb|oz|hr|[ap]m|pc|eV|Hz|Pa|sq|cu|cc|of"
+_SHORT = "[cdkmnu]m|k[gmWJ]|mg|m[lLs]|ft|in|yd|mi|lb|oz|hr|yr|wk|mo|pt|qt|[ap]m|pc|[KMGT]B|eV|Hz|Pa|sq|cu|cc|of"
 _BARE = rf"(?<![\\A-Za-z\d}}])(?:[A-Za-z]{{3,}}|{_SHORT})\.?{_POWER}?(?![A-Za-z({{\\])"
 _WORD = rf"(?:\\frac ?\{{ ?{_TEXT} ?\}} ?\{{ ?{_TEXT} ?\}}|{_TEXT}|{_BARE}| \([A-Za-z ]{{3,}}\))"
 _JOIN = r"(?:/|\\cdot(?![A-Za-z]))"
@@ -29,7 +29,8 @@ _PER_UNIT = re.compile(
 )
 _VALUE_END = re.compile(r"[\d.%)!]$|\\(?:pi|infty)$|(?<!text)\}$|(?<![A-Za-z\\])[a-z]$")
 _WORDS = re.compile(rf"(?:[A-Za-z]+\.?(?:[A-Za-z]\.)?|¢){_POWER}?|/")
-_HALF_OF_DAY = re.compile(r"\b([ap])\. ?m\b\.?", re.IGNORECASE)
+_DOTTED = re.compile(r"(?<![A-Za-z])(?:[A-Za-z]\. ?){1,3}[A-Za-z]\b\.?")  # `a.m.`, `m.p.h.`
+_ABBREVIATED = re.compile(r"(?<=[A-Za-z]{2})\.(?= ?[A-Za-z])")  # `sq.ft`
 _COMPOUND = re.compile(r"(\d+(?:\.\d+)?) ?((?:\\text ?\{ ?)?[A-Za-z]+ ?\}?),? ?")
 _GLUED = re.compile(r"(.*\d) ?((?:[mck]m|kg|ft|in|[ap]m|mph)(?:\^\{?\d\}?)?)$")
 _LETTER_UNIT = re.compile(rf"(?<=[\d}}]) ?[mgshlL]{_POWER}?(?: ?/ ?[mgshlL]{_POWER}?)?$")
@@ -61,6 +62,7 @@ def read_measure(text: str, also: frozenset[str] | None = frozenset()) -> Measur
     """
     if len(text) > _MAX_LENGTH:
         return Measure(text)
+    text = _ABBREVIATED.sub(" ", _DOTTED.sub(lambda dotted: re.sub(r"[. ]", "", dotted[0]), text))
     if compound := _compound(text):
         return compound
     if primes := _PRIMES.fullmatch(text):
@@ -77,6 +79,7 @@ def _with_words(value: str, words: list[str], also: frozenset[str] | None) -> Me
     while words and words[0].lower() in SCALES:
         scale *= SCALES[words.pop(0).lower()]
     if scale > 1:
+        words = words[words[:1] == ["of"] :]
         number = read_number(value)
         if number is None or number.percent:
             return Measure(value, known=False)
@@ -90,7 +93,7 @@ def _with_words(value: str, words: list[str], also: frozenset[str] | None) -> Me
 def words_of(tail: str) -> list[str]:
     r"""The words of a unit as `read_unit` takes them: `\frac{\text{km}}{\text{h}^2}` is km, /, h^2."""
     tail = re.sub(r"\\frac ?\{(.*?\}[^{}]*)\} ?\{(.*)\}", r"\1 / \2", tail)
-    tail = _HALF_OF_DAY.sub(r"\1m", re.sub(r"\bin (?:total|all)\b", " ", tail))
+    tail = re.sub(r"\bin (?:total|all)\b", " ", tail)
     tail = re.sub(r"\\text ?|\\cdot|[(){}]|-(?!\d)", " ", re.sub(r"\^ ?\{ ?(-?\d) ?\}", r"^\1", tail))
     tail = re.sub(r" \^ ?| ?\^ ", "^", tail)
     return (

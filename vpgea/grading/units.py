@@ -9,13 +9,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 SCALES = {
-    **{"dozen": 12, "score": 20, "gross": 144, "hundred": 100, "thousand": 1000, "lakh": 10**5, "crore": 10**7},
+    **{
+        "dozen": 12,
+        "dozens": 12,
+        "doz": 12,
+        "score": 20,
+        "gross": 144,
+        "hundred": 100,
+        "thousand": 1000,
+        "lakh": 10**5,
+        "crore": 10**7,
+    },
     **{"million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15},
 }
 
 
-def _words(listed: str) -> frozenset[str]:
-    return frozenset(listed.split())
+def listed(words: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(words.split())
 
 
 _MEASURES = {
@@ -23,13 +34,14 @@ _MEASURES = {
     "km kilometer kilometre 1000; in inch 254/10000; ft foot 3048/10000; yd yard 9144/10000; mi mile 1609344/1000",
     "mass": "mg milligram 1/1000; g gm gram gramme 1; kg kilogram kilo 1000; oz ounce 28349523125/1000000000; "
     "lb pound 45359237/100000; ton 907184740/1000; tonne 1000000",
-    "time": "ms millisecond 1/1000; s sec second 1; min minute 60; h hr hour 3600; day 86400; week 604800",
-    "years": "month 1/12; year yr 1; decade 10; century 100",
+    "time": "ms millisecond 1/1000; s sec second 1; min minute 60; h hr hour 3600; day 86400; week wk 604800",
+    "years": "month mo 1/12; year yr 1; decade 10; century 100",
     "volume": "ml mL milliliter millilitre 1/1000; cl centiliter 1/100; l L liter litre 1; "
     "gallon gal 3785411784/1000000000; quart qt 946352946/1000000000; pint pt 473176473/1000000000; cc 1/1000",
     "dollar": "cent ¢ 1/100; dollar usd buck 1",
     "rupee": "paise paisa 1/100; rupee rs 1",
     "euro": "euro eur 1",
+    "yen": "yen jpy 1",
     "angle": "degree deg 1; radian rad 57",
     "arc": "arcsecond arcsec 1/60; arcminute arcmin 1",
     "data": "byte 1; kb kilobyte 1000; mb megabyte 1000000; gb gigabyte 1000000000",
@@ -70,7 +82,7 @@ _PREFIXES = {"n": -9, "u": -6, "µ": -6, "m": -3, "c": -2, "k": 3, "M": 6, "G": 
 _LETTERS = frozenset("mgshlLNJWVAKCFTMG")  # units of one letter, only where they are set as text
 
 # What may be counted, and what is said beside it.
-_COUNTED = _words(
+_COUNTED = listed(
     """
     unit item thing object piece part person people man woman child kid adult student teacher boy girl friend player
     worker employee member guest passenger customer voter family couple team group class club committee way time
@@ -93,7 +105,7 @@ _COUNTED = _words(
     cell particle wave cycle revolution rotation turn oscillation
     """
 )
-_BESIDE = _words(
+_BESIDE = listed(
     """
     total in all altogether left remaining only exactly each per different distinct possible
     """
@@ -109,10 +121,15 @@ _IRREGULAR = {
         "shelves": "shelf",
         "mice": "mouse",
     },
+    **{"tbsp": "tablespoon", "tbsps": "tablespoon", "tsp": "teaspoon", "tsps": "teaspoon", "ppl": "person"},
+    **{"pcs": "piece", "kgs": "kg", "kms": "km", "persons": "person", "yo": "year", "yos": "year"},
     **{"solutions": "solution", "cookies": "cookie", "pies": "pie", "movies": "movie", "knives": "knife", "lbs": "lb"},
 }
+# What is said behind a measure: `5 years old`.
+_SIZES = listed("old long tall wide high deep thick away apart")
+_TEMPERATURES = ("celsius", "fahrenheit")
 # Words that say more than what is counted: with one of them a number is another number, or none.
-_NO_UNITS = _words(
+_NO_UNITS = listed(
     """
     half halves third thirds fourth fourths fifth fifths sixth sixths seventh eighth eighths ninth tenth tenths
     hundredth hundredths thousandth thousandths twice double triple thrice plus minus times less more fewer greater
@@ -141,13 +158,13 @@ class Unit:
     @property
     def measured(self) -> bool:
         """Whether its size is known, so that it can be converted."""
-        return all(name in _MEASURES for name, _ in self.dimensions)
+        return all(name in _MEASURES or name.startswith("of ") for name, _ in self.dimensions)
 
 
 def _named_units() -> dict[str, tuple[str, Fraction]]:
     names: dict[str, tuple[str, Fraction]] = {}
-    for dimension, listed in _MEASURES.items():
-        for entry in listed.split(";"):
+    for dimension, entries in _MEASURES.items():
+        for entry in entries.split(";"):
             *words, size = entry.split()
             names.update(dict.fromkeys(words, (dimension, Fraction(size))))
     return names
@@ -183,9 +200,19 @@ def read_unit(words: Iterable[str], also: frozenset[str] | None) -> Unit | None:
     """
     dimensions: Counter[str] = Counter()
     factor, sign, power_next, last = Fraction(1), 1, 1, ""
-    for word in words:
+    words = list(words)
+    for at, word in enumerate(words):
         name, _, raised = word.partition("^")
-        lowered = name.lower().rstrip(".")
+        name = name.rstrip(".")
+        lowered = name.lower()
+        if lowered == "of" and dimensions:
+            substance = _substance(words[at + 1 :])
+            if substance is None:
+                return None
+            dimensions[substance] += 1
+            break
+        if lowered in _SIZES and dimensions:
+            continue
         if lowered in ("/", "per"):
             sign = -1
         elif lowered in ("square", "sq", "cubic", "cu"):
@@ -202,14 +229,37 @@ def read_unit(words: Iterable[str], also: frozenset[str] | None) -> Unit | None:
             power_next = 1
     if power_next != 1:
         dimensions["square" if power_next == 2 else "cube"] += 1
+    if any(dimensions == {scale: 1} for scale in _TEMPERATURES):
+        dimensions["angle"] = 1  # degrees of it
     return Unit(tuple(sorted((name, power) for name, power in dimensions.items() if power)), factor)
+
+
+def says_more(one: Unit, other: Unit) -> bool:
+    """Whether two units are of one kind: the same, or one of them only names besides what is counted or measured.
+
+    `boys` and `boys, students`, `liters` and `liters of water`, `degrees` and `degrees Celsius`; not `km` and `km/h`.
+    """
+    first, second = set(one.dimensions), set(other.dimensions)
+    if not (first <= second or second <= first):
+        return False
+    symbols = set(_SYMBOLS.values()) - set(_TEMPERATURES)
+    return all(power == 1 and name not in _MEASURES and name not in symbols for name, power in first ^ second)
+
+
+def _substance(words: list[str]) -> str | None:
+    """`of water`, where nothing but nouns stand behind `of`."""
+    words = words[1:] if words and words[0].lower() in ("the", "his", "her", "its", "their", "a") else words
+    if not words or any(len(word) < 2 or not word.isalpha() or word.lower() in _NO_UNITS for word in words):
+        return None
+    return f"of {stem(words[-1])}"
 
 
 def _one(name: str, also: frozenset[str] | None) -> list[tuple[str, Fraction, int]] | None:
     """(dimension, size, power) of one word; empty for one that says nothing of its own; None for no unit."""
     if len(name) == 1 and also is not None and name not in _LETTERS:
         return None
-    for key in (name, name.lower(), stem(name)):
+    plural = name.lower()[:-1] if len(name) > 2 and name.lower().endswith("s") else name  # `hrs`, `yrs`
+    for key in (name, name.lower(), stem(name), plural):
         if key in _NAMED and not (len(name) == 1 and key != name):
             return [(*_NAMED[key], 1)]
     if (symbol := _symbol(name)) is not None:
@@ -236,14 +286,3 @@ def _symbol(name: str) -> list[tuple[str, Fraction, int]] | None:
         dimension, size = _NAMED[base]
         return [(dimension, size * Fraction(10) ** _PREFIXES[prefix], 1)]
     return None
-
-
-def asked_units(question: str) -> list[Unit]:
-    """Units in which a question wants its answer: `in km`, `how many dollars`."""
-    found = re.findall(
-        r"\b(?:in|how many|to the nearest)\s+\$?((?:square |cubic )?[A-Za-z]+(?:\s*(?:per|/)\s*[A-Za-z]+)?)",
-        question,
-        re.I,
-    )
-    units = (read_unit(re.findall(r"[A-Za-z]+|/", words), frozenset()) for words in found)
-    return [unit for unit in units if unit is not None and unit.dimensions and unit.measured]
