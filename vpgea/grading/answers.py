@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vpgea.grading.boxes import BoxedAnswer, has_open_end, last_boxes
+from vpgea.grading.rivals import MAX_BETWEEN, alternatives, are_alternatives, differ, ends_sentence
 from vpgea.grading.statements import MAX_STATEMENT, read_statement
 
 Source = Literal["box", "tag", "marker", "whole"]
@@ -60,6 +61,10 @@ _NOT_MEANT_MARKER = re.compile(
     re.IGNORECASE,
 )
 _BEFORE = 80  # characters before a statement that are read for this
+_IF_NOT = re.compile(
+    r"\b(?:if|unless) (?:that|this|it)(?:['’]s| is| was)? ?(?:not\b|n['’]t\b|wrong|incorrect|right|correct)",
+    re.IGNORECASE,
+)
 _TAKEN_BACK = re.compile(
     r"(?:\A|[.!?\n])[\s$)*_\\\]]{0,6}(?:wait(?:[,.!…—-]| (?:that|this|no|i|it|actually)\b|$)|(?:hmm|edit|sorry|oops)\b"
     r"|on second thoughts?\b|correction\b|(?:actually,? )?no\b[,.:!]"
@@ -72,6 +77,7 @@ _TAKEN_BACK = re.compile(
     r"(?:['’]s|\s+is|\s+was)\s+(?:\w{2,12}ly )?(?:wrong|incorrect|false|not (?:correct|right|true|the answer|it))\b"
     r"|\A[\s$)*_\\\]]{0,6}[(\[](?:(?:this|that|which) (?:is|was) )?"
     r"(?:wrong|incorrect|false|not (?:correct|right|true))\b"
+    rf"|{_IF_NOT.pattern}|\A[\s$)*_\\\]]{{0,6}}or (?:more|less|fewer|greater)\b"
     r"|\bbut (?:actually,? )?(?:it|the answer|the value) (?:is|should be|must be|was)\s+[$\\(]*[\d\\+-]"
     r"|\A[\s$)*_\\\]]{0,6}(?:(?:is|was|are|would be|can)(?:\s+not\b|n['’]t\b|not\b|\s+(?:wrong|incorrect|false)\b)|\?)",
     re.IGNORECASE,
@@ -81,6 +87,10 @@ _NEXT = re.compile(
     r"(?:[\s.,;$*_]|\b(?:and|or|the|my|also|maybe|perhaps|possibly|either|another|final|correct)\b|####|A:)*", re.I
 )
 _MAX_NEXT = 60
+_MAX_TAG = 2100  # characters of a tag and what stands between two
+_FIRST = re.compile(
+    r"\b(?:first|initial(?:ly)?|previous(?:ly)?|earlier|original(?:ly)?)\b[^.!?\n]{0,40}$", re.IGNORECASE
+)
 _NUMBER = re.compile(r"[$\\( ]{0,4}(-?\d[\d,]{0,20}(?:\.\d{1,20})?)(?![\d/^{])")
 # What a later sentence says the answer is.
 _LATER = re.compile(
@@ -103,11 +113,17 @@ class Answer:
         text: What stands in the place of the answer, raw.
         source: Which place that is.
         repeated: Where the same was put into several boxes, all of them: `4, 4`; else empty.
+        rivals: What else is stated as the answer: last in a place of another kind, or as an alternative to this one.
     """
 
     text: str
     source: Source
     repeated: str = ""
+    rivals: tuple[str, ...] = ()
+
+    def is_one_of_several(self, question: str) -> bool:
+        """Whether one of its rivals is certainly another value, so that nothing was decided."""
+        return any(differ(self.text, rival, question) for rival in self.rivals)
 
 
 def after_thinking(text: str) -> str:
@@ -136,9 +152,11 @@ def find_answer(response: str) -> Answer | None:
     since = in_box[0] if in_box else 0  # what stands before the box is not the last
     stated = [answer for answer in (in_box, *_tags(text, since), *_marked(text, since, boxed)) if answer is not None]
     if stated:
-        _, end, answer = max(stated, key=lambda one: one[0])
+        start, end, answer = max(stated, key=lambda one: one[0])
         behind = text[end:]
-        return None if _TAKEN_BACK.search(behind) or _said_otherwise(answer.text, behind) else answer
+        if _TAKEN_BACK.search(behind) or _said_otherwise(answer.text, behind):
+            return None
+        return replace(answer, rivals=tuple(_rivals(text, (start, end, answer), boxed)))
     whole = text.strip()
     if whole and "\n" not in whole and len(whole) <= MAX_WHOLE and boxed is None and not _MARKER.search(text):
         return Answer(whole, "whole")
@@ -175,6 +193,38 @@ def _boxed(found: BoxedAnswer | None, text: str) -> _Stated | None:
     if re.match(r"\{\s*[^\s{}]", text[found.end : found.end + 8]):  # `\boxed{5}{4}`
         return None
     return found.start, found.end, Answer(found.text, "box", repeated)
+
+
+def _rivals(text: str, stated: _Stated, boxed: BoxedAnswer | None) -> Iterator[str]:
+    """What else a text states as its answer, where nothing between them takes it back."""
+    start, end, answer = stated
+    shown = text.find(answer.text, end, end + MAX_STATEMENT) if answer.source == "marker" else -1
+    yield from alternatives(text, start, end if shown < 0 else shown + len(answer.text))
+    others = [_boxed(boxed, text), *_tags(text, 0), *_marked(text, 0, boxed)]
+    for other in others:
+        if other is None or other[2].source == answer.source or other[0] >= start:
+            continue
+        between, before = text[other[1] : start], text[max(0, other[0] - _BEFORE) : other[0]]
+        part = other[2].source == "marker" and not ends_sentence(between)  # `the answer is 2 times \boxed{3}`
+        if not part and not _TAKEN_BACK.search(between) and not _FIRST.search(before):
+            yield other[2].text
+    for ended, value in _before(text, stated, boxed):
+        between = text[ended:start]
+        if are_alternatives(between) and (_IF_NOT.search(between) or not _TAKEN_BACK.search(between)):
+            yield value
+
+
+def _before(text: str, stated: _Stated, boxed: BoxedAnswer | None) -> Iterator[tuple[int, str]]:
+    """Where the statement of the same kind before one ends, and its value."""
+    start, _, answer = stated
+    if answer.source == "box" and boxed is not None and boxed.previous is not None:
+        yield boxed.previous.end, boxed.previous.content
+    if answer.source == "tag" and (tags := list(_TAG.finditer(text, max(0, start - _MAX_TAG), start))):
+        yield tags[-1].end(), tags[-1][1]
+    if answer.source == "marker" and (markers := list(_MARKER.finditer(text, max(0, start - 2 * MAX_BETWEEN), start))):
+        number = _NUMBER.match(text, markers[-1].end(), start)
+        if number:
+            yield number.end(), number[1]
 
 
 def _tags(text: str, since: int) -> Iterator[_Stated]:

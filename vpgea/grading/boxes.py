@@ -45,11 +45,13 @@ class BoxedAnswer:
         start: Where the first of them opens.
         end: Behind the last of them.
         contents: Of each.
+        previous: The box before them, if there is one.
     """
 
     start: int
     end: int
     contents: tuple[str, ...]
+    previous: Box | None = None
 
     @property
     def text(self) -> str:
@@ -113,7 +115,7 @@ def last_boxes(text: str) -> BoxedAnswer | None:
     while outer and _belong(text[outer[-1].end : run[-1].start]):
         run.append(outer.pop())
     run.reverse()
-    return BoxedAnswer(run[0].start, run[-1].end, tuple(box.content for box in run))
+    return BoxedAnswer(run[0].start, run[-1].end, tuple(box.content for box in run), outer[-1] if outer else None)
 
 
 def _is_inside(opened: tuple[int, ...], box: Box, text: str) -> bool:

@@ -68,6 +68,8 @@ def find_choice(response: str) -> tuple[str, Source] | None:
     answer = find_answer(response)
     if answer is not None and answer.source != "whole":
         letters = _settled(read_letters(answer.text), answer.text)
+        if any(read_letters(rival) not in (None, letters) for rival in answer.rivals):
+            return None
         return (letters, answer.source) if letters else None
     text = after_thinking(response)
     said = [match for match in _SAID.finditer(text) if not _DENIED.search(_sentence_before(text, match.start()))]

@@ -32,7 +32,7 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
         RecursionError: Neither does this.
     """
     answer = find_answer(request.response)
-    if answer is None:
+    if answer is None or answer.is_one_of_several(request.question):
         return Grade(Status.WRONG)
     found = normalise(answer.text)
     reference = final_answer(request.reference, "math")

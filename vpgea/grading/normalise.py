@@ -75,6 +75,7 @@ _COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _RUL
 _AND_OR = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
+        (r"^ ?(?:\\text ?\{ ?either ?\}|either\b)(?=.*\bor\b)", ""),
         (r",? ?\\text ?\{ ?,? ?(?:and|or) ?\}", ","),
         (r",? (?:and|or) |(?<=\))(?:and|or)(?=\()", ", "),
     ]
