@@ -7,7 +7,6 @@ the same completion in any batch, up to the arithmetic of the model itself.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from vpgea.engines.base import (
     Completion,
@@ -30,6 +28,8 @@ from vpgea.engines.base import (
     TopLogprobs,
     ignore_tokens,
 )
+from vpgea.engines.cache import growing_cache, require_cache
+from vpgea.engines.decoding import use_decoding_attention
 from vpgea.errors import EngineError, UsageError
 from vpgea.modeling.context import require_one_side
 from vpgea.modeling.head import logit_pieces
@@ -50,7 +50,8 @@ class TransformersEngine:
     logprobs_of: LogprobsOf = "sampler"
 
     def __init__(self, model: Any, *, batch_size: int) -> None:
-        _require_cache(model)
+        require_cache(model)
+        use_decoding_attention(model)
         self.model = model.eval()
         self.device = next(model.parameters()).device
         self.batch_size = self.draws_together = batch_size
@@ -107,7 +108,7 @@ class TransformersEngine:
     def _ends(self, beginning: list[int], ends: list[list[int]]) -> list[np.ndarray]:
         """float32 log-probabilities of each end behind the beginning, which is computed once."""
         began = time.perf_counter()
-        cache = DynamicCache(config=self.model.config)
+        cache = growing_cache(self.model)
         ids = torch.tensor([beginning], device=self.device)
         first = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         cache.batch_select_indices(torch.zeros(len(ends), dtype=torch.long, device=self.device))
@@ -176,23 +177,6 @@ class TransformersEngine:
         del self.model
 
 
-def _require_cache(model: Any) -> None:
-    """See that rows can leave a batch: what a model keeps of them must be a plain cache of attention.
-
-    Raises:
-        UsageError: It is something else, as in hybrid and recurrent models.
-    """
-    layers = DynamicCache(config=model.config).layers
-    causal = model.get_base_model() if hasattr(model, "peft_config") else model
-    takes_it = "past_key_values" in inspect.signature(causal.forward).parameters
-    if not takes_it or not all(hasattr(layer, "batch_select_indices") for layer in layers):
-        raise UsageError(
-            f"models of type {model.config.model_type} cannot be sampled by the transformers engine",
-            why="they keep more of a sequence than keys and values, and rows could not leave a batch",
-            mend="use rollout.engine=sglang, or a model with attention alone",
-        )
-
-
 def _ends_of_one(requests: Sequence[ScoreRequest]) -> list[list[int]]:
     """Places of the requests that ask for few ids behind the same long beginning."""
     groups: dict[tuple[int, ...], list[int]] = {}
@@ -258,7 +242,7 @@ class _Batch:
             mask[row, width - len(prompt) :] = 1
         mask = mask.to(self.device)
         positions = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
-        self.cache = DynamicCache(config=self.model.config)
+        self.cache = growing_cache(self.model)
         logits = self.model(
             input_ids=ids.to(self.device),
             attention_mask=mask[:, :width],

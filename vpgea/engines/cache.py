@@ -1,0 +1,146 @@
+"""Keys and values of the rows that a batch advances, in buffers with room ahead: no token copies what stands before it.
+
+transformers' own growing cache joins all keys and values anew at every token; its static one computes over room that
+is still empty.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from vpgea.errors import UsageError
+
+_ROOM = 64  # tokens that a new buffer has ahead at least
+_ROOM_SHARE = 4  # or this part of what it holds: every token is copied about four times, however many come
+
+
+class Stretch:
+    """States of consecutive tokens, (rows, heads, tokens, size), the first of which can be forgotten."""
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+        self._first = self._end = 0
+
+    @property
+    def states(self) -> Tensor:
+        """What is held, a view."""
+        assert self._buffer is not None
+        return self._buffer[:, :, self._first : self._end]
+
+    def append(self, states: Tensor) -> Tensor:
+        """Put states behind the others; all of them, a view."""
+        if self._buffer is None:
+            self._move_to(states[:, :, :0], states.shape[2])
+        elif self._end + states.shape[2] > self._buffer.shape[2]:
+            self._move_to(self.states, self._end - self._first + states.shape[2])
+        assert self._buffer is not None
+        self._buffer[:, :, self._end : self._end + states.shape[2]] = states
+        self._end += states.shape[2]
+        return self.states
+
+    def keep_last(self, tokens: int) -> None:
+        """Forget all but the last `tokens` of them."""
+        self._first = max(self._first, self._end - tokens)
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, int64 (R,), alone; a row may be there several times."""
+        self._move_to(self.states[rows], self._end - self._first)
+
+    def _move_to(self, states: Tensor, tokens: int) -> None:
+        """A buffer with room for more than `tokens`, and these states at its beginning."""
+        rows, heads, held, size = states.shape
+        self._buffer = states.new_empty((rows, heads, tokens + max(_ROOM, tokens // _ROOM_SHARE), size))
+        self._buffer[:, :, :held] = states
+        self._first, self._end = 0, held
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer that attends to all before a token. Rows are repeated and dropped by batch_select_indices alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys, self._values = Stretch(), Stretch()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """All keys and values, (rows, heads, tokens, size), with these behind the earlier ones."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = self._keys.append(key_states), self._values.append(value_states)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with these rows alone; a row may be there several times."""
+        self._keys.select(indices)
+        self._values.select(indices)
+        self.keys, self.values = self._keys.states, self._values.states
+
+
+class GrowingWindowLayer(DynamicSlidingWindowLayer):
+    """A layer that attends to the last `sliding_window` tokens; what is behind it is forgotten."""
+
+    def __init__(self, sliding_window: int) -> None:
+        super().__init__(sliding_window=sliding_window)
+        self._keys, self._values = Stretch(), Stretch()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values that these tokens can see, (rows, heads, tokens, size), their own included."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.cumulative_length += key_states.shape[2]
+        seen = self._keys.append(key_states), self._values.append(value_states)
+        self._forget()
+        return seen
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with these rows alone; a row may be there several times."""
+        self._keys.select(indices)
+        self._values.select(indices)
+        self._forget()
+
+    def _forget(self) -> None:
+        """The next token sees itself and `sliding_window - 1` before it."""
+        for stretch in (self._keys, self._values):
+            stretch.keep_last(self.sliding_window - 1)
+        self.keys, self.values = self._keys.states, self._values.states
+
+
+def growing_cache(model: Any) -> DynamicCache:
+    """An empty cache for this model. Layers of other kinds, whose rows can leave too, stay transformers' own."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [_growing(layer) for layer in cache.layers]
+    return cache
+
+
+def _growing(layer: Any) -> Any:
+    if type(layer) is DynamicLayer:
+        return GrowingLayer()
+    if type(layer) is DynamicSlidingWindowLayer:
+        return GrowingWindowLayer(layer.sliding_window)
+    return layer
+
+
+def require_cache(model: Any) -> None:
+    """See that rows can leave a batch: what a model keeps of them must be a plain cache of attention.
+
+    Raises:
+        UsageError: It is something else, as in hybrid and recurrent models.
+    """
+    layers = DynamicCache(config=model.config).layers
+    causal = model.get_base_model() if hasattr(model, "peft_config") else model
+    takes_it = "past_key_values" in inspect.signature(causal.forward).parameters
+    if not takes_it or not all(_is_attention(layer) for layer in layers):
+        raise UsageError(
+            f"models of type {model.config.model_type} cannot be sampled by the transformers engine",
+            why="they keep more of a sequence than keys and values, and rows could not leave a batch",
+            mend="use rollout.engine=sglang, or a model with attention alone",
+        )
+
+
+def _is_attention(layer: Any) -> bool:
+    """Layers that keep a recurrent state as well have the method, but it selects rows of keys and values alone."""
+    return hasattr(layer, "batch_select_indices") and not hasattr(layer, "update_recurrent_state")
