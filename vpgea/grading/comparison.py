@@ -10,7 +10,7 @@ from functools import cached_property
 from vpgea.grading.asked import is_name, without_asked
 from vpgea.grading.clock import read_moment
 from vpgea.grading.containers import Container, read_container
-from vpgea.grading.copies import leaves_work, numerals_from
+from vpgea.grading.copies import leaves_work, numerals_from, states_value
 from vpgea.grading.kinds import asked_units, contradicts
 from vpgea.grading.measures import Measure, read_measure, with_letter, without_letter
 from vpgea.grading.normalise import balanced, normalise
@@ -356,7 +356,8 @@ class Comparison:
         if plain != found and read_number(plain) and not self._is_variable(found[len(plain) :]):
             return self.equal(gold, plain)
         if _NOTATION.fullmatch(found):
-            copied = "i" not in found and numerals_from(found, self._question)
+            asked = numerals_from(found, self._question) or states_value(gold, self._question)
+            copied = asked and "i" not in found
             return not copied and self._as_formulas(gold, found)
         rounded = gold_number.decimal and _is_fine(gold_number, self._tolerance) and _IRRATIONAL.search(found)
         return bool(rounded) and not numerals_from(found, self._question) and self._as_formulas(gold, found)

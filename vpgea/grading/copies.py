@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from fractions import Fraction
+from functools import lru_cache
 
-from vpgea.grading.expressions import Tree, read_expression
-from vpgea.grading.numbers import read_number
+from vpgea.grading.expressions import read_expression
+from vpgea.grading.normalise import normalise
+from vpgea.grading.numbers import Number, read_number
+from vpgea.grading.numeric import clearly_different, formula_values
+from vpgea.grading.shapes import is_sum, loose_shape, multiplies_sums, shape, undone
 from vpgea.grading.sizes import spelling
 
 # What is to be worked out; a reference without them is not met by an answer that still has them.
@@ -50,8 +55,27 @@ _PROSE = re.compile(
     re.IGNORECASE,
 )
 _NUMERALS = re.compile(r"\d+")
+_NUMBER = re.compile(
+    r"\\[dtc]?frac ?\{?\d+\}? ?\{?\d+\}?|(?<![\w.])(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+|\\?%| percent\b)?"
+)
+# What asks for the same in another shape.
+_SIMPLER = (
+    r"simplif\w+|simplest|expand\w*|multiply out|distribute|factor(?:i[sz]\w+)?|rationali[sz]\w+|combine|reduce\w*"
+)
+_SHAPE_ASKED = re.compile(rf"\b(?:{_SIMPLER}|lowest terms|evaluate|compute|calculate)\b", re.IGNORECASE)
+_SIMPLER_ASKED = re.compile(rf"\b(?:{_SIMPLER})\b", re.IGNORECASE)
+_FACTOR_ASKED = re.compile(r"\bfactor(?:i[sz]e)?\b(?! of)", re.IGNORECASE)
+_EXPAND_ASKED = re.compile(r"\b(?:expand|multiply out|distribute)\b", re.IGNORECASE)
+_POWER_ASKED = re.compile(r"\bas an? (?:\w+ )?power\b|\bexponential (?:form|notation)|\bin the form\b", re.IGNORECASE)
+_RAISED = re.compile(r"\b(?:power|squared?|cubed?|raised|exponent)\b", re.IGNORECASE)
+_CARDINALS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_COUNTS = {word: str(n) for words in (_CARDINALS, _ORDINALS) for n, word in enumerate(words, 1)}
+_COUNTS |= {"squared": "2", "cubed": "3"}
 _MATHEMATICS = re.compile(r"\$+([^$]+)\$+|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _MAX_LENGTH = 2000
+_MAX_PIECES = 60
+_NEAR = 1e-12
 _MAX_MEMBERS = 6  # of a chain; what has more is no answer
 _VARIABLE = re.compile(r"\\?[A-Za-z]\w*(?:\([\w, ]+\))?")
 _IDLE = re.compile(r"\A0\+|[+-]0\Z|\A1\*|\*1\Z|/1\Z")
@@ -102,6 +126,8 @@ def _is_unfinished(number: str) -> bool:
 def numerals_from(found: str, question: str) -> bool:
     """True when every number that an answer names stands in the question."""
     asked = set(_NUMERALS.findall(question))
+    if _RAISED.search(question):
+        asked |= {_COUNTS[word] for word in re.findall("[a-z]+", question.lower()) if word in _COUNTS}
     named = _NUMERALS.findall(found)
     return bool(named) and set(named) <= asked
 
@@ -131,44 +157,77 @@ def _stands(answer: str, question: str) -> bool:
 
 
 def _same_tree(found: str, gold: str, question: str) -> bool:
-    """Whether an answer is a formula of the question with its terms in another order, or its sign drawn out."""
-    tree = read_expression(found)
-    if tree is None:
+    r"""Whether an answer is a formula of the question: with its terms in another order or its sign drawn out.
+
+    Where another form is asked for, also in another notation: `x*x` for `x^2`, `72^{1/2}` for `\sqrt{72}`.
+    """
+    tree, wanted = read_expression(found), read_expression(gold)
+    if tree is None or (wanted and shape(wanted) == shape(tree)):
         return False
-    shape, wanted = _shape(tree), read_expression(gold)
-    if wanted and _shape(wanted) == shape:
+    of = loose_shape if _SHAPE_ASKED.search(question) else shape
+    return any(of(one) == of(tree) for side in _sides(question) if (one := read_expression(side)))
+
+
+def is_unfinished(found: str, gold: str, question: str) -> bool:
+    """Whether an answer leaves undone what the question asks for and its reference has done.
+
+    Where a simpler form is asked for, an answer is no sum where the product is, multiplies no sums where the sum is,
+    and has no sums or products of plain numbers, unsimplified roots and common factors that the reference has not.
+    """
+    asked = _SIMPLER_ASKED.search(question)
+    tree, wanted = (read_expression(found), read_expression(gold)) if asked else (None, None)
+    if tree is None or wanted is None:
         return False
+    factored = _FACTOR_ASKED.search(question) and not is_sum(wanted) and is_sum(tree)
+    expanded = _EXPAND_ASKED.search(question) and not multiplies_sums(wanted) and multiplies_sums(tree)
+    return bool(factored or expanded) or not undone(tree) <= undone(wanted)
+
+
+@lru_cache(maxsize=64)
+def _sides(question: str) -> tuple[str, ...]:
+    """The formulas of a question, normalised; without mathematics in dollars those that stand between its words."""
     pieces = [next(filter(None, match.groups())) for match in _MATHEMATICS.finditer(question)]
-    trees = [read_expression(side.strip()) for piece in pieces for side in piece.rstrip(".,;:?").split("=")]
-    return any(_shape(one) == shape for one in trees if one)
+    if not pieces:
+        text = re.sub(r"\bsqrt ?\(([^()]*)\)", r"\\sqrt{\1}", question).replace("**", "^")
+        text = _PROSE.sub("@", re.sub(r"\^(\d{2,})", r"^{\1}", text))
+        pieces = [piece for piece in re.split(r"@|[:;,?]|\.(?!\d)", text) if re.search(r"\d|[-+*/^]", piece)]
+    return tuple(normalise(side) for piece in pieces[:_MAX_PIECES] for side in piece.rstrip(".,;:?").split("="))
 
 
-def _shape(tree: Tree) -> tuple[int, str]:
-    """(sign, spelling) of a tree: terms sorted, factors in order, signs drawn out."""
-    kind, parts = tree[0], tree[1:]
-    if kind in ("add", "sub", "neg"):
-        terms = sorted(_signed_terms(tree), key=lambda term: term[1])
-        terms = [term for term in terms if term[1] != "num:0"] or terms[:1]
-        sign = terms[0][0]
-        inside = "+".join(f"({sign * each}){name}" for each, name in terms)
-        return (sign, inside if len(terms) > 1 else terms[0][1])
-    if kind in ("mul", "div"):
-        (one, left), (other, right) = _shape(parts[0]), _shape(parts[1])
-        if right == "num:1":
-            return one * other, left
-        return one * other, right if kind == "mul" and left == "num:1" else f"{kind}[{left}][{right}]"
-    shapes = [_shape(part) if isinstance(part, tuple) else (1, str(part)) for part in parts]
-    inside = ",".join(name if sign > 0 else f"-{name}" for sign, name in shapes)
-    return 1, f"{kind}:{inside}"
+def states_value(gold: str, question: str) -> bool:
+    """Whether a question has a formula of numbers that comes out at the reference: it asks for the number."""
+    if _POWER_ASKED.search(question):
+        return False
+    sides = [side for side in _sides(question) if read_number(side) is None]
+    values = [(side, found) for side in sides if (found := formula_values(side)) and not found.variables]
+    return any(found.at[0] and not clearly_different(gold, side, _NEAR) for side, found in values)
 
 
-def _signed_terms(tree: Tree) -> list[tuple[int, str]]:
-    if tree[0] == "neg":
-        return [(-sign, name) for sign, name in _signed_terms(tree[1])]
-    if tree[0] in ("add", "sub"):
-        sign = 1 if tree[0] == "add" else -1
-        return _signed_terms(tree[1]) + [(sign * each, name) for each, name in _signed_terms(tree[2])]
-    return [_shape(tree)]
+def is_unconverted(found: str, gold: str, question: str) -> bool:
+    """Whether a plain number is the question's own in a notation not asked for: `0.75` for 75 % as a fraction."""
+    number, wanted = read_number(found), read_number(gold)
+    if number is None or wanted is None or not _FORM.search(question):
+        return False
+    texts = [*_sides(question), *(normalise(text) for text in _NUMBER.findall(question))]
+    asked = {_share(one) for text in texts[:_MAX_PIECES] if (one := read_number(text))}
+    if _share(number) not in asked:
+        return False
+    return _notation(found) != _notation(gold) or (
+        _notation(found) == "/" and _is_reducible(found) > _is_reducible(gold)
+    )
+
+
+def _share(number: Number) -> Fraction:
+    return number.value / 100 if number.percent else number.value
+
+
+def _notation(number: str) -> str:
+    return next((sign for sign in ("%", "^", "e", "/") if sign in number.replace(r"\frac", "/")), "")
+
+
+def _is_reducible(fraction: str) -> bool:
+    parts = [int(digits) for digits in _NUMERALS.findall(fraction)]
+    return math.gcd(*parts[-2:]) > 1 or parts[-1] == 1
 
 
 def _reordered(answer: str, question: str) -> bool:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from vpgea.grading.answers import find_answer
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.comparison import Comparison
-from vpgea.grading.copies import is_copied
+from vpgea.grading.copies import is_copied, is_unconverted, is_unfinished
 from vpgea.grading.normalise import normalise
 from vpgea.grading.references import final_answer
 from vpgea.grading.signs import spell_signs
@@ -49,6 +49,8 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
 def _is_answer(comparison: Comparison, gold: str, found: str, question: str) -> bool:
     """Whether an answer is the reference; of a choice the letter and the value, each where both have it."""
     if not gold or not found or is_copied(found, gold, question):
+        return False
+    if is_unconverted(found, gold, question) or is_unfinished(found, gold, question):
         return False
     wanted, given = read_label(join_parts(gold)), read_label(join_parts(found))
     if gold == found:
