@@ -10,19 +10,25 @@ import pytest
 from examples.overthinker.experiment import COLUMNS, CONFIGURATIONS, main
 from examples.overthinker.other_questions import exempt_questions
 from examples.overthinker.soundness import figures, judged
-from tests.support import rollouts
+from tests.support import overthinker, rollouts
 from vpgea.config.resolve import resolve
 from vpgea.phases.filter import filter_rollout
 
+TESTED = 120
+
 
 def test_one_round_of_the_experiment_gives_a_whole_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ("loop.rounds=1", "loop.questions_per_round=64", "loop.eval_limit=60", "eval.bootstrap=200")
+    for name, count in {"dev": 20, "test": TESTED}.items():
+        lines = (overthinker.ROOT / "questions" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+    held_out = f"loop.eval_dataset={tmp_path / 'dev.jsonl'}"
+    small = ("loop.rounds=1", "loop.questions_per_round=64", held_out, "eval.bootstrap=200")
     overrides = [word for value in small for word in ("--set", value)]
     main(["--output-dir", str(tmp_path), "--dial", "global", "--variant", "full", "--seeds", "1", *overrides])
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines()]
     assert [len(row) for row in rows] == [len(COLUMNS) + 2] * 3
     (result,) = (json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines())
-    assert result["base"]["accuracy"]["n"] == result["test"]["accuracy"]["n"] == 600
+    assert result["base"]["accuracy"]["n"] == result["test"]["accuracy"]["n"] == TESTED
     assert result["test"]["tokens"]["value"] < result["base"]["tokens"]["value"]
     assert result["sound_share"]["accepted"] > 0.9 > 0.8 > result["sound_share"]["correct"]
 

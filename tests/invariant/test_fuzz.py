@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.campaigns.fuzz.campaign import TARGETS, campaign
 
-INPUTS = 3000
+INPUTS = 1200
 SEED = 20  # the campaigns draw and print their own
 
 
