@@ -60,10 +60,10 @@ def here(
             patch.chdir(cwd)
             for name in [name for name in os.environ if name.startswith("VPGEA_")]:
                 patch.delenv(name)
-            for name, value in {"COLUMNS": "200", **(env or {})}.items():
+            # so that what --offline sets in this process is taken back afterwards
+            online = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "0")
+            for name, value in {"COLUMNS": "200", **online, **(env or {})}.items():
                 patch.setenv(name, value)
-            for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-                patch.setenv(name, "0")  # so that what --offline sets in this process is taken back afterwards
             capsys.readouterr()
             code = run_here(given)
             printed = capsys.readouterr()

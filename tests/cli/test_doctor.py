@@ -15,8 +15,10 @@ import pytest
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_a_working_machine_is_fine(cli: Cli) -> None:
-    done = cli("doctor", "--json", env={"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"})
+def test_a_working_machine_is_fine(here: Cli) -> None:
+    done = here(
+        "doctor", "--json", env={"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["torch"]["found"] == importlib.metadata.version("torch")
