@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import overthinker, rollouts, tiny
+from tests.support.forks import Forks
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 
@@ -19,9 +22,26 @@ settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes of the command line that can be killed, and do not import everything anew."""
+    with Forks() as original:
+        yield original
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An R1-like model (its prompt opens `<think>`) that has learned to think, end, and sometimes be right."""
-    return tiny.make_model(tmp_path_factory.mktemp("tiny-model"), train_steps=TRAIN_STEPS)
+    """An R1-like model (its prompt opens `<think>`) that has learned to think, end, and sometimes be right.
+
+    One for all processes of pytest: nothing changes it.
+    """
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    folder, unfinished = place / "tiny-model", place / "tiny-model-unfinished"
+    with (place / "tiny-model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            tiny.make_model(unfinished, train_steps=TRAIN_STEPS).rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +69,7 @@ def run_config(tiny_model: Path, tiny_questions: Path) -> Callable[..., RunConfi
             "model.threads": 1,
             "data.dataset": str(tiny_questions),
             "views.max_prompt_tokens": 1024,
+            "grading.workers": 1,
             "rollout.prior_samples": 4,
             "rollout.posterior_samples": 4,
             "rollout.max_new_tokens": 48,

@@ -22,9 +22,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from tests.support import tiny
+from tests.support.forks import Fork, Forks
 from tests.support.loops import essence, sample_keys, write_config
 
-ROOT = Path(__file__).parents[2]
 _MARK = "KILL_CAMPAIGN"  # in the environment of everything that a campaign starts
 _ORPHAN_SECONDS = 5.0
 _POLL_SECONDS = 0.005
@@ -47,62 +47,55 @@ class Campaign:
 def campaign(config: Path, folder: Path, *, kills: int, seed: int, say: Say = print) -> Campaign:
     """Strike `kills` times, over as many runs as that takes, and compare every finished run with an undisturbed one."""
     rng, result, mark = random.Random(seed), Campaign(), uuid4().hex
-    _finish(config, folder / "undisturbed", mark)
-    expected = essence(folder / "undisturbed")
-    say(f"undisturbed: {len(expected)} files; seed {seed}")
-    while result.kills < kills:
-        run_dir = folder / f"killed-{result.runs}"
-        while result.kills < kills and _strike(config, run_dir, mark, rng):
-            result.kills += 1
-            result.orphans += _orphans(mark)
-            say(f"kill {result.kills}: {_place(run_dir)}")
-        _finish(config, run_dir, mark)
-        result.runs += 1
-        found = essence(run_dir)
-        names = sorted(found.keys() | expected.keys())
-        result.differences += [f"{run_dir.name}/{name}" for name in names if found.get(name) != expected.get(name)]
-        result.repeated += [
-            f"{run_dir.name}/{phase} {key}"
-            for phase, keys in sample_keys(run_dir).items()
-            for key, count in keys.items()
-            if count != 1
-        ]
+    with Forks({_MARK: mark}) as forks:
+        _finish(config, folder / "undisturbed", forks)
+        expected = essence(folder / "undisturbed")
+        say(f"undisturbed: {len(expected)} files; seed {seed}")
+        while result.kills < kills:
+            run_dir = folder / f"killed-{result.runs}"
+            while result.kills < kills and _strike(config, run_dir, forks, rng):
+                result.kills += 1
+                result.orphans += _orphans(mark, forks)
+                say(f"kill {result.kills}: {_place(run_dir)}")
+            _finish(config, run_dir, forks)
+            result.runs += 1
+            found = essence(run_dir)
+            names = sorted(found.keys() | expected.keys())
+            result.differences += [f"{run_dir.name}/{name}" for name in names if found.get(name) != expected.get(name)]
+            result.repeated += [
+                f"{run_dir.name}/{phase} {key}"
+                for phase, keys in sample_keys(run_dir).items()
+                for key, count in keys.items()
+                if count != 1
+            ]
     return result
 
 
-def _start(config: Path, run_dir: Path, mark: str) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VPGEA_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "vpgea_cli", "loop", "--config", str(config), "--output-dir", str(run_dir), "--quiet"],
-        env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", _MARK: mark},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def _start(config: Path, run_dir: Path, forks: Forks) -> Fork:
+    return forks.start(["loop", "--config", config, "--output-dir", run_dir, "--quiet"], run_dir.parent, "loop")
 
 
-def _finish(config: Path, run_dir: Path, mark: str) -> None:
-    process = _start(config, run_dir, mark)
-    _, told = process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError(f"the loop ended with {process.returncode}: {told.decode()}")
+def _finish(config: Path, run_dir: Path, forks: Forks) -> None:
+    process = _start(config, run_dir, forks)
+    if process.wait() != 0:
+        raise RuntimeError(f"the loop ended with {process.returncode}: {process.err.read_text()}")
 
 
-def _strike(config: Path, run_dir: Path, mark: str, rng: random.Random) -> bool:
+def _strike(config: Path, run_dir: Path, forks: Forks, rng: random.Random) -> bool:
     """Kill the loop some files and a moment after its start; False when it was done before.
 
     Files are the clock, since they pass at the pace of the work on any machine.
     """
     last_file = _files(run_dir) + rng.randint(0, _MOST_FILES)
     delay = rng.uniform(0, _LONGEST_DELAY_SECONDS)
-    process = _start(config, run_dir, mark)
+    process = _start(config, run_dir, forks)
     while process.poll() is None and _files(run_dir) < last_file:
         time.sleep(_POLL_SECONDS)
     with suppress(subprocess.TimeoutExpired):
         process.wait(delay)
     process.kill()
-    _, told = process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"the resumed loop ended with {process.returncode}: {told.decode()}")
+    if process.wait() not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"the resumed loop ended with {process.returncode}: {process.err.read_text()}")
     return process.returncode != 0
 
 
@@ -110,22 +103,21 @@ def _files(run_dir: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(run_dir))
 
 
-def _orphans(mark: str) -> int:
+def _orphans(mark: str, forks: Forks) -> int:
     """Processes of the campaign that are still there some seconds after their parent was killed."""
     deadline = time.monotonic() + _ORPHAN_SECONDS
-    while (left := _marked(mark)) and time.monotonic() < deadline:
+    while (left := len(_marked(mark) - {forks.pid})) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
 
 
-def _marked(mark: str) -> int:
-    count, wanted = 0, f"{_MARK}={mark}".encode()
+def _marked(mark: str) -> set[int]:
+    found, wanted = set(), f"{_MARK}={mark}".encode()
     for environment in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            count += wanted in environment.read_bytes().split(b"\0")
-        except OSError:  # it has gone, or is another user's
-            continue
-    return count
+        with suppress(OSError):  # it has gone, or is another user's
+            if wanted in environment.read_bytes().split(b"\0"):
+                found.add(int(environment.parent.name))
+    return found
 
 
 def _place(run_dir: Path) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.campaigns import damage
 from tests.campaigns.damage import call, campaign, checksums, make_run
+from tests.support.forks import Forks
 from tests.support.loops import essence
 from vpgea.errors import Stopped
 from vpgea_cli.main import run
@@ -331,22 +331,15 @@ def test_a_read_only_folder(config: Path, read_only: Path) -> None:
     assert (code, "ead-only" in told) == (1, True), told
 
 
-def test_a_folder_that_vanishes_amid_a_rollout(
-    config: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]
-) -> None:
+def test_a_folder_that_vanishes_amid_a_rollout(config: Path, tmp_path: Path, forks: Forks) -> None:
     folder = tmp_path / "rollout"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vpgea_cli", "rollout", "-c", str(config), "-o", str(folder), "-n", "64", "--quiet"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = forks.start(["rollout", "-c", config, "-o", folder, "-n", "64", "--quiet"], tmp_path, "said")
     while process.poll() is None and not list(folder.rglob("*.arrow")):
         time.sleep(0.01)
-    assert process.poll() is None, process.communicate()
+    assert process.poll() is None, process.err.read_text()
     folder.rename(tmp_path / "moved")
-    out, err = process.communicate(timeout=60)
+    process.wait(60)
+    out, err = process.out.read_text(), process.err.read_text()
     assert (process.returncode, out) == (1, ""), err
     error, why, mend = err.splitlines()
     assert error.startswith("error: no longer there: ")

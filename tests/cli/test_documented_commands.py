@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from docs.tools.pages import ROOT, ShellBlock, pages, shell_blocks
+from tests.support.forks import Forks
 from tests.support.overthinker import ROOT as EXAMPLE
 from vpgea_cli import main
 
@@ -25,6 +24,7 @@ SMALL = {
     "VPGEA_MODEL__DEVICE": "cpu",
     "VPGEA_VIEWS__TEMPLATE": str(EXAMPLE / "template.yaml"),
     "VPGEA_ROLLOUT__MAX_NEW_TOKENS": "96",
+    "VPGEA_GRADING__GRADER": "exact",
     "VPGEA_FILTER__ANSWERABILITY__MAX_NEW_TOKENS": "16",
     "VPGEA_EVAL__MAX_NEW_TOKENS": "96",
     "VPGEA_LOOP__EVAL_DATASET": "dev.jsonl",
@@ -33,6 +33,7 @@ SMALLER = {  # what is added to a command that would take minutes
     ("vpgea", "loop"): ["--rounds", "1", "--questions-per-round", "8"],
     ("python", "-m", "examples.overthinker.measure"): ["--limit", "5"],
 }
+MODULE = "import runpy, sys; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 BLOCKS = [block for page in pages() for block in shell_blocks(page)]
 RUNNABLE = list(dict.fromkeys(block.page for block in BLOCKS if not block.mark))
 
@@ -40,8 +41,8 @@ RUNNABLE = list(dict.fromkeys(block.page for block in BLOCKS if not block.mark))
 class Workshop:
     """The folder in which the commands run, and those that have run there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.done: set[tuple[str, ...]] = set()
+    def __init__(self, folder: Path, forks: Forks) -> None:
+        self.forks, self.done = forks, set[tuple[str, ...]]()
         (folder / "MODEL").symlink_to(EXAMPLE / "base-local")
         (folder / "examples").symlink_to(ROOT / "examples")
         (folder / "FOLDER").symlink_to("runs/one/rollout")
@@ -56,20 +57,20 @@ class Workshop:
             for command in line.split("&&"):
                 words = tuple(shlex.split(command, comments=True))
                 if words and words not in self.done:
-                    assert _exit_code(words) == 0, f"{block.page}:{block.line}: {command}"
+                    assert _exit_code(words, self.forks) == 0, f"{block.page}:{block.line}: {command}"
                     self.done.add(words)
 
 
-def _exit_code(words: tuple[str, ...]) -> int:
+def _exit_code(words: tuple[str, ...], forks: Forks) -> int:
     program, *arguments = [*words, *(SMALLER.get(words[:2], SMALLER.get(words[:3], [])))]
     if program == "vpgea":
         return main.run(arguments)
-    assert program == "python", f"{program} is not run here: mark the block, and say why"
-    return subprocess.run([sys.executable, *arguments], check=False, timeout=120).returncode
+    assert (program, arguments[0]) == ("python", "-m"), f"{program} is not run here: mark the block, and say why"
+    return forks.start(arguments[1:], Path.cwd(), "said", dict(os.environ), script=MODULE).wait(120)
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def workshop(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[Workshop]:
     folder = tmp_path_factory.mktemp("workshop")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("VPGEA_")]:
@@ -77,7 +78,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         for name, value in {**SMALL, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}.items():
             patch.setenv(name, value)
         patch.chdir(folder)
-        workshop = Workshop(folder)
+        workshop = Workshop(folder, forks)
         for block in BLOCKS:  # the other pages go on from what README made
             if block.page == "README.md" and not block.mark:
                 workshop.run(block)

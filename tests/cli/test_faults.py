@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forks import Forks
 from tests.support.loops import essence, write_config
 from vpgea_cli.main import run
 
@@ -286,21 +286,13 @@ def test_a_signal_stops_a_phase_which_then_continues(
     assert essence(folder / phase) == essence(undisturbed / phase)
 
 
-def test_ctrl_c_in_a_process_of_its_own(
-    config: Path, undisturbed: Path, tmp_path: Path, environment: Callable[..., dict[str, str]]
-) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vpgea_cli", *command("loop", config, tmp_path)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_ctrl_c_in_a_process_of_its_own(config: Path, undisturbed: Path, tmp_path: Path, forks: Forks) -> None:
+    process = forks.start(command("loop", config, tmp_path), tmp_path, "said")
     while process.poll() is None and not list(tmp_path.rglob("*.arrow")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, "")
-    assert "Traceback" not in err
+    process.wait(30)
+    assert (process.returncode, process.out.read_text()) == (130, "")
+    assert "Traceback" not in process.err.read_text()
     assert run(command("loop", config, tmp_path)) == 0
     assert essence(tmp_path / "loop") == essence(undisturbed / "loop")

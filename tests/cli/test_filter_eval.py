@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from tests.support import overthinker, rollouts
+from tests.support.forks import Forks
 from tests.support.measured_rows import selection
 from vpgea.phases.filter import filter_rollout
 from vpgea_cli.phase import inherited_from
@@ -69,12 +69,11 @@ def test_filter_prints_its_tables_and_its_summary(here: Cli, drawn: Path, settin
 
 
 def test_filter_killed_and_resumed_gives_bitwise_the_same(
-    here: Cli, environment: Callable[..., dict[str, str]], drawn: Path, whole: Path, tmp_path: Path
+    here: Cli, forks: Forks, drawn: Path, whole: Path, tmp_path: Path
 ) -> None:
     """Without a file: model, views, sampling and checks are what the rollout was made with."""
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "vpgea_cli", "filter", str(drawn), "-o", str(killed), "-q"]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = forks.start(["filter", drawn, "-o", killed, "-q"], tmp_path, "filter")
     while process.poll() is None and rollouts.committed(killed) < 1:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -86,15 +85,13 @@ def test_filter_killed_and_resumed_gives_bitwise_the_same(
     assert (killed / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
 
 
-def test_filter_leaves_with_75_on_a_signal(
-    environment: Callable[..., dict[str, str]], drawn: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "vpgea_cli", "filter", str(drawn), "-o", str(tmp_path / "out"), "-q"]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def test_filter_leaves_with_75_on_a_signal(forks: Forks, drawn: Path, tmp_path: Path) -> None:
+    process = forks.start(["filter", drawn, "-o", tmp_path / "out", "-q"], tmp_path, "filter")
     while process.poll() is None and rollouts.committed(tmp_path / "out") < 1:
         time.sleep(0.002)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    process.wait(60)
+    told = process.err.read_text()
     assert process.returncode == 75, told
     assert "continues where it stopped" in told
     assert 1 <= rollouts.committed(tmp_path / "out") < 4

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 FIGURES = ("loss", "kl", "policy_gradient", "reference_kl", "reference_k3", "entropy", "gradient_norm")
 COUNTS = ("tokens", "pg_tokens", "clipped_tokens", "paths", "questions")
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as original:
-        yield original
 
 
 @pytest.fixture(scope="module")

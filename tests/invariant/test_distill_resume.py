@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import tiny
+from tests.support.forks import Forks
 from tests.support.selection_rows import distill_config, sample_rows, write_selection
 from vpgea.config.schema import RunConfig
 from vpgea.errors import Stopped
@@ -21,7 +19,6 @@ from vpgea.phases.distill import distill
 from vpgea.runs.stopping import StopRequest
 
 STEPS = 6  # three questions, one a step, two epochs
-ROOT = Path(__file__).parents[2]
 
 # Started with the model's folder, the filter's, the output's, lora or full, and where to die.
 KILLED = """
@@ -128,19 +125,12 @@ def test_stopped_after_every_step(straight: tuple[str, Any], model: Path, select
     assert outcome(output) == expected
 
 
-def test_killed(straight: tuple[str, Any], model: Path, selection: Path, tmp_path: Path) -> None:
+def test_killed(straight: tuple[str, Any], model: Path, selection: Path, forks: Forks, tmp_path: Path) -> None:
     train, expected = straight
     place = "between steps" if train == "lora" else "in a checkpoint"
     output = tmp_path / "out"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(model), str(selection), str(output), train, place],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = forks.start([model, selection, output, train, place], tmp_path, "killed", script=KILLED)
+    assert killed.wait(120) == -signal.SIGKILL, killed.err.read_text()
     assert len((output / "metrics.jsonl").read_text().splitlines()) == 4
     checkpoints = output / "parts" / "0-of-1" / "checkpoints"
     assert sorted(path.name for path in checkpoints.glob("step-*")) == ["step-000002", "step-000003"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.training import draw_samples, make_model, write_selection
+from tests.support.forks import Forks
 from vpgea.config.resolve import dump_yaml, resolve
 from vpgea.estimate.phases import forecast_distill
 from vpgea.runs.complete_phase import CompletePhase
@@ -33,7 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_estimate_is_within_a_fifth_of_the_real_peak(case: str, tmp_path: Path) -> None:
+def test_the_estimate_is_within_a_fifth_of_the_real_peak(case: str, forks: Forks, tmp_path: Path) -> None:
     options = dict(CASES[case])
     lengths = options.pop("lengths")
     shape = argparse.Namespace(hidden=128, layers=8, vocabulary=12_000, dtype="float32")
@@ -45,14 +43,16 @@ def test_the_estimate_is_within_a_fifth_of_the_real_peak(case: str, tmp_path: Pa
     ).config
     selection = write_selection(tmp_path / "filter", config, draw_samples(lengths, shape.vocabulary))
     (tmp_path / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
-    command = [sys.executable, "-c", _RUN, "distill", str(selection), "-c", str(tmp_path / "config.yaml"), "--json"]
-
     data = TrainingSet(CompletePhase.open(selection, "filter"), config.distill)
     (estimate,) = forecast_distill(config, data).estimates  # what --dry-run prints
-    command += ["-q", "-o", str(tmp_path / "out")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    peak = int(done.stderr.splitlines()[-1])
+    process = forks.start(
+        ["distill", selection, "-c", tmp_path / "config.yaml", "-q", "-o", tmp_path / "out"],
+        tmp_path,
+        "said",
+        script=_RUN,
+    )
+    assert process.wait(120) == 0, process.err.read_text()
+    peak = int(process.err.read_text().splitlines()[-1])
     print(f"estimated {estimate.peak_memory / 1e9:.2f} GB, used {peak / 1e9:.2f} GB")
     assert peak > 0.9e9, "too small to say anything: most of it is the program itself"
     assert estimate.peak_memory == pytest.approx(peak, rel=0.2)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
+from tests.support.forks import Fork, Forks
 from tests.support.rollouts import bytes_of, committed, rows_of, run
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
@@ -32,7 +29,6 @@ from vpgea.runs.stopping import StopRequest
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleKey
 from vpgea.storage.shards import shard_files
 
-ROOT = Path(__file__).parents[2]
 KEY = ("question_id", "view", "sample_index")
 MANY = [{**row, "id": f"{row['id']}-{copy}"} for copy in range(4) for row in tiny.QUESTIONS]
 
@@ -64,36 +60,28 @@ def command(config: RunConfig, folder: Path) -> list[str]:
     sets = [f"rollout.{key}={getattr(config.rollout, key)}" for key in keys]
     sets += ["model.threads=1", "model.device=cpu", "views.max_prompt_tokens=1024"]
     arguments = [text for pair in options.items() for text in pair] + [x for text in sets for x in ("--set", text)]
-    return [sys.executable, "-m", "vpgea_cli", "rollout", *arguments]
+    return ["rollout", *arguments]
 
 
-def wait_for_chunks(folder: Path, more: int, alive: Callable[[], bool]) -> None:
+def wait_for_chunks(folder: Path, more: int, process: Fork) -> None:
     """Until a rollout has committed so many more chunks, or ended."""
     goal, deadline = committed(folder) + more, time.monotonic() + 150
-    while alive() and committed(folder) < goal and time.monotonic() < deadline:
-        time.sleep(0.001)
+    while process.poll() is None and committed(folder) < goal and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
-def test_no_row_lost_or_twice_when_killed_at_any_moment(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
-    """SIGKILL: once to the command, then to forks of this process, which need no second start-up."""
+def test_no_row_lost_or_twice_when_killed_at_any_moment(
+    run_config: Callable[..., RunConfig], forks: Forks, tmp_path: Path
+) -> None:
     dataset = tiny.write_questions(tmp_path / "many.jsonl", MANY)
     config = run_config(data__dataset=str(dataset), rollout__questions_per_chunk=1, rollout__batch_size=4)
     out, rng = tmp_path / "out", random.Random(0)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VPGEA_")}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (tmp_path / "stderr").open("w") as log:
-        started = subprocess.Popen(command(config, out), env=environment, stdout=subprocess.DEVNULL, stderr=log)
-    wait_for_chunks(out, 2, lambda: started.poll() is None)
-    started.kill()
-    assert started.wait(timeout=30) == -signal.SIGKILL, (tmp_path / "stderr").read_text()
-    for _ in range(4):
-        fork = multiprocessing.get_context("fork").Process(target=run, args=(config, out))
-        fork.start()
-        wait_for_chunks(out, rng.randrange(1, 4), fork.is_alive)
+    for _ in range(5):
+        process = forks.start(command(config, out), tmp_path, "rollout")
+        wait_for_chunks(out, rng.randrange(1, 4), process)
         time.sleep(rng.random() * 0.03)
-        fork.kill()
-        fork.join(timeout=30)
-        assert fork.exitcode == -signal.SIGKILL
+        process.kill()
+        assert process.wait(30) == -signal.SIGKILL, process.err.read_text()
     assert 6 <= committed(out) < len(MANY)
     assert not (out / "COMPLETE").exists()
     run(config, out)

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,20 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _PAUSE_S = 0.005
+_MODEL = ROOT / "examples" / "overthinker" / "base-global"
 
+_IMPORTS = (
+    *("pandas", "peft", "pyarrow", "torch", "torch.distributed.fsdp", "transformers.models.qwen2.modeling_qwen2"),
+    *("vpgea.cluster.launch", "vpgea.phases.distill", "vpgea.phases.loop", "vpgea.training.trainer", "vpgea_cli.main"),
+)
+_COMMAND_LINE = "import sys; from vpgea_cli.main import run; sys.exit(run(sys.argv[1:]))"
 _ORIGINAL = """
-import json, os, sys, traceback
-import peft, pyarrow, torch, torch.distributed.fsdp, transformers.models.llama.modeling_llama
-import vpgea.cluster.launch, vpgea.phases.distill, vpgea.phases.loop, vpgea.training.trainer
-from vpgea_cli.main import run
+import importlib, json, os, sys, traceback
+
+model, *names = sys.argv[1:]
+for name in names:
+    importlib.import_module(name)
+importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)  # what a first load of any makes
 
 def become(task):
     files = [os.open(task[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out", "err")]
@@ -35,13 +44,15 @@ def become(task):
     os.environ.clear()
     os.environ.update(task["environment"])
     os.chdir(task["cwd"])
-    code = 1
+    sys.argv[1:] = task["arguments"]
+    code = 0
     try:
-        code = run(task["arguments"])
+        exec(task["script"], {"__name__": "__main__"})
     except SystemExit as leaving:
-        code = leaving.code
+        code = leaving.code or 0
     except BaseException:
         traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1)
@@ -60,10 +71,10 @@ for line in sys.stdin:
 
 
 class Fork:
-    """One of the copies, as subprocess.Popen shows a process. err: the file with what it said on stderr."""
+    """One of the copies, as subprocess.Popen shows a process. out, err: the files with what it said."""
 
-    def __init__(self, forks: Forks, pid: int, err: Path) -> None:
-        self.pid, self.err, self.returncode = pid, err, None
+    def __init__(self, forks: Forks, pid: int, out: Path, err: Path) -> None:
+        self.pid, self.out, self.err, self.returncode = pid, out, err, None
         self._forks = forks
 
     returncode: int | None
@@ -82,25 +93,29 @@ class Fork:
         assert self.returncode is not None
         return self.returncode
 
-    def kill(self) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class Forks:
-    """The process that is copied. environment: its own, beside this process's."""
+    """The process that is copied. environment: its own, beside this process's. imports: what it imports besides."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, imports: Sequence[str] = ()) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("VPGEA_")}
         self._environment = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _ORIGINAL],
+            [sys.executable, "-c", _ORIGINAL, str(_MODEL), *_IMPORTS, *imports],
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         self.pid = self._process.pid
+        self._turn = threading.Lock()
 
     def __enter__(self) -> Forks:
         return self
@@ -118,21 +133,25 @@ class Forks:
         folder: Path,
         name: str,
         environment: Mapping[str, str] | None = None,
+        script: str = _COMMAND_LINE,
     ) -> Fork:
-        """Run a command line; what it says lands in folder/NAME.out and folder/NAME.err."""
+        """Run a command line, or another script on it; what it says lands in folder/NAME.out and folder/NAME.err."""
+        out, err = folder / f"{name}.out", folder / f"{name}.err"
         task = {
             "arguments": [str(argument) for argument in arguments],
+            "script": script,
             "environment": {**self._environment, **(environment or {})},
             "cwd": str(Path.cwd()),
-            "out": str(folder / f"{name}.out"),
-            "err": str(folder / f"{name}.err"),
+            "out": str(out.absolute()),
+            "err": str(err.absolute()),
         }
-        return Fork(self, self.ask(task), folder / f"{name}.err")
+        return Fork(self, self.ask(task), out, err)
 
     def ask(self, task: Mapping[str, object]) -> Any:
         """The original's answer: a number, or None."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(task) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        with self._turn:
+            self._process.stdin.write(json.dumps(task) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.forks import Forks
 
 ROOT = Path(__file__).parents[3]
 LAST_INPUT = "input"  # in a child's folder: the repr of the input it is at
@@ -33,6 +32,8 @@ TARGETS = {
     "views": 5,
     "command_lines": 1,
 }
+_IMPORTS = ("hypothesis", "vpgea.grading.registry", *(f"tests.campaigns.fuzz.targets.{name}" for name in TARGETS))
+_CHILD = "import sys; from tests.campaigns.fuzz.child import main; main(*sys.argv[1:])"
 Say = Callable[[str], None]
 
 
@@ -52,8 +53,8 @@ def campaign(*, inputs: int, seed: int, only: str | None = None, jobs: int = 1, 
     """Give the targets their shares of the inputs and tell what came of it."""
     shares = {only: inputs} if only else {name: -(-inputs * share // 100) for name, share in TARGETS.items()}
     say(f"seed {seed}")
-    with ThreadPoolExecutor(jobs) as executor:
-        running = {name: executor.submit(_fuzz, name, count, seed) for name, count in shares.items()}
+    with Forks({"HF_HUB_OFFLINE": "1"}, _IMPORTS) as forks, ThreadPoolExecutor(jobs) as executor:
+        running = {name: executor.submit(_fuzz, name, count, seed, forks) for name, count in shares.items()}
         results = {}
         for name, future in running.items():
             tally = results[name] = future.result()
@@ -67,12 +68,12 @@ def campaign(*, inputs: int, seed: int, only: str | None = None, jobs: int = 1, 
     return results
 
 
-def _fuzz(name: str, inputs: int, seed: int) -> Tally:
+def _fuzz(name: str, inputs: int, seed: int, forks: Forks) -> Tally:
     total, deaths = Tally(), 0
     rng = random.Random(f"{seed} {name}")
     while total.inputs < inputs and deaths < _MOST_DEATHS:
         with tempfile.TemporaryDirectory() as folder:
-            died = _child(name, inputs - total.inputs, rng.randrange(2**32), Path(folder), total)
+            died = _child(name, inputs - total.inputs, rng.randrange(2**32), Path(folder), total, forks)
         if died:
             deaths += 1
             total.outcomes["fatal"] += 1
@@ -80,18 +81,10 @@ def _fuzz(name: str, inputs: int, seed: int) -> Tally:
     return total
 
 
-def _child(name: str, inputs: int, seed: int, folder: Path, total: Tally) -> tuple[str, str] | None:
+def _child(name: str, inputs: int, seed: int, folder: Path, total: Tally, forks: Forks) -> tuple[str, str] | None:
     """Let a process try the inputs and add its counts; when it died, return how and at which input."""
-    arguments = [name, str(inputs), str(seed), str(folder)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("VPGEA_")}
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.campaigns.fuzz.child", *arguments],
-        env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    process = forks.start([name, str(inputs), str(seed), folder], folder, "child", script=_CHILD)
+    process.wait()
     counted = folder / TALLY
     if counted.exists():
         tally = json.loads(counted.read_text())
@@ -100,7 +93,7 @@ def _child(name: str, inputs: int, seed: int, folder: Path, total: Tally) -> tup
             total.findings.setdefault(place, text)
     if process.returncode == 0:
         return None
-    told = process.stderr.decode(errors="replace")
+    told = process.err.read_text(errors="replace")
     last = folder / LAST_INPUT
     if not last.exists():
         raise RuntimeError(f"the target {name} did not start: {told}")

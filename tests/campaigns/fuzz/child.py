@@ -8,8 +8,8 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import json
+import os
 import resource
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -101,7 +101,10 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + _MEMORY, resource.RLIM_INFINITY))
 
 
-def main(name: str, inputs: int, number: int, folder: Path) -> None:
+def main(name: str, wanted: str, first: str, place: str) -> None:
+    """target, number of inputs, seed, and the folder for what is counted, where it also works."""
+    inputs, number, folder = int(wanted), int(first), Path(place)
+    os.chdir(folder)
     faulthandler.enable()
     target = importlib.import_module(f"tests.campaigns.fuzz.targets.{name}")
     count = _Count(folder)
@@ -115,7 +118,3 @@ def main(name: str, inputs: int, number: int, folder: Path) -> None:
                     raise
             count.save()
             number += 1
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
