@@ -129,7 +129,8 @@ class Engine(Protocol):
         """Yield (number of the batch, index in it, completion) as completions finish, each once, in any order.
 
         Batches are taken as there is room for them, so that a server does not run dry at the end of one.
-        on_tokens is told of every few sampled tokens, and at least every second; what it raises abandons the rest.
+        on_tokens is told of every few sampled tokens, and at least every second, once what is finished with them was
+        yielded; what it raises abandons the rest.
         """
         ...
 

@@ -82,9 +82,9 @@ class TransformersEngine:
                 sampled, finished = batch.step()
                 self.usage.sampled_tokens += sampled
                 self.usage.seconds += time.perf_counter() - began
-                on_tokens(sampled)
                 for row, completion in finished:
                     yield start + row, completion
+                on_tokens(sampled)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         """See Engine.score. Several short ends of one long beginning share what is computed of it."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling, ScoreRequest
+from vpgea.engines.kept import Batch, KeptChunk
 from vpgea.filtering.samples import MeasuredSample
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.pool import GraderPool
@@ -78,6 +79,9 @@ class PriorView:
 
     Args:
         context: tokens of the longest sequence that the model was made for; None: not known.
+
+    Attributes:
+        kept: continuations of the chunk under measurement that are finished already; None: nothing is kept.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class PriorView:
         self.config, self.views, self.engine, self.graders = config, views, engine, graders
         self.stop, self.progress = stop, progress
         self.context = sys.maxsize if context is None else context
+        self.kept: KeptChunk | None = None
 
     @property
     def is_truncated(self) -> bool:
@@ -128,9 +133,7 @@ class PriorView:
             top_p=rollout.top_p,
             top_k=rollout.top_k,
         )
-        drawn: dict[int, Completion] = {}
-        for _, position, completion in self.engine.generate([requests], sampling, self._on_tokens):
-            drawn[position] = completion
+        drawn = self._drawn(requests, sampling)
         positions = itertools.count()
         groups = []
         for start, cap in zip(starts, caps, strict=True):
@@ -138,6 +141,15 @@ class PriorView:
             groups.append([drawn[next(positions)] for _ in range(count * fits)])
             start.sample.check_tokens += sum(len(completion.ids) for completion in groups[-1])
         return groups
+
+    def _drawn(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> dict[int, Completion]:
+        """The completion of every request, by its position."""
+        batch = Batch(requests, sampling, self.kept, self.stop)
+        drawn = {position: found.completion for position, found in batch.found.items()}
+        for _, index, completion in self.engine.generate([batch.ask(self.engine)], sampling, self._on_tokens):
+            if (position := batch.take(index, completion)) is not None:
+                drawn[position] = completion
+        return drawn
 
     def answers(self, starts: Sequence[Start]) -> list[Answers]:
         """Answers behind each start, as many and as long as the answerability check asks for."""
@@ -173,15 +185,21 @@ class PriorView:
         """Score in slices, so that a stop is heard."""
         results: list[T] = []
         for start in range(0, len(requests), _SLICE):
-            self.stop.check()
+            self._look_up()
             part = requests[start : start + _SLICE]
             results += score(part)
-            self.stop.account.made(tokens=sum(len(request.ids) - request.start for request in part))
+            self.stop.account.scored += sum(len(request.ids) - request.start for request in part)
         return results
 
-    def _on_tokens(self, count: int) -> None:
-        self.stop.account.made(tokens=count)
+    def _look_up(self) -> None:
+        """Between two pieces of work: keep what is finished, and hear a stop."""
+        if self.kept is not None:
+            self.kept.tick()
         self.stop.check()
+
+    def _on_tokens(self, count: int) -> None:
+        self.stop.account.drawn += count
+        self._look_up()
         self.progress.note(self.engine.usage.remark)
         self.progress.advance(0, tokens=count)
 

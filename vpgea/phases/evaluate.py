@@ -16,10 +16,11 @@ from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
 from vpgea.phases.ends import tell_ends
-from vpgea.phases.rollout import RolloutPlan, draw_chunks
+from vpgea.phases.rollout import Drawing, RolloutPlan
 from vpgea.questions.load import Question
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, LOGS, RESULTS
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
@@ -130,18 +131,21 @@ def evaluate(
     folder = PhaseFolder.open(output_dir, planned.manifest, resume=resume, overwrite=overwrite)
     with folder.writing():  # from here on: also while an engine starts
         missing = folder.missing(plan.own_chunks)
-        progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
-        if missing:
-            with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-                engine = engines.get(plan.config, plan.model)
+        with Journals(folder, missing, stop, progress) as journals:
+            drawing = Drawing(plan, missing, journals, stop)
+            progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing) + drawing.finished)
+            if missing:
+                with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
+                    engine = engines.get(plan.config, plan.model)
 
-                def work() -> Made:
-                    for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
-                        grades = grade_rows(plan.views, graders, rows, stop)
-                        graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
-                        yield chunk, {CHUNK: to_table(graded, GradedRow)}
+                    def work() -> Made:
+                        for chunk, rows in drawing.chunks(engine, progress):
+                            journals.tick()
+                            grades = grade_rows(plan.views, graders, rows, stop)
+                            graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
+                            yield chunk, {CHUNK: to_table(graded, GradedRow)}
 
-                run_chunks(folder, missing, stop, work)
+                    run_chunks(folder, missing, stop, work, journals)
         shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
         tell_ends(shards, plan.views, config.eval.max_new_tokens, progress)
         require_few_errors(config, shards)

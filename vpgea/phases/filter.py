@@ -6,12 +6,14 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of, later_fields, with_values
+from vpgea.engines.kept import KeptChunk
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.filtering.crossview import CrossView
@@ -25,6 +27,7 @@ from vpgea.phases.ends import tell_ends
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
 from vpgea.runs.manifest import Manifest, require_contents
 from vpgea.runs.parts import WHOLE, Part, part_folders
@@ -86,29 +89,33 @@ def filter_rollout(
         missing = folder.missing(own, *kinds)
         progress.advance(len(own) - len(missing))
         tell_ends(own.values(), views, config.rollout.max_new_tokens, progress)  # before anything is measured
-        if missing:
-            with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-                engine = engines.get(config, model)
-                prior_view = PriorView(config, views, engine, graders, stop, progress, context=model.context_length)
-                measuring = CrossView(prior_view)
-                all_chunks = cache(rollout.chunks)  # listed once, and only where a chunk has too few answers of its own
-
-                def work() -> Made:
-                    for index in missing:
-                        rows = read_rows(own[index], SampleRow)
-                        tables = {}
-                        if config.filter.teacher_top_k:
-                            tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
-                        tables[CHUNK] = measuring.measure(rows, answers_behind(all_chunks, index))
-                        progress.advance(1)
-                        yield index, tables
-
-                run_chunks(folder, missing, stop, work)
+        with Journals(folder, missing, stop, progress) as journals:
+            if missing:
+                with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
+                    engine = engines.get(config, model)
+                    prior_view = PriorView(config, views, engine, graders, stop, progress, context=model.context_length)
+                    work = partial(_measured, prior_view, rollout, {index: own[index] for index in missing}, journals)
+                    run_chunks(folder, missing, stop, work, journals)
         require_few_errors(config, [folder.chunk(index) for index in own])
         if not folder.complete({"chunks": len(own)}):
             return None
         measured = CompletePhase.open(output_dir, "filter")
         return _checked(config, select(config, views, rollout, measured, as_first_version=bool(unknown)))
+
+
+def _measured(prior_view: PriorView, rollout: CompletePhase, shards: Mapping[int, Path], journals: Journals) -> Made:
+    """Measure chunks of the rollout, one after the other. shards: by their numbers."""
+    measuring = CrossView(prior_view)
+    all_chunks = cache(rollout.chunks)  # listed once, and only where a chunk has too few answers of its own
+    for index, shard in shards.items():
+        prior_view.kept = KeptChunk(journals, index)
+        rows = read_rows(shard, SampleRow)
+        tables = {}
+        if prior_view.config.filter.teacher_top_k:
+            tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
+        tables[CHUNK] = measuring.measure(rows, answers_behind(all_chunks, index))
+        prior_view.progress.advance(1)
+        yield index, tables
 
 
 def _fields_after(output_dir: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
+from vpgea.engines.kept import Batch, KeptChunk
 from vpgea.engines.lease import EngineLease, lent
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
@@ -19,6 +20,7 @@ from vpgea.phases.ends import EndsWatch, tell_ends
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
 from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, COMPLETE, LOGS
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
@@ -211,8 +213,8 @@ def rollout(
 ) -> Drawn:
     """Draw what is missing of this part.
 
-    A chunk is committed whole or not at all; a stop abandons the chunks under way, with what is finished of them. They
-    are drawn again with the same seeds.
+    A chunk is committed whole or not at all; what is finished of the chunks under way is kept in their journals, and
+    the next call draws what is missing with the same seeds.
 
     Raises:
         UsageError: Other inputs, or too little disk.
@@ -227,17 +229,19 @@ def rollout(
     folder = PhaseFolder.open(output_dir, plan.manifest, resume=resume, overwrite=overwrite)
     with folder.writing():  # from here on: also while an engine starts
         missing = folder.missing(plan.own_chunks)
-        progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing))
-        if missing:
-            _require_disk(output_dir, plan.disk_bytes(missing))
-            with lent(lease, output_dir / LOGS, stop) as engines:
-                engine = engines.get(plan.config, plan.model)
+        with Journals(folder, missing, stop, progress) as journals:
+            drawing = Drawing(plan, missing, journals, stop)
+            progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing) + drawing.finished)
+            if missing:
+                _require_disk(output_dir, plan.disk_bytes(missing))
+                with lent(lease, output_dir / LOGS, stop) as engines:
+                    engine = engines.get(plan.config, plan.model)
 
-                def work() -> Made:
-                    for chunk, rows in draw_chunks(plan, missing, engine, stop, progress):
-                        yield chunk, {CHUNK: to_table(rows, SampleRow)}
+                    def work() -> Made:
+                        for chunk, rows in drawing.chunks(engine, progress):
+                            yield chunk, {CHUNK: to_table(rows, SampleRow)}
 
-                run_chunks(folder, missing, stop, work)
+                    run_chunks(folder, missing, stop, work, journals)
         shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
         ends = tell_ends(shards, plan.views, plan.config.rollout.max_new_tokens, progress)
         summary = RolloutSummary(
@@ -262,61 +266,92 @@ def rollout_summary(part: Path) -> RolloutSummary:
     return from_json(RolloutSummary, PartMarker.read(part).summary, part / COMPLETE)
 
 
-def draw_chunks(
-    plan: RolloutPlan, chunks: Sequence[int], engine: Engine, stop: StopRequest, progress: Progress
-) -> Iterator[tuple[int, list[SampleRow]]]:
-    """Yield (chunk, all its samples in order of identity), each chunk as soon as it is whole.
+class Drawing:
+    """The samples of chunks: those of earlier attempts, and those that are drawn now.
 
-    The engine may work on several chunks at a time.
+    Args:
+        plan: Of the part.
+        missing: Numbers of the chunks.
+        journals: Of the part.
+        stop: Of the run.
 
-    Raises:
-        EngineError: The engine fails.
-        Stopped: A stop was requested; what is finished of chunks that are not whole is counted, and lost.
+    Attributes:
+        finished: Questions of which earlier attempts have drawn all samples.
     """
-    config = plan.config.rollout
-    sampling = Sampling(
-        max_new_tokens=config.max_new_tokens,
-        stop_ids=plan.views.stop_ids,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-    )
-    underway: list[_Drawing] = []
-    watch = EndsWatch(plan.views, progress)
-    for remark in plan.remarks:
-        progress.warn(remark)
 
-    def batches() -> Iterator[list[GenerateRequest]]:
-        for chunk in chunks:
-            underway.append(_Drawing(plan, plan.chunks[chunk], engine))
-            yield underway[-1].requests
-
-    def on_tokens(count: int) -> None:
-        stop.check()
-        progress.note(engine.usage.remark)
-        progress.advance(0, tokens=count)
-
-    for number, index, completion in engine.generate(batches(), sampling, on_tokens):
-        drawing = underway[number]
-        stop.account.made(samples=1, tokens=len(completion.ids))
-        if drawing.add(index, completion):
-            progress.advance(1)
-        watch.add(completion.finish_reason, cut_off=drawing.rows[index].cut_off)
-        if not drawing.left:
-            rows = drawing.take_rows()
-            stop.account.whole(len(rows), sum(len(row.completion_ids) for row in rows))
-            yield chunks[number], rows
-
-
-class _Drawing:
-    """A chunk whose samples are being drawn."""
-
-    def __init__(self, plan: RolloutPlan, questions: Sequence[Question], engine: Engine) -> None:
+    def __init__(self, plan: RolloutPlan, missing: Sequence[int], journals: Journals, stop: StopRequest) -> None:
         config = plan.config.rollout
-        self.plan, self.origin = plan, _origin(plan, engine)
+        self._plan, self._missing, self._journals, self._stop = plan, missing, journals, stop
+        self._sampling = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            stop_ids=plan.views.stop_ids,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+        )
+        begun = journals.chunks
+        self._begun = {chunk: self._open(chunk) for chunk in missing if chunk in begun}
+        questions = [question for chunk in self._begun for question in plan.chunks[chunk]]
+        self.finished = len(questions) - sum(len(chunk.left) for chunk in self._begun.values())
+
+    def _open(self, chunk: int) -> _OpenChunk:
+        kept = KeptChunk(self._journals, chunk)
+        return _OpenChunk(self._plan, chunk, self._sampling, kept, self._stop)
+
+    def chunks(self, engine: Engine, progress: Progress) -> Iterator[tuple[int, list[SampleRow]]]:
+        """Yield (chunk, all its samples in order of identity), each chunk as soon as it is whole.
+
+        The engine may work on several chunks at a time.
+
+        Raises:
+            EngineError: The engine fails.
+            Stopped: A stop was requested; what is finished of chunks that are not whole is in their journals.
+        """
+        underway: list[_OpenChunk] = []
+        watch = EndsWatch(self._plan.views, progress)
+        for remark in self._plan.remarks:
+            progress.warn(remark)
+        for chunk, opened in self._begun.items():
+            for kept in opened.rows.values():
+                watch.add(kept.finish_reason, cut_off=kept.cut_off)
+            if not opened.left:
+                yield chunk, opened.take_rows()
+
+        def batches() -> Iterator[list[GenerateRequest]]:
+            for chunk in sorted(self._missing, key=lambda chunk: chunk not in self._begun):  # those begun come first
+                opened = self._begun.get(chunk) or self._open(chunk)
+                if opened.left:
+                    underway.append(opened)
+                    yield opened.ask(engine)
+
+        def on_tokens(count: int) -> None:
+            self._stop.account.drawn += count
+            self._journals.tick()
+            self._stop.check()
+            progress.note(engine.usage.remark)
+            progress.advance(0, tokens=count)
+
+        for number, index, completion in engine.generate(batches(), self._sampling, on_tokens):
+            opened = underway[number]
+            row = opened.take(index, completion)
+            if row is None:
+                continue
+            if row.key.question_id not in opened.left:
+                progress.advance(1)
+            watch.add(completion.finish_reason, cut_off=row.cut_off)
+            if not opened.left:
+                yield opened.chunk, opened.take_rows()
+
+
+class _OpenChunk:
+    """A chunk whose samples are being drawn. left: how many are missing of each question of which any is."""
+
+    def __init__(self, plan: RolloutPlan, chunk: int, sampling: Sampling, kept: KeptChunk, stop: StopRequest) -> None:
+        config = plan.config.rollout
+        self.plan, self.chunk = plan, chunk
         self.requests: list[GenerateRequest] = []
         self.samples: list[tuple[Question, SampleKey]] = []
-        for question in questions:
+        for question in plan.chunks[chunk]:
             for view, count in ((PRIOR, config.prior_samples), (POSTERIOR, config.posterior_samples)):
                 prompt = plan.views.prompt(question, view) if count else []
                 for index in range(count):
@@ -324,10 +359,22 @@ class _Drawing:
                     self.samples.append((question, key))
                     self.requests.append(GenerateRequest(prompt, key.seed(config.seed), group=question.id))
         self.rows: dict[int, SampleRow] = {}
-        self.left = dict.fromkeys((question.id for question in questions), samples_per_question(config))
+        self.left = dict.fromkeys((question.id for question in plan.chunks[chunk]), samples_per_question(config))
+        self._batch = Batch(self.requests, sampling, kept, stop)
+        for position, found in self._batch.found.items():
+            self._add(position, found.completion, _origin(plan, found.engine, found.logprobs_of))
 
-    def add(self, position: int, completion: Completion) -> bool:
-        """Keep a completion; True when it was the last of its question."""
+    def ask(self, engine: Engine) -> list[GenerateRequest]:
+        """What the engine is to draw."""
+        self._drawn_by = _origin(self.plan, engine.name, engine.logprobs_of)
+        return self._batch.ask(engine)
+
+    def take(self, index: int, completion: Completion) -> SampleRow | None:
+        """Keep what came back of what was asked for; None where the sample was there before."""
+        position = self._batch.take(index, completion)
+        return None if position is None else self._add(position, completion, self._drawn_by)
+
+    def _add(self, position: int, completion: Completion, origin: Provenance) -> SampleRow:
         question, key = self.samples[position]
         request = self.requests[position]
         thinking = self.plan.views.thinking_length(completion.ids.tolist())
@@ -344,28 +391,28 @@ class _Drawing:
             cut_off=thinking is None,
             finish_reason=completion.finish_reason,
             completion=self.plan.views.tokenizer.decode(completion.ids, skip_special_tokens=False),
-            origin=self.origin,
+            origin=origin,
         )
         self.left[question.id] -= 1
-        if self.left[question.id]:
-            return False
-        del self.left[question.id]
-        return True
+        if not self.left[question.id]:
+            del self.left[question.id]
+        return self.rows[position]
 
     def take_rows(self) -> list[SampleRow]:
         """The rows; they are not kept here, since a run has many chunks."""
         rows = [self.rows[position] for position in range(len(self.requests))]
         self.rows, self.requests, self.samples = {}, [], []
+        self._batch.close()
         return rows
 
 
-def _origin(plan: RolloutPlan, engine: Engine) -> Provenance:
+def _origin(plan: RolloutPlan, engine: str, logprobs_of: str) -> Provenance:
     config = plan.config.rollout
     return Provenance(
         model_fingerprint=plan.manifest.inputs["model"],
         template_fingerprint=plan.manifest.inputs["template"],
-        engine=engine.name,
-        logprobs_of=engine.logprobs_of,
+        engine=engine,
+        logprobs_of=logprobs_of,
         temperature=config.temperature,
         top_p=config.top_p,
         top_k=config.top_k,

@@ -4,6 +4,7 @@ RUN/    config.yaml · metrics.jsonl · logs/ · slurm/ · damaged/ · repair.js
         base/ eval/ · round.json
         round-000/ rollout/ · filter/ · distill/ · eval/ · round.json
 PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COMPLETE · chunk-00000.arrow · ...
+        of a chunk that is not whole yet: chunk-00000-WRITER.journal
   of a filter   selected/ · rejected/ · reference_lengths.json · summary.json; teacher-00000.arrow in its parts
   of a distill  adapter/ or model/ · masters/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs in its part
   of an eval    results.json
@@ -15,6 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 from vpgea.errors import UsageError
 
@@ -51,6 +53,7 @@ LOGGERS = ("wandb", "tensorboard")  # folders that loggers make in a distill fol
 
 NOT_LOOKED_INTO = frozenset({*WEIGHTS, MASTERS, LOGS, *LOGGERS, DAMAGED})  # may hold links, as caches do
 
+_JOURNAL = re.compile(r"chunk-(\d{5,})-[0-9a-f]{32}\.journal", re.ASCII)
 _ROUND = re.compile(r"round-(\d{3,})", re.ASCII)
 _CHECKPOINT = re.compile(r"step-(\d{6,})", re.ASCII)
 _STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
@@ -70,6 +73,16 @@ def chunk_name(index: int, kind: str = CHUNK) -> str:
 def chunk_number(path: Path) -> int:
     """The inverse of `chunk_name`."""
     return int(path.stem.rpartition("-")[2])
+
+
+def new_journal(index: int) -> str:
+    """File name of a new journal of a chunk: every writer has its own."""
+    return f"{CHUNK}-{index:05d}-{uuid4().hex}.journal"
+
+
+def journal_chunk(name: str) -> int | None:
+    """The chunk of a journal; None for every other file."""
+    return int(match[1]) if (match := _JOURNAL.fullmatch(name)) else None
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ _TEMPORARY = r"(?:.*/)?\.[^/]*\.tmp(?:/.*)?"
 _SCRIPTS = "slurm"  # in a run folder: job scripts, which users may edit
 _RENDERED = f"{_SCRIPTS}/rendered.json"
 _SHARDS = r"-\d{5,}\.(?:arrow|json)"
+_JOURNAL = r"chunk-\d{5,}-[0-9a-f]{32}\.journal"
 _CODE = r"(?:modeling|configuration|tokenization|processing|generation)_\w+\.py"  # of a model that brings its own
 _PUBLISHED = (
     r"[^/]+\.(?:safetensors|json|jinja|model|tiktoken)|(?:tokenizer|chat_template|vocab)[\w.+-]*|merges\.txt|README\.md"
@@ -54,9 +55,9 @@ _OF_ALL = [
     f"{_OF_A_PART}(?:{MANIFEST}|{COMPLETE})",
 ]
 _OWN: dict[str, list[str]] = {
-    "rollout": [f"{_OF_A_PART}chunk{_SHARDS}"],
+    "rollout": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{_JOURNAL})"],
     "filter": [
-        f"{_OF_A_PART}(?:chunk|teacher){_SHARDS}",
+        f"{_OF_A_PART}(?:(?:chunk|teacher){_SHARDS}|{_JOURNAL})",
         f"(?:{'|'.join(SETS)})/chunk{_SHARDS}",
         *(SUMMARY, REFERENCE_LENGTHS),
     ],
@@ -67,7 +68,7 @@ _OWN: dict[str, list[str]] = {
         f"(?:{'|'.join(LOGGERS)})/.+",
         *(SUMMARY, METRICS),
     ],
-    "eval": [f"{_OF_A_PART}chunk{_SHARDS}", RESULTS],
+    "eval": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{_JOURNAL})", RESULTS],
 }
 _ROUNDS = rf"(?:{BASE}|round-\d{{3,}})"
 _OWN["loop"] = [

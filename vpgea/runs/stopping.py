@@ -15,57 +15,52 @@ _ROOM = 1.5  # a unit of work is begun only when so many times the longest one s
 
 @dataclass(kw_only=True)
 class Account:
-    """What a phase has made in this call, and how much of it is on disk: what a stop says is counted here.
+    """What a phase has made in this call: what a stop says is counted here.
 
     Attributes:
-        samples: Finished by this call.
-        tokens: Of those samples; of a phase that finishes no samples one by one, those that it drew and scored.
-        kept_samples: Those of them that are on disk.
-        kept_tokens: The same of the tokens.
+        completions: Finished by this call, and on disk once a stop is heeded.
+        tokens: Of those.
+        drawn: Tokens that were sampled, of completions that were not finished too.
+        again: Of these, of finished completions that were there before, and had to be drawn beside others.
+        scored: Tokens scored for a chunk that is not whole.
     """
 
-    samples: int = 0
+    completions: int = 0
     tokens: int = 0
-    kept_samples: int = 0
-    kept_tokens: int = 0
-    _whole: tuple[int, int] | None = None
+    drawn: int = 0
+    again: int = 0
+    scored: int = 0
 
-    def made(self, *, samples: int = 0, tokens: int = 0) -> None:
-        self.samples, self.tokens = self.samples + samples, self.tokens + tokens
-
-    def whole(self, samples: int, tokens: int) -> None:
-        """So much of what was made is one whole chunk, which is committed next; else everything made so far is."""
-        self._whole = samples, tokens
+    def finished(self, tokens: int) -> None:
+        """A completion of so many tokens."""
+        self.completions, self.tokens = self.completions + 1, self.tokens + tokens
 
     def committed(self) -> None:
-        """The chunk that was whole is on disk."""
-        samples, tokens = self._whole or (self.samples - self.kept_samples, self.tokens - self.kept_tokens)
-        self.kept_samples, self.kept_tokens = self.kept_samples + samples, self.kept_tokens + tokens
-        self._whole = None
+        """The chunk that was scored is on disk."""
+        self.scored = 0
 
     @property
     def words(self) -> str:
         """What is saved, and what is not."""
-        samples, tokens = self.samples - self.kept_samples, self.tokens - self.kept_tokens
-        if samples:
-            return (
-                f"of {self.samples:,} samples ({self.tokens:,} tokens) that this call finished, {self.kept_samples:,} "
-                f"({self.kept_tokens:,} tokens) are saved; {samples:,} ({tokens:,} tokens) stood in chunks that were "
-                "not whole: they are dropped, and drawn again"
-            )
-        if tokens:
-            return (
-                "every chunk that was finished is saved; the one under way begins again, and "
-                f"{tokens:,} tokens that were drawn or scored for it are dropped"
-            )
-        return "everything finished so far is saved"
+        saved = "everything finished so far is saved"
+        if self.completions:
+            saved = f"all {self.completions:,} completions ({self.tokens:,} tokens) that this call finished are saved"
+        lost = max(self.drawn - self.tokens - self.again, 0) + self.scored
+        if not lost:
+            return saved
+        return f"{saved}; {lost:,} tokens drawn or scored for what is not finished are dropped, and made again"
+
+
+def nothing_to_save() -> None:
+    """What is finished is on disk already."""
 
 
 class StopRequest:
     """Whether the run should stop, and the exit code that it leaves with.
 
-    A phase calls `check` between units of work; `account` counts what it made and saved. `process_groups` holds the ids
-    of process groups that the run started itself; they are killed when a second signal makes it leave at once.
+    A phase calls `check` between units of work; `account` counts what it made, and `save` puts on disk what of that is
+    not there yet. `process_groups` holds the ids of process groups that the run started itself; they are killed when a
+    second signal makes it leave at once.
 
     Args:
         time_limit: When the machine is taken away, in seconds since 1970.
@@ -84,6 +79,7 @@ class StopRequest:
         self.cause = ""
         self.process_groups: set[int] = set()
         self.account = Account()
+        self.save: Callable[[], None] = nothing_to_save
         self._steady = steady
         self._limit = None if time_limit is None else steady() + time_limit - now()
         self._longest, self._since = 0.0, steady()
@@ -112,6 +108,7 @@ class StopRequest:
             Stopped: A stop was requested.
         """
         if self.requested:
+            self.save()
             mend = "run the same command again: it continues where it stopped"
             raise Stopped(
                 f"stopped by {self.cause}", why=saved or self.account.words, mend=mend, exit_code=self.exit_code

@@ -15,6 +15,7 @@ import pytest
 from tests.support import tiny
 from tests.support.finished import small_config
 from tests.support.models import views_of
+from tests.support.recording import Recording
 from tests.support.rollouts import committed, plan_of, rows_of, run
 from vpgea.config.schema import DataConfig, RunConfig
 from vpgea.engines.base import (
@@ -33,17 +34,18 @@ from vpgea.modeling import contents
 from vpgea.modeling.contents import folder_content
 from vpgea.phases.evaluate import EvalPlan
 from vpgea.phases.loop import Loop
-from vpgea.phases.rollout import RolloutPlan, draw_chunks, rejection
+from vpgea.phases.rollout import Drawing, RolloutPlan, rejection
 from vpgea.phases.schedule import held_out_data
 from vpgea.questions.load import Question, load_questions
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
+from vpgea.runs.journals import Journals
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part, part_folders
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES
+from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SampleRow
 from vpgea.storage.shards import iterate_rows, read_table
 from vpgea.storage.sizes import TOKEN_BYTES
 
@@ -177,23 +179,31 @@ class Interleaved:
         for turn in zip_longest(*map(enumerate, batches)):
             for number, drawn in enumerate(turn):
                 if drawn is not None:
-                    on_tokens(1)
                     yield number, drawn[0], Completion(ids, logprobs, "stop")
+                    on_tokens(1)
 
 
-def test_a_stop_counts_what_is_finished_of_open_chunks_as_dropped(run_config: Callable[..., RunConfig]) -> None:
+def test_samples_of_all_open_chunks_outlive_a_stop(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     stop, plan = StopRequest(), plan_of(run_config())
-    drawing = draw_chunks(plan, [0, 1], cast(Engine, Interleaved()), stop, NullProgress())
-    _, rows = next(drawing)
-    stop.account.committed()
+    folder = PhaseFolder.open(tmp_path, plan.manifest)
+
+    def drawing(stop: StopRequest) -> Iterator[tuple[int, list[SampleRow]]]:
+        with Journals(folder, [0, 1], stop, NullProgress()) as journals:
+            yield from Drawing(plan, [0, 1], journals, stop).chunks(engine, NullProgress())
+
+    engine = cast(Engine, Interleaved())
+    samples = drawing(stop)
+    _, rows = next(samples)
     stop.request("a test")
     whole = len(rows)
     with pytest.raises(Stopped) as stopped:
-        next(drawing)
-    assert stopped.value.why.startswith(
-        f"of {2 * whole - 1} samples ({2 * whole - 1} tokens) that this call finished, {whole} ({whole} tokens) are "
-        f"saved; {whole - 1} ({whole - 1} tokens) stood in chunks that were not whole"
-    )
+        next(samples)
+    finished = 2 * whole - 1
+    assert stopped.value.why == f"all {finished} completions ({finished} tokens) that this call finished are saved"
+    again = Recording(engine)
+    engine = cast(Engine, again)
+    assert [len(rows) for _, rows in drawing(StopRequest())] == [whole, whole]
+    assert len(again.drawn) == 1
 
 
 def test_a_stop_before_the_start_draws_nothing(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:

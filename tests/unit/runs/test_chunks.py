@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import pytest
 
 from vpgea.errors import Stopped, UsageError
 from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.journals import Journals
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 
 MANIFEST = Manifest(phase="filter", identity={"seed": 0}, inputs={"rollout": "abc"}, config={})
+UNFINISHED = "drawn or scored for what is not finished are dropped, and made again"
 TABLE = pa.table({"row": [1, 2]})
 
 
@@ -30,8 +34,13 @@ def made(folder: PhaseFolder, chunks: list[int], stop: StopRequest, stop_at: int
                 stop.request("a test")
             yield chunk, {"teacher": TABLE, "chunk": TABLE}
 
-    run_chunks(folder, chunks, stop, work)
+    make(folder, chunks, stop, work)
     return begun
+
+
+def make(folder: PhaseFolder, chunks: list[int], stop: StopRequest, work: Callable[[], Made]) -> None:
+    with Journals(folder, chunks, stop, NullProgress()) as journals:
+        run_chunks(folder, chunks, stop, work, journals)
 
 
 def test_every_chunk_is_committed_with_all_its_shards(tmp_path: Path) -> None:
@@ -74,39 +83,33 @@ def test_a_clock_that_is_set_meanwhile_is_no_long_unit(tmp_path: Path) -> None:
     assert stop.cause == "itself: too little time is left before the job's limit"
 
 
-def test_what_a_stop_says_is_counted(tmp_path: Path) -> None:
-    stop, folder = StopRequest(), PhaseFolder.open(tmp_path, MANIFEST)
-
-    def work() -> Made:
-        """Samples of two open chunks, of which one is whole when the stop comes."""
-        stop.account.made(samples=3, tokens=30)
-        stop.account.made(samples=2, tokens=25)
-        stop.account.whole(2, 25)
-        stop.request("a test")
-        yield 1, {"chunk": TABLE}
-
-    with pytest.raises(Stopped) as stopped:
-        run_chunks(folder, [0, 1], stop, work)
-    assert stopped.value.why == (
-        "of 5 samples (55 tokens) that this call finished, 2 (25 tokens) are saved; 3 (30 tokens) stood in chunks "
-        "that were not whole: they are dropped, and drawn again"
+def test_what_a_stop_says_is_counted() -> None:
+    stop = StopRequest()
+    stop.begin()
+    assert stop.account.words == "everything finished so far is saved"
+    stop.account.drawn += 60
+    stop.account.finished(30)
+    stop.account.finished(25)
+    assert (
+        stop.account.words == "all 2 completions (55 tokens) that this call finished are saved; 5 tokens " + UNFINISHED
     )
+    stop.account.again += 5
+    assert stop.account.words == "all 2 completions (55 tokens) that this call finished are saved"
 
 
-def test_tokens_alone_are_those_of_the_one_chunk_under_way(tmp_path: Path) -> None:
-    stop, folder = StopRequest(), PhaseFolder.open(tmp_path, MANIFEST)
+def test_tokens_that_were_scored_are_those_of_the_one_chunk_under_way(tmp_path: Path) -> None:
+    stop = StopRequest()
 
     def work() -> Made:
-        stop.account.made(tokens=1000)
+        stop.account.scored += 1000
         yield 0, {"chunk": TABLE}
-        stop.account.made(tokens=1500)
+        stop.account.scored += 1500
         stop.request("a test")
         stop.check()
 
     with pytest.raises(Stopped, match="stopped by a test") as stopped:
-        run_chunks(folder, [0, 1], stop, work)
-    assert "every chunk that was finished is saved" in stopped.value.why
-    assert "1,500 tokens" in stopped.value.why
+        make(PhaseFolder.open(tmp_path, MANIFEST), [0, 1], stop, work)
+    assert stopped.value.why == "everything finished so far is saved; 1,500 tokens " + UNFINISHED
 
 
 def test_no_chunk_is_committed_to_a_folder_that_became_another_runs(tmp_path: Path) -> None:
@@ -118,5 +121,5 @@ def test_no_chunk_is_committed_to_a_folder_that_became_another_runs(tmp_path: Pa
         yield 1, {"chunk": TABLE}
 
     with pytest.raises(UsageError, match="is another run's now"):
-        run_chunks(folder, [0, 1], StopRequest(), work)
+        make(folder, [0, 1], StopRequest(), work)
     assert folder.missing([0, 1]) == [1]

@@ -44,6 +44,7 @@ from vpgea.runs.stopping import StopRequest
 _CALL_S = 60.0  # for calls that are no generation
 _OTHER_FILES = 1024  # that may be open beside two servers' connections
 _HEARD_S = 0.2  # how long a stop may go unheard
+_TOLD_S = 1.0  # the same where completions come without a pause
 _BESIDE_ALL, _BESIDE_INPUT = 2, 7  # positions of its context that SGLang 0.5.23 leaves free beside a sequence, a prompt
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ class SglangEngine:
         underway: set[int] = set()  # ids of work objects, which `work` keeps alive
         work: dict[int, Work] = {}
         began = time.perf_counter()
+        sampled, told = 0, time.monotonic()
         try:
             exhausted = False
             while underway or not exhausted:
@@ -136,6 +138,7 @@ class SglangEngine:
                 except queue.Empty:
                     self.usage.trouble = self._fleet.trouble
                     on_tokens(0)
+                    told = time.monotonic()
                     continue
                 self.usage.trouble = ""
                 underway.discard(key)
@@ -146,8 +149,11 @@ class SglangEngine:
                 self.usage.prompt_tokens += prompt
                 self.usage.cached_tokens += cached
                 self.usage.sampled_tokens += len(completion.ids)
-                on_tokens(len(completion.ids))
                 yield number, index, completion
+                sampled += len(completion.ids)
+                if results.empty() or time.monotonic() >= told + _TOLD_S:  # else what has come is not abandoned
+                    on_tokens(sampled)
+                    sampled, told = 0, time.monotonic()
         finally:
             self._withdraw(list(work.values()))
             self.usage.seconds += time.perf_counter() - began
