@@ -26,7 +26,7 @@ _IMPORTS = (
     *("pandas", "peft", "pyarrow", "torch", "torch.distributed.fsdp", "transformers.models.qwen2.modeling_qwen2"),
     *("vpgea.cluster.launch", "vpgea.phases.distill", "vpgea.phases.loop", "vpgea.training.trainer", "vpgea_cli.main"),
 )
-_COMMAND_LINE = "import sys; from vpgea_cli.main import run; sys.exit(run(sys.argv[1:]))"
+COMMAND_LINE = "import sys; from vpgea_cli.main import run; sys.exit(run(sys.argv[1:]))"
 _ORIGINAL = """
 import importlib, json, os, sys, traceback
 
@@ -133,7 +133,7 @@ class Forks:
         folder: Path,
         name: str,
         environment: Mapping[str, str] | None = None,
-        script: str = _COMMAND_LINE,
+        script: str = COMMAND_LINE,
     ) -> Fork:
         """Run a command line, or another script on it; what it says lands in folder/NAME.out and folder/NAME.err."""
         out, err = folder / f"{name}.out", folder / f"{name}.err"

@@ -1,4 +1,4 @@
-"""Several real processes that train together over Gloo, each a run of the command line."""
+"""Several real processes that train together over Gloo, each a run of the command line or of another script."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.forks import Fork, Forks
+from tests.support.forks import COMMAND_LINE, Fork, Forks
 
 TIMEOUT_S = 150
 
@@ -17,7 +17,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_ranks(forks: Forks, arguments: Sequence[str | Path], world: int, folder: Path) -> list[Fork]:
+def start_ranks(
+    forks: Forks, arguments: Sequence[str | Path], world: int, folder: Path, script: str = COMMAND_LINE
+) -> list[Fork]:
     """Processes with the variables that torchrun or a SLURM script sets; what they say lands in rank-N.err."""
     port = free_port()
     processes = []
@@ -30,13 +32,15 @@ def start_ranks(forks: Forks, arguments: Sequence[str | Path], world: int, folde
             "MASTER_PORT": port,
         }
         environment = {name: str(value) for name, value in variables.items()}
-        processes.append(forks.start(arguments, folder, f"rank-{rank}", environment))
+        processes.append(forks.start(arguments, folder, f"rank-{rank}", environment, script))
     return processes
 
 
-def run_ranks(forks: Forks, arguments: Sequence[str | Path], world: int, folder: Path) -> list[int]:
+def run_ranks(
+    forks: Forks, arguments: Sequence[str | Path], world: int, folder: Path, script: str = COMMAND_LINE
+) -> list[int]:
     """Their exit codes, once all have ended."""
-    processes = start_ranks(forks, arguments, world, folder)
+    processes = start_ranks(forks, arguments, world, folder, script)
     try:
         return [process.wait(TIMEOUT_S) for process in processes]
     finally:

@@ -60,14 +60,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "table"),  # a table's types do not say where the system's turn is
+    [(shape, table) for table in (False, True) for shape in SHAPES if not (table and "system" in shape)],
+)
 def test_the_mend_of_a_missing_column_works_when_it_is_followed(tmp_path: Path, shape: str, table: bool) -> None:
     row = SHAPES[shape]
     path = write(tmp_path / "q.jsonl", row)
     if table:
-        if "system" in shape:
-            pytest.skip("a table's types do not say where the system's turn is")
         pq.write_table(pa.Table.from_pylist([row]), path := tmp_path / "q.parquet")
     error = error_of(path)
     assert "is missing in every row" in error.what

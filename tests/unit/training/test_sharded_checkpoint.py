@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from tests.support.forks import Forks
+from tests.support.ranks import run_ranks
 from vpgea.errors import UsageError, VpgeaError
 from vpgea.training import checkpoint
 from vpgea.training.checkpoint import full_state, load_checkpoint, save_checkpoint
@@ -183,46 +185,46 @@ def flip(path: Path) -> None:
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
-def in_processes(world: int, action: Callable[..., None], *arguments: Path, **options: bool) -> None:
-    """action(ranks, ..) in as many processes; what fails in one fails here."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_process, (world, port, action, arguments, options), nprocs=world)
+TAKE_PART = "import sys; from tests.unit.training.test_sharded_checkpoint import take_part; take_part(*sys.argv[1:])"
+Together = Callable[..., None]
 
 
-def _process(
-    rank: int, world: int, port: int, action: Callable[..., None], arguments: tuple[Path, ...], options: dict[str, bool]
-) -> None:
+def take_part(action: str, options: str, *folders: str) -> None:
+    """What each of the processes does: a function of this file, by its name."""
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=60))
-    action(Ranks(rank, world), *arguments, **options)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    globals()[action](ranks, *map(Path, folders), **json.loads(options))
     dist.barrier()
     os._exit(0)  # FSDP keeps Gloo's threads alive: one that still holds a tensor when Python ends aborts the process
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+@pytest.fixture(scope="module")
+def together(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """`together(2, action, folder, ..)` is action(ranks, folder, ..) in two processes; what fails in one fails here."""
+
+    def run(world: int, action: Callable[..., None], *folders: Path, **options: bool) -> None:
+        said = tmp_path_factory.mktemp("said")
+        codes = run_ranks(forks, [action.__name__, json.dumps(options), *folders], world, said, TAKE_PART)
+        assert codes == [0] * world, "\n".join(path.read_text() for path in sorted(said.glob("*.err")))
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_two(together: Together, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Saved by two ranks."""
     folder = tmp_path_factory.mktemp("two")
-    in_processes(2, train_and_save, folder)
+    together(2, train_and_save, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_four(together: Together, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Saved by one rank, loaded, compared and saved again by four."""
     one, four = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("four")
     train_and_save(Ranks(), one, sharded=False)
-    in_processes(4, load_and_save_again, one, four)
+    together(4, load_and_save_again, one, four)
     return four
 
 
@@ -243,8 +245,8 @@ def test_saved_by_two_loaded_by_one(of_two: Path) -> None:
     load_and_compare(Ranks(), of_two, sharded=False)
 
 
-def test_the_same_number_goes_on_bit_by_bit(of_two: Path) -> None:
-    in_processes(2, _again, of_two)
+def test_the_same_number_goes_on_bit_by_bit(together: Together, of_two: Path) -> None:
+    together(2, _again, of_two)
 
 
 def _again(ranks: Ranks, folder: Path) -> None:
@@ -260,19 +262,19 @@ def test_saved_by_one_loaded_by_four_whose_last_rank_has_no_row_of_some_tensor(o
     assert not [name for name in part if name.endswith("/out.weight")]
 
 
-def test_saved_by_four_loaded_by_two(of_four: Path) -> None:
-    in_processes(2, load_and_compare, of_four)
+def test_saved_by_four_loaded_by_two(together: Together, of_four: Path) -> None:
+    together(2, load_and_compare, of_four)
 
 
-def test_replicated_weights_are_written_once(tmp_path: Path) -> None:
-    in_processes(2, train_and_save, tmp_path, sharded=False)
+def test_replicated_weights_are_written_once(together: Together, tmp_path: Path) -> None:
+    together(2, train_and_save, tmp_path, sharded=False)
     part = load_file(tmp_path / "checkpoints" / "step-000003" / "rank-00001.safetensors")
     assert all(name.startswith("rng/1/") for name in part)
     load_and_compare(Ranks(), tmp_path, sharded=False)
 
 
-def test_what_fails_on_one_rank_fails_on_all(tmp_path: Path) -> None:
-    in_processes(2, fail_and_go_on, tmp_path)
+def test_what_fails_on_one_rank_fails_on_all(together: Together, tmp_path: Path) -> None:
+    together(2, fail_and_go_on, tmp_path)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
