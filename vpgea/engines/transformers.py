@@ -40,6 +40,7 @@ from vpgea.modeling.policy import Policy, checked_policy
 SCORE_TOKENS = 1 << 15  # of one scoring pass over several sequences: no layer keeps anything of them
 LONG_BEGINNING = 512  # ids from which on it is computed once for several ends; shorter ones are packed with others
 _SHORT_END = 64  # ids of such an end at most
+CPU_LOGITS = 1 << 18  # drawn from at a time on a CPU: they stay in its cache, and no memory goes back to the kernel
 _COMPACT_SHARE = 0.125  # drop finished rows once they are this share of the batch: copying the cache is not free
 
 
@@ -336,6 +337,16 @@ def sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np
     Raises:
         EngineError: The logits are not finite.
     """
+    count = len(logits) if logits.device.type != "cpu" else max(1, CPU_LOGITS // logits.shape[1])
+    parts = [
+        _sample(some, uniforms[start : start + count], sampling)
+        for start, some in zip(range(0, len(logits), count), logits.split(count), strict=True)
+    ]
+    return np.concatenate([tokens for tokens, _ in parts]), np.concatenate([logprobs for _, logprobs in parts])
+
+
+def _sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """See sample."""
     wide = logits.float()
     if not torch.isfinite(wide.amax(-1)).all():
         raise EngineError(

@@ -282,6 +282,20 @@ def test_the_edges_of_the_vocabulary() -> None:
     assert np.isfinite(logprobs).all()
 
 
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.0}, {"top_p": 0.6, "top_k": 20}])
+def test_a_few_rows_at_a_time_give_what_all_rows_do(sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the logits of a large vocabulary are cut into pieces that stay in its cache; no bit changes."""
+    torch.manual_seed(0)
+    logits, uniforms = torch.randn(7, 300), np.random.default_rng(0).random(7)
+    options = Sampling(max_new_tokens=1, stop_ids=(), **sampling)
+    whole = sample(logits, uniforms, options)
+    for size in (1, 900):
+        monkeypatch.setattr("vpgea.engines.transformers.CPU_LOGITS", size)
+        for one, other in zip(sample(logits, uniforms, options), whole, strict=True):
+            assert one.tolist() == other.tolist()
+            assert one.dtype == other.dtype
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_not_finite_are_an_error(value: float, temperature: float) -> None:
