@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from tests.support import rival_probes
 from tests.support.copied_questions import draw_copy
 
 _MARBLES = "How many marbles does Tom have?"
@@ -410,6 +411,7 @@ KINDS: dict[str, Draw] = {
     "choice": _choice,
     "empty, variables, signs": _empty,
     "units, sets, Unicode": _compound,
+    **rival_probes.KINDS,
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vpgea.grading.boxes import BoxedAnswer, has_open_end, last_boxes
-from vpgea.grading.rivals import MAX_BETWEEN, alternatives, are_alternatives, differ, ends_sentence
+from vpgea.grading.rivals import MAX_BETWEEN, alternatives, are_alternatives, differ, ends_sentence, goes_on_working
 from vpgea.grading.statements import MAX_STATEMENT, read_statement
 
 Source = Literal["box", "tag", "marker", "whole"]
@@ -206,7 +206,8 @@ def _rivals(text: str, stated: _Stated, boxed: BoxedAnswer | None) -> Iterator[s
             continue
         between, before = text[other[1] : start], text[max(0, other[0] - _BEFORE) : other[0]]
         part = other[2].source == "marker" and not ends_sentence(between)  # `the answer is 2 times \boxed{3}`
-        if not part and not _TAKEN_BACK.search(between) and not _FIRST.search(before):
+        passed = part or goes_on_working(between) or _TAKEN_BACK.search(between) or _FIRST.search(before)
+        if not passed:
             yield other[2].text
     for ended, value in _before(text, stated, boxed):
         between = text[ended:start]

@@ -174,6 +174,8 @@ class Comparison:
     def _measures_equal(self, gold: Measure, found: Measure) -> bool:
         if gold.unit is not None and found.unit is None:
             found = with_letter(found)
+        elif gold.unit is None and not self._is_variable(gold.value.lstrip("-0123456789.,/ ")):
+            gold = with_letter(gold)
         if gold.value.endswith("%") != found.value.endswith("%"):
             return False  # a percentage has no unit
         if found.unit is None:
@@ -354,7 +356,8 @@ class Comparison:
             return None
         plain = without_letter(found)
         if plain != found and read_number(plain) and not self._is_variable(found[len(plain) :]):
-            return self.equal(gold, plain)
+            unit = with_letter(Measure(found)).unit
+            return not (unit and contradicts(unit, self._question)) and self.equal(gold, plain)
         if _NOTATION.fullmatch(found):
             asked = numerals_from(found, self._question) or states_value(gold, self._question)
             copied = asked and "i" not in found

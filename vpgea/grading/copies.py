@@ -8,11 +8,11 @@ from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 
-from vpgea.grading.expressions import read_expression
+from vpgea.grading.expressions import Tree, read_expression
 from vpgea.grading.normalise import normalise
 from vpgea.grading.numbers import Number, read_number
 from vpgea.grading.numeric import clearly_different, formula_values
-from vpgea.grading.shapes import is_sum, loose_shape, multiplies_sums, shape, undone
+from vpgea.grading.shapes import is_factored, loose_shape, multiplies_sums, shape, undone
 from vpgea.grading.sizes import spelling
 
 # What is to be worked out; a reference without them is not met by an answer that still has them.
@@ -161,7 +161,7 @@ def _same_tree(found: str, gold: str, question: str) -> bool:
 
     Where another form is asked for, also in another notation: `x*x` for `x^2`, `72^{1/2}` for `\sqrt{72}`.
     """
-    tree, wanted = read_expression(found), read_expression(gold)
+    tree, wanted = _read(found), read_expression(gold)
     if tree is None or (wanted and shape(wanted) == shape(tree)):
         return False
     of = loose_shape if _SHAPE_ASKED.search(question) else shape
@@ -175,12 +175,19 @@ def is_unfinished(found: str, gold: str, question: str) -> bool:
     and has no sums or products of plain numbers, unsimplified roots and common factors that the reference has not.
     """
     asked = _SIMPLER_ASKED.search(question)
-    tree, wanted = (read_expression(found), read_expression(gold)) if asked else (None, None)
+    value = found if "=" in gold else found.rpartition("=")[2].strip()  # of `f(x) = x^2+2x`
+    tree, wanted = (_read(value), read_expression(gold)) if asked else (None, None)
+    if asked and wanted and (number := read_number(found)) and number.decimal and read_number(gold) is None:
+        return True  # a root in decimals
     if tree is None or wanted is None:
         return False
-    factored = _FACTOR_ASKED.search(question) and not is_sum(wanted) and is_sum(tree)
+    factored = _FACTOR_ASKED.search(question) and is_factored(wanted) and not is_factored(tree)
     expanded = _EXPAND_ASKED.search(question) and not multiplies_sums(wanted) and multiplies_sums(tree)
     return bool(factored or expanded) or not undone(tree) <= undone(wanted)
+
+
+def _read(text: str) -> Tree | None:
+    return read_expression(re.sub(r"\^ ?\(([^()]*)\)", r"^{\1}", text))
 
 
 @lru_cache(maxsize=64)

@@ -32,7 +32,9 @@ _WORDS = re.compile(rf"(?:[A-Za-z]+\.?(?:[A-Za-z]\.)?|¢){_POWER}?|/")
 _DOTTED = re.compile(r"(?<![A-Za-z])(?:[A-Za-z]\. ?){1,3}[A-Za-z]\b\.?")  # `a.m.`, `m.p.h.`
 _ABBREVIATED = re.compile(r"(?<=[A-Za-z]{2})\.(?= ?[A-Za-z])")  # `sq.ft`
 _COMPOUND = re.compile(r"(\d+(?:\.\d+)?) ?((?:\\text ?\{ ?)?[A-Za-z]+ ?\}?),? ?")
-_GLUED = re.compile(r"(.*\d) ?((?:[mck]m|kg|ft|in|[ap]m|mph)(?:\^\{?\d\}?)?)$")
+_GLUED = re.compile(
+    r"(.*\d) ?((?:[mck]m|kg|mg|ft|in|yd|mi|lbs?|oz|ml|mL|cc|[ap]m|mph|kph|yrs?|hrs?|mins?|secs?|wks?)(?:\^\{?\d\}?)?)$"
+)
 _LETTER_UNIT = re.compile(rf"(?<=[\d}}]) ?[mgshlL]{_POWER}?(?: ?/ ?[mgshlL]{_POWER}?)?$")
 _PRIMES = re.compile(r"(.*\d)('{1,2})$")
 

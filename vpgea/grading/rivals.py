@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from vpgea.grading.containers import read_container
+from vpgea.grading.containers import Container, read_container
 from vpgea.grading.measures import Measure, read_measure
 from vpgea.grading.normalise import normalise
 from vpgea.grading.numbers import Number, read_number
@@ -17,14 +17,19 @@ from vpgea.grading.wording import read_label, read_words
 
 _NUMBER = r"(?:-?\$?(?:\d[\d,]*(?:\.\d+)?(?:/\d+)?|\\[dt]?frac ?\{\d+\} ?\{\d+\})\\?%?)"
 _VALUE = rf"(?:\$([^$\n]{{1,60}})\$|\\\(([^\n]{{1,60}}?)\\\)|({_NUMBER}(?: [A-Za-z]{{1,20}}\b)?))"
-_LEAD = r"(?:,?\s*(?:then|it|it['’]s|is|be|the|answer|value|result|possibly|maybe|perhaps|even|[a-z]\s*=|:))*\s*"
+_LEAD = (
+    r"(?:,?\s*(?:then|it|it['’]s|is|be|the|answer|value|result|possibly|maybe|perhaps|even|if [^,.]{1,30},"
+    r"|[a-z]\s*=|:))*\s*"
+)
+_OR = r"(?:\bor(?: else)?\b|\\text ?\{ ?or ?\}|\\lor\b|\\vee\b|(?<= )/(?= ))"
 _BOX = r"(?:\\boxed\s?\{)?"
 _CONDITION = r"(?=,?\s+(?:otherwise|else|if|when|in the (?:other|second))\b)"
 _OR_BEHIND = re.compile(
-    rf"[\s$*_)\]}},;.\\]{{0,8}}(?:[a-z]{{3,20}} ?){{0,2}},? ?[(\[]?\bor(?: else)?\b{_LEAD}{_BOX}{_VALUE}", re.IGNORECASE
+    rf"[\s$*_)\]}},;.\\]{{0,8}}(?:[a-z]{{3,20}} ?){{0,2}},? ?[(\[]?{_OR}{_LEAD}{_BOX}{_VALUE}", re.IGNORECASE
 )
 _ELSE_BEHIND = re.compile(
-    rf"\b(?:otherwise|else|alternatively|if not|unless)\b{_LEAD}{_BOX}{_VALUE}|\b(?:and|or){_LEAD}{_VALUE}{_CONDITION}",
+    rf"\b(?:otherwise|else|alternatively|if not|unless)\b{_LEAD}{_BOX}{_VALUE}|\b(?:and|or){_LEAD}{_VALUE}{_CONDITION}"
+    rf"|\b(?:might|may|could)(?: also)?(?: be| equal)\s+{_VALUE}",
     re.IGNORECASE,
 )
 _OR_BEFORE = re.compile(
@@ -34,14 +39,17 @@ _OR_BEFORE = re.compile(
 )
 # Between two statements of one kind: what makes the second an alternative to the first.
 _BETWEEN = re.compile(
-    r"\b(?:or(?! rather)|else|otherwise|alternatively|either|if|when|unless|cases?|second|another|could|might|may)\b",
+    r"\b(?:or|else|otherwise|alternatively|either|if|when|unless|cases?|second|another|could|might|may)\b",
     re.IGNORECASE,
 )
+_RATHER = re.compile(r"\bor rather\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.?](?=\s|$)|!(?=\s+[A-Z]|$)|\n\s*\n")
+_WORK = re.compile(r"(?:[-+*/]|\\(?:cdot|times|frac|div)(?![A-Za-z]))[^=\n]{1,40}=")
 _BEHIND, _BEFORE, MAX_BETWEEN = 120, 60, 160  # characters
 _MAX_LENGTH = 400
 _ROUNDED = 1e-3  # formulas that differ by less may be one, rounded
-_NAME = re.compile(r"[A-Za-z](?:_\w)? ?= ?(?=[^=]+$)")
+_RELATION = re.compile(r"([A-Za-z] ?(?:<|>|\\le|\\ge|\\ne)) ?([^<>=\\]+)")
+_NAME = re.compile(r"\A(?:[A-Za-z](?:_\w)?|[^A-Za-z=]+) ?= ?(?=[^=]+$)")  # of `x = 4` and `2+2 = 4`
 
 
 def alternatives(text: str, start: int, end: int) -> list[str]:
@@ -61,12 +69,21 @@ def ends_sentence(between: str) -> bool:
     return alone is not None or _SENTENCE_END.search(between) is not None
 
 
+def goes_on_working(between: str) -> bool:
+    """Whether what stands behind the sentence of a statement computes further, so that it was no final one."""
+    end = _SENTENCE_END.search(between)
+    return _WORK.search(between, end.end() if end else 0) is not None
+
+
 def are_alternatives(between: str) -> bool:
     """Whether what stands between two statements of one kind makes the second an alternative to the first.
 
     `If that is wrong, ` does, which takes nothing back for certain.
     """
-    return len(between) <= MAX_BETWEEN and _BETWEEN.search(between) is not None
+    if _RATHER.search(between):
+        return False
+    same_sentence = len(between) <= _BEFORE and not _SENTENCE_END.search(between)
+    return same_sentence or (len(between) <= MAX_BETWEEN and _BETWEEN.search(between) is not None)
 
 
 def differ(one: str, other: str, question: str) -> bool:
@@ -97,10 +114,19 @@ def _values_differ(one: str, other: str) -> bool:
     if words[0] and words[1]:
         return words[0] != words[1]
     lists = read_container(one), read_container(other)
-    if lists[0] and lists[1] and lists[0].ordered and lists[1].ordered:
-        pairs = list(zip(lists[0].elements, lists[1].elements, strict=False))
-        return len(lists[0].elements) != len(lists[1].elements) or any(_values_differ(*pair) for pair in pairs)
+    if lists[0] and lists[1]:
+        return _lists_differ(lists[0], lists[1])
+    relations = _RELATION.fullmatch(one), _RELATION.fullmatch(other)
+    if relations[0] and relations[1] and relations[0][1] == relations[1][1]:
+        return _values_differ(relations[0][2], relations[1][2])
     return clearly_different(one, other, _ROUNDED)
+
+
+def _lists_differ(one: Container, other: Container) -> bool:
+    first, second = one.elements, other.elements
+    if one.ordered and other.ordered:
+        return len(first) != len(second) or any(map(_values_differ, first, second))
+    return any(all(_values_differ(element, each) for each in second) for element in first)
 
 
 def _apart(one: Number, other: Number) -> bool:

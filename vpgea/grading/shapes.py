@@ -132,6 +132,10 @@ def undone(tree: Tree) -> frozenset[str]:
         root = power.denominator == 2
         if root and base[0] == "num" and base[1].isdigit() and _has_square(int(base[1])):
             marks.add("a square below a root")
+        if root and base[0] == "num" and abs(power) > 1:
+            marks.add("a square below a root")
+        if root and base[0] in ("mul", "div", "pow"):
+            marks.add("an operation below a root")
         if root and power < 0:
             marks.add("a root below a line")
     above, below = ({str(base) for base, power in factors if base[0] != "num" and power * way > 0} for way in (1, -1))
@@ -147,6 +151,12 @@ def _has_square(number: int) -> bool:
 def is_sum(tree: Tree) -> bool:
     """Whether a formula is a sum at its outermost."""
     return is_sum(tree[1]) if tree[0] == "neg" else tree[0] in _SUMS
+
+
+def is_factored(tree: Tree) -> bool:
+    """Whether a formula is a product of more than numbers and one sum: `(x+1)(x+2)`, `(x+1)^2`, not `2(x^2+1)`."""
+    factors = [(base, power) for base, power in _factors(tree, Fraction(1)) if constant(base) is None]
+    return not is_sum(tree) and (len(factors) != 1 or not is_sum(factors[0][0]) or factors[0][1] != 1)
 
 
 def multiplies_sums(tree: Tree) -> bool:

@@ -26,6 +26,7 @@ _DEGREES = re.compile(
 _WRAPPED = re.compile(
     r"\$([^$]*(?:\\\$[^$]*)*)(?<!\\)\$|\\\((.*)\\\)|\\(?:text|mathrm|mbox) ?\{(.*)\}|\{(.*)\}", re.DOTALL
 )
+_NAME = re.compile(r"\s*\\?[A-Za-z]{1,10}(?:_\w)?\s*=\s*(?=[^=]+$)")
 _MAX_LENGTH = 100  # characters; a number with its sign is shorter
 
 
@@ -33,7 +34,13 @@ def spell_signs(text: str) -> str:
     r"""`5\text{ dollars}` of `\$5`, `20\text{ degrees C}` of `20^\circ C`; any other text as it is."""
     if len(text) > _MAX_LENGTH:
         return text
-    inside = text.strip().rstrip(".").strip()
+    named = _NAME.match(text)
+    name, text = (named[0], text[named.end() :]) if named else ("", text)
+    return name + _spelled(text)
+
+
+def _spelled(text: str) -> str:
+    inside = text.strip().rstrip(".").strip().removeprefix("+")
     while (wrapped := _WRAPPED.fullmatch(inside)) and (within := next(filter(None, wrapped.groups()), "")):
         inside = within.strip()
     if before := _BEFORE.fullmatch(inside):

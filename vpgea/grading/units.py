@@ -229,8 +229,16 @@ def read_unit(words: Iterable[str], also: frozenset[str] | None) -> Unit | None:
             power_next = 1
     if power_next != 1:
         dimensions["square" if power_next == 2 else "cube"] += 1
+    return _unit(dimensions, factor)
+
+
+def _unit(dimensions: Counter[str], factor: Fraction) -> Unit:
+    """A unit in few dimensions: liters are cubic meters, a temperature is one in degrees."""
+    if power := dimensions.pop("volume", 0):
+        dimensions["length"] += 3 * power
+        factor /= 1000**power
     if any(dimensions == {scale: 1} for scale in _TEMPERATURES):
-        dimensions["angle"] = 1  # degrees of it
+        dimensions["angle"] = 1
     return Unit(tuple(sorted((name, power) for name, power in dimensions.items() if power)), factor)
 
 
