@@ -21,9 +21,11 @@ from vpgea.modeling.device import torch_dtype
 from vpgea.modeling.head import CHUNK_LOGITS
 from vpgea.modeling.shape import ModelShape
 from vpgea.phases.evaluate import as_rollout
+from vpgea.phases.rollout import open_samples
 from vpgea.storage.sizes import (
     LOGPROB_BYTES,
     SHARD_BYTES,
+    journal_bytes,
     measurements_bytes,
     samples_bytes,
     selection_bytes,
@@ -130,6 +132,8 @@ class Estimator:
         batches = -(-len(paths.prompt) // options.batch_size)
         work = [self._decode(paths, options.max_new_tokens), self._read(prompts, batches)]
         longest, samples = _longest(prompts), min((count for _, count, _ in views), default=1)
+        waiting = open_samples(self.config, len(paths.prompt))
+        journals = journal_bytes(waiting, int(np.sort(paths.completion)[::-1][:waiting].sum()))
         return PhaseEstimate(
             phase="rollout",
             sampled_tokens=int(paths.completion.sum()),
@@ -137,7 +141,9 @@ class Estimator:
             trained_tokens=0,
             flops=sum(part.flops for part in work),
             disk_bytes=samples_bytes(len(paths.prompt), int(paths.prompt.sum()), int(paths.completion.sum()))
-            + self._chunks(len(prior)) * SHARD_BYTES,
+            + self._chunks(len(prior)) * SHARD_BYTES
+            + journals,
+            scratch_bytes=journals,
             memory=self._sampling_memory(longest, longest + options.max_new_tokens, len(paths.prompt), samples),
             seconds=sum(map(self._seconds, work)) / self.hardware.devices,
         )

@@ -33,6 +33,7 @@ from vpgea.runs.layout import (
     SUMMARY,
     WEIGHTS,
     Step,
+    journal_chunk,
     round_numbers,
     round_phases,
 )
@@ -40,6 +41,7 @@ from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import part_folders
 from vpgea.storage.files import read_json, read_json_lines
+from vpgea.storage.journal import read_journal
 from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR
 from vpgea.storage.shards import (
     committed,
@@ -318,7 +320,19 @@ def _view_statistics(table: pa.Table) -> dict[str, Any]:
 
 
 def _part(folder: Path) -> dict[str, Any]:
-    return {"part": folder.name, "complete": (folder / COMPLETE).is_file(), **_extent(_committed(folder))}
+    found: dict[str, Any] = {
+        "part": folder.name,
+        "complete": (folder / COMPLETE).is_file(),
+        **_extent(_committed(folder)),
+    }
+    journals = [read_journal(path) for path in folder.iterdir() if journal_chunk(path.name) is not None]
+    if journals:
+        found["kept"] = {
+            "completions": sum(len(journal.rows) for journal in journals),
+            "torn_bytes": sum(journal.torn for journal in journals),
+            "damaged_journals": sum(bool(journal.damage) for journal in journals),
+        }
+    return found
 
 
 def _weights(distill_dir: Path) -> dict[str, Any]:

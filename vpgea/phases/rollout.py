@@ -32,7 +32,7 @@ from vpgea.runs.stopping import StopRequest
 from vpgea.storage.records import from_json, json_of
 from vpgea.storage.rows import to_table
 from vpgea.storage.schemas import POSTERIOR, PRIOR, Provenance, SampleKey, SampleRow, View
-from vpgea.storage.sizes import SHARD_BYTES, samples_bytes
+from vpgea.storage.sizes import SHARD_BYTES, journal_bytes, samples_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,12 @@ class RolloutPlan:
             for question in questions
         )
         samples = len(questions) * samples_per_question(rollout)
-        return samples_bytes(samples, prompts, samples * rollout.max_new_tokens) + len(chosen) * SHARD_BYTES
+        waiting = open_samples(self.config, samples)
+        return (
+            samples_bytes(samples, prompts, samples * rollout.max_new_tokens)
+            + len(chosen) * SHARD_BYTES
+            + journal_bytes(waiting, waiting * rollout.max_new_tokens)
+        )
 
 
 def rejection(views: Views, question: Question, view: View) -> str | None:
@@ -199,6 +204,13 @@ class Drawn:
 
 def samples_per_question(config: RolloutConfig) -> int:
     return config.prior_samples + config.posterior_samples
+
+
+def open_samples(config: RunConfig, samples: int) -> int:
+    """At most so many of all samples are in journals at one time: a chunk's, and what a server runs and lets wait."""
+    rollout = config.rollout
+    at_server = 0 if rollout.engine == "transformers" else 2 * config.sglang.max_concurrency
+    return min(samples, rollout.questions_per_chunk * samples_per_question(rollout) + at_server)
 
 
 def rollout(

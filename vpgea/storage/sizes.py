@@ -11,6 +11,7 @@ TEXT_BYTES = 6  # of one token's text: assumed, four to five are usual
 TOKEN_BYTES = ID_BYTES + LOGPROB_BYTES + TEXT_BYTES  # of a completion
 
 ROW_BYTES = 400  # identity, provenance, figures and the offsets of lists: 150 to 390 seen
+JOURNAL_ROW_BYTES = 1040  # of a completion that is appended alone: 1,032 seen, and 130 where 16 come together
 SHARD_BYTES = 8192  # a file's schema and footer, and its sidecar: 4.7 to 7 kB seen
 
 
@@ -23,6 +24,11 @@ def samples_bytes(rows: int, prompt_tokens: int, completion_tokens: int) -> int:
         completion_tokens: Summed over rows.
     """
     return rows * ROW_BYTES + prompt_tokens * (ID_BYTES + TEXT_BYTES) + completion_tokens * TOKEN_BYTES
+
+
+def journal_bytes(rows: int, completion_tokens: int) -> int:
+    """Journals of finished completions, which are there until their chunk is whole."""
+    return rows * JOURNAL_ROW_BYTES + completion_tokens * (ID_BYTES + LOGPROB_BYTES)
 
 
 def measurements_bytes(rows: int, thinking_tokens: int, answer_tokens: int) -> int:

@@ -109,6 +109,7 @@ def _parts_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"  part {part['part']}: {'complete' if part['complete'] else 'not complete'}"
         + (f", {part['shards']} shards, {part['rows']:,} rows, {part['bytes']:,} bytes" if "rows" in found else "")
+        + (f", {part['kept']['completions']:,} completions of unfinished chunks" if "kept" in part else "")
         for part in begun
     ]
     missing = found["parts_expected"] - len(begun)

@@ -34,7 +34,7 @@ from vpgea.modeling import contents
 from vpgea.modeling.contents import folder_content
 from vpgea.phases.evaluate import EvalPlan
 from vpgea.phases.loop import Loop
-from vpgea.phases.rollout import Drawing, RolloutPlan, rejection
+from vpgea.phases.rollout import Drawing, RolloutPlan, open_samples, rejection
 from vpgea.phases.schedule import held_out_data
 from vpgea.questions.load import Question, load_questions
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
@@ -47,7 +47,7 @@ from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SAMPLES, SampleRow
 from vpgea.storage.shards import iterate_rows, read_table
-from vpgea.storage.sizes import TOKEN_BYTES
+from vpgea.storage.sizes import TOKEN_BYTES, journal_bytes
 
 ROOT = Path(__file__).parents[3]
 
@@ -256,8 +256,17 @@ def test_the_bound_on_disk_counts_every_row_s_prompt(run_config: Callable[..., R
     rows = list(iterate_rows(files))
     stored = sum(path.stat().st_size for path in files)
     unused = len(rows) * plan.config.rollout.max_new_tokens - sum(len(row["completion_ids"]) for row in rows)
-    exact = plan.disk_bytes() - unused * TOKEN_BYTES  # as if the lengths had been known
+    waiting = open_samples(plan.config, len(rows))
+    journals = journal_bytes(waiting, waiting * plan.config.rollout.max_new_tokens)
+    exact = plan.disk_bytes() - journals - unused * TOKEN_BYTES  # as if the lengths had been known
     assert stored < exact < 2 * stored
+
+
+def test_journals_hold_a_chunk_or_what_a_server_may_have_open(run_config: Callable[..., RunConfig]) -> None:
+    in_process = run_config(rollout__engine="transformers")
+    served = run_config(rollout__engine="sglang", sglang__max_concurrency=5)
+    assert [open_samples(config, 1000) for config in (in_process, served)] == [16, 16 + 10]
+    assert open_samples(served, 8) == 8
 
 
 def test_what_cannot_be_a_prompt_is_rejected_counted_and_named(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from vpgea.errors import Stopped, UsageError
+from vpgea.inspection.folders import open_source, overview
 from vpgea.runs.journals import EVERY_S, Journals
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.phase_folder import PhaseFolder
@@ -17,6 +18,7 @@ from vpgea.runs.progress import NullProgress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.journal import KeptRow, read_journal
 from vpgea.storage.shards import write_table
+from vpgea_cli.main import run
 
 MANIFEST = Manifest(phase="rollout", identity={"seed": 0}, inputs={"model": "abc"}, config={})
 OTHER = Manifest(phase="rollout", identity={"seed": 1}, inputs={"model": "abc"}, config={})
@@ -163,3 +165,19 @@ def test_overwrite_clears_journals_and_other_inputs_do_not(tmp_path: Path) -> No
     assert read(folder, 0) == ["a"]
     PhaseFolder.open(tmp_path, OTHER, overwrite=True)
     assert files(folder) == []
+
+
+def test_inspect_counts_what_is_kept_and_doctor_finds_nothing_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = PhaseFolder.open(tmp_path, MANIFEST)
+    with opened(folder) as journals:
+        add(journals, 0, "a", "b")
+        add(journals, 1, "c")
+    path = files(folder)[1]
+    path.write_bytes(path.read_bytes()[:-3])
+    assert run(["inspect", str(tmp_path)]) == 0
+    assert "0 shards, 0 rows, 0 bytes, 2 completions of unfinished chunks" in capsys.readouterr().out
+    found = overview(open_source(tmp_path))
+    assert found["parts"][0]["kept"] == {"completions": 2, "torn_bytes": read_journal(path).torn, "damaged_journals": 0}
+    assert run(["doctor", str(tmp_path)]) == 0
