@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.recording import Recording
 from vpgea.config.schema import RunConfig
+from vpgea.engines.base import GenerateRequest, Sampling
 from vpgea.engines.lease import EngineLease
 from vpgea.engines.transformers import TransformersEngine
 from vpgea.errors import Stopped
@@ -157,6 +158,20 @@ def test_a_stop_in_mid_chunk_keeps_every_finished_sample(phase: Phase, tmp_path:
     assert shards(again) == expected
     assert kept(again) == 0
     assert not list(again.rglob("*.journal"))
+
+
+def test_what_is_finished_with_a_token_comes_before_a_stop_is_heard(model: TransformersEngine) -> None:
+    """Else a stop would abandon it: what `on_tokens` raises ends the drawing."""
+    steps, seen = [0], dict[int, int]()
+
+    def on_tokens(count: int) -> None:
+        steps[0] += 1
+
+    requests = [GenerateRequest([5, 6, 7], seed, cap) for seed, cap in enumerate((1, 3, 3, 9))]
+    for _, index, completion in model.generate([requests], Sampling(max_new_tokens=9, stop_ids=()), on_tokens):
+        assert steps[0] == len(completion.ids) - 1
+        seen[index] = len(completion.ids)
+    assert seen == {0: 1, 1: 3, 2: 3, 3: 9}
 
 
 class StopAtQuestion(Counts):

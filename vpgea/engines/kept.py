@@ -52,7 +52,7 @@ class KeptChunk:
         self._journals.add(self._chunk, row, engine=engine.name, logprobs_of=engine.logprobs_of)
 
     def tick(self) -> None:
-        """Called again and again while there is work."""
+        """Called again and again while there is work: keep what is finished."""
         self._journals.tick()
 
 

@@ -213,13 +213,17 @@ class Estimator:
             )
             for kind in drawn
         ]
+        chunks = max(self._chunks(len(lengths.prompts)), 1)
+        continued = sum(len(kind.starts) * kind.samples for kind in drawn)
+        journals = journal_bytes(-(-continued // chunks), -(-sampled // chunks))
         return PhaseEstimate(
             phase="filter",
             sampled_tokens=sampled,
             processed_tokens=processed + int(ends.sum()),
             trained_tokens=0,
             flops=sum(part.flops for part in work),
-            disk_bytes=self._filter_disk(lengths, answer_tokens),
+            disk_bytes=self._filter_disk(lengths, answer_tokens) + journals,
+            scratch_bytes=journals,
             memory=max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
             seconds=sum(map(self._seconds, work)) / self.hardware.devices,
         )

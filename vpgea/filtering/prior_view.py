@@ -160,7 +160,7 @@ class PriorView:
             for question, group in zip((start.sample.question for start in starts), completions, strict=True)
             for completion in group
         ]
-        grades = iter(self.graders.grade(requests, lambda _: self.stop.check()))
+        grades = iter(self.graders.grade(requests, lambda _: self._look_up()))
         return [Answers(group, list(itertools.islice(grades, len(group)))) for group in completions]
 
     def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray | None]:

@@ -140,8 +140,7 @@ def evaluate(
 
                     def work() -> Made:
                         for chunk, rows in drawing.chunks(engine, progress):
-                            journals.tick()
-                            grades = grade_rows(plan.views, graders, rows, stop)
+                            grades = grade_rows(plan.views, graders, rows, journals)
                             graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
                             yield chunk, {CHUNK: to_table(graded, GradedRow)}
 

@@ -338,8 +338,7 @@ class Drawing:
 
         def on_tokens(count: int) -> None:
             self._stop.account.drawn += count
-            self._journals.tick()
-            self._stop.check()
+            self._journals.check()
             progress.note(engine.usage.remark)
             progress.advance(0, tokens=count)
 

@@ -109,6 +109,15 @@ class Journals:
         if self._steady() - self._flushed >= EVERY_S:
             self.flush()
 
+    def check(self) -> None:
+        """Between two pieces of work: what is finished is kept, and a stop is heard.
+
+        Raises:
+            Stopped: A stop was requested.
+        """
+        self.tick()
+        self._stop.check()
+
     def flush(self) -> None:
         """Write what waits.
 
