@@ -14,13 +14,13 @@ from vpgea.filtering.measurements import MEASUREMENTS
 from vpgea.metrics.bootstrap import Estimate
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.rollout import RolloutPlan
-from vpgea.phases.schedule import TrainingFigures, line_of
 from vpgea.questions.load import Question, chunk_questions
 from vpgea.runs.layout import CONFIG, SETS, SUMMARY, round_dir, round_record
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, RoundLine
+from vpgea.runs.round_lines import TrainingFigures, line_of
 from vpgea.storage import files
 from vpgea.storage.files import write_bytes, write_json
 from vpgea.storage.records import json_of
@@ -198,27 +198,24 @@ def _table(schema: pa.Schema, chunks: Iterable[int]) -> pa.Table:
     return table_from_rows([{field.name: some_value(field, row) for field in schema} for row in rows], schema)
 
 
-def round_line(index: int | None, *, accuracy: float = 0.5, tokens: float = 1000.0, e3: float = 1.0) -> RoundLine:
-    """The line of a round with these figures and the simulated training; without intervals."""
-    return line_of(
-        index,
-        EvalResults(
-            questions=1,
-            rejected_overlong=0,
-            rejected_control_tokens=0,
-            samples=1,
-            not_graded=0,
-            baseline=None,
-            metrics={
-                name: Estimate(value=value, low=None, high=None, n=1)
-                for name, value in {
-                    "accuracy": accuracy,
-                    "tokens": tokens,
-                    "truncation_rate": 0.0,
-                    **({} if index is None else {"e3": e3, "accuracy_gain": 0.0}),
-                }.items()
-            },
-        ),
-        None if index is None else TrainingFigures.of(FILTER_SUMMARY, DISTILL_SUMMARY, price=0.1, reference_kl=0.0),
-        1.0,
+def round_results(index: int | None, *, accuracy: float = 0.5, tokens: float = 1000.0, e3: float = 1.0) -> EvalResults:
+    """The evaluation of a round with these figures, without intervals."""
+    figures = {"accuracy": accuracy, "tokens": tokens, "truncation_rate": 0.0}
+    return EvalResults(
+        questions=1,
+        rejected_overlong=0,
+        rejected_control_tokens=0,
+        samples=1,
+        not_graded=0,
+        baseline=None,
+        metrics={
+            name: Estimate(value=value, low=None, high=None, n=1)
+            for name, value in (figures | ({} if index is None else {"e3": e3, "accuracy_gain": 0.0})).items()
+        },
     )
+
+
+def round_line(index: int | None, **figures: float) -> RoundLine:
+    """The line of a round with these figures of `round_results` and the simulated training."""
+    training = TrainingFigures.of(FILTER_SUMMARY, DISTILL_SUMMARY, price=0.1, reference_kl=0.0)
+    return line_of(index, round_results(index, **figures), None if index is None else training, 1.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaigns.damage import make_run
 from vpgea_cli.main import run as run_here
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,13 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without VPGEA_*, with the tree under test on the path and wide lines."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VPGEA_")}
     return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **(extra or {})}
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """Configuration of a loop of one round; beside it `whole`, for copies to `copy`: the loop's `run`, and `stopped`,
+    a training that was stopped."""
+    return make_run(tmp_path_factory.mktemp("damage"), tiny_model)
 
 
 @pytest.fixture

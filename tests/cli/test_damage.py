@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns import damage
-from tests.campaigns.damage import call, campaign, checksums, make_run
+from tests.campaigns.damage import call, campaign, checksums
 from tests.support.forks import Forks
 from tests.support.loops import essence
 from vpgea.errors import Stopped
@@ -22,10 +22,10 @@ TRIALS = 2 * len(damage.KINDS)
 SEED = 20  # the campaigns draw and print their own
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+@pytest.fixture
+def config(small_run: Path) -> Path:
     """Beside it is `whole`: a loop of one round and a stopped distillation."""
-    return make_run(tmp_path_factory.mktemp("damage"), tiny_model)
+    return small_run
 
 
 @pytest.fixture

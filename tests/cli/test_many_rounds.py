@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.simulated_run import DISTILL_SUMMARY, FILTER_SUMMARY, manifest_of, round_line
+from benchmarks.simulated_run import DISTILL_SUMMARY, FILTER_SUMMARY, manifest_of, round_line, round_results
 from tests.support.finished import small_config
 from vpgea.config.resolve import dump_yaml, load
 from vpgea.config.schema import RunConfig
@@ -62,12 +62,16 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> Path
         Loop.open(config, folder)
         for index in NUMBERS:
             round_dir(folder, index).mkdir()
-            line = round_line(index, e3=1.0 if index is None else 1 + index / 10_000)
-            write_json(round_record(folder, index), line.as_json())
+            write_json(round_record(folder, index), round_line(index, e3=score(index)).as_json())
         link_phases(folder, templates)
         for index in (999, 1000, ROUNDS - 1):
             publish(folder, index)
     return folder
+
+
+def score(index: int | None) -> float:
+    """Each round is a little better than the one before it."""
+    return 1.0 if index is None else 1 + index / 10_000
 
 
 def link_phases(run_dir: Path, templates: Path) -> None:
@@ -77,14 +81,17 @@ def link_phases(run_dir: Path, templates: Path) -> None:
     for phase in PHASES:
         PhaseFolder.open(templates / phase, replace(manifest_of(phase), inputs=inputs)).complete({})
         inputs = {phase: str(Manifest.read(templates / phase / "manifest.json").content_fingerprint)}
-        name, record = lasts.get(phase, ("results.json", {}))
-        write_json(templates / phase / name, record if phase not in lasts else json_of(record))
+        if phase in lasts:
+            name, record = lasts[phase]
+            write_json(templates / phase / name, json_of(record))
     manifest = Manifest.read(templates / "rollout" / "manifest.json")
     for step in all_steps(ROUNDS):
         (folder := step.folder(run_dir)).mkdir()
         for file in (path for path in (templates / step.phase).iterdir() if path.is_file()):
             if (step.phase, file.name) != ("rollout", "manifest.json"):
                 os.link(file, folder / file.name)
+        if step.phase == "eval":
+            write_json(folder / "results.json", json_of(round_results(step.round, e3=score(step.round))))
         if step.phase == "rollout":
             own = replace(manifest, identity={**manifest.identity, "round": step.round})
             (folder / "manifest.json").write_bytes(json_bytes(own.as_json()))

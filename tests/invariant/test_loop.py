@@ -92,6 +92,10 @@ def test_the_reference_is_the_base_model_in_every_round(kind: str, request: pyte
     distances = [metrics(folder / f"round-{index:03d}" / "distill")[0]["reference_kl"] for index in (0, 1)]
     assert distances[0] == pytest.approx(0, abs=1e-7)
     assert distances[1] > 1e-6
+    whole = Manifest.read(folder / "parts" / "0-of-1" / "manifest.json").contents["model"]
+    for index in (0, 1):
+        read = Manifest.read(folder / f"round-{index:03d}" / "distill" / "manifest.json").contents
+        assert read["reference" if kind == "finished" else "model"] == whole, "every byte of it"
 
 
 def test_lengths_are_priced_against_the_base_model_in_every_round(finished: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.folders import run_config
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, is_manifest, selections, shards_in
+from vpgea.inspection.verify_records import verify_lines, verify_phase_records
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.history import read_line, required_rounds
+from vpgea.runs.history import required_rounds
 from vpgea.runs.layout import (
+    ADAPTER,
     CONFIG,
     MANIFEST,
     PARTS,
@@ -32,7 +34,7 @@ from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, part_folder, part_folders
 from vpgea.runs.progress import NullProgress, Progress
-from vpgea.runs.records import DistillSummary, FilterSummary
+from vpgea.runs.records import DistillSummary, FilterSummary, RoundLine
 from vpgea.runs.repairs import Damage, Repair
 from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
@@ -75,9 +77,14 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
         weights_stay = _verify_run(root, report)
         _verify_rounds(root, report)
     _verify_repairs(root, report)
-    for folder in phase_folders(root):
-        PhaseCheck(root, folder, report, progress).verify(weights_stay=weights_stay)
+    checks = [PhaseCheck(root, folder, report, progress) for folder in phase_folders(root)]
+    for check in checks:
+        check.verify(weights_stay=weights_stay)
+    for check in (check for check in checks if check.is_whole):
+        base = checks[0] if check is not checks[0] and checks[0].kind == "eval" and checks[0].is_whole else None
+        verify_phase_records(check, base)
     if is_run(root):
+        verify_lines(root, report)
         _verify_sources(root, report)
     return report
 
@@ -97,7 +104,10 @@ def _verify_run(root: Path, report: Report) -> bool:
     weights_stay, manifest = False, part_folder(root, WHOLE) / MANIFEST
     report.records += 2
     try:
-        weights_stay = run_config(root, Manifest.read(manifest)).loop.keep_rounds is None
+        recorded = Manifest.read(manifest)
+        weights_stay = run_config(root, recorded).loop.keep_rounds is None
+        if _is_denied(root, recorded):
+            damage(manifest, "its content of the model is that of none of its phases")
     except UsageError as error:
         damage(root / CONFIG if is_manifest(manifest) else manifest, error.why)
     for index in (None, *round_numbers(root)):
@@ -105,7 +115,7 @@ def _verify_run(root: Path, report: Report) -> bool:
         if record.is_file():
             report.records += 1
             try:
-                if read_line(root, index).round != index:
+                if RoundLine.read(record).round != index:
                     damage(record, "it is that of another round")
             except DamagedError as error:
                 damage(record, error.why)
@@ -226,10 +236,9 @@ def _claims(root: Path, step: Step, broken: Container[Path], known: _Lengths) ->
     if step.phase == "rollout":
         yield str(Path(str(step)).parent), "round", made.identity.get("round"), step.round
     trained = _training_before(step)
-    if trained is None:
-        if "model" in made.inputs and is_manifest(run := part_folder(root, WHOLE) / MANIFEST):
-            yield "the run", "model", made.inputs["model"], Manifest.read(run).inputs.get("model")
-    elif _is_there(root, trained, broken):
+    if Path() not in broken and is_manifest(run := part_folder(root, WHOLE) / MANIFEST):
+        yield from _claims_of_base(made, Manifest.read(run), is_base=trained is None)
+    if trained is not None and _is_there(root, trained, broken):
         summary, name = read_record(trained.folder(root) / SUMMARY, DistillSummary), str(trained)
         if "model" in made.inputs:
             yield name, "model", made.inputs["model"], summary.model_fingerprint
@@ -247,6 +256,33 @@ def _claims(root: Path, step: Step, broken: Container[Path], known: _Lengths) ->
     lengths = made.inputs.get("reference_lengths") if step.phase == "filter" else None
     if lengths is not None and step.round and known.are_of_none(lengths, range(step.round)):
         yield "earlier filters", "reference_lengths", lengths, None
+
+
+def _claims_of_base(made: Manifest, run: Manifest, *, is_base: bool) -> Iterator[_Claim]:
+    """What a phase says of the run's own model: sampled and trained itself, below an adapter, or as the reference."""
+    if is_base and "model" in made.inputs:
+        yield "the run", "model", made.inputs["model"], run.inputs.get("model")
+    if (whole := run.contents.get("model")) is not None:  # else begun by an earlier version
+        for name, content in _base_contents(made, run, is_base=is_base).items():
+            yield "the run", f"{name}'s content", content, whole
+
+
+def _base_contents(made: Manifest, run: Manifest, *, is_base: bool) -> dict[str, str]:
+    """The content of the run's own model, under the names by which a phase recorded it."""
+    is_own = {"model": is_base or ADAPTER in made.contents}
+    is_own["reference"] = made.inputs.get("reference") == run.inputs.get("model")
+    return {name: content for name, content in made.contents.items() if is_own.get(name)}
+
+
+def _is_denied(root: Path, run: Manifest) -> bool:
+    """Whether all phases agree on a content of the run's model, which its own record does not have."""
+    said: set[str] = set()
+    for index in (None, *round_numbers(root)):
+        for step in (Step(index, phase) for phase in round_phases(index)):
+            if is_manifest(path := step.folder(root) / MANIFEST):
+                is_base = _training_before(step) is None
+                said |= set(_base_contents(Manifest.read(path), run, is_base=is_base).values())
+    return len(said) == 1 and run.contents.get("model") not in {None, *said}
 
 
 def _training_before(step: Step) -> Step | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vpgea.errors import DamagedError
+from vpgea.inspection.tally import Tally
 from vpgea.modeling.contents import folder_content
 from vpgea.modeling.fingerprint import fingerprint_of
 from vpgea.modeling.weight_files import CANARY, CHECKSUMS, verify_checksums
@@ -32,6 +33,7 @@ from vpgea.runs.layout import (
     WEIGHTS,
     checkpoint_dir,
     checkpoint_steps,
+    is_phase_finished,
 )
 from vpgea.runs.manifest import Manifest, content_of
 from vpgea.runs.origins import require_measured, require_own_rows
@@ -94,8 +96,16 @@ def selections(folder: Path) -> list[Path]:
     return [folder / name for name in SETS]
 
 
+def redone_training(root: Path, folder: Path, path: Path, problem: str) -> Finding:
+    """Damage to what only the steps of a training could make again: all that it left goes with it."""
+    markers = (folder / SUMMARY, *(part / COMPLETE for part in part_folders(folder)), folder / COMPLETE)
+    weights = (place for name in (*WEIGHTS, MASTERS) if (place := folder / name).is_dir())
+    aside = tuple(each.relative_to(root) for each in (path, *weights, *markers, folder / MANIFEST))
+    return Finding(path=aside[0], problem=problem, redo=_TRAINING, phase=folder.relative_to(root), aside=aside)
+
+
 class PhaseCheck:
-    """One pass over a phase's folder."""
+    """One pass over a phase's folder. tally: what the rows of its whole shards add up to."""
 
     def __init__(self, root: Path, folder: Path, report: Report, progress: Progress) -> None:
         self.root, self.folder, self.report, self.progress = root, folder, report, progress
@@ -104,6 +114,15 @@ class PhaseCheck:
         self.kind: str = folder.name if folder.name in PHASES else ""
         self.config: dict[str, object] = {}
         self.first = len(report.findings)
+        self.tally = Tally()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the phase is complete, and nothing in it was found damaged, before or in this pass."""
+        phase = next((phase for phase in PHASES if phase == self.kind), None)
+        own = self.folder.relative_to(self.root)
+        is_found = any(finding.phase == own for finding in self.report.findings)
+        return not is_found and phase is not None and is_phase_finished(self.folder, phase)
 
     def verify(self, *, weights_stay: bool) -> None:
         """weights_stay: no loop prunes what was published."""
@@ -176,6 +195,8 @@ class PhaseCheck:
         sidecars = [sidecar for shards in recorded.values() for sidecar in (shards or {}).values()]
         if manifest is None or count is None or None in recorded.values() or count.parts != len(self.parts):
             return False
+        if self.parts and (other := _other_than_its_part(manifest, self.parts[0] / MANIFEST)):
+            self._damage(own, other, RECORD, *self.markers)
         if content_of(manifest, [sidecar.sha256 for sidecar in sidecars]) == manifest.content_fingerprint:
             if count.rows != sum(sidecar.rows for sidecar in sidecars):
                 self._damage(complete, "it counts other rows than its parts", RECORD, *self.markers)
@@ -222,7 +243,10 @@ class PhaseCheck:
             return table
 
         table = self._whole(read, path, redo, *markers)
-        return None if table is None else read_sidecar(path)
+        if table is None:
+            return None
+        self.tally.add(path, table)
+        return read_sidecar(path)
 
     def _selection(self, chunks: Sequence[Path], manifest: Manifest | None) -> None:
         """A filter's second half; without its summary, which is written last, it is unfinished."""
@@ -336,6 +360,20 @@ def is_manifest(path: Path) -> bool:
     except DamagedError:
         return False
     return True
+
+
+def _other_than_its_part(manifest: Manifest, path: Path) -> str | None:
+    """What a phase's manifest says otherwise than the part's of which it is a copy; the fingerprint covers the rest."""
+    if not is_manifest(path):
+        return None
+    part = Manifest.read(path)
+    for name, own, of_part in (
+        ("contents", manifest.contents, part.contents),
+        ("config", manifest.config, part.config),
+    ):
+        if own != of_part:
+            return f"its {name} is not that of {path.parent.name}"
+    return None
 
 
 def is_other(marker: Path, trained: DistillSummary) -> bool:

@@ -51,6 +51,10 @@ class Contents(Mapping[str, str]):
         """These and others that are known."""
         return Contents(self._folders, self._known | known)
 
+    def with_folders(self, **folders: Path) -> Contents:
+        """These and those of further folders."""
+        return Contents({**self._folders, **folders}, self._known)
+
     def __getitem__(self, name: str) -> str:
         """Raises UsageError: a file is damaged."""
         if name not in self._known:

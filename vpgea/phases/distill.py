@@ -110,6 +110,9 @@ def _manifest(
     """What a training is made from. begun_in: the folder that may go on as another version began it."""
     further = {"reference": reference_model(config), "masters": masters}
     is_ordered = begun_in is None or _is_ordered_by_round(begun_in)
+    contents = model.contents
+    if (reference := further["reference"]) is not None:
+        contents = contents.with_folders(reference=reference.folder)
     return Manifest(
         phase="distill",
         identity=identity_of(config, "distill", "model") | (_ORDER if is_ordered else {}),
@@ -119,7 +122,7 @@ def _manifest(
             **{name: other.fingerprint for name, other in further.items() if other is not None},
         },
         config=flat_config(config),
-        contents=model.contents.with_known(selection=filtered.selection()),
+        contents=contents.with_known(selection=filtered.selection()),
     )
 
 

@@ -53,7 +53,7 @@ from vpgea.runs.layout import (
     round_record,
 )
 from vpgea.runs.links import refuse_links_in
-from vpgea.runs.manifest import Manifest, require_same
+from vpgea.runs.manifest import Manifest, require_contents, require_same
 from vpgea.runs.overwriting import writing
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder
 from vpgea.runs.phase_folder import PhaseFolder, begun, begun_inputs, complete_phase
@@ -152,6 +152,7 @@ class Loop:
                 ).fingerprint,
             },
             config=flat_config(config),
+            contents=model.contents,
         )
         return cls(
             config=config,
@@ -196,15 +197,16 @@ class Loop:
         for line in lines:
             on_round(line)
         if lines:
-            self._keep_up(lines)
+            self.keep_up(lines)
         with writing(part_folder(self.run_dir, WHOLE)), self._lease() as lease:
             for index in [None, *range(self.config.loop.rounds)][len(lines) :]:
                 if reason := ended_early(self.config, lines):
                     self.reporter.warn(f"the loop ends after round {lines[-1].round}: {reason}")
                     break
+                self._require_own_base()
                 lines.append(self._round(index, lines).run(lease))
                 on_round(lines[-1])
-                self._keep_up(lines)
+                self.keep_up(lines)
         return lines
 
     def step(self, step: Step, *, part: Part = WHOLE, ranks: Ranks | None = None) -> bool:
@@ -237,7 +239,7 @@ class Loop:
             is_done = current.run_part(step.phase, part, lease, ranks or Ranks())
         if step.phase == "eval" and is_done and not round_record(self.run_dir, step.round).is_file():
             current.finish()
-            self._keep_up(finished_lines(self.run_dir))
+            self.keep_up(finished_lines(self.run_dir))
         return is_done
 
     def _finish_repairs(self) -> None:
@@ -260,6 +262,16 @@ class Loop:
                     self.run_part(step, part=part)
         if repair is not None:
             end_repair(self.run_dir)
+
+    def _require_own_base(self) -> None:
+        """A round of full fine-tuning reads the base model as its reference alone, long after the run was begun.
+
+        Raises:
+            UsageError: Its files were changed since; single steps look when they find the run (`require_opened`).
+        """
+        if (before := begun(self.run_dir)) is not None:
+            now = LocalModel.resolve(self.config.model).contents
+            require_contents(f"{self.run_dir} was started with", before.contents, now)
 
     def _round(self, index: int | None, lines: Sequence[RoundLine]) -> Round:
         """A round as the lines of the base model and of the rounds before it decide it. index None: the base model."""
@@ -327,7 +339,7 @@ class Loop:
         if (last is not None and not last.is_file()) or (part_folder(folder, parts[0]) / CHECKPOINTS).is_dir():
             self.run_part(step, part=parts[0])
 
-    def _keep_up(self, lines: Sequence[RoundLine]) -> None:
+    def keep_up(self, lines: Sequence[RoundLine]) -> None:
         """What follows from the finished rounds: the run's metrics, and which weights are kept."""
         write_if_new(self.run_dir / METRICS, "".join(json.dumps(line.as_json()) + "\n" for line in lines).encode())
         self._prune(len(lines) - 2)

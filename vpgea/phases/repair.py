@@ -24,8 +24,20 @@ from vpgea.phases.rollout import RolloutPlan, rollout
 from vpgea.phases.schedule import held_out_data, round_questions
 from vpgea.questions.load import Question, fingerprint_questions, load_questions
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.history import required_rounds
-from vpgea.runs.layout import COMPLETE, CONFIG, DAMAGED, MANIFEST, PHASES, Phase, Step, all_steps, is_run, round_numbers
+from vpgea.runs.history import finished_lines, required_rounds
+from vpgea.runs.layout import (
+    COMPLETE,
+    CONFIG,
+    DAMAGED,
+    MANIFEST,
+    METRICS,
+    PHASES,
+    Phase,
+    Step,
+    all_steps,
+    is_run,
+    round_numbers,
+)
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders, part_of_folder
 from vpgea.runs.progress import Reporter
@@ -238,6 +250,8 @@ def _repair_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, r
         if own:
             for part in _lost_parts(run_dir / folder, len(begun_parts(run_dir / folder)) or 1, own):
                 loop.run_part(step, part=part)
+    if any(finding.path == Path(METRICS) for finding in findings):
+        loop.keep_up(finished_lines(run_dir))
 
 
 def _run_config(run_dir: Path) -> RunConfig:

@@ -16,7 +16,6 @@ from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout, rollout_summary
-from vpgea.phases.schedule import TrainingFigures, last_reference_kl, line_of
 from vpgea.questions.load import Question, chunk_questions
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.layout import (
@@ -36,6 +35,7 @@ from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders
 from vpgea.runs.phase_folder import begun_inputs
 from vpgea.runs.progress import Reporter
 from vpgea.runs.records import EvalResults, FilterSummary, RoundLine
+from vpgea.runs.round_lines import TrainingFigures, last_reference_kl, line_of
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_json
 from vpgea.storage.records import read_record

@@ -1,29 +1,17 @@
-"""What a round is decided by: its questions, its price of length, its line of figures, and what follows from those."""
+"""What a round is decided by: its questions, its price of length, and what follows from the lines before it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vpgea.config.schema import DataConfig, RunConfig
-from vpgea.errors import QualityGateError, UsageError
-from vpgea.metrics.bootstrap import Estimate
+from vpgea.errors import UsageError
 from vpgea.questions.load import Question
 from vpgea.runs.history import all_lines, read_line
-from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, RoundLine
-from vpgea.storage.files import read_json_lines
-
-# the name in a round's line → the metric of the evaluation
-_HELD_OUT = {
-    "accuracy": "accuracy",
-    "tokens": "tokens",
-    "truncated": "truncation_rate",
-    "e3": "e3",
-    "accuracy_gain": "accuracy_gain",
-}
+from vpgea.runs.records import RoundLine
 
 
 def held_out_data(config: RunConfig) -> DataConfig:
@@ -91,77 +79,3 @@ def best_round(run_dir: Path, config: RunConfig) -> int | None:
     base = read_line(run_dir, None)
     good = [line for line in all_lines(run_dir)[1:] if not fell_behind(config, base, line)]
     return max(good, key=lambda line: (line.e3, line.round)).round if good else None
-
-
-def line_of(
-    index: int | None, results: EvalResults, training: TrainingFigures | None, seconds: float | None
-) -> RoundLine:
-    """The line of a round whose steps are all complete.
-
-    Args:
-        index: The round; None: the base model.
-        results: Of its evaluation.
-        training: Of rounds; the base model has none.
-        seconds: What the round took; None where jobs of a cluster made it.
-
-    Raises:
-        QualityGateError: A figure is not defined on the held-out samples.
-    """
-    figures: dict[str, float | None] = {"e3": 1.0}  # the base is 1 by definition
-    for name, metric in _HELD_OUT.items():
-        if (estimate := results.metrics.get(metric)) is not None:
-            figures |= {name: _defined(metric, estimate), f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    record = {"round": index, **figures, **({} if training is None else vars(training)), "seconds": seconds}
-    return RoundLine(**record)
-
-
-def _defined(metric: str, estimate: Estimate) -> float:
-    if estimate.value is None:
-        raise QualityGateError(
-            f"{metric} is not defined on the held-out samples",
-            why=estimate.warning or f"{estimate.n} samples are behind it",
-            mend="look at the round's evaluation with `vpgea inspect`; more held-out questions or samples help",
-        )
-    return estimate.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingFigures:
-    """What a round's line says of its filter and its training."""
-
-    accepted_share: float
-    pseudo_efficient_share: float
-    kl: float | None
-    elbo: float | None
-    check_tokens: int
-    length_price: float
-    loss_reference_kl: float | None
-    trained_tokens: int
-    engine_mismatch: float | None
-
-    @classmethod
-    def of(
-        cls, selection: FilterSummary, training: DistillSummary, *, price: float, reference_kl: float | None
-    ) -> TrainingFigures:
-        """price: lambda of the round. reference_kl: of its last optimiser step, in nats."""
-        counts, bound = selection.counts, selection.elbo
-        correct = (
-            counts["posterior_accepted"] + counts["posterior_pseudo_efficient"] + counts["posterior_rejected_undecided"]
-        )
-        return cls(
-            accepted_share=counts["posterior_accepted"] / max(counts["posterior_sampled"], 1),
-            pseudo_efficient_share=counts["posterior_pseudo_efficient"] / max(correct, 1),
-            kl=None if isinstance(bound, str) else bound.kl.value,
-            elbo=None if isinstance(bound, str) else bound.elbo.value,
-            check_tokens=selection.tokens["check_tokens"],
-            length_price=price,
-            loss_reference_kl=reference_kl,
-            trained_tokens=training.trained_tokens,
-            engine_mismatch=None if training.engine_mismatch is None else training.engine_mismatch.largest,
-        )
-
-
-def last_reference_kl(path: Path) -> float | None:
-    """Of the last step in a training's metrics.jsonl; None without one."""
-    lines = read_json_lines(path)
-    return lines[-1]["reference_kl"] if lines else None

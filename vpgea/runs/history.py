@@ -8,16 +8,22 @@ from pathlib import Path
 
 from vpgea.runs.layout import METRICS, Step, round_dir, round_name, round_numbers, round_record
 from vpgea.runs.records import RoundLine
+from vpgea.runs.round_lines import require_own_figures
 from vpgea.storage.files import read_json_lines
+from vpgea.storage.records import damaged_record
 
 
 def read_line(run_dir: Path, index: int | None) -> RoundLine:
     """The line of a finished round; None: of the base model.
 
     Raises:
-        DamagedError: It is gone, or is no round's line.
+        DamagedError: It is gone, is no round's line, or is not what the round's phases say.
     """
-    return RoundLine.read(round_record(run_dir, index))
+    line = RoundLine.read(round_record(run_dir, index))
+    if line.round != index:
+        raise damaged_record(round_record(run_dir, index), "it is that of another round")
+    require_own_figures(run_dir, line)
+    return line
 
 
 def finished_lines(run_dir: Path) -> list[RoundLine]:

@@ -119,6 +119,13 @@ class Manifest:
                 why=f"its fingerprint is {record.fingerprint}, and what it holds has {manifest.fingerprint}",
                 mend="`vpgea doctor FOLDER --repair` on the folder it belongs to writes it again",
             )
+        for key in manifest.config.keys() & manifest.identity.keys():
+            if manifest.config[key] != manifest.identity[key]:
+                raise DamagedError(
+                    f"damaged manifest: {path}",
+                    why=f"{key} is {manifest.config[key]!r} in its configuration, {manifest.identity[key]!r} elsewhere",
+                    mend="`vpgea doctor FOLDER --repair` on the folder it belongs to writes it again",
+                )
         return manifest
 
 

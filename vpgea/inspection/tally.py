@@ -1,0 +1,100 @@
+"""What a phase's rows add up to, a shard at a time: its JSON records are held against it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpgea.filtering.measurements import check_numbers
+from vpgea.metrics.bootstrap import SampleTable
+from vpgea.runs.layout import CHUNK, SETS
+from vpgea.storage.schemas import POSTERIOR, PRIOR
+
+_GRADES = {"correct": 1.0, "wrong": 0.0}
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """Of one phase's folder; no row is kept, of an evaluation's samples the few numbers that its figures are made of.
+
+    Attributes:
+        parts: Per part, what its marker may count.
+        counts: Of a filter's selection, under the names of its summary.
+        tokens: Of a filter's checks, sampled and scored.
+        checks: Per measurement its sum and the number of samples that have it.
+    """
+
+    parts: dict[str, Counter[str]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    checks: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _samples: list[tuple[list[str], dict[str, npt.NDArray[Any]]]] = field(default_factory=list)
+
+    def add(self, path: Path, table: pa.Table) -> None:
+        """A shard's rows, by where it stands and which columns it has."""
+        if path.parent.name in SETS:
+            self._select(path.parent.name, table)
+        elif path.name.startswith(f"{CHUNK}-"):
+            part = self.parts.setdefault(path.parent.name, Counter())
+            part["chunks"] += 1
+            if "finish_reason" in table.column_names:
+                self._sample(part, table)
+            if "check_tokens" in table.column_names:
+                self._measure(table)
+
+    def samples(self, numbers: dict[str, int]) -> SampleTable | None:
+        """An evaluation's samples; `numbers` gives each question its number, and grows. None: there are no grades."""
+        if not self._samples:
+            return None
+
+        def column(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([one[name] for _, one in self._samples])
+
+        return SampleTable(
+            question=[numbers.setdefault(key, len(numbers)) for keys, _ in self._samples for key in keys],
+            correct=column("correct"),
+            tokens=column("tokens"),
+            truncated=column("truncated"),
+            unended=column("unended"),
+        )
+
+    def _sample(self, part: Counter[str], table: pa.Table) -> None:
+        ids = table["question_id"].to_pylist()
+        at_cap = np.array([reason == "length" for reason in table["finish_reason"].to_pylist()], bool)
+        unended = np.array(table["cut_off"].to_pylist(), bool) & ~at_cap
+        part.update(
+            questions=len(set(ids)), samples=len(ids), at_cap=int(at_cap.sum()), no_end_of_thinking=int(unended.sum())
+        )
+        if "status" in table.column_names:
+            grades = [_GRADES.get(status, float("nan")) for status in table["status"].to_pylist()]
+            tokens = np.array(pc.list_value_length(table["completion_ids"]).to_pylist(), np.int64)
+            columns = {"correct": np.array(grades), "tokens": tokens, "truncated": at_cap, "unended": unended}
+            self._samples.append((ids, columns))
+
+    def _select(self, name: str, table: pa.Table) -> None:
+        names = ("view", "status", "cut_off", "advantage", "gate")
+        for view, status, cut_off, advantage, gate in zip(*(table[one].to_pylist() for one in names), strict=True):
+            if view == PRIOR:
+                kind = "cut_off" if cut_off else "wrong"
+                grade = kind if status == "wrong" else status if status == "correct" else "not_graded"
+                self.counts.update([f"{PRIOR}_sampled", f"{PRIOR}_{grade}"])
+                self.counts[f"{PRIOR}_with_advantage"] += bool(advantage)
+            elif view == POSTERIOR:
+                self.counts[f"{POSTERIOR}_sampled"] += 1
+                self.counts[f"{POSTERIOR}_accepted"] += name == SETS[0]
+                self.counts[f"{POSTERIOR}_gated"] += bool(gate)
+
+    def _measure(self, table: pa.Table) -> None:
+        for name in ("check_tokens", "score_tokens"):
+            self.tokens[name] += sum(table[name].to_pylist())
+        for name in {*check_numbers(), "answer_position"} & set(table.column_names):
+            values = [value for value in table[name].to_pylist() if value is not None]
+            total, count = self.checks.get(name, (0.0, 0))
+            self.checks[name] = total + sum(values), count + len(values)

@@ -1,0 +1,211 @@
+"""JSON records against what they were derived from: figures against rows, rounds' lines against their phases."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vpgea.errors import DamagedError
+from vpgea.filtering.report import OTHER_REASONS
+from vpgea.inspection.tally import Tally
+from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, redone_training
+from vpgea.metrics.bootstrap import evaluate
+from vpgea.runs.history import metrics_lines
+from vpgea.runs.layout import (
+    COMPLETE,
+    METRICS,
+    RESULTS,
+    ROUND_RECORD,
+    SUMMARY,
+    round_dir,
+    round_numbers,
+    round_record,
+)
+from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, PartMarker, RoundLine
+from vpgea.runs.round_lines import OtherFigure, other_figures
+from vpgea.storage.files import read_json_lines
+from vpgea.storage.records import read_record
+
+_CLOSE = 1e-6  # relative, between a mean of float32 values and their sum by another order
+_REJECTED = "posterior_rejected_"
+# Nothing but a copy says what these must be: draws of intervals and terms of the bound were others in other versions.
+_BY_COPIES_ALONE = ("kl", "elbo", "loss_reference_kl")
+
+
+def verify_phase_records(check: PhaseCheck, base: PhaseCheck | None) -> None:
+    """The records of a complete phase whose shards are whole.
+
+    Args:
+        check: The pass over it.
+        base: That over the evaluation with which its own is compared; None where that is not whole, or elsewhere.
+    """
+    folder, tally, marker = check.folder, check.tally, check.folder / COMPLETE
+    found: list[tuple[str | None, tuple[Path, ...]]] = []  # what is wrong, and what a repair moves away
+    for part in check.parts:
+        differs = _marker_differs(PartMarker.read(part).summary, tally.parts.get(part.name, {}))
+        found.append((differs, (part / COMPLETE, marker)))
+    if check.kind == "filter":
+        found.append((_summary_differs(read_record(folder / SUMMARY, FilterSummary), tally), (folder / SUMMARY,)))
+    elif check.kind == "eval":
+        results = read_record(folder / RESULTS, EvalResults)
+        differs = _results_differ(results, tally, None if base is None else base.tally)
+        found.append((differs, (folder / RESULTS, marker)))
+    elif check.kind == "distill" and (differs := _steps_differ(folder)):
+        check.report.findings.append(redone_training(check.root, folder, folder / METRICS, differs))
+    for differs, aside in found:
+        if differs is not None:
+            check.report.findings.append(_finding(check.root, folder, differs, aside))
+
+
+def verify_lines(root: Path, report: Report) -> None:
+    """Each round's line against the records of its phases, and the run's metrics against these lines.
+
+    Where the two of them differ and no row says which is right, the line of the metrics, a third copy, does.
+    """
+    copies, is_changed = metrics_lines(root), False
+    finished = 0
+    for index in (None, *round_numbers(root)):
+        position = 0 if index is None else index + 1
+        record = round_record(root, index)
+        if not record.is_file() or record.relative_to(root) in {finding.path for finding in report.findings}:
+            continue
+        finished += 1
+        line = RoundLine.read(record)
+        copy = copies[position] if position < len(copies) else None
+        wrong = _line_differs(root, line, copy, report)
+        is_changed |= not wrong and copy is not None and _text(copy) != _text(line.as_json())
+        report.findings += wrong
+    file = root / METRICS
+    count = len(file.read_bytes().splitlines()) if file.is_file() else 0
+    if is_changed or count != len(copies) or len(copies) < finished - 1:  # one is written after its round
+        why = "it is not what the rounds' records say" if is_changed else f"it has {len(copies)} lines of rounds"
+        report.findings.append(_finding(root, root, why, (file,)))
+
+
+def _text(line: Mapping[str, object]) -> str:
+    """By which a figure that is no number equals itself."""
+    return json.dumps(line, sort_keys=True)
+
+
+def _finding(root: Path, folder: Path, problem: str, aside: Sequence[Path]) -> Finding:
+    own = tuple(path.relative_to(root) for path in aside)
+    return Finding(path=own[0], problem=problem, redo=RECORD, phase=folder.relative_to(root), aside=own)
+
+
+# --- a phase's records ----------------------------------------------------------------------------------------------
+
+
+def _marker_differs(summary: Mapping[str, object], counts: Mapping[str, int]) -> str | None:
+    """What a part says of itself beside its rows; entries that an earlier version did not have say nothing."""
+    if "rejected" not in summary:  # of an evaluation it counts the questions of all parts, of a training other things
+        summary = {name: value for name, value in summary.items() if name == "chunks"}
+    for name, value in summary.items():
+        if name in counts and value is not None and value != counts[name]:
+            return f"it counts {value} {name}, and its shards have {counts[name]}"
+    return None
+
+
+def _summary_differs(summary: FilterSummary, tally: Tally) -> str | None:
+    """Of a filter: its table of counts, which adds up, its tokens and its means."""
+    counts = summary.counts
+    for name, found in (*tally.counts.items(), *tally.tokens.items()):
+        said = summary.tokens.get(name) if name in tally.tokens else counts.get(name, 0)
+        if said != found:
+            return f"it counts {said} {name}, and the shards have {found}"
+    rejected = {name: count for name, count in counts.items() if name.startswith(_REJECTED)}
+    others = sum(rejected.get(f"{_REJECTED}{reason}", 0) for reason in OTHER_REASONS)
+    blamed = sum(rejected.values()), counts.get("posterior_pseudo_efficient", 0) + others
+    left = counts.get("posterior_sampled", 0) - counts.get("posterior_accepted", 0)
+    if blamed != (left, left):
+        return f"its reasons do not add up to the {left} posterior paths that were rejected"
+    for name, (total, count) in tally.checks.items():
+        if name in summary.checks and not _is_close(summary.checks[name], total / count if count else None):
+            return f"the mean of {name} is {summary.checks[name]} in it, and not that of the shards"
+        if summary.checks.get(f"{name}_n", count) != count:
+            return f"it counts {summary.checks[f'{name}_n']} {name}, and the shards have {count}"
+    return None
+
+
+def _results_differ(results: EvalResults, tally: Tally, base: Tally | None) -> str | None:
+    """Of an evaluation: its counts and figures. Its intervals are draws, and were drawn otherwise in other versions."""
+    numbers: dict[str, int] = {}
+    table = tally.samples(numbers)
+    if table is None:
+        return None
+    total = sum((one["samples"] for one in tally.parts.values()), 0)
+    said = {"questions": results.questions, "samples": results.samples}
+    for name, found in (("questions", len(numbers)), ("samples", total)):
+        if said[name] != found:
+            return f"it counts {said[name]} {name}, and its shards have {found}"
+    compared = None if results.baseline is None or base is None else base.samples(numbers)
+    for name, now in evaluate(table, compared, draws=1).items():
+        figure = results.metrics.get(name)
+        if figure is not None and (figure.n != now.n or not _is_close(figure.value, now.value)):
+            return f"{name} is {figure.value} of {figure.n} in it, and {now.value} of {now.n} by its shards"
+    return None
+
+
+def _steps_differ(folder: Path) -> str | None:
+    """Of a training: a line for each step, and what they add up to."""
+    file = folder / METRICS
+    if not file.is_file():
+        return "it is gone, and the phase was complete"
+    try:
+        lines = read_json_lines(file)
+        steps = [line["step"] for line in lines]
+        found = {
+            "trained_tokens": sum(line["tokens"] for line in lines),
+            "skipped_steps": sum(line["skipped"] for line in lines),
+            "alarms": sum(line["alarm"] is not None for line in lines),
+        }
+    except (DamagedError, KeyError, TypeError):
+        return "it has lines that are none of a step"
+    summary = read_record(folder / SUMMARY, DistillSummary)
+    if steps != list(range(summary.steps)):
+        return f"it has {len(steps)} lines, and {summary.steps} steps were made"
+    for name, value in found.items():
+        if (said := getattr(summary, name)) != value:
+            return f"its steps add up to {value} {name}, and the training recorded {said}"
+    return None
+
+
+def _is_close(said: float | None, found: float | None) -> bool:
+    if said is None or found is None:
+        return said is found
+    return math.isclose(said, found, rel_tol=_CLOSE, abs_tol=_CLOSE)
+
+
+# --- rounds' lines --------------------------------------------------------------------------------------------------
+
+
+def _line_differs(root: Path, line: RoundLine, copy: Mapping[str, object] | None, report: Report) -> list[Finding]:
+    """What must be made again so that a line says what its phases say: the line, or what it was made from as well."""
+    broken = {finding.phase for finding in report.findings}
+    try:
+        other = [one for one in other_figures(root, line) if one.source.parent.relative_to(root) not in broken]
+    except DamagedError:  # which its phase's own check has found
+        return []
+    if not other:
+        return []
+    home = round_dir(root, line.round)
+    sources = {one.source: one for one in other if _is_source_changed(one, copy)}
+    found = [_source_finding(root, path, one.words) for path, one in sources.items()]
+    return [*found, _finding(root, home, other[0].words, (home / ROUND_RECORD,))]
+
+
+def _is_source_changed(other: OtherFigure, copy: Mapping[str, Any] | None) -> bool:
+    """Whether the phase's record is what was changed, perhaps, and not the round's line."""
+    if not other.name.endswith(("_low", "_high")) and other.name not in _BY_COPIES_ALONE:
+        return False  # rows vouch for the source
+    if copy is None:
+        return other.source.name != METRICS  # which a training alone could make again
+    return bool(copy.get(other.name) == other.in_line)
+
+
+def _source_finding(root: Path, path: Path, words: str) -> Finding:
+    if path.name == METRICS:
+        return redone_training(root, path.parent, path, words)
+    return _finding(root, path.parent, words, (path, *([path.with_name(COMPLETE)] if path.name == RESULTS else [])))
