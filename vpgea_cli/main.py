@@ -133,8 +133,8 @@ def _environments(error: Exception, what: str) -> VpgeaError | None:
         return VpgeaError(what, why="it, or the folder it stands in, is gone: it was there or is recorded", mend=mend)
     if is_out_of_memory(error):
         mend = (
-            "lower rollout.batch_size, max_new_tokens or distill.max_tokens_per_batch, then run the command again; "
-            "`--dry-run` says how much memory a phase needs"
+            "use a machine with more of it; where samples are drawn or weights trained, lower rollout.batch_size, "
+            "max_new_tokens or distill.max_tokens_per_batch (`--dry-run` of these says how much a phase needs)"
         )
         return VpgeaError(what, why="the memory of the device or machine does not suffice", mend=mend)
     if odd := _odd_input(error):

@@ -259,6 +259,32 @@ def test_what_doctor_cannot_be_asked(
     assert words in capsys.readouterr().err
 
 
+def test_a_folder_of_folders_names_those_that_can_be_verified(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", str(place)]) == 2
+    assert "mend:  give one of the folders in it: run, stopped" in capsys.readouterr().err
+    assert run(["doctor", str(place / "run" / "round-000")]) == 2
+    assert "give one of the folders in it: distill, eval, filter, rollout" in capsys.readouterr().err
+
+
+def test_progress_counts_what_is_there_and_ends_before_no_damage(
+    place: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rollout_dir = place / "run" / "round-000" / "rollout"
+    shard = rollout_dir / "parts" / "0-of-1" / "chunk-00001.arrow"
+    for path in (shard, shard.with_suffix(".json")):
+        path.rename(place / path.name)
+    assert run(["doctor", str(rollout_dir)]) == 2
+    assert "verify: shards 1/1 (100%)" in capsys.readouterr().err
+    for path in (shard, shard.with_suffix(".json")):
+        (place / path.name).rename(path)
+    flip(shard)
+    for command in (f"rollout -c {config} -o {rollout_dir}", f"filter {rollout_dir} -o {place / 'out'}"):
+        assert run(command.split()) == 2
+        told = capsys.readouterr().err
+        assert "chunk-00001.arrow" in told
+        assert "100%" not in told
+
+
 # --- links ----------------------------------------------------------------------------------------------------------
 
 LINKED = {  # what leads out of its folder → the commands that meet it

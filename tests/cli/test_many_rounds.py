@@ -28,6 +28,7 @@ from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.storage import files
 from vpgea.storage.files import json_bytes, read_json, write_bytes, write_json
 from vpgea.storage.records import json_of
+from vpgea_cli.commands.loop import closing_words
 from vpgea_cli.main import run
 
 ROUNDS = 1200
@@ -172,6 +173,12 @@ def test_rounds_are_exported_by_number(vpgea: Cli, run_dir: Path, tmp_path: Path
     assert load_file(tmp_path / "out" / "adapter_model.safetensors")["round"].tolist() == [index]
     record = read_json(tmp_path / "out" / "vpgea_export.json")
     assert (record["round"], record["figures"]) == (index, read_json(round_record(run_dir, index)))
+
+
+def test_a_tie_with_the_base_model_is_not_called_better() -> None:
+    words = [closing_words(Path("run"), [round_line(None), round_line(0, e3=e3)], 0, 0) for e3 in (1.0, 1.01)]
+    assert words[0].startswith("1 rounds finished; none is better than the base model; the best is round 0: ")
+    assert words[1].startswith("1 rounds finished; the best is round 0: ")
 
 
 def test_rounds_whose_weights_are_gone_name_those_that_have_some(vpgea: Cli, run_dir: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from vpgea.runs.repairs import Damage, Repair
 from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
 
+_NAMED = 8  # folders that an error lists
 UNFINISHED = "; a repair was begun and is not finished"
 
 
@@ -69,7 +70,7 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
         raise UsageError(
             f"{root} is not a folder of vpgea",
             why="it holds neither parts nor rounds",
-            mend="give the --output-dir of a loop, rollout, filter, distill or eval",
+            mend=_inner(root) or "give the --output-dir of a loop, rollout, filter, distill or eval",
         )
     report, progress = Report(), progress or NullProgress()
     weights_stay = True
@@ -87,6 +88,13 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
         verify_lines(root, report)
         _verify_sources(root, report)
     return report
+
+
+def _inner(root: Path) -> str | None:
+    """Which of the folders in a folder can be verified, each by itself."""
+    known = sorted(folder.name for folder in root.iterdir() if (folder / PARTS).is_dir() or is_run(folder))
+    named = ", ".join(known[:_NAMED]) + (f" and {len(known) - _NAMED} more" if len(known) > _NAMED else "")
+    return f"give one of the folders in it: {named}" if known else None
 
 
 # --- a loop's own records -------------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ class PhaseCheck:
     def _shard(self, path: Path, redo: str, *markers: Path, manifest: Manifest | None = None) -> Sidecar | None:
         """The sidecar of a shard that is whole, and of the run that a manifest is of; else it is a finding."""
         self.report.shards += 1
-        self.progress.advance(1)
+        self.progress.advance(path.is_file())  # one that is gone is none of those that were counted
 
         def read() -> pa.Table:
             table = read_table(path)

@@ -97,7 +97,7 @@ class EvalPlan:
             part=part,
         )
         if baseline is not None:
-            _require_comparable(manifest, baseline)
+            _require_comparable(manifest, baseline, questions)
         return cls(sampling, manifest, baseline)
 
 
@@ -133,8 +133,9 @@ def evaluate(
         missing = folder.missing(plan.own_chunks)
         with Journals(folder, missing, stop, progress) as journals:
             drawing = Drawing(plan, missing, journals, stop)
-            progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing) + drawing.finished)
             if missing:
+                before = plan.questions_in(plan.own_chunks) - plan.questions_in(missing)
+                progress.advance(before + drawing.finished)
                 with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
                     engine = engines.get(plan.config, plan.model)
 
@@ -147,6 +148,8 @@ def evaluate(
                     run_chunks(folder, missing, stop, work, journals)
         shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
         tell_ends(shards, plan.views, config.eval.max_new_tokens, progress)
+        if not missing:
+            progress.advance(plan.questions_in(plan.own_chunks))  # after they were read: what is damaged is not done
         require_few_errors(config, shards)
         if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
             return None
@@ -216,17 +219,29 @@ def _value_voted_for(answer: str) -> Hashable:
     return value_of(answer) if len(answer) <= _LONGEST_ANSWER else answer
 
 
-def _require_comparable(run: Manifest, baseline: CompletePhase) -> None:
+def _require_comparable(run: Manifest, baseline: CompletePhase, questions: Sequence[Question]) -> None:
     """Same questions, cap, sampling and grader, or the comparison says nothing."""
     base = baseline.manifest
     ours, theirs = {**run.inputs, **run.identity}, {**base.inputs, **base.identity}
     for key in _COMPARED:
         if ours[key] != theirs.get(key):
+            why = f"{key} is {theirs.get(key)!r} there and {ours[key]!r} here"
             raise UsageError(
                 f"the baseline {baseline.root} was measured otherwise",
-                why=f"{key} is {theirs.get(key)!r} there and {ours[key]!r} here",
+                why=_other_questions(questions, baseline) if key == "questions" else why,
                 mend="evaluate both with the same questions, cap, sampling and grader",
             )
+
+
+def _other_questions(questions: Sequence[Question], baseline: CompletePhase) -> str:
+    """In which questions two evaluations differ, by the rows of the baseline."""
+    there = {row.question_id: row for row in iterate_rows(baseline.chunks(), _ScoredColumns)}
+    here = {question.id: question for question in questions}
+    for where, ids in (("here", here.keys() - there.keys()), ("there", there.keys() - here.keys())):
+        if ids:
+            return f"{len(there)} questions were sampled there, {len(here)} are given here; {min(ids)} is {where} alone"
+    other = [key for key, one in here.items() if (one.text, one.answer) != (there[key].question, there[key].answer)]
+    return f"the {len(here)} questions have the same ids; {other[0] if other else 'one'} is another in it"
 
 
 def _graded(plan: RolloutPlan, sample: SampleRow, grade: Grade) -> GradedRow:

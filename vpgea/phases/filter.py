@@ -87,8 +87,8 @@ def filter_rollout(
             return _checked(config, read_record(output_dir / SUMMARY, FilterSummary))
         kinds = (CHUNK, TEACHER_SHARD) if config.filter.teacher_top_k else (CHUNK,)
         missing = folder.missing(own, *kinds)
-        progress.advance(len(own) - len(missing))
         tell_ends(own.values(), views, config.rollout.max_new_tokens, progress)  # before anything is measured
+        progress.advance(len(own) - len(missing))
         with Journals(folder, missing, stop, progress) as journals:
             if missing:
                 with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:

@@ -243,8 +243,9 @@ def rollout(
         missing = folder.missing(plan.own_chunks)
         with Journals(folder, missing, stop, progress) as journals:
             drawing = Drawing(plan, missing, journals, stop)
-            progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing) + drawing.finished)
             if missing:
+                before = plan.questions_in(plan.own_chunks) - plan.questions_in(missing)
+                progress.advance(before + drawing.finished)
                 _require_disk(output_dir, plan.disk_bytes(missing))
                 with lent(lease, output_dir / LOGS, stop) as engines:
                     engine = engines.get(plan.config, plan.model)
@@ -256,6 +257,8 @@ def rollout(
                     run_chunks(folder, missing, stop, work, journals)
         shards = [folder.chunk(chunk) for chunk in plan.own_chunks]
         ends = tell_ends(shards, plan.views, plan.config.rollout.max_new_tokens, progress)
+        if not missing:
+            progress.advance(plan.questions_in(plan.own_chunks))  # after they were read: what is damaged is not done
         summary = RolloutSummary(
             questions=plan.questions_in(plan.own_chunks),
             **plan.rejection_counts,

@@ -11,6 +11,7 @@ import gzip
 import io
 import itertools
 import json
+import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _GZIP_MAGIC, _PARQUET_MAGIC, _ARROW_MAGIC = b"\x1f\x8b", b"PAR1", b"ARROW1"
 _KIND_OF_MAGIC = {_GZIP_MAGIC: "gzip", _PARQUET_MAGIC: "parquet", _ARROW_MAGIC: "arrow"}
 _UTF8_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-32, too
 _READ_BYTES = 1 << 20
 _ROWS_AT_A_TIME, _IMAGES_AT_A_TIME = 1024, 32
 _GZIP_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -124,6 +126,12 @@ def _add_line(raw: RawRows, line: _Line, wanted: AbstractSet[str]) -> None:
 def _refuse_other_magic(path: Path, named: str, expected: bytes) -> None:
     with path.open("rb") as file:
         start = file.read(8)
+    if not expected and start.startswith(_UTF16_BOMS):
+        raise UsageError(
+            f"{path}: the file is not UTF-8",
+            why=f"it begins with the mark of UTF-16, 0x{start[0]:02x} 0x{start[1]:02x}",
+            mend=f"save it as UTF-8: iconv -f UTF-16 -t UTF-8 {shlex.quote(path.name)} > FILE",
+        )
     kind = next((kind for magic, kind in _KIND_OF_MAGIC.items() if start.startswith(magic)), "something else")
     if (expected and not start.startswith(expected)) or (not expected and kind != "something else"):
         raise UsageError(
@@ -153,7 +161,8 @@ def parse_object(line: bytes, offset: int = 0) -> dict[str, object]:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
         raise RowError(f"JSON that cannot be read: {str(error)[:100]}") from None
     if not isinstance(value, dict):
-        raise RowError(f"not a JSON object but {_JSON_KIND[type(value)]}")
+        mend = ": one list of all rows belongs in a .json file" if isinstance(value, list) else ""
+        raise RowError(f"not a JSON object but {_JSON_KIND[type(value)]}{mend}")
     return value
 
 

@@ -212,6 +212,8 @@ def closing_words(target: Path, lines: Sequence[RoundLine], before: int, best: i
     done = f"nothing left to do: all {rounds} rounds were finished" if rounds == before else f"{rounds} rounds finished"
     if best is None:
         return f"{done}; every one lost accuracy against the base model, by more than loop.accuracy_margin and chance"
+    if next(line.e3 for line in lines if line.round == best) <= 1:
+        done = f"{done}; none is better than the base model"
     return f"{done}; the best is round {best}: vpgea export {shlex.quote(str(target))} --round best -o FOLDER"
 
 

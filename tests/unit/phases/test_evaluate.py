@@ -205,7 +205,7 @@ def test_a_baseline_can_be_named_later_without_a_model(base: Path, other: Path, 
     [
         ({"eval__max_new_tokens": 100}, "eval.max_new_tokens"),
         ({"eval__temperature": 0.5}, "eval.temperature"),
-        ({"data__limit": 7}, "questions"),
+        ({"data__limit": 7}, "8 questions were sampled there, 7 are given here; "),
         ({"grading__grader": "math"}, "grading.grader"),
     ],
 )

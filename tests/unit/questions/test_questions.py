@@ -306,6 +306,13 @@ def test_damaged_json_list_is_an_error_for_the_file(tmp_path: Path) -> None:
     whole = json.dumps(ROWS, indent=0).encode()
     assert "q.json:" in error_of(write(tmp_path / "q.json", whole[:-20]), skip_bad_rows=True)
     assert "not UTF-8" in error_of(write(tmp_path / "u.json", b'["\xe9"]'))
+    for name in ("u.jsonl", "u.json", "u.csv"):
+        told = error_of(write(tmp_path / name, json.dumps(ROWS[0]).encode("utf-16")))
+        assert "the mark of UTF-16, 0xff 0xfe" in told
+        assert f"iconv -f UTF-16 -t UTF-8 {name}" in told
+    assert "one list of all rows belongs in a .json file" in error_of(
+        write(tmp_path / "l.jsonl", json.dumps(ROWS).encode())
+    )
     assert "it holds dict" in error_of(write(tmp_path / "d.json", ROWS[0]))
     assert "r.json, row 1: not a JSON object but a number" in error_of(write(tmp_path / "r.json", [1, *ROWS]))
 
