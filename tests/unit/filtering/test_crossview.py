@@ -375,7 +375,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Vie
     """A model with random weights: what it says does not matter here, the ids that it is given do."""
     folder = tiny.make_model(tmp_path_factory.mktemp("byte-level"))
     options = {"model.path": str(folder), "model.device": "cpu", "model.threads": 1, "grading.workers": 1}
-    options |= {"filter.derivation.window": 3, "filter.answerability.max_new_tokens": 4}
+    options |= {"grading.grader": "exact", "filter.derivation.window": 3, "filter.answerability.max_new_tokens": 4}
     config = resolve(options=options).config
     return config, views_of(config), causal_model(config.model)
 

@@ -191,8 +191,8 @@ def measure(rows: Sequence[Row], model: Any = None, **dotted: Any) -> Measured:
 
 
 def draw(folder: Path, **dotted: Any) -> list[Row]:
-    """Round 0: 250 questions of the testbed, four posterior paths each."""
-    size = {"data__limit": 250, "rollout__questions_per_chunk": 250}
+    """Round 0: 120 questions of the testbed, four posterior paths each."""
+    size = {"data__limit": 120, "rollout__questions_per_chunk": 120}
     config = overthinker.config(**size, rollout__prior_samples=0, rollout__posterior_samples=4, **dotted)
     rollouts.run(config, folder)
     return rollouts.rows_of(folder)
@@ -254,8 +254,8 @@ def recall_and_loss(measured: Measured, rows: Sequence[Row]) -> tuple[float, flo
         if found["status"] == "correct" and not row["cut_off"]:
             sound = is_sound(row["question"], row["completion"].split("</think>")[0])
             rejected[sound].append(found["note_dependence"] >= threshold)
-    assert len(rejected[False]) >= 200
-    assert len(rejected[True]) >= 300
+    assert len(rejected[False]) >= 90
+    assert len(rejected[True]) >= 140
     return float(np.mean(rejected[False])), float(np.mean(rejected[True]))
 
 
