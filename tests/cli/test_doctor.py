@@ -28,9 +28,12 @@ def test_a_working_machine_is_fine(here: Cli) -> None:
         assert name in done.stderr  # the same as a table for people
 
 
-def test_a_package_that_cannot_be_imported_is_named(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "peft.py").write_text("raise ImportError('libfoo.so is missing')")  # the current folder comes first
-    done = cli("doctor", "--quiet")
+def test_a_package_that_cannot_be_imported_is_named(here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peft.py").write_text("raise ImportError('libfoo.so is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "peft"]:
+        monkeypatch.delitem(sys.modules, name)
+    done = here("doctor", "--quiet")
     assert (done.returncode, done.stdout) == (1, "")
     assert "why:   peft (cannot be imported: ImportError: libfoo.so is missing)" in done.stderr
 

@@ -14,7 +14,7 @@ from tests.support import overthinker, rollouts
 from vpgea.config.resolve import resolve
 from vpgea.phases.filter import filter_rollout
 
-TESTED = 120
+TESTED = 90
 
 
 def test_one_round_of_the_experiment_gives_a_whole_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +22,7 @@ def test_one_round_of_the_experiment_gives_a_whole_row(tmp_path: Path, capsys: p
         lines = (overthinker.ROOT / "questions" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (tmp_path / f"{name}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
     held_out = f"loop.eval_dataset={tmp_path / 'dev.jsonl'}"
-    small = ("loop.rounds=1", "loop.questions_per_round=64", held_out, "eval.bootstrap=200")
+    small = ("loop.rounds=1", "loop.questions_per_round=40", held_out, "eval.bootstrap=200")
     overrides = [word for value in small for word in ("--set", value)]
     main(["--output-dir", str(tmp_path), "--dial", "global", "--variant", "full", "--seeds", "1", *overrides])
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines()]
