@@ -92,7 +92,7 @@ def test_an_ema_teacher_is_the_average_of_the_steps(model: Path, tmp_path: Path)
 
 
 def test_recomputed_and_compiled_layers_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced to graphs with their guards; what PyTorch then makes of a graph, in a minute and a half, is its own."""
+    """Traced to graphs with their guards; what PyTorch then makes of a graph, in a minute of CPU, is its own."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
     model = tiny.make_model(tmp_path / "model", tie=True, layers=1)
     found = {}
