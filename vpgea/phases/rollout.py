@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -295,19 +296,22 @@ class Drawing:
     """
 
     def __init__(self, plan: RolloutPlan, missing: Sequence[int], journals: Journals, stop: StopRequest) -> None:
-        config = plan.config.rollout
         self._plan, self._missing, self._journals, self._stop = plan, missing, journals, stop
-        self._sampling = Sampling(
-            max_new_tokens=config.max_new_tokens,
-            stop_ids=plan.views.stop_ids,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-        )
         begun = journals.chunks
         self._begun = {chunk: self._open(chunk) for chunk in missing if chunk in begun}
         questions = [question for chunk in self._begun for question in plan.chunks[chunk]]
         self.finished = len(questions) - sum(len(chunk.left) for chunk in self._begun.values())
+
+    @cached_property
+    def _sampling(self) -> Sampling:
+        config = self._plan.config.rollout
+        return Sampling(
+            max_new_tokens=config.max_new_tokens,
+            stop_ids=self._plan.views.stop_ids,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+        )
 
     def _open(self, chunk: int) -> _OpenChunk:
         kept = KeptChunk(self._journals, chunk)
