@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from vpgea.grading.boxes import BoxedAnswer, has_open_end, last_boxes
@@ -33,6 +34,11 @@ _MARKER = re.compile(
     | \bответ[ ]?(?:[:：—-]|равен\b)|\bđáp[ ](?:án|số)[ ]?(?:là\b|[:：])
     )[ \t*_:：]{0,8}""",
     re.MULTILINE | re.IGNORECASE | re.VERBOSE,
+)
+# No line has a marker without one of these, in lower case.
+_MARKER_WORDS = (
+    *("answer", "####", "a:", "a :", "a\t:", "答", "답", "respuesta", "réponse", "risposta", "resposta", "antwort"),
+    *("\u043e\u0442\u0432\u0435\u0442", "đáp"),  # Russian, whose letters look like Latin ones
 )
 # What stands before a statement that makes none of it: the words between the first and it only join them.
 _JOINTS = (
@@ -222,9 +228,9 @@ def _before(text: str, stated: _Stated, boxed: BoxedAnswer | None) -> Iterator[t
         yield boxed.previous.end, boxed.previous.content
     if answer.source == "tag" and (tags := list(_TAG.finditer(text, max(0, start - _MAX_TAG), start))):
         yield tags[-1].end(), tags[-1][1]
-    if answer.source == "marker" and (markers := list(_MARKER.finditer(text, max(0, start - 2 * MAX_BETWEEN), start))):
-        number = _NUMBER.match(text, markers[-1].end(), start)
-        if number:
+    if answer.source == "marker":
+        last = next(_markers(text, max(0, start - 2 * MAX_BETWEEN), start), None)
+        if last and (number := _NUMBER.match(text, last.end(), start)):
             yield number.end(), number[1]
 
 
@@ -238,9 +244,19 @@ def _tags(text: str, since: int) -> Iterator[_Stated]:
         yield last.start(), last.end(), Answer(", ".join(guesses), "tag")
 
 
+def _markers(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
+    """The markers in [start, end), the last one first. Line by line: most have none, which is seen at once."""
+    while start < end:
+        line = max(text.rfind("\n", start, end) + 1, start)
+        folded = text[line:end].casefold()
+        if any(word in folded for word in _MARKER_WORDS):
+            yield from reversed(list(_MARKER.finditer(text, line, end)))
+        end = line - 1
+
+
 def _marked(text: str, since: int, boxed: BoxedAnswer | None) -> Iterator[_Stated]:
     """The last marker that states something; those before it count no more."""
-    for marker in reversed(list(_MARKER.finditer(text, since))[-_MAX_MARKERS:]):
+    for marker in islice(_markers(text, since, len(text)), _MAX_MARKERS):
         if _NOT_MEANT_MARKER.search(text[max(0, marker.start() - _BEFORE) : marker.start()]):
             continue
         statement = read_statement(text[marker.end() : marker.end() + MAX_STATEMENT])
@@ -256,7 +272,7 @@ def _marked(text: str, since: int, boxed: BoxedAnswer | None) -> Iterator[_State
 def _stated_just_before(text: str, end: int, statement: str) -> list[str]:
     """The number that another marker states right before one at `end`, where it is another one."""
     start = max(0, end - 2 * _MAX_NEXT)
-    for marker in reversed(list(_MARKER.finditer(text, start, end))):
+    for marker in _markers(text, start, end):
         number = _NUMBER.match(text, marker.end(), end)
         if number and _are_guesses(number[0], statement, text[number.end() : end]):
             return [number[1]]

@@ -78,7 +78,10 @@ def _scan(text: str) -> _Scan:
     closed: list[tuple[int, int, int]] = []
     bare: list[tuple[int, int, int]] = []
     stack: list[tuple[int, int] | None] = []
-    for token in _BOX_TOKENS.finditer(text) if "box" in text else ():
+    first = text.find("box")  # braces before it close behind the boxes, or never
+    while first > 0 and text[first - 1] in "\\f":
+        first -= 1
+    for token in _BOX_TOKENS.finditer(text, first) if first >= 0 else ():
         kind = token.lastgroup
         if kind == "box":
             stack.append((token.start(), token.end()))

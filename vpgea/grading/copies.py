@@ -101,16 +101,18 @@ def is_copied(found: str, gold: str, question: str) -> bool:
 
 def _is_copy(found: str, gold: str, question: str) -> bool:
     """Whether it is one as it is written, or in the one spelling of both."""
+    if not question or (read_number(found) and not _FORM.search(question) and not _is_unfinished(found)):
+        return False
     return _is_written(found, gold, question) or _is_written(spelling(found), spelling(gold), _spelled(question))
 
 
 def _is_written(found: str, gold: str, question: str) -> bool:
     answer = _bare(_fold(found))
-    if not question or not answer or len(answer) > _MAX_LENGTH or answer == _fold(gold):
+    if not answer or len(answer) > _MAX_LENGTH or answer == _fold(gold):
         return False
     asked = _fold(_PROSE.sub("@", question))
     if read_number(found) is not None:
-        return (_FORM.search(question) is not None or _is_unfinished(found)) and _stands(answer, asked)
+        return _stands(answer, asked)
     if not _OPERATION.search(answer.lstrip("-")) or re.fullmatch(r"[\[(]?-?[\d.,]+(?:,-?[\d.]+)*[\])]?", answer):
         return False
     return _stands(answer, asked) or _reordered(answer, question) or _same_tree(found, gold, question)

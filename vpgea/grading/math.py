@@ -9,9 +9,10 @@ from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.comparison import Comparison
 from vpgea.grading.copies import is_copied, is_unconverted, is_unfinished
 from vpgea.grading.normalise import normalise
+from vpgea.grading.numbers import read_number
 from vpgea.grading.references import final_answer
 from vpgea.grading.signs import spell_signs
-from vpgea.grading.wording import join_parts, quoted_word, read_label, same_word
+from vpgea.grading.wording import Labelled, join_parts, quoted_word, read_label, same_word
 
 
 def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
@@ -47,14 +48,19 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
 
 
 def _is_answer(comparison: Comparison, gold: str, found: str, question: str) -> bool:
-    """Whether an answer is the reference; of a choice the letter and the value, each where both have it."""
-    if not gold or not found or is_copied(found, gold, question):
-        return False
-    if is_unconverted(found, gold, question) or is_unfinished(found, gold, question):
-        return False
-    wanted, given = read_label(join_parts(gold)), read_label(join_parts(found))
+    """Whether an answer is the reference, and neither the question's own words nor left half done."""
     if gold == found:
-        return True
+        return bool(gold)
+    if read_number(gold) and read_number(found) and not comparison.equal(gold, found):
+        return False  # before the question is read, which takes longer
+    refusals = (is_copied, is_unconverted, is_unfinished)
+    if not gold or not found or any(refused(found, gold, question) for refused in refusals):
+        return False
+    return _same_choice_and_value(comparison, read_label(join_parts(gold)), read_label(join_parts(found)))
+
+
+def _same_choice_and_value(comparison: Comparison, wanted: Labelled, given: Labelled) -> bool:
+    """Of a choice the letter and the value, each where both have it."""
     if wanted.letter and given.letter and wanted.letter != given.letter:
         return False
     if wanted.value == wanted.letter or given.value == given.letter:  # one of them is a letter alone

@@ -90,6 +90,7 @@ _GROUPED_BY_SPACE = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)")
 _OPENING = re.compile(r" ?(?:\\{1,3}(?:boxed|fbox) ?)?\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MAX_WRAPPED = 12  # rounds, so that what a looping answer nests costs no more than its length
+_PLAIN = re.compile(r"-?\d{1,40}(?:\.\d{1,40})?", re.ASCII)  # nothing to rewrite
 _WRAPPERS = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -104,6 +105,8 @@ _WRAPPERS = [
 
 def normalise(text: str) -> str:
     """Plain LaTeX of an answer: no delimiters, spacing, style, currency, ordinals or closing full stop."""
+    if _PLAIN.fullmatch(text):
+        return text
     text = _drop_braces(_SPACES.sub(" ", _TO_SPACES.sub(" ", plain_characters(text))).strip())
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,7 @@ _REPEATING = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)
 def read_number(text: str) -> Number | None:
     r"""What number a normalised text is: `1,234`, `1e-5`, `2\times10^{-3}`, `\frac{1}{2}`, `1 4/5`, `7%`, `0.(3)`."""
     text = text.strip()

@@ -20,6 +20,8 @@ def spelling(text: str) -> str:
 
     One pass. Texts of the same spelling are the same LaTeX.
     """
+    if text.isalnum():
+        return text
     parts: list[str] = []
     groups: list[list[int]] = [[0, 0]]  # of each open group: where it opens, and how many things are in it
     for word in _WORD.findall("".join(_APART.sub("\\ ", text).split())):
