@@ -84,7 +84,7 @@ class EngineUsage:
 
     sampled counts completion tokens, prompt those before them, scored the positions asked for; cached are the prompt
     and scored sequences' tokens that were not computed again because they shared a prefix. trouble: why nothing comes
-    at present.
+    at present, or little.
     """
 
     sampled_tokens: int = 0

@@ -29,6 +29,7 @@ from vpgea.engines.base import (
     ignore_tokens,
 )
 from vpgea.engines.cache import growing_cache, require_cache
+from vpgea.engines.crowding import CoreTime
 from vpgea.engines.decoding import use_decoding_attention
 from vpgea.errors import EngineError, UsageError
 from vpgea.modeling.context import require_one_side
@@ -74,7 +75,7 @@ class TransformersEngine:
     ) -> Iterator[tuple[int, Completion]]:
         """Consecutive requests advance together, so requests that share a prompt belong together."""
         for start in range(0, len(requests), self.batch_size):
-            began = time.perf_counter()
+            began, cores = time.perf_counter(), CoreTime.now()
             batch = _Batch(self.model, self.device, requests[start : start + self.batch_size], sampling)
             self.usage.prompt_tokens += batch.prefilled_tokens
             self.usage.seconds += time.perf_counter() - began
@@ -86,6 +87,8 @@ class TransformersEngine:
                 for row, completion in finished:
                     yield start + row, completion
                 on_tokens(sampled)
+            if self.device.type == "cpu":
+                self.usage.trouble = CoreTime.now().trouble_since(cores, torch.get_num_threads())
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         """See Engine.score. Several short ends of one long beginning share what is computed of it."""
