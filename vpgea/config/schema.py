@@ -296,6 +296,12 @@ class DistillConfig(Section):
         "adafactor keeps rows and columns of the second moment: next to no memory, one rank or ddp",
         experimental=("adafactor",),
     )
+    optimizer_state: Literal["carried", "fresh"] = identity(
+        "carried",
+        "carried: a training of published weights goes on with the moments and the schedule of the one before; "
+        "fresh: each begins anew",
+        absent="fresh",
+    )
     learning_rate: float = identity(2e-5, "peak learning rate", gt=0)
     schedule: Literal["constant", "linear", "cosine"] = identity("constant", "after the warm-up")
     warmup_steps: int = identity(0, "linear warm-up", ge=0)

@@ -252,6 +252,8 @@ def _claims(root: Path, step: Step, broken: Container[Path], known: _Lengths) ->
             yield name, "model", made.inputs["model"], summary.model_fingerprint
         if step.phase == "distill":
             yield name, "masters", made.inputs.get("masters"), summary.masters_fingerprint
+            if (optimizer := made.inputs.get("optimizer")) is not None:  # a later version may have begun to carry it
+                yield name, "optimizer", optimizer, summary.optimizer_fingerprint
         if None not in (content := made.contents.get(summary.output), summary.content):
             yield name, "model's content", content, summary.content
     source = {"filter": Step(step.round, "rollout"), "distill": Step(step.round, "filter")}.get(step.phase)

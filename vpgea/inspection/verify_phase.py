@@ -25,6 +25,7 @@ from vpgea.runs.layout import (
     MANIFEST,
     MASTERS,
     OLD_LOGPROBS,
+    OPTIMIZER,
     PHASES,
     REFERENCE_LENGTHS,
     RESULTS,
@@ -39,7 +40,7 @@ from vpgea.runs.manifest import Manifest, content_of
 from vpgea.runs.origins import require_measured, require_own_rows
 from vpgea.runs.parts import part_folders
 from vpgea.runs.progress import Progress
-from vpgea.runs.published import not_published
+from vpgea.runs.published import not_published, optimizer_fingerprint
 from vpgea.runs.records import Canary, DistillSummary, EvalResults, FilterSummary, PartMarker, PhaseMarker
 from vpgea.storage.files import file_checksum, read_json
 from vpgea.storage.records import from_json, read_by_name, read_entry, read_record
@@ -283,6 +284,7 @@ class PhaseCheck:
         if trained is not None and not places and weights_stay:
             self._damage(self.folder / trained.output, "it is gone", _TRAINING, *markers)
         self._masters(trained, *markers, is_kept=bool(places))
+        self._optimizer(trained, *markers, weights_stay=weights_stay)
         if trained is not None and any(is_other(part / COMPLETE, trained) for part in self.parts):
             self._damage(summary, "it is not what the training's part says", RECORD)
         for place in places:
@@ -329,6 +331,24 @@ class PhaseCheck:
                 raise DamagedError("other weights", why=f"{found}, and {wanted} was published", mend="")
         except DamagedError as error:
             self._damage(folder, f"{error.what}: {error.why}", _TRAINING, *markers)
+
+    def _optimizer(self, trained: DistillSummary | None, *markers: Path, weights_stay: bool) -> None:
+        """What the next training carries over, by the checksums that it recorded."""
+        folder, wanted = self.folder / OPTIMIZER, None if trained is None else trained.optimizer_fingerprint
+        if not folder.is_dir():
+            if wanted is not None and weights_stay:
+                self._damage(folder, "it is gone", _TRAINING, *markers)
+            return
+        self.report.weights += 1
+        sums = folder / CHECKPOINT_CHECKSUMS
+        recorded = self._whole(partial(read_by_name, sums, str), folder, _TRAINING, *markers)
+        if recorded is None:
+            return
+        wrong = [name for name, checksum in recorded.items() if not _is_whole(folder / name, checksum)]
+        if wrong:
+            self._damage(folder, f"the checksum of {wrong[0]} is not the recorded one", _TRAINING, *markers)
+        elif wanted is not None and (found := optimizer_fingerprint(folder)) != wanted:
+            self._damage(folder, f"it is {found}, and {wanted} was written with the weights", _TRAINING, *markers)
 
     def _checkpoints(self, part: Path) -> None:
         folder = part / CHECKPOINTS

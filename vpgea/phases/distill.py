@@ -13,15 +13,17 @@ from vpgea.modeling.contents import folder_content
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import entropy_at_start
-from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, SUMMARY
+from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, OPTIMIZER, SUMMARY
 from vpgea.runs.manifest import Manifest, require_contents
 from vpgea.runs.parts import WHOLE, part_folder
 from vpgea.runs.phase_folder import PhaseFolder, begun
 from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.published import optimizer_fingerprint
 from vpgea.runs.records import DistillSummary, FilterSummary, PartMarker
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_json
 from vpgea.storage.records import from_json, json_of, read_record
+from vpgea.training.carried import Carried, carried_by
 from vpgea.training.data import TrainingSet
 from vpgea.training.guards import epistemic_ids
 from vpgea.training.loggers import Log, step_log
@@ -34,6 +36,8 @@ from vpgea.training.trainer import Trainer
 from vpgea.training.turn import training_turn
 
 _ORDER: dict[str, object] = {"distill.order": "by seed, pass and round"}  # of an earlier version: by seed and pass
+_OPTIMIZER_STATE = "distill.optimizer_state"
+_ROUNDS_LEFT = "distill.rounds_left"  # of a schedule that falls over them; rounds may be added to a run later
 _OF_FILTER = ("filter.advantage.group", "filter.answerability.enabled")
 
 
@@ -49,12 +53,14 @@ def distill(
     log: Log | None = None,
     ranks: Ranks | None = None,
     continued: bool = False,
+    rounds_left: int = 1,
 ) -> DistillSummary:
     """Train on a complete filter folder; return the summary. A stop writes a checkpoint first.
 
     `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
     `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded. continued: it is a part
-    of a run that was begun, which was asked then whether it can train.
+    of a run that was begun, which was asked then whether it can train. rounds_left: of that run, this one included;
+    over them a schedule falls.
 
     Raises:
         UsageError: Other weights, other inputs.
@@ -67,7 +73,10 @@ def distill(
     filtered = CompletePhase.open(filter_dir, "filter")
     model = LocalModel.resolve(config.model)
     masters = masters_of(model) if config.distill.train == "full" else None
-    folder = PhaseFolder(output_dir, _manifest(config, filtered, model, masters, None if overwrite else output_dir))
+    before = None if overwrite else begun(output_dir)
+    carried = carried_by(_as_begun(config, before), model)
+    manifest = _manifest(config, filtered, model, masters, carried, before, rounds_left)
+    folder = PhaseFolder(output_dir, manifest)
 
     def is_trained() -> bool:
         return ranks.any(folder.is_complete or (output_dir / SUMMARY).is_file())
@@ -94,28 +103,43 @@ def distill(
                     *(config, data, roles, folder, ranks),
                     epistemic=epistemic_ids(model.tokenizer),
                     first_entropy=entropy_at_start(output_dir),
+                    carried=carried,
+                    rounds_left=_rounds_left(manifest),
                 )
                 with step_log(config, output_dir, ranks) as logger:
                     trainer.run(stop, progress, [logger, log] if log else [logger])
-                trainer.release()
                 ranks.on_first(folder.require_ours)
+                if _keeps_optimizer(manifest):
+                    trainer.save_optimizer(output_dir / OPTIMIZER)
+                trainer.release()
                 difference = publish(config, roles, data.paths, output_dir, ranks)
                 ranks.on_first(lambda: _complete(config, trainer, folder, difference))
     return trained(output_dir)
 
 
 def _manifest(
-    config: RunConfig, filtered: CompletePhase, model: LocalModel, masters: LocalModel | None, begun_in: Path | None
+    config: RunConfig,
+    filtered: CompletePhase,
+    model: LocalModel,
+    masters: LocalModel | None,
+    carried: Carried | None,
+    before: Manifest | None,
+    rounds_left: int,
 ) -> Manifest:
-    """What a training is made from. begun_in: the folder that may go on as another version began it."""
-    further = {"reference": reference_model(config), "masters": masters}
-    is_ordered = begun_in is None or _is_ordered_by_round(begun_in)
-    contents = model.contents
-    if (reference := further["reference"]) is not None:
-        contents = contents.with_folders(reference=reference.folder)
+    """What a training is made from. before: with what its folder was begun, perhaps by another version."""
+    reference = reference_model(config)
+    further = {"reference": reference, "masters": masters, "optimizer": carried}
+    contents = model.contents if reference is None else model.contents.with_folders(reference=reference.folder)
+    identity = identity_of(config, "distill", "model") | _ORDER
+    if config.distill.schedule != "constant":
+        identity[_ROUNDS_LEFT] = rounds_left if before is None else before.identity.get(_ROUNDS_LEFT)
+    if before is not None:
+        for key in (*_ORDER, _ROUNDS_LEFT, _OPTIMIZER_STATE):
+            if key in identity and key not in before.identity:
+                del identity[key]
     return Manifest(
         phase="distill",
-        identity=identity_of(config, "distill", "model") | (_ORDER if is_ordered else {}),
+        identity=identity,
         inputs={
             "filter": filtered.content_fingerprint,
             "model": model.fingerprint,
@@ -130,10 +154,23 @@ def _unsaid(text: str) -> None:
     """Rank 0 says it."""
 
 
-def _is_ordered_by_round(output_dir: Path) -> bool:
-    """Whether a folder is begun now, or was begun by a version that draws another order in each round."""
-    before = begun(output_dir)
-    return before is None or _ORDER.items() <= before.identity.items()
+def _as_begun(config: RunConfig, before: Manifest | None) -> RunConfig:
+    """A training that an earlier version began, which carried nothing over, goes on as it was begun."""
+    if before is None or _OPTIMIZER_STATE in before.identity:
+        return config
+    fresh: RunConfig = with_values(config, {_OPTIMIZER_STATE: "fresh"})
+    return fresh
+
+
+def _rounds_left(manifest: Manifest) -> int:
+    """What a schedule falls over; 1 also where an earlier version began the training, or nothing falls."""
+    found = manifest.identity.get(_ROUNDS_LEFT, 1)
+    assert isinstance(found, int)
+    return found
+
+
+def _keeps_optimizer(manifest: Manifest) -> bool:
+    return manifest.identity.get(_OPTIMIZER_STATE, "fresh") != "fresh"
 
 
 def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
@@ -150,7 +187,7 @@ def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
 def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, difference: float) -> None:
     """Write the summary and mark the folder complete."""
     guards, data = trainer.guards, trainer.data
-    published = LocalModel.resolve(trained_model(config, folder.root))
+    published, optimizer = LocalModel.resolve(trained_model(config, folder.root)), folder.root / OPTIMIZER
     summary = DistillSummary(
         steps=trainer.next_step,
         paths=len(data.paths),
@@ -165,6 +202,7 @@ def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, differen
         model_fingerprint=published.fingerprint,
         content=folder_content(folder.root / published_name(config)),
         masters_fingerprint=None if (masters := masters_of(published)) is None else masters.fingerprint,
+        optimizer_fingerprint=optimizer_fingerprint(optimizer) if _keeps_optimizer(folder.manifest) else None,
     )
     write_json(folder.root / SUMMARY, json_of(summary))
     folder.complete(json_of(summary))

@@ -41,6 +41,7 @@ from vpgea.runs.layout import (
     MANIFEST,
     MASTERS,
     METRICS,
+    OPTIMIZER,
     PHASES,
     SUMMARY,
     WEIGHTS,
@@ -351,9 +352,8 @@ class Loop:
             return
         best = best_round(self.run_dir, self.config)
         for index in range(newest - keep + 1):
-            if index != best:
-                for name in (*WEIGHTS, MASTERS):
-                    shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
+            for name in (OPTIMIZER,) if index == best else (OPTIMIZER, *WEIGHTS, MASTERS):
+                shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
 
 
 def _foreign(run_dir: Path, finding: Finding) -> UsageError:

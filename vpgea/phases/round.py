@@ -143,6 +143,7 @@ class Round:
             self.reporter.warn(f"{self._label('filter')}: {warning}")
 
     def _distill(self, lease: EngineLease, ranks: Ranks) -> None:
+        assert self.index is not None
         lease.release()
         options = self.config.distill
         drawn = sum(rollout_summary(part).questions for part in part_folders(self.folder("rollout")))
@@ -156,6 +157,7 @@ class Round:
                 progress=progress,
                 ranks=ranks,
                 continued=True,
+                rounds_left=max(self.config.loop.rounds - self.index, 1),
             )
         if ranks.is_first:
             for warning in warnings_of(training):

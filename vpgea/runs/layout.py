@@ -6,7 +6,8 @@ RUN/    config.yaml · metrics.jsonl · logs/ · slurm/ · damaged/ · repair.js
 PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COMPLETE · chunk-00000.arrow · ...
         of a chunk that is not whole yet: chunk-00000-WRITER.journal
   of a filter   selected/ · rejected/ · reference_lengths.json · summary.json; teacher-00000.arrow in its parts
-  of a distill  adapter/ or model/ · masters/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs in its part
+  of a distill  adapter/ or model/ · masters/ · optimizer/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs
+                in its part
   of an eval    results.json
 """
 
@@ -36,6 +37,7 @@ REFERENCE_LENGTHS = "reference_lengths.json"
 ADAPTER, MODEL = "adapter", "model"
 WEIGHTS = (ADAPTER, MODEL)
 MASTERS = "masters"  # beside a model that was published rounded: its weights in float32, for the next training
+OPTIMIZER = "optimizer"  # beside what was published: the optimiser's state, for the next training
 METRICS = "metrics.jsonl"  # a line per optimiser step; in the run folder a line per round
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_STATE, CHECKPOINT_CHECKSUMS = "state.json", "checksums.json"

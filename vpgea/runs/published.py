@@ -6,8 +6,9 @@ from pathlib import Path
 
 from vpgea.errors import DamagedError
 from vpgea.modeling.local_model import LocalModel
-from vpgea.runs.layout import ADAPTER, MODEL, PARTS, SUMMARY
+from vpgea.runs.layout import ADAPTER, CHECKPOINT_CHECKSUMS, MODEL, PARTS, SUMMARY
 from vpgea.runs.records import DistillSummary
+from vpgea.storage.files import file_checksum
 from vpgea.storage.records import read_record
 
 
@@ -28,6 +29,11 @@ def require_published(model: LocalModel) -> None:
             wanted = summary.model_fingerprint
         if found != wanted:
             raise not_published(folder, found, wanted)
+
+
+def optimizer_fingerprint(folder: Path) -> str:
+    """Of all that an optimiser's folder holds; how many ranks wrote it is in it."""
+    return file_checksum(folder / CHECKPOINT_CHECKSUMS)[:16]
 
 
 def not_published(folder: Path, found: str, wanted: str) -> DamagedError:

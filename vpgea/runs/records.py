@@ -168,6 +168,7 @@ class DistillSummary:
         output: Name of the folder with the weights, one of WEIGHTS.
         content: All bytes of the published folder, of which model_fingerprint has samples; None before that was kept.
         masters_fingerprint: Of the float32 weights beside a model that was published rounded.
+        optimizer_fingerprint: Of the optimiser's state beside it; None where the next training begins anew.
     """
 
     steps: int
@@ -182,6 +183,7 @@ class DistillSummary:
     output: str
     model_fingerprint: str
     masters_fingerprint: str | None = None
+    optimizer_fingerprint: str | None = None
     content: str | None = None
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
-from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, checkpoint_dir, checkpoint_steps
+from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, OPTIMIZER, checkpoint_dir, checkpoint_steps
 from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
 from vpgea.storage.records import read_by_name
 from vpgea.training.ranks import Ranks
@@ -53,8 +53,45 @@ def save_checkpoint(
     Raises:
         OtherRankFailed: Another rank failed; that one raises its own error.
     """
-    final = checkpoint_dir(folder, step)
-    temporary = folder / f".step-{step:06d}.tmp"  # the same on all ranks
+
+    def drop_older() -> None:
+        for old in checkpoint_steps(folder)[:-_KEEP]:
+            shutil.rmtree(checkpoint_dir(folder, old))
+
+    entries = {f"rng/{ranks.rank}/{device}": state for device, state in _rng_state().items()}
+    entries |= _entries(trainable, trainable, optimizer, ranks)
+    _save(checkpoint_dir(folder, step), entries, {"step": step, **state}, ranks)
+    ranks.on_first(drop_older)
+
+
+def save_optimizer(
+    folder: Path,
+    trainable: dict[str, Tensor],
+    others: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    ranks: Ranks,
+) -> None:
+    """Write a folder like a checkpoint, without the weights that are trained and without random generators.
+
+    Collective.
+
+    Args:
+        folder: Appears only when everything is on disk, and replaces one of its name.
+        trainable: Name → parameter, whose state in the optimizer is written.
+        others: Further tensors that go along.
+        optimizer: Its state is written by the parameters' names.
+        state: JSON values to get back.
+        ranks: All of them write.
+
+    Raises:
+        OtherRankFailed: Another rank failed; that one raises its own error.
+    """
+    _save(folder, _entries(others, trainable, optimizer, ranks), state, ranks)
+
+
+def _save(final: Path, entries: dict[str, Tensor], state: dict[str, Any], ranks: Ranks) -> None:
+    temporary = final.parent / f".{final.name}.tmp"  # the same on all ranks
 
     def prepare() -> None:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -62,16 +99,14 @@ def save_checkpoint(
 
     def write() -> None:
         path = temporary / _part_name(ranks.rank)
-        save_file(_entries(trainable, optimizer, ranks), path)
+        save_file(entries, path)
         fsync(path)  # here, because rank 0 cannot flush what another host still holds back
 
     def publish() -> None:
-        write_json(temporary / CHECKPOINT_STATE, {"step": step, **state})
+        write_json(temporary / CHECKPOINT_STATE, state)
         names = [*map(_part_name, range(ranks.world)), CHECKPOINT_STATE]
         write_json(temporary / CHECKPOINT_CHECKSUMS, {name: file_checksum(temporary / name) for name in names})
         publish_folder(temporary, final)
-        for old in checkpoint_steps(folder)[:-_KEEP]:
-            shutil.rmtree(checkpoint_dir(folder, old))
 
     ranks.on_first(prepare)
     with ranks.together():
@@ -107,7 +142,28 @@ def load_checkpoint(
     checkpoint = checkpoint_dir(folder, newest)
     ranks.on_first(lambda: _require_whole(checkpoint))
     with ranks.together():
-        return _restore(checkpoint, trainable, optimizer, ranks)
+        return _restore(checkpoint, trainable, trainable, optimizer, ranks)
+
+
+def load_optimizer(
+    folder: Path,
+    trainable: dict[str, Tensor],
+    others: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    """Restore in place what `save_optimizer` wrote; the number of ranks may differ. Collective.
+
+    Returns:
+        The state that was saved with it.
+
+    Raises:
+        UsageError: It is damaged, or of other parameters.
+        OtherRankFailed: Only another rank finds something amiss.
+    """
+    ranks.on_first(lambda: _require_whole(folder))
+    with ranks.together():
+        return _restore(folder, others, trainable, optimizer, ranks)
 
 
 def full_state(tensors: dict[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
@@ -132,16 +188,18 @@ def _part_name(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
-def _entries(trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict[str, Tensor]:
-    """This rank's part. A parameter that never had a gradient has no state in the optimizer, and none here."""
-    entries = {f"rng/{ranks.rank}/{device}": state for device, state in _rng_state().items()}
-    for name, tensor in trainable.items():
-        values = {"weight": tensor}
-        values |= {f"optimizer.{key}": value for key, value in optimizer.state.get(tensor, {}).items()}
-        for what, value in values.items():
-            first, held = _held(value)
-            if ranks.is_first or (isinstance(value, DTensor) and len(held)):
-                entries[f"{what}/{first}/{name}"] = held.contiguous()
+def _entries(
+    weights: dict[str, Tensor], trained: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> dict[str, Tensor]:
+    """This rank's part of some weights, and of what the optimizer keeps of others: nothing where no gradient came."""
+    values = [("weight", name, tensor) for name, tensor in weights.items()]
+    for name, tensor in trained.items():
+        values += [(f"optimizer.{key}", name, value) for key, value in optimizer.state.get(tensor, {}).items()]
+    entries = {}
+    for what, name, value in values:
+        first, held = _held(value)
+        if ranks.is_first or (isinstance(value, DTensor) and len(held)):
+            entries[f"{what}/{first}/{name}"] = held.contiguous()
     return entries
 
 
@@ -171,26 +229,37 @@ def _require_whole(checkpoint: Path) -> None:
             raise UsageError(
                 f"damaged checkpoint: {checkpoint / name}",
                 why="its checksum is not the recorded one",
-                mend=f"delete {checkpoint}: the run then continues from the checkpoint before it",
+                mend=_mend_damaged(checkpoint),
             )
+
+
+def _mend_damaged(folder: Path) -> str:
+    if folder.name == OPTIMIZER:
+        return f"`vpgea doctor {folder.parent} --repair`"
+    return f"delete {folder}: the run then continues from the checkpoint before it"
 
 
 @torch.no_grad()
 def _restore(
-    checkpoint: Path, trainable: dict[str, Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
+    checkpoint: Path,
+    weights: dict[str, Tensor],
+    trained: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Fill the weights, the optimizer and the random generators; the state of the checkpoint."""
     parts = sorted(name for name in read_by_name(checkpoint / CHECKPOINT_CHECKSUMS, str) if name.startswith("rank-"))
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(checkpoint / name, framework="pt")) for name in parts]
         stored = _stored(files)
-        weights = stored.get("weight", {})
-        _require_same(checkpoint, weights, trainable)
-        for name, tensor in trainable.items():
-            tensor.copy_(_read(weights[name], tensor))
-        if len(files) == ranks.world:
+        pieces = stored.get("weight", {})
+        _require_same(checkpoint, pieces, weights)
+        _require_known(checkpoint, stored, trained)
+        for name, tensor in weights.items():
+            tensor.copy_(_read(pieces[name], tensor))
+        if len(files) == ranks.world and "rng" in stored:
             _restore_rng(stored["rng"], ranks)
-        _restore_optimizer(optimizer, trainable, stored)
+        _restore_optimizer(optimizer, trained, stored)
     return read_json(checkpoint / CHECKPOINT_STATE)
 
 
@@ -212,6 +281,21 @@ def _require_same(checkpoint: Path, weights: dict[str, Pieces], trainable: dict[
             f"the checkpoint {checkpoint} is of other parameters",
             why=f"{len({name for name, _ in theirs.items() ^ ours.items()})} names or shapes differ",
             mend="start anew with --overwrite",
+        )
+
+
+def _require_known(checkpoint: Path, stored: dict[str, dict[str, Pieces]], trained: dict[str, Tensor]) -> None:
+    """See that the optimizer's state is of no other parameters: it would be left out without a word."""
+    of_optimizer = {what: by_name for what, by_name in stored.items() if what.startswith("optimizer.")}
+    others = set[str]().union(*of_optimizer.values()) - trained.keys()
+    for name, pieces in of_optimizer.get("optimizer.exp_avg", {}).items():
+        if name in trained and _shape(pieces) != tuple(trained[name].shape):
+            others.add(name)
+    if others:
+        raise UsageError(
+            f"the optimiser's state in {checkpoint} is of other parameters",
+            why=f"{len(others)} names or shapes differ, {min(others)} among them",
+            mend="train what was trained before, or begin with --set distill.optimizer_state=fresh in another folder",
         )
 
 

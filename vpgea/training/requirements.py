@@ -16,12 +16,13 @@ from vpgea.errors import UsageError
 from vpgea.modeling.adapter_files import adapter_modules, special_settings
 from vpgea.modeling.load import empty_model
 from vpgea.modeling.local_model import LocalModel
+from vpgea.training.carried import carried_by
 
 _WANDB = "https://api.wandb.ai"
 
 
 def require_trainable(config: RunConfig, model: LocalModel, *, warn: Callable[[str], None] | None = None) -> None:
-    """See that a model can be trained as configured: its adapter, targets, reference and loggers.
+    """See that a model can be trained as configured: its adapter, targets, reference, optimiser's state and loggers.
 
     Args:
         config: Of the run.
@@ -48,6 +49,8 @@ def require_trainable(config: RunConfig, model: LocalModel, *, warn: Callable[[s
     else:
         require_known_targets(config.distill.lora.targets, empty_model(model))
     _require_reference(config, model)
+    if warn is None:
+        carried_by(config, model)
     for kind in config.distill.log_to:
         _require_logger(kind)
 

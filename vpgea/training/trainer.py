@@ -23,7 +23,8 @@ from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_bytes
 from vpgea.training.batching import rank_batches
-from vpgea.training.checkpoint import load_checkpoint, save_checkpoint
+from vpgea.training.carried import Carried
+from vpgea.training.checkpoint import load_checkpoint, load_optimizer, save_checkpoint, save_optimizer
 from vpgea.training.data import OptimizerStep, TrainingPath, TrainingSet
 from vpgea.training.guards import Guards, per_1000_tokens
 from vpgea.training.loggers import Log
@@ -49,8 +50,10 @@ class Trainer:
         *,
         epistemic: npt.NDArray[np.int64] | None = None,
         first_entropy: float | None = None,
+        carried: Carried | None = None,
+        rounds_left: int = 1,
     ) -> None:
-        """Take up a checkpoint, where there is one.
+        """Take up a checkpoint, where there is one, else what is carried over from the training before.
 
         Args:
             config: Of the run.
@@ -60,6 +63,8 @@ class Trainer:
             ranks: All that train together.
             epistemic: Ids of the tokens that are counted as words of reflection.
             first_entropy: What the guards compare with, in nats; None: that of the first step here.
+            carried: State of the optimiser to begin with.
+            rounds_left: Rounds like this one, itself included, over which a schedule falls.
         """
         self.distill, self.data, self.roles = config.distill, data, roles
         self.ranks = ranks or Ranks()
@@ -68,7 +73,8 @@ class Trainer:
         self.trainable = roles.trainable
         self.optimizer = make_optimizer(self.distill, list(self.trainable.values()))
         self.guards = Guards(config=self.distill, first_entropy=first_entropy)
-        self.next_step = self.trained_tokens = 0
+        self.next_step = self.trained_tokens = self.steps_before = 0
+        self._rounds_left = rounds_left
         self._epistemic = np.empty(0, np.int64) if epistemic is None else epistemic
         self.old_logprobs = OldLogprobs(folder.part / OLD_LOGPROBS, data, roles, self.ranks)
         state = load_checkpoint(self.checkpoints, self._saved_tensors(), self.optimizer, self.ranks)
@@ -78,6 +84,9 @@ class Trainer:
             self.old_logprobs.require(state.get("old_logprobs"))
             self.next_step, self.trained_tokens = int(state["step"]), int(state["trained_tokens"])
             self.guards.restore(state["guards"])
+            self.steps_before = int(state.get("steps_before", 0))
+        elif carried is not None:
+            self._carry_over(carried)
         if self.ranks.is_first:
             _keep_lines(self.metrics, self.next_step)
 
@@ -111,11 +120,14 @@ class Trainer:
     def train_step(self, step: OptimizerStep) -> dict[str, Any]:
         """One optimiser step over all micro-batches; returns its line of metrics."""
         began = time.perf_counter()
-        rate = learning_rate(self.distill, self.next_step, self.data.total_steps)
+        total = self.steps_before + self.data.total_steps * self._rounds_left
+        rate = learning_rate(self.distill, self.steps_before + self.next_step, total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.accumulate(step)
+        if not step.paths:  # sharded weights have gradients of zeros, by which momentum and decay would act
+            self.optimizer.zero_grad(set_to_none=True)
         gradient_norm = self._clip_gradient()
         is_usable = self.guards.is_usable(self.next_step, terms.loss, gradient_norm)
         if is_usable:
@@ -216,15 +228,40 @@ class Trainer:
 
     def _saved_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the trained weights, and the average of an `ema` teacher."""
+        return self.trainable | self._average()
+
+    def _average(self) -> dict[str, Tensor]:
+        """The tensors of an `ema` teacher."""
         if self.distill.teacher != "ema" or self.roles.teacher is None:
-            return self.trainable
-        average = {f"ema.{name}": pair[0] for name, pair in zip(self.trainable, self.roles.ema_pairs(), strict=True)}
-        return self.trainable | average
+            return {}
+        return {f"ema.{name}": pair[0] for name, pair in zip(self.trainable, self.roles.ema_pairs(), strict=True)}
+
+    def _carry_over(self, carried: Carried) -> None:
+        """Go on with the moments, the average of an `ema` teacher, the schedule and the count of bad steps."""
+        state = load_optimizer(carried.folder, self.trainable, self._average(), self.optimizer, self.ranks)
+        if state["optimizer"] != self.distill.optimizer:
+            raise UsageError(
+                f"{carried.folder} is of another optimiser",
+                why=f"it was written by {state['optimizer']}, and distill.optimizer is {self.distill.optimizer}",
+                mend="use the same one, or --set distill.optimizer_state=fresh",
+            )
+        self.steps_before, self.guards.bad_steps = int(state["steps"]), int(state["bad_steps"])
+
+    def save_optimizer(self, folder: Path) -> None:
+        """Write what the next training carries over. Collective."""
+        state = {
+            "optimizer": self.distill.optimizer,
+            "steps": self.steps_before + self.next_step,
+            "bad_steps": self.guards.bad_steps,
+            MADE_FROM: self.made_from,
+        }
+        save_optimizer(folder, self.trainable, self._average(), self.optimizer, state, self.ranks)
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
         state = {
             "trained_tokens": self.trained_tokens,
+            "steps_before": self.steps_before,
             "guards": self.guards.state(),
             "old_logprobs": self.old_logprobs.checksum,
             MADE_FROM: self.made_from,
