@@ -21,7 +21,7 @@ from tests.support.forks import Forks
 from tests.support.ranks import run_ranks
 from vpgea.errors import UsageError, VpgeaError
 from vpgea.training import checkpoint
-from vpgea.training.checkpoint import full_state, load_checkpoint, save_checkpoint
+from vpgea.training.checkpoint import full_state, load_checkpoint, load_optimizer, save_checkpoint, save_optimizer
 from vpgea.training.ranks import OtherRankFailed, Ranks
 
 STEPS = 3  # before the checkpoint
@@ -87,6 +87,7 @@ def train_and_save(ranks: Ranks, folder: Path, *, sharded: bool = True) -> None:
         run.step(number)
         if number >= STEPS - 2:
             save_checkpoint(folder / "checkpoints", number + 1, run.trainable, run.optimizer, {"seen": number}, ranks)
+    save_optimizer(folder / "optimizer", run.trainable, {}, run.optimizer, {"steps": STEPS}, ranks)
     keep(run, folder)
 
 
@@ -121,6 +122,22 @@ def load_and_compare(ranks: Ranks, folder: Path, *, sharded: bool = True, same: 
         assert torch.equal(torch.get_rng_state(), seeded)
     losses = torch.tensor([run.step(STEPS + further) for further in range(3)], dtype=torch.float64)
     assert torch.allclose(losses, following["losses"], rtol=0 if same else 1e-5, atol=0)
+    carry_and_compare(ranks, folder, sharded=sharded)
+
+
+def carry_and_compare(ranks: Ranks, folder: Path, *, sharded: bool) -> None:
+    """The optimiser's state alone: no weight changes, and no generator."""
+    if not (folder / "optimizer").is_dir():  # a folder that was made from a checkpoint
+        return
+    run, untouched = Run(ranks, seed=2, sharded=sharded), Run(ranks, seed=2, sharded=sharded).everything()
+    before = torch.get_rng_state()
+    assert load_optimizer(folder / "optimizer", run.trainable, {}, run.optimizer, ranks) == {"steps": STEPS}
+    assert torch.equal(torch.get_rng_state(), before)
+    whole = run.everything()
+    if ranks.is_first:
+        expected = load_file(folder / "whole.safetensors")
+        assert whole.keys() == expected.keys()
+        assert all(torch.equal(value, untouched.get(name, expected[name])) for name, value in whole.items())
 
 
 def load_and_save_again(ranks: Ranks, source: Path, folder: Path) -> None:
