@@ -83,7 +83,8 @@ LOST = {  # file of a run → how many shards and weight files are written again
     "round-000/filter/selected/chunk-00001.arrow": 1,
     "round-000/filter/summary.json": 0,
     "round-000/filter/reference_lengths.json": 0,
-    "round-000/distill/adapter/adapter_model.safetensors": 1,
+    "round-000/distill/adapter/adapter_model.safetensors": 2,  # the training, so the optimiser's state as well
+    "round-000/distill/optimizer/rank-00000.safetensors": 2,
     "round-000/distill/summary.json": 0,
     "round-000/distill/parts/0-of-1/COMPLETE": 0,
     "round-000/eval/parts/0-of-1/chunk-00000.arrow": 1,

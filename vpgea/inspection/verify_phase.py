@@ -339,7 +339,7 @@ class PhaseCheck:
             if wanted is not None and weights_stay:
                 self._damage(folder, "it is gone", _TRAINING, *markers)
             return
-        self.report.weights += 1
+        self.report.checkpoints += 1
         sums = folder / CHECKPOINT_CHECKSUMS
         recorded = self._whole(partial(read_by_name, sums, str), folder, _TRAINING, *markers)
         if recorded is None:
