@@ -149,7 +149,8 @@ def test_parts_of_one_phase_have_the_same_inputs(tmp_path: Path) -> None:
 
 def test_parts_that_began_together_from_other_inputs_never_become_a_phase(tmp_path: Path) -> None:
     """Each saw no manifest of the other when it looked."""
-    other = replace(MANIFEST, identity={**MANIFEST.identity, "rollout.seed": 1})
+    seeded: dict[str, object] = {"rollout.seed": 1}
+    other = replace(MANIFEST, identity={**MANIFEST.identity, **seeded}, config=seeded)
     for place, manifest, index in (("one", MANIFEST, 0), ("two", other, 1)):
         PhaseFolder.open(tmp_path / place, replace(manifest, part=Part(index, 2)))
     (tmp_path / "two" / "parts" / "1-of-2").rename(tmp_path / "one" / "parts" / "1-of-2")
