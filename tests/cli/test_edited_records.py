@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vpgea.phases.loop import Loop
 from vpgea.runs.history import finished_lines
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.records import RoundLine
+from vpgea.storage.files import write_json
 from vpgea_cli.main import run
 
 
@@ -194,3 +196,28 @@ def test_each_round_looks_at_the_base_model(small_run: Path, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="started with another content of the model"):
         Loop.open(load(small_run), folder).run(change)
     assert not (folder / FIRST).exists()
+
+
+# --- folders of another run or round, whole in themselves ----------------------------------------------------------
+
+
+def test_what_was_made_from_a_foreign_phase_is_foreign_and_nothing_else(folder: Path) -> None:
+    first = folder / FIRST
+    for file in (first / "filter" / "manifest.json", first / "filter" / "parts" / "0-of-1" / "manifest.json"):
+        edit(file, "contents", "model", to="1" * 16)
+    found = [str(one.path) for one in verify(folder).findings]
+    assert found == [f"{FIRST}/{phase}" for phase in ("filter", "distill", "eval")]
+
+
+def test_a_part_of_another_run_is_told_from_a_manifest_of_another_run(folder: Path) -> None:
+    rollout = folder / FIRST / "rollout"
+    for place, expected in ((rollout / "parts" / "0-of-1", "parts/0-of-1"), (rollout, "manifest.json")):
+        before = (place / "manifest.json").read_bytes()
+        own = Manifest.read(place / "manifest.json")
+        changed = {"rollout.seed": 7}
+        other = replace(own, identity={**own.identity, **changed}, config={**own.config, **changed})
+        if own.content_fingerprint is not None:
+            other = replace(other, content_fingerprint="1" * 16)
+        write_json(place / "manifest.json", other.as_json())
+        assert f"{FIRST}/rollout/{expected}" in [str(one.path) for one in verify(folder).findings]
+        (place / "manifest.json").write_bytes(before)

@@ -85,8 +85,8 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
         base = checks[0] if check is not checks[0] and checks[0].kind == "eval" and checks[0].is_whole else None
         verify_phase_records(check, base)
     if is_run(root):
-        verify_lines(root, report)
         _verify_sources(root, report)
+        verify_lines(root, report)  # of what belongs here
     return report
 
 
@@ -187,7 +187,8 @@ def _verify_sources(root: Path, report: Report) -> None:
 def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Finding]:
     """The phases of a run that were made from something else than what stands before them there.
 
-    Reads the records alone. Only whole and complete phases can be compared.
+    Reads the records alone. Only whole and complete phases can be compared. A phase that was made from other things
+    than a foreign one before it is taken for the run's own.
 
     Args:
         root: The run's folder.
@@ -201,8 +202,12 @@ def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Fi
             if own in broken or not is_phase_finished(root / own, step.phase):
                 continue
             for source, name, recorded, actual in _claims(root, step, broken, lengths):
-                if recorded != actual and own not in found:
-                    problem = f"it was made from the {name} {recorded}, and that of {source} is {actual}"
+                problem = f"it was made from the {name} {recorded}, and that of {source} is {actual}"
+                is_wrong = recorded != actual
+                if Path(source) in found:  # what was made from a foreign phase is foreign, and only that
+                    problem = f"it was made from {source}, which does not belong there"
+                    is_wrong = recorded is not None and not is_wrong
+                if is_wrong and own not in found:
                     found[own] = Finding(path=own, problem=problem, redo=f"the {own.name}", phase=own, aside=(own,))
     return list(found.values())
 

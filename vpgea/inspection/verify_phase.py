@@ -196,6 +196,12 @@ class PhaseCheck:
         sidecars = [sidecar for shards in recorded.values() for sidecar in (shards or {}).values()]
         if manifest is None or count is None or None in recorded.values() or count.parts != len(self.parts):
             return False
+        if self._is_told_by_next(manifest) and (
+            foreign := [part for part in self.parts if _is_foreign(part, manifest)]
+        ):
+            for part in foreign:
+                self._damage(part, "it is of another run or round", "this part", *self.markers, *self._selected())
+            return False
         if self.parts and (other := _other_than_its_part(manifest, self.parts[0] / MANIFEST)):
             self._damage(own, other, RECORD, *self.markers)
         if content_of(manifest, [sidecar.sha256 for sidecar in sidecars]) == manifest.content_fingerprint:
@@ -204,6 +210,11 @@ class PhaseCheck:
             return True
         self._damage(own, "its content fingerprint is not that of its parts", RECORD, *self.markers)
         return False
+
+    def _is_told_by_next(self, manifest: Manifest) -> bool:
+        """Whether the phase that was made from this one knows it as its own manifest does, whatever its parts say."""
+        after = self.folder.parent / {"rollout": "filter", "filter": "distill"}.get(self.kind, "") / MANIFEST
+        return is_manifest(after) and Manifest.read(after).inputs.get(self.kind) == manifest.content_fingerprint
 
     def _shards(self, part: Path, recorded: _Sidecars | None, *, is_trusted: bool) -> None:
         """Every shard against its sidecar, and its sidecar against what the part was completed with.
@@ -380,6 +391,11 @@ def is_manifest(path: Path) -> bool:
     except DamagedError:
         return False
     return True
+
+
+def _is_foreign(part: Path, manifest: Manifest) -> bool:
+    """Whether a part was made from other things than its phase."""
+    return is_manifest(part / MANIFEST) and Manifest.read(part / MANIFEST).fingerprint != manifest.fingerprint
 
 
 def _other_than_its_part(manifest: Manifest, path: Path) -> str | None:
