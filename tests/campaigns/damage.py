@@ -184,16 +184,22 @@ def checksums(folder: Path) -> dict[str, str]:
 
 def _wrong(kind: Kind, file: Path, before: bytes, after: bytes, code: int, told: str) -> str:
     """What is wrong with how a command met a damaged file; empty when nothing is."""
-    if "Traceback" in told or "a bug in vpgea" in told:
-        return "a traceback or bug"
-    if code == 0:
+    if code == 0 and not _is_bug(told):
         same = _parsed(file, before) == _parsed(file, after)
         if not same and (kind.has_checksum or _parsed(file, after) is None):
             return "it was taken for whole"
         return ""
-    if [line.split(":")[0] for line in told.splitlines()[-3:]] != ["error", "why", "mend"]:
-        return "not three lines"
-    return "" if code == 2 or (code == 3 and not kind.has_checksum) else "another exit code"
+    return "" if is_refusal(code if kind.has_checksum or code != 3 else 2, told) else "no refusal of three lines"
+
+
+def is_refusal(code: int, told: str) -> bool:
+    """Whether a command has left with three lines that say what is damaged."""
+    last = [line.split(":")[0] for line in told.splitlines()[-3:]]
+    return code == 2 and last == ["error", "why", "mend"] and not _is_bug(told)
+
+
+def _is_bug(told: str) -> bool:
+    return "Traceback" in told or "a bug in vpgea" in told
 
 
 def _parsed(file: Path, content: bytes) -> object:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import damage
+from tests.campaigns import damage, exchanges
 from tests.campaigns.damage import call, campaign, checksums
 from tests.support.forks import Forks
 from tests.support.loops import essence
@@ -53,6 +53,13 @@ def test_damage_is_told_and_nothing_else_is_touched(config: Path) -> None:
     result = campaign(config, trials=TRIALS, seed=SEED)
     assert result.failures == []
     assert all(outcomes.total() == TRIALS // len(damage.KINDS) for outcomes in result.outcomes.values())
+
+
+def test_what_is_lost_or_named_oddly_is_told_and_nothing_outside_is_touched(config: Path) -> None:
+    """A slice of the kinds that need one run alone; the campaign has the others, and mends them."""
+    kinds = {name: exchanges.KINDS[name] for name in ("lost part", "exchanged shards", "odd name")}
+    result = exchanges.campaign(config, trials=len(kinds), seed=SEED, kinds=kinds, repairs=False)
+    assert result.failures == []
 
 
 # --- verified and mended --------------------------------------------------------------------------------------------
