@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import tiny
 from tests.support.finished import Finished, circle, finished_runs, small_config
+from tests.support.loops import as_if_measured
 from vpgea.config.resolve import load
 from vpgea.phases.export import export
 from vpgea.phases.schedule import best_round
@@ -96,8 +97,7 @@ def test_a_bfloat16_base_stays_bfloat16(tiny_model: Path, tmp_path: Path) -> Non
 
 
 def test_best_and_numbered_rounds(here: Cli, looped: Path, tmp_path: Path) -> None:
-    line = read_json(looped / "round-001" / "round.json")  # the later round is made the better one
-    write_json(looped / "round-001" / "round.json", {**line, "accuracy": 1.0, "e3": 9.0})
+    as_if_measured(looped, 1, accuracy=1.0, e3=9.0)  # the later round is made the better one
     assert best_round(looped, load(looped / "config.yaml")) == 1
     target = tmp_path / "out"
     assert run(["export", str(looped), "-o", str(target)]) == 0
@@ -119,8 +119,7 @@ def require_round(looped: Path, index: int, target: Path) -> None:
 
 
 def test_no_good_round_is_a_quality_gate(looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    base = read_json(looped / "base" / "round.json")
-    write_json(looped / "base" / "round.json", {**base, "accuracy": 1.5})
+    as_if_measured(looped, None, accuracy=1.5)
     assert run(["export", str(looped), "-o", str(tmp_path / "out")]) == 3
     assert "give --round with a number to have one all the same; finished rounds: 0, 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

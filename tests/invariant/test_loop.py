@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.simulated_run import round_line
 from tests.support import tiny
-from tests.support.loops import essence, metrics, sample_keys, write_config
+from tests.support.loops import as_if_measured, essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
 from vpgea.phases.schedule import fell_behind, length_price
 from vpgea.runs.manifest import Manifest
@@ -139,8 +139,7 @@ def test_an_adapter_goes_on_from_round_to_round(lora: Path) -> None:
 def test_a_round_that_costs_too_much_accuracy_is_the_last(
     config: Path, copy_of: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    marker = copy_of / "round-001" / "round.json"
-    marker.write_text(json.dumps({**read_json(marker), "accuracy": -0.5}), encoding="utf-8")
+    as_if_measured(copy_of, 1, accuracy=-0.5)
     band = ("--set", "loop.max_accuracy_drop=0.4")
     assert loop(config, copy_of, "--rounds", "3", *band) == 0
     assert "the loop ends after round 1: held-out accuracy is -0.500" in capsys.readouterr().err
@@ -303,8 +302,7 @@ def test_only_the_newest_weights_and_the_best_are_kept(config: Path, lora: Path,
 def test_the_best_round_outlives_newer_ones(
     config: Path, finished: Path, copy_of: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    marker = copy_of / "round-000" / "round.json"
-    marker.write_text(json.dumps({**read_json(marker), "e3": 99.0}), encoding="utf-8")
+    as_if_measured(copy_of, 0, e3=99.0)
     assert loop(config, copy_of, "--keep-rounds", "1", "--rounds", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out)["best_round"] == 0
     left = sorted(path.parent.parent.name for path in copy_of.glob("round-*/distill/model"))
@@ -367,11 +365,8 @@ def test_a_loss_that_may_be_chance_is_none(high: float | None, rests: bool) -> N
 
 def test_a_round_goes_on_with_the_price_it_was_begun_with(config: Path, copy_of: Path) -> None:
     """Another version decided it otherwise, or a figure before it was mended: the filter is made already."""
-    for name, changed in (
-        ("base/round.json", {"accuracy": 1.0}),
-        ("round-000/round.json", {"accuracy": 0.5, "accuracy_gain_high": -0.5}),
-    ):
-        (copy_of / name).write_text(json.dumps({**read_json(copy_of / name), **changed}), encoding="utf-8")
+    as_if_measured(copy_of, None, accuracy=1.0)
+    as_if_measured(copy_of, 0, accuracy=0.5, accuracy_gain_high=-0.5)
     line = read_json(copy_of / "round-001" / "round.json")
     (copy_of / "round-001" / "round.json").unlink()
     assert loop(config, copy_of, "--quiet") == 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.loops import essence, write_config
+from tests.support.loops import as_if_measured, essence, write_config
 from vpgea.config.resolve import load
 from vpgea.phases.loop import Loop
 from vpgea.runs.layout import all_steps, round_record
@@ -173,8 +172,7 @@ def test_steps_after_an_early_end_are_nothing_to_do(
     for step in all_steps(1):
         assert take(folder, str(step)) == 0
     for index, accuracy in ((None, 0.9), (0, 0.1)):
-        marker = round_record(folder, index)
-        marker.write_text(json.dumps({**json.loads(marker.read_text()), "accuracy": accuracy}))
+        as_if_measured(folder, index, accuracy=accuracy)
     for name in ("round-001/rollout", "round-001/filter", "round-001/distill", "round-001/eval", "round-002/rollout"):
         words = ["--step", name, "--set", "loop.max_accuracy_drop=0.2"]
         assert run(["loop", "-c", str(folder / "config.yaml"), "-o", str(folder), *words]) == 0

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from tests.support import tiny
 from vpgea.config.resolve import dump_yaml, resolve
+from vpgea.runs.layout import Step, round_record
+from vpgea.storage.files import read_json, write_json
 from vpgea.storage.shards import read_table
 
 SMALL: dict[str, Any] = {
@@ -56,6 +58,20 @@ def write_config(folder: Path, model: Path, **dotted: Any) -> Path:
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, the base model's first."""
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def as_if_measured(run_dir: Path, index: int | None, **figures: float) -> None:
+    """Give a finished round other figures of its evaluation, in its line and in the record that the line is made of.
+
+    figures: e3, accuracy and accuracy_gain, each also with _low or _high behind it.
+    """
+    line, results = round_record(run_dir, index), Step(index, "eval").folder(run_dir) / "results.json"
+    record = read_json(results)
+    for name, value in figures.items():
+        metric, _, bound = name.rpartition("_") if name.endswith(("_low", "_high")) else (name, "", "value")
+        record["metrics"][metric][bound] = value
+    write_json(results, record)
+    write_json(line, {**read_json(line), **figures})
 
 
 def essence(run_dir: Path) -> dict[str, Any]:

@@ -275,10 +275,13 @@ class Estimator:
         trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
         # a model that is rounded when it is published has its float32 weights beside it, for the next round
         published = self.weights + 4 * trained * (self.dtype_bytes < 4) if is_full else 4 * trained
-        # float32 each: the weights, AdamW's two moments, the average of a teacher
-        state = (
-            4 * trained * (1 + 2 * (options.optimizer == "adamw") + (options.runs_teacher and options.teacher == "ema"))
+        # float32 each: AdamW's two moments, the average of a teacher; and in checkpoints the weights
+        carried = (
+            4 * trained * (2 * (options.optimizer == "adamw") + (options.runs_teacher and options.teacher == "ema"))
         )
+        state = 4 * trained + carried
+        if options.optimizer_state == "carried":
+            published += carried
         return PhaseEstimate(
             phase="distill",
             sampled_tokens=0,

@@ -253,7 +253,6 @@ class Trainer:
             "optimizer": self.distill.optimizer,
             "steps": self.steps_before + self.next_step,
             "bad_steps": self.guards.bad_steps,
-            MADE_FROM: self.made_from,
         }
         save_optimizer(folder, self.trainable, self._average(), self.optimizer, state, self.ranks)
 

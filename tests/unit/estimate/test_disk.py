@@ -104,4 +104,5 @@ def test_a_training_takes_what_the_formula_says(
     )
     assert 0.6 * estimate.scratch_bytes < seen.most <= estimate.disk_bytes, "two of three checkpoints between steps"
     kept = estimate.disk_bytes - estimate.scratch_bytes
-    assert seen.now() == pytest.approx(kept, rel=0.1), "and what a file holds beside the numbers"
+    more = 0.1 if optimizer == "adamw" else 0.15  # Adafactor's rows and columns are something in a model this small
+    assert seen.now() == pytest.approx(kept, rel=more), "and what a file holds beside the numbers"

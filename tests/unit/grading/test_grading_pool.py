@@ -22,12 +22,20 @@ OWN = Path(__file__).parents[2] / "data" / "grading"
 PACKAGE = Path(__file__).parents[3]
 
 
+BEFORE: set[psutil.Process] = set()  # children of this process before the test: other tests may have some that stay
+
+
 @pytest.fixture(autouse=True)
 def own_graders_and_no_leftovers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", str(OWN))
     before = set(psutil.Process().children(recursive=True))
+    monkeypatch.setattr(sys.modules[__name__], "BEFORE", before)
     yield
     assert set(psutil.Process().children(recursive=True)) <= before, "a worker was left, alive or as a zombie"
+
+
+def workers_of_pools() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child not in BEFORE]
 
 
 def make_pool(grader: str, *, deadline_s: float = 5.0, memory_mb: int = 512, workers: int = 1) -> GraderPool:
@@ -105,9 +113,9 @@ def test_kill_9_of_a_worker_costs_nothing() -> None:
     requests = [GradeRequest("\\boxed{x+1+y}", f"y+1+x+{i}-{i}") for i in range(200)]
     with make_pool("math", workers=2) as pool:
         pool.grade(requests[:8])
-        victim = psutil.Process().children()[0]
+        victim = workers_of_pools()[0]
         grades = pool.grade(requests, lambda done: victim.kill() if done == 50 else None)
-        assert victim not in psutil.Process().children()
+        assert victim not in workers_of_pools()
     assert statuses(grades) == [Status.CORRECT] * 200
 
 
@@ -141,7 +149,7 @@ def test_a_freeze_longer_than_the_deadline_costs_no_verdict() -> None:
 def test_a_busy_machine_does_not_shorten_the_deadline() -> None:
     core = [min(os.sched_getaffinity(0))]
     with make_pool(own("misbehave"), deadline_s=0.6) as pool:
-        psutil.Process().children()[0].cpu_affinity(core)
+        workers_of_pools()[0].cpu_affinity(core)
         rivals = [psutil.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(2)]
         try:
             for rival in rivals:
@@ -215,7 +223,7 @@ def test_workers_die_with_their_parent(what: str) -> None:
 
 def test_a_worker_killed_between_two_calls_costs_nothing() -> None:
     with make_pool(own("misbehave")) as pool:
-        (worker,) = psutil.Process().children()
+        (worker,) = workers_of_pools()
         worker.kill()
         time.sleep(0.2)
         assert statuses(pool.grade(responses("right", "wrong"))) == [Status.CORRECT, Status.WRONG]
@@ -223,11 +231,11 @@ def test_a_worker_killed_between_two_calls_costs_nothing() -> None:
 
 def test_ctrl_c_does_not_reach_the_workers() -> None:
     with make_pool(own("misbehave")) as pool:
-        (worker,) = psutil.Process().children()
+        (worker,) = workers_of_pools()
         assert os.getpgid(worker.pid) != os.getpgid(0)
         worker.send_signal(signal.SIGINT)
         assert statuses(pool.grade(responses("right"))) == [Status.CORRECT]
-        assert psutil.Process().children() == [worker]
+        assert workers_of_pools() == [worker]
 
 
 def test_an_interrupted_call_leaves_nothing_for_the_next() -> None:
@@ -238,7 +246,7 @@ def test_an_interrupted_call_leaves_nothing_for_the_next() -> None:
     with make_pool(own("misbehave"), workers=2) as pool:
         with pytest.raises(KeyboardInterrupt):
             pool.grade(responses(*["right"] * 100), interrupt)
-        assert psutil.Process().children() == []
+        assert workers_of_pools() == []
         assert statuses(pool.grade(responses("wrong", "right"))) == [Status.WRONG, Status.CORRECT]
 
 
