@@ -189,6 +189,20 @@ def test_what_is_missing_is_made_again_and_nothing_else(
     assert [name for name in found if name.endswith(kept) and found[name] != expected[name]] == []
 
 
+def test_a_filter_that_was_begun_goes_on_with_the_first_lengths(config: Path, finished: Path, copy_of: Path) -> None:
+    """Its manifest has no word of the other phases' options, which does not make it an earlier version's."""
+    last = copy_of / "round-001"
+    (last / "round.json").unlink()
+    for step in ("distill", "eval", "filter/selected", "filter/rejected"):
+        shutil.rmtree(last / step)
+    for name in ("COMPLETE", "manifest.json", "summary.json", "reference_lengths.json", "parts/0-of-1/COMPLETE"):
+        (last / "filter" / name).unlink()
+    lengths = [read_json(finished / name / "filter" / "reference_lengths.json") for name in ("round-000", "round-001")]
+    assert lengths[0] == lengths[1]
+    assert loop(config, copy_of, "--quiet") == 0
+    assert read_json(last / "filter" / "reference_lengths.json") == lengths[0]
+
+
 def test_what_a_killed_writer_left_is_swept(config: Path, copy_of: Path) -> None:
     process = subprocess.Popen(["true"])
     process.wait()

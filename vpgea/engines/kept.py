@@ -98,7 +98,7 @@ class Batch:
 
     def close(self) -> None:
         """None is missing any more; what is drawn again beside the last ones may still come."""
-        self._requests, self._digests, self.found = [], [], {}
+        self._requests, self._digests, self.found, self._kept = [], [], {}, None
 
 
 def left_to_draw(count: int, found: Container[int], together: int) -> list[int]:

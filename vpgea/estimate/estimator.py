@@ -32,7 +32,7 @@ from vpgea.storage.sizes import (
     teacher_bytes,
 )
 
-_CACHE_TRAFFIC = 3  # a step reads the cache to attend, and copies it (read, write) to grow it by a token
+_CACHE_TRAFFIC = 1  # a step reads the cache to attend
 _ADAM_BYTES = 16  # float32 weight, gradient and two moments of every trained parameter
 _CHECKPOINTS = 3  # at one time: the newest two, and the next one under its temporary name
 # What the backward pass of a layer has beside what was kept for it, as a multiple of that; and where it was computed
@@ -327,7 +327,7 @@ class Estimator:
     def _sampling_memory(self, prompt: int, end: int, sequences: int, samples: int) -> dict[str, int]:
         """Peak of a batch that runs to its cap, `samples` of it behind each prompt; prompts are run once.
 
-        Growing the cache copies one layer of it.
+        A layer has a quarter of room ahead at most; while one grows or lets rows go, it is there up to three times.
         """
         options = self.config.rollout
         rows = min(options.batch_size, sequences)
@@ -336,7 +336,7 @@ class Estimator:
         return {
             "program": _PROGRAM_BYTES,
             "weights": self.weights,
-            "KV cache": cache + cache // self.shape.layers,
+            "KV cache": cache * 5 // 4 + 2 * cache // self.shape.layers,
             "logits": rows * self.shape.vocabulary * (_SAMPLING_BYTES + _TRUNCATION_BYTES * truncated),
             "activations": -(-rows // samples) * prompt * self._forward_bytes_per_token(),
         }

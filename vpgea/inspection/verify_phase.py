@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vpgea.errors import DamagedError
+from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.tally import Tally
 from vpgea.modeling.contents import folder_content
 from vpgea.modeling.fingerprint import fingerprint_of
@@ -32,6 +32,7 @@ from vpgea.runs.layout import (
     SETS,
     SUMMARY,
     WEIGHTS,
+    Step,
     checkpoint_dir,
     checkpoint_steps,
     is_phase_finished,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 RECORD = "this record"
 _CHUNK, _SELECTION, _TRAINING = "this chunk", "the selection", "the training"
+_NOTHING = "nothing, since the next training has used it"
 _Sidecars = dict[str, Sidecar]
 T = TypeVar("T")
 
@@ -295,7 +297,7 @@ class PhaseCheck:
         if trained is not None and not places and weights_stay:
             self._damage(self.folder / trained.output, "it is gone", _TRAINING, *markers)
         self._masters(trained, *markers, is_kept=bool(places))
-        self._optimizer(trained, *markers, weights_stay=weights_stay)
+        self._optimizer(trained, *markers, is_kept=bool(places))
         if trained is not None and any(is_other(part / COMPLETE, trained) for part in self.parts):
             self._damage(summary, "it is not what the training's part says", RECORD)
         for place in places:
@@ -343,23 +345,28 @@ class PhaseCheck:
         except DamagedError as error:
             self._damage(folder, f"{error.what}: {error.why}", _TRAINING, *markers)
 
-    def _optimizer(self, trained: DistillSummary | None, *markers: Path, weights_stay: bool) -> None:
-        """What the next training carries over, by the checksums that it recorded."""
+    def _optimizer(self, trained: DistillSummary | None, *markers: Path, is_kept: bool) -> None:
+        """What the next training carries over, by the checksums that it recorded. is_kept: the weights are there.
+
+        Once that one is trained, a damaged state is set aside, and nothing is trained again for it.
+        """
         folder, wanted = self.folder / OPTIMIZER, None if trained is None else trained.optimizer_fingerprint
+        is_used = _next_is_trained(self.folder)
         if not folder.is_dir():
-            if wanted is not None and weights_stay:
+            if wanted is not None and is_kept and not is_used:
                 self._damage(folder, "it is gone", _TRAINING, *markers)
             return
         self.report.checkpoints += 1
+        redo, markers = (_NOTHING, ()) if is_used else (_TRAINING, markers)
         sums = folder / CHECKPOINT_CHECKSUMS
-        recorded = self._whole(partial(read_by_name, sums, str), folder, _TRAINING, *markers)
+        recorded = self._whole(partial(read_by_name, sums, str), folder, redo, *markers)
         if recorded is None:
             return
         wrong = [name for name, checksum in recorded.items() if not _is_whole(folder / name, checksum)]
         if wrong:
-            self._damage(folder, f"the checksum of {wrong[0]} is not the recorded one", _TRAINING, *markers)
+            self._damage(folder, f"the checksum of {wrong[0]} is not the recorded one", redo, *markers)
         elif wanted is not None and (found := optimizer_fingerprint(folder)) != wanted:
-            self._damage(folder, f"it is {found}, and {wanted} was written with the weights", _TRAINING, *markers)
+            self._damage(folder, f"it is {found}, and {wanted} was written with the weights", redo, *markers)
 
     def _checkpoints(self, part: Path) -> None:
         folder = part / CHECKPOINTS
@@ -382,6 +389,16 @@ class PhaseCheck:
             if wanted is not None and not _is_whole(old, wanted):
                 why = f"it is not the one with which {checkpoint.name} was written"
                 self._damage(old, why, _TRAINING, checkpoint.parent)
+
+
+def _next_is_trained(distill_dir: Path) -> bool:
+    """Whether the round after that of a training is trained; False outside a run."""
+    try:
+        step = Step.parse(f"{distill_dir.absolute().parent.name}/{distill_dir.name}")
+    except UsageError:
+        return False
+    assert step.round is not None
+    return is_phase_finished(Step(step.round + 1, "distill").folder(distill_dir.absolute().parent.parent), "distill")
 
 
 def is_manifest(path: Path) -> bool:

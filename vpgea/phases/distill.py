@@ -74,8 +74,8 @@ def distill(
     model = LocalModel.resolve(config.model)
     masters = masters_of(model) if config.distill.train == "full" else None
     before = None if overwrite else begun(output_dir)
-    carried = carried_by(_as_begun(config, before), model)
-    manifest = _manifest(config, filtered, model, masters, carried, before, rounds_left)
+    carried, optimizer = _taken_up(config, model, before, output_dir)
+    manifest = _manifest(config, filtered, model, masters, optimizer, before, rounds_left)
     folder = PhaseFolder(output_dir, manifest)
 
     def is_trained() -> bool:
@@ -122,16 +122,26 @@ def _manifest(
     filtered: CompletePhase,
     model: LocalModel,
     masters: LocalModel | None,
-    carried: Carried | None,
+    optimizer: str | None,
     before: Manifest | None,
     rounds_left: int,
 ) -> Manifest:
-    """What a training is made from. before: with what its folder was begun, perhaps by another version."""
+    """What a training is made from.
+
+    Args:
+        config: Of the run.
+        filtered: What is learned.
+        model: To be trained.
+        masters: Its float32 weights.
+        optimizer: Fingerprint of the state that is carried over.
+        before: With what the folder was begun, perhaps by another version.
+        rounds_left: Of the run.
+    """
     reference = reference_model(config)
-    further = {"reference": reference, "masters": masters, "optimizer": carried}
+    further = {"reference": reference, "masters": masters}
     contents = model.contents if reference is None else model.contents.with_folders(reference=reference.folder)
     identity = identity_of(config, "distill", "model") | _ORDER
-    if config.distill.schedule != "constant":
+    if config.distill.schedule != "constant" and config.distill.optimizer_state == "carried":
         identity[_ROUNDS_LEFT] = rounds_left if before is None else before.identity.get(_ROUNDS_LEFT)
     if before is not None:
         for key in (*_ORDER, _ROUNDS_LEFT, _OPTIMIZER_STATE):
@@ -144,6 +154,7 @@ def _manifest(
             "filter": filtered.content_fingerprint,
             "model": model.fingerprint,
             **{name: other.fingerprint for name, other in further.items() if other is not None},
+            **({} if optimizer is None else {"optimizer": optimizer}),
         },
         config=flat_config(config),
         contents=contents.with_known(selection=filtered.selection()),
@@ -152,6 +163,19 @@ def _manifest(
 
 def _unsaid(text: str) -> None:
     """Rank 0 says it."""
+
+
+def _taken_up(
+    config: RunConfig, model: LocalModel, before: Manifest | None, output_dir: Path
+) -> tuple[Carried | None, str | None]:
+    """The state that the optimiser goes on with, and its fingerprint; only that where all is trained.
+
+    It may have been pruned since.
+    """
+    if before is not None and (output_dir / SUMMARY).is_file():
+        return None, before.inputs.get("optimizer")
+    carried = carried_by(_as_begun(config, before), model)
+    return carried, None if carried is None else carried.fingerprint
 
 
 def _as_begun(config: RunConfig, before: Manifest | None) -> RunConfig:

@@ -6,7 +6,7 @@ utilities, advantages and gates over the whole of them, quick and redone wheneve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ from vpgea.storage.rows import read_rows, to_table
 from vpgea.storage.schemas import SampleRow, TeacherRow
 from vpgea.storage.shards import committed
 
+_SECTIONS = ("grading", "filter")  # of the configuration, whose identity fields a filter is made from
+
 
 def filter_rollout(
     config: RunConfig,
@@ -70,9 +72,9 @@ def filter_rollout(
     _require_same_source(config, rollout, model, views)
     _require_log_ratios(config)
     _require_tail(config.filter.teacher_top_k, model.vocabulary_size)
-    unknown = {} if overwrite else _fields_after(output_dir)
+    unknown = {} if overwrite else _fields_after(output_dir, identity_of(config, *_SECTIONS))
     config = with_values(config, unknown)
-    identity = identity_of(config, "grading", "filter")
+    identity = identity_of(config, *_SECTIONS)
     manifest = Manifest(
         phase="filter",
         identity={key: value for key, value in identity.items() if key not in unknown},
@@ -118,13 +120,15 @@ def _measured(prior_view: PriorView, rollout: CompletePhase, shards: Mapping[int
         yield index, tables
 
 
-def _fields_after(output_dir: Path) -> dict[str, Any]:
-    """Identity fields that the version which began a folder did not have, and what it was begun with for them.
+def _fields_after(output_dir: Path, fields: Collection[str]) -> dict[str, Any]:
+    """Those of a filter's fields that the version which began a folder did not have, and what they were for it.
 
     Such a folder goes on as it was begun: its chunks were measured without the checks that came later.
     """
     before = begun(output_dir)
-    return {} if before is None else {k: value for k, value in later_fields().items() if k not in before.identity}
+    if before is None:
+        return {}
+    return {key: value for key, value in later_fields().items() if key in fields and key not in before.identity}
 
 
 def _is_selected(output_dir: Path, rollout_dir: Path) -> bool:

@@ -64,6 +64,7 @@ from vpgea.runs.repairs import end_repair, set_rest_aside
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_if_new
 from vpgea.storage.records import read_record
+from vpgea.training.carried import carried_by
 from vpgea.training.ranks import Ranks
 from vpgea.training.requirements import require_trainable
 
@@ -278,10 +279,12 @@ class Loop:
         """A round as the lines of the base model and of the rounds before it decide it. index None: the base model."""
         config, questions = self.config, self.questions
         if index is not None:
-            begun = begun_price(self.run_dir, index)
-            price = length_price(config, lines) if begun is None else begun
+            known = begun_price(self.run_dir, index)
+            price = length_price(config, lines) if known is None else known
             config = round_config(config, self.run_dir, index, price)
             questions = round_questions(questions, index, config.loop.questions_per_round, config.rollout.seed)
+            if begun(Step(index, "distill").folder(self.run_dir)) is None:  # before anything of the round is sampled
+                carried_by(config, LocalModel.resolve(config.model))
         return Round(
             run_dir=self.run_dir,
             index=index,
@@ -293,7 +296,7 @@ class Loop:
         )
 
     def _lines_before(self, index: int | None) -> list[RoundLine]:
-        return [] if index is None else finished_lines(self.run_dir)[: index + 1]
+        return [] if index is None else finished_lines(self.run_dir, index + 1)
 
     def _lease(self) -> EngineLease:
         return EngineLease(self.run_dir / LOGS, self.stop, publishes=self.run_dir, replaceable=self._replaceable)
@@ -352,8 +355,9 @@ class Loop:
             return
         best = best_round(self.run_dir, self.config)
         for index in range(newest - keep + 1):
-            for name in (OPTIMIZER,) if index == best else (OPTIMIZER, *WEIGHTS, MASTERS):
-                shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
+            if index != best:
+                for name in (*WEIGHTS, MASTERS, OPTIMIZER):
+                    shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
 
 
 def _foreign(run_dir: Path, finding: Finding) -> UsageError:

@@ -26,9 +26,9 @@ def read_line(run_dir: Path, index: int | None) -> RoundLine:
     return line
 
 
-def finished_lines(run_dir: Path) -> list[RoundLine]:
-    """The lines of the base model and of every finished round, as far as there is no gap."""
-    indices = itertools.chain([None], itertools.count())
+def finished_lines(run_dir: Path, count: int | None = None) -> list[RoundLine]:
+    """The lines of the base model and of every finished round, as far as there is no gap. count: at most so many."""
+    indices = itertools.islice(itertools.chain([None], itertools.count()), count)
     finished = itertools.takewhile(lambda index: round_record(run_dir, index).is_file(), indices)
     return [read_line(run_dir, index) for index in finished]
 

@@ -85,6 +85,38 @@ def test_a_schedule_falls_over_all_rounds(model: Path, tmp_path: Path) -> None:
     assert Manifest.read(again / "out" / "manifest.json").identity["distill.rounds_left"] == 2
 
 
+def test_a_fresh_optimiser_has_a_schedule_of_each_round(model: Path, tmp_path: Path) -> None:
+    changes = options(schedule="linear", questions_per_step=1, learning_rate=1.0e-3, optimizer_state="fresh")
+    one_round(distill_config(model, **changes), tmp_path, rounds_left=3)
+    assert rates(tmp_path) == pytest.approx([1e-3, 1e-3 * 2 / 3, 1e-3 / 3])
+
+
+def test_a_finished_training_asks_for_nothing_to_take_up(after_one: tuple[Path, RunConfig], tmp_path: Path) -> None:
+    folder, following = after_one
+    copy = shutil.copytree(folder / "out", tmp_path / "out")
+    moved = following.model_copy(update={"model": trained_model(following, copy)})
+    one_round(moved, tmp_path / "next")
+    shutil.rmtree(copy / "optimizer")
+    assert distill(moved, tmp_path / "next" / "filter", tmp_path / "next" / "out").steps == 1
+
+
+def test_what_the_next_training_has_used_is_not_trained_again(
+    after_one: tuple[Path, RunConfig], tmp_path: Path
+) -> None:
+    folder, following = after_one
+    first, second = (tmp_path / "run" / name for name in ("round-000", "round-001"))
+    shutil.copytree(folder / "out", first / "distill")
+    moved = following.model_copy(update={"model": trained_model(following, first / "distill")})
+    distill(moved, write_selection(tmp_path / "filter", moved, sample_rows(moved)), second / "distill")
+    state = first / "distill" / "optimizer" / "state.json"
+    state.write_text("{}")
+    (finding,) = verify(first / "distill").findings
+    assert (finding.path, finding.redo) == (Path("optimizer"), "nothing, since the next training has used it")
+    assert [path.name for path in finding.aside] == ["optimizer"]
+    shutil.rmtree(state.parent)
+    assert verify(first / "distill").findings == []
+
+
 def test_the_average_of_an_ema_teacher_goes_on_and_all_of_it_is_an_input(model: Path, tmp_path: Path) -> None:
     dense = {"kl_form": "dense", "teacher": "ema", "ema_decay": 0.5}
     config = distill_config(model, **options(**dense))
@@ -115,7 +147,7 @@ def test_what_is_gone_or_another_s_is_refused_and_found(
     shutil.rmtree(copy / "optimizer")
     with pytest.raises(UsageError, match="cannot go on where the training before ended"):
         carried_by(moved, adapter)
-    one_round(distill_config(model, **options(learning_rate=0.02)), tmp_path / "other")
+    one_round(distill_config(model, **options(questions_per_step=1)), tmp_path / "other")
     shutil.copytree(tmp_path / "other" / "out" / "optimizer", copy / "optimizer")
     with pytest.raises(UsageError, match="was written with those weights"):
         carried_by(moved, adapter)
