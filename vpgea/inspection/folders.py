@@ -25,14 +25,12 @@ from vpgea.runs.layout import (
     COMPLETE,
     CONFIG,
     MANIFEST,
-    MASTERS,
     METRICS,
-    OPTIMIZER,
     PARTS,
+    PUBLISHED,
     RESULTS,
     SETS,
     SUMMARY,
-    WEIGHTS,
     Step,
     journal_chunk,
     round_numbers,
@@ -338,7 +336,7 @@ def _part(folder: Path) -> dict[str, Any]:
 
 def _weights(distill_dir: Path) -> dict[str, Any]:
     """Steps made so far, and the bytes of what is published."""
-    folders = [distill_dir / name for name in (*WEIGHTS, MASTERS, OPTIMIZER) if (distill_dir / name).is_dir()]
+    folders = [distill_dir / name for name in PUBLISHED if (distill_dir / name).is_dir()]
     sizes = {folder.name: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders}
     return {"steps": len(metrics_lines(distill_dir)), "weights": sizes}
 

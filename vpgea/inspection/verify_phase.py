@@ -27,6 +27,7 @@ from vpgea.runs.layout import (
     OLD_LOGPROBS,
     OPTIMIZER,
     PHASES,
+    PUBLISHED,
     REFERENCE_LENGTHS,
     RESULTS,
     SETS,
@@ -102,7 +103,7 @@ def selections(folder: Path) -> list[Path]:
 def redone_training(root: Path, folder: Path, path: Path, problem: str) -> Finding:
     """Damage to what only the steps of a training could make again: all that it left goes with it."""
     markers = (folder / SUMMARY, *(part / COMPLETE for part in part_folders(folder)), folder / COMPLETE)
-    weights = (place for name in (*WEIGHTS, MASTERS) if (place := folder / name).is_dir())
+    weights = (place for name in PUBLISHED if (place := folder / name).is_dir())
     aside = tuple(each.relative_to(root) for each in (path, *weights, *markers, folder / MANIFEST))
     return Finding(path=aside[0], problem=problem, redo=_TRAINING, phase=folder.relative_to(root), aside=aside)
 
@@ -358,27 +359,27 @@ class PhaseCheck:
             return
         self.report.checkpoints += 1
         redo, markers = (_NOTHING, ()) if is_used else (_TRAINING, markers)
-        sums = folder / CHECKPOINT_CHECKSUMS
-        recorded = self._whole(partial(read_by_name, sums, str), folder, redo, *markers)
-        if recorded is None:
+        if not self._is_checkpoint_whole(folder, redo, *markers):
             return
+        if wanted is not None and (found := optimizer_fingerprint(folder)) != wanted:
+            self._damage(folder, f"it is {found}, and {wanted} was written with the weights", redo, *markers)
+
+    def _is_checkpoint_whole(self, folder: Path, redo: str, *markers: Path) -> bool:
+        """A folder with the checksums of its files, against those."""
+        recorded = self._whole(partial(read_by_name, folder / CHECKPOINT_CHECKSUMS, str), folder, redo, *markers)
+        if recorded is None:
+            return False
         wrong = [name for name, checksum in recorded.items() if not _is_whole(folder / name, checksum)]
         if wrong:
             self._damage(folder, f"the checksum of {wrong[0]} is not the recorded one", redo, *markers)
-        elif wanted is not None and (found := optimizer_fingerprint(folder)) != wanted:
-            self._damage(folder, f"it is {found}, and {wanted} was written with the weights", redo, *markers)
+        return not wrong
 
     def _checkpoints(self, part: Path) -> None:
         folder = part / CHECKPOINTS
         for checkpoint in (checkpoint_dir(folder, step) for step in checkpoint_steps(folder)):
             self.report.checkpoints += 1
             redo = "the steps since the checkpoint before"
-            recorded = self._whole(partial(read_by_name, checkpoint / CHECKPOINT_CHECKSUMS, str), checkpoint, redo)
-            if recorded is None:
-                continue
-            wrong = [name for name, checksum in recorded.items() if not _is_whole(checkpoint / name, checksum)]
-            if wrong:
-                self._damage(checkpoint, f"the checksum of {wrong[0]} is not the recorded one", redo)
+            if not self._is_checkpoint_whole(checkpoint, redo):
                 continue
             state = read_json(checkpoint / CHECKPOINT_STATE)
             manifest = Manifest.read(part / MANIFEST) if is_manifest(part / MANIFEST) else None

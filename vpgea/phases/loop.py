@@ -39,12 +39,10 @@ from vpgea.runs.layout import (
     CONFIG,
     LOGS,
     MANIFEST,
-    MASTERS,
     METRICS,
-    OPTIMIZER,
     PHASES,
+    PUBLISHED,
     SUMMARY,
-    WEIGHTS,
     Step,
     is_phase_finished,
     last_file,
@@ -356,7 +354,7 @@ class Loop:
         best = best_round(self.run_dir, self.config)
         for index in range(newest - keep + 1):
             if index != best:
-                for name in (*WEIGHTS, MASTERS, OPTIMIZER):
+                for name in PUBLISHED:
                     shutil.rmtree(round_dir(self.run_dir, index) / "distill" / name, ignore_errors=True)
 
 

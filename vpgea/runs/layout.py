@@ -38,6 +38,7 @@ ADAPTER, MODEL = "adapter", "model"
 WEIGHTS = (ADAPTER, MODEL)
 MASTERS = "masters"  # beside a model that was published rounded: its weights in float32, for the next training
 OPTIMIZER = "optimizer"  # beside what was published: the optimiser's state, for the next training
+PUBLISHED = (*WEIGHTS, MASTERS, OPTIMIZER)  # folders that a training leaves; they are kept and pruned together
 METRICS = "metrics.jsonl"  # a line per optimiser step; in the run folder a line per round
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_STATE, CHECKPOINT_CHECKSUMS = "state.json", "checksums.json"
@@ -55,7 +56,8 @@ LOGGERS = ("wandb", "tensorboard")  # folders that loggers make in a distill fol
 
 NOT_LOOKED_INTO = frozenset({*WEIGHTS, MASTERS, LOGS, *LOGGERS, DAMAGED})  # may hold links, as caches do
 
-_JOURNAL = re.compile(r"chunk-(\d{5,})-[0-9a-f]{32}\.journal", re.ASCII)
+JOURNAL = r"chunk-\d{5,}-[0-9a-f]{32}\.journal"  # what `new_journal` gives, as a pattern
+_JOURNAL = re.compile(JOURNAL, re.ASCII)
 _ROUND = re.compile(r"round-(\d{3,})", re.ASCII)
 _CHECKPOINT = re.compile(r"step-(\d{6,})", re.ASCII)
 _STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
@@ -84,7 +86,7 @@ def new_journal(index: int) -> str:
 
 def journal_chunk(name: str) -> int | None:
     """The chunk of a journal; None for every other file."""
-    return int(match[1]) if (match := _JOURNAL.fullmatch(name)) else None
+    return int(name.split("-")[1]) if _JOURNAL.fullmatch(name) else None
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------

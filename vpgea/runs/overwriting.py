@@ -16,6 +16,7 @@ from vpgea.runs.layout import (
     COMPLETE,
     CONFIG,
     DAMAGED,
+    JOURNAL,
     LOGGERS,
     MANIFEST,
     MASTERS,
@@ -40,7 +41,6 @@ _TEMPORARY = r"(?:.*/)?\.[^/]*\.tmp(?:/.*)?"
 _SCRIPTS = "slurm"  # in a run folder: job scripts, which users may edit
 _RENDERED = f"{_SCRIPTS}/rendered.json"
 _SHARDS = r"-\d{5,}\.(?:arrow|json)"
-_JOURNAL = r"chunk-\d{5,}-[0-9a-f]{32}\.journal"
 _CODE = r"(?:modeling|configuration|tokenization|processing|generation)_\w+\.py"  # of a model that brings its own
 _PUBLISHED = (
     r"[^/]+\.(?:safetensors|json|jinja|model|tiktoken)|(?:tokenizer|chat_template|vocab)[\w.+-]*|merges\.txt|README\.md"
@@ -56,9 +56,9 @@ _OF_ALL = [
     f"{_OF_A_PART}(?:{MANIFEST}|{COMPLETE})",
 ]
 _OWN: dict[str, list[str]] = {
-    "rollout": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{_JOURNAL})"],
+    "rollout": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{JOURNAL})"],
     "filter": [
-        f"{_OF_A_PART}(?:(?:chunk|teacher){_SHARDS}|{_JOURNAL})",
+        f"{_OF_A_PART}(?:(?:chunk|teacher){_SHARDS}|{JOURNAL})",
         f"(?:{'|'.join(SETS)})/chunk{_SHARDS}",
         *(SUMMARY, REFERENCE_LENGTHS),
     ],
@@ -70,7 +70,7 @@ _OWN: dict[str, list[str]] = {
         f"(?:{'|'.join(LOGGERS)})/.+",
         *(SUMMARY, METRICS),
     ],
-    "eval": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{_JOURNAL})", RESULTS],
+    "eval": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{JOURNAL})", RESULTS],
 }
 _ROUNDS = rf"(?:{BASE}|round-\d{{3,}})"
 _OWN["loop"] = [

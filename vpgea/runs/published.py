@@ -19,7 +19,7 @@ def require_published(model: LocalModel) -> None:
         DamagedError: They are not, or the record of the training is none.
     """
     for name, folder in ((MODEL, model.folder), (ADAPTER, model.adapter)):
-        if folder is None or folder.name != name or not _is_training(folder.parent):
+        if folder is None or folder.name != name or not is_training(folder.parent):
             continue
         summary = read_record(folder.parent / SUMMARY, DistillSummary)
         if summary.content is not None:
@@ -46,5 +46,6 @@ def not_published(folder: Path, found: str, wanted: str) -> DamagedError:
     )
 
 
-def _is_training(folder: Path) -> bool:
+def is_training(folder: Path) -> bool:
+    """Whether a training has finished in a folder."""
     return (folder / PARTS).is_dir() and (folder / SUMMARY).is_file()

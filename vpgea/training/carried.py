@@ -8,8 +8,8 @@ from pathlib import Path
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
-from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, OPTIMIZER, PARTS, SUMMARY, WEIGHTS
-from vpgea.runs.published import optimizer_fingerprint
+from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, OPTIMIZER, SUMMARY, WEIGHTS
+from vpgea.runs.published import is_training, optimizer_fingerprint
 from vpgea.runs.records import DistillSummary
 from vpgea.storage.records import read_record
 
@@ -30,9 +30,7 @@ def carried_by(config: RunConfig, model: LocalModel) -> Carried | None:
     """
     weights = model.folder if model.adapter is None else model.adapter
     home = weights.parent
-    if config.distill.optimizer_state == "fresh" or weights.name not in WEIGHTS:
-        return None
-    if not ((home / PARTS).is_dir() and (home / SUMMARY).is_file()):
+    if config.distill.optimizer_state == "fresh" or weights.name not in WEIGHTS or not is_training(home):
         return None
     wanted = read_record(home / SUMMARY, DistillSummary).optimizer_fingerprint
     if wanted is None:

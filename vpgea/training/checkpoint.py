@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
-from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, OPTIMIZER, checkpoint_dir, checkpoint_steps
+from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, checkpoint_dir, checkpoint_steps
 from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
 from vpgea.storage.records import read_by_name
 from vpgea.training.ranks import Ranks
@@ -140,7 +140,8 @@ def load_checkpoint(
     if newest < 0:
         return None
     checkpoint = checkpoint_dir(folder, newest)
-    ranks.on_first(lambda: _require_whole(checkpoint))
+    mend = f"delete {checkpoint}: the run then continues from the checkpoint before it"
+    ranks.on_first(lambda: _require_whole(checkpoint, mend))
     with ranks.together():
         return _restore(checkpoint, trainable, trainable, optimizer, ranks)
 
@@ -161,7 +162,7 @@ def load_optimizer(
         UsageError: It is damaged, or of other parameters.
         OtherRankFailed: Only another rank finds something amiss.
     """
-    ranks.on_first(lambda: _require_whole(folder))
+    ranks.on_first(lambda: _require_whole(folder, f"`vpgea doctor {folder.parent} --repair`"))
     with ranks.together():
         return _restore(folder, others, trainable, optimizer, ranks)
 
@@ -222,21 +223,15 @@ def _rng_state() -> dict[str, Tensor]:
 # --- what a rank reads ----------------------------------------------------------------------------------------------
 
 
-def _require_whole(checkpoint: Path) -> None:
+def _require_whole(checkpoint: Path, mend: str) -> None:
     recorded = read_by_name(checkpoint / CHECKPOINT_CHECKSUMS, str)
     for name, checksum in {CHECKPOINT_STATE: "", **recorded}.items():
         if not (checkpoint / name).is_file() or file_checksum(checkpoint / name) != checksum:
             raise UsageError(
                 f"damaged checkpoint: {checkpoint / name}",
                 why="its checksum is not the recorded one",
-                mend=_mend_damaged(checkpoint),
+                mend=mend,
             )
-
-
-def _mend_damaged(folder: Path) -> str:
-    if folder.name == OPTIMIZER:
-        return f"`vpgea doctor {folder.parent} --repair`"
-    return f"delete {folder}: the run then continues from the checkpoint before it"
 
 
 @torch.no_grad()
