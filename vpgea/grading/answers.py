@@ -244,12 +244,18 @@ def _tags(text: str, since: int) -> Iterator[_Stated]:
         yield last.start(), last.end(), Answer(", ".join(guesses), "tag")
 
 
+def _may_hold_marker(text: str) -> bool:
+    folded = text.casefold()
+    return any(word in folded for word in _MARKER_WORDS)
+
+
 def _markers(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
-    """The markers in [start, end), the last one first. Line by line: most have none, which is seen at once."""
+    """The markers in [start, end), the last one first. Most texts and most lines have none, which is seen at once."""
+    if not _may_hold_marker(text[start:end]):
+        return
     while start < end:
         line = max(text.rfind("\n", start, end) + 1, start)
-        folded = text[line:end].casefold()
-        if any(word in folded for word in _MARKER_WORDS):
+        if _may_hold_marker(text[line:end]):
             yield from reversed(list(_MARKER.finditer(text, line, end)))
         end = line - 1
 

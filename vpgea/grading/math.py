@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 from vpgea.grading.answers import find_answer
 from vpgea.grading.base import Grade, GradeRequest, Status
@@ -36,15 +37,21 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
     if answer is None or answer.is_one_of_several(request.question):
         return Grade(Status.WRONG)
     found = normalise(answer.text)
-    reference = final_answer(request.reference, "math")
-    gold = normalise(spell_signs(reference))
+    gold, word = _read_reference(request.reference)
     comparison = Comparison(request.question, Fraction(str(relative_tolerance)))
     readings = [normalise(spell_signs(answer.text)), *([normalise(answer.repeated)] if answer.repeated else [])]
-    if (word := quoted_word(reference)) is not None and found.isalpha():
+    if word is not None and found.isalpha():
         equal = same_word(word, found)
     else:
         equal = any(_is_answer(comparison, gold, reading, request.question) for reading in readings)
     return Grade(Status.CORRECT if equal else Status.WRONG, extracted=found or None, source=answer.source)
+
+
+@lru_cache(maxsize=256)
+def _read_reference(text: str) -> tuple[str, str | None]:
+    """The normal form of a reference, and the word that it quotes. All samples of a question ask for the same."""
+    reference = final_answer(text, "math")
+    return normalise(spell_signs(reference)), quoted_word(reference)
 
 
 def _is_answer(comparison: Comparison, gold: str, found: str, question: str) -> bool:
