@@ -174,7 +174,8 @@ def is_unfinished(found: str, gold: str, question: str) -> bool:
     """Whether an answer leaves undone what the question asks for and its reference has done.
 
     Where a simpler form is asked for, an answer is no sum where the product is, multiplies no sums where the sum is,
-    and has no sums or products of plain numbers, unsimplified roots and common factors that the reference has not.
+    and has no sums or products of plain numbers, unsimplified roots, letters below a line and common factors that the
+    reference has not.
     """
     asked = _SIMPLER_ASKED.search(question)
     value = found if "=" in gold else found.rpartition("=")[2].strip()  # of `f(x) = x^2+2x`

@@ -138,6 +138,8 @@ def undone(tree: Tree) -> frozenset[str]:
             marks.add("an operation below a root")
         if root and power < 0:
             marks.add("a root below a line")
+        if base[0] == "var" and power < 0:
+            marks.add("a letter below a line")
     above, below = ({str(base) for base, power in factors if base[0] != "num" and power * way > 0} for way in (1, -1))
     if above & below:
         marks.add("a factor to be cancelled")
