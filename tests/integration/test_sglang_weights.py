@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from tests.support import overthinker, rollouts, servers, tiny
 from tests.support.models import causal_model
 from tests.support.whole_logits import next_token_logits
-from vpgea.config.schema import DistillConfig, LoraConfig, ModelConfig
+from vpgea.config.schema import ModelConfig
+from vpgea.config.training import DistillConfig, LoraConfig
 from vpgea.engines.sglang.server.command import free_port
 from vpgea.engines.sglang.server.process import ServerProcess
 from vpgea.engines.sglang.traffic.answers import ModelInfo, Words

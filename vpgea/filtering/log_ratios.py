@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vpgea.config.schema import PlausibilityConfig
+from vpgea.config.filtering import PlausibilityConfig
 
 
 @dataclass(frozen=True)

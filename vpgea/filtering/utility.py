@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vpgea.config.schema import AdvantageConfig, UtilityConfig
+from vpgea.config.filtering import AdvantageConfig, UtilityConfig
 
 FloatArray = npt.NDArray[np.float64]
 

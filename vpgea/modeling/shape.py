@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from vpgea.config.schema import LoraConfig
+from vpgea.config.training import LoraConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import read_tensors

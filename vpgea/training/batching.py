@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpgea.config.schema import DistillConfig
+from vpgea.config.training import DistillConfig
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vpgea.config.schema import DistillConfig
+from vpgea.config.training import DistillConfig
 from vpgea.errors import UsageError
 from vpgea.objective.forward_kl import other_gates_mean
 from vpgea.objective.normalisers import Normalisers

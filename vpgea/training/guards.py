@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vpgea.config.schema import DistillConfig
+from vpgea.config.training import DistillConfig
 from vpgea.errors import VpgeaError
 from vpgea.training.data import TrainingPath
 

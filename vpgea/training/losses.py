@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vpgea.config.schema import DistillConfig
+from vpgea.config.training import DistillConfig
 from vpgea.modeling.head import Head, chunked_sum
 from vpgea.modeling.logprobs import log_softmax, upcast
 from vpgea.modeling.policy import Policy

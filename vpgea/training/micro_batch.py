@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vpgea.config.schema import DistillConfig
+from vpgea.config.training import DistillConfig
 from vpgea.training.data import TrainingPath
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from vpgea.config.schema import DistillConfig
+from vpgea.config.training import DistillConfig
 
 
 def make_optimizer(config: DistillConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:

@@ -13,7 +13,8 @@ import torch
 
 from tests.support import tiny
 from vpgea.config.resolve import resolve
-from vpgea.config.schema import LoraConfig, ModelConfig, RunConfig
+from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.config.training import LoraConfig
 from vpgea.errors import UsageError
 from vpgea.estimate import hardware
 from vpgea.estimate.estimator import Estimator, whole_run

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from vpgea.config.schema import UtilityConfig
+from vpgea.config.filtering import UtilityConfig
 from vpgea.filtering import elbo
 from vpgea.filtering.utility import utility
 from vpgea.storage.records import json_of

@@ -13,7 +13,8 @@ from tests.support import rollouts
 from tests.support.measured_rows import Row, posterior, prior, select_from, selection, write_pair
 from tests.support.recording import Recording
 from vpgea.config.fields import Section, identity
-from vpgea.config.schema import FilterConfig, RunConfig
+from vpgea.config.filtering import FilterConfig
+from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
 from vpgea.engines.transformers import TransformersEngine
 from vpgea.estimate.estimator import Estimator

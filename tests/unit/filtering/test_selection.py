@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.measured_rows import Row, posterior, prior, select_from, select_rows, selection, views, write_pair
-from vpgea.config.schema import PlausibilityConfig, RunConfig
+from vpgea.config.filtering import PlausibilityConfig
+from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Completion
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.leaks import LEAKS

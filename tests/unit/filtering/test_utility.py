@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpgea.config.schema import AdvantageConfig, UtilityConfig
+from vpgea.config.filtering import AdvantageConfig, UtilityConfig
 from vpgea.filtering.utility import (
     advantages_and_gates,
     baseline,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpgea.config.schema import AdvantageConfig
+from vpgea.config.filtering import AdvantageConfig
 from vpgea.filtering.utility import baseline, prior_advantages
 from vpgea.objective.normalisers import Normalisers
 from vpgea.objective.policy_gradient import mismatch_weight, surrogate

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import tiny
 from tests.support.selection_rows import Row, distill_config, sample_rows, write_selection
-from vpgea.config.schema import AdvantageConfig
+from vpgea.config.filtering import AdvantageConfig
 from vpgea.errors import UsageError
 from vpgea.filtering.utility import advantages_and_gates
 from vpgea.runs.complete_phase import CompletePhase

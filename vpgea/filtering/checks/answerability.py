@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from vpgea.config.schema import AnswerabilityConfig, FilterConfig, RunConfig
+from vpgea.config.filtering import AnswerabilityConfig, FilterConfig
+from vpgea.config.schema import RunConfig
 from vpgea.filtering.checks.base import UNDECIDED, Check, Judge, below
 from vpgea.filtering.cost import Continuations, Cost, RolloutLengths
 from vpgea.filtering.prior_view import PriorView, Start

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from vpgea.config.schema import FilterConfig, RunConfig
+from vpgea.config.filtering import FilterConfig
+from vpgea.config.schema import RunConfig
 from vpgea.filtering.cost import Cost, RolloutLengths
 from vpgea.filtering.prior_view import PriorView
 from vpgea.filtering.samples import Chunk, JudgedSample

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vpgea.config.schema import DistillConfig, ModelConfig
+from vpgea.config.schema import ModelConfig
+from vpgea.config.training import DistillConfig
 from vpgea.engines.base import ScoreRequest
 from vpgea.engines.sglang.traffic.answers import Generated, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient, Unreachable
