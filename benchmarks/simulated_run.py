@@ -218,4 +218,5 @@ def round_results(index: int | None, *, accuracy: float = 0.5, tokens: float = 1
 def round_line(index: int | None, **figures: float) -> RoundLine:
     """The line of a round with these figures of `round_results` and the simulated training."""
     training = TrainingFigures.of(FILTER_SUMMARY, DISTILL_SUMMARY, price=0.1, reference_kl=0.0)
-    return line_of(index, round_results(index, **figures), None if index is None else training, 1.0)
+    made_with = None if index is None else training
+    return line_of(index, round_results(index, **figures), made_with, seconds=1.0, times={"eval": {"sampling": 1.0}})

@@ -113,10 +113,15 @@ def test_a_distill_folder_shows_its_last_steps(here: Cli, runs: Finished) -> Non
 def test_a_loop_shows_its_rounds(here: Cli, runs: Finished) -> None:
     done = here("inspect", runs.loop)
     assert f"{runs.loop}: loop, complete" in done.stdout
-    table = done.stdout.split("round  accuracy")[1].splitlines()
-    assert [line.split()[0] for line in table[1:]] == ["base", "0", "1"]
+    table, times = (part.splitlines()[1:] for part in done.stdout.split("round  accuracy")[1].split("seconds of each "))
+    assert [line.split()[0] for line in table if line] == ["base", "0", "1"]
     lines = [json.loads(line) for line in (runs.loop / "metrics.jsonl").read_text().splitlines()]
     assert inspect_json(here, runs.loop, "--stats")["overview"]["rounds"] == lines
+    seconds = {words[0]: [float(word) for word in words[1:]] for words in map(str.split, times[1:])}
+    assert seconds.keys() == {"base", "0", "1", "all"}
+    assert seconds["all"][-1] == pytest.approx(sum(map(sum, (seconds[row][:-1] for row in ("base", "0", "1")))), abs=1)
+    assert lines[1]["times"].keys() == {"rollout", "filter", "distill", "eval"}
+    assert lines[1]["times"]["distill"]["training"] > 0
     refused = here("inspect", runs.loop, "--head", "2")
     assert refused.returncode == 2
     assert "round-000/rollout" in refused.stderr

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tests.support import tiny
 from vpgea.config.resolve import dump_yaml, resolve
-from vpgea.runs.layout import Step, round_record
+from vpgea.runs.layout import TIMES, Step, round_record
 from vpgea.storage.files import read_json, write_json
 from vpgea.storage.shards import read_table
 
@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
     "eval.bootstrap": 100,
     "loop.rounds": 2,
 }
-_TIMINGS = ("seconds",)
+_TIMINGS = ("seconds", "times")
 
 
 def write_config(folder: Path, model: Path, **dotted: Any) -> Path:
@@ -82,7 +82,7 @@ def essence(run_dir: Path) -> dict[str, Any]:
     return {
         str(path.relative_to(run_dir)): _content(path, str(run_dir.resolve()))
         for path in sorted(run_dir.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != TIMES
     }
 
 

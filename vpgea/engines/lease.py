@@ -11,6 +11,7 @@ from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.engines.base import Engine
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
+from vpgea.runs.clock import Activity
 from vpgea.runs.stopping import StopRequest
 
 LOGS = "logs"  # folder beside a phase's parts: what servers of our own say
@@ -37,6 +38,11 @@ def engine_kind(config: RunConfig) -> str:
     except UsageError:
         return "transformers"
     return "sglang"
+
+
+def opening(config: RunConfig) -> Activity:
+    """What time is spent on until an engine is there."""
+    return "servers" if engine_kind(config) == "sglang" else "loading"
 
 
 def lent(lease: EngineLease | None, logs: Path, stop: StopRequest) -> AbstractContextManager[EngineLease]:

@@ -79,7 +79,8 @@ class CrossView:
         ]
 
     def _graded(self, rows: Sequence[SampleRow]) -> list[MeasuredSample]:
-        grades = grade_rows(self.views, self.prior_view.graders, rows, self.prior_view.stop)
+        with self.prior_view.clock.on("grading"):
+            grades = grade_rows(self.views, self.prior_view.graders, rows, self.prior_view.stop)
         prompts: dict[str, list[int]] = {}
         samples = []
         for row, grade in zip(rows, grades, strict=True):

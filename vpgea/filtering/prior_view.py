@@ -17,6 +17,7 @@ from vpgea.filtering.samples import MeasuredSample
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.pool import GraderPool
 from vpgea.prompts.views import Views
+from vpgea.runs.clock import Clock
 from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
 
@@ -79,6 +80,7 @@ class PriorView:
 
     Args:
         context: tokens of the longest sequence that the model was made for; None: not known.
+        clock: of the phase.
 
     Attributes:
         kept: continuations of the chunk under measurement that are finished already; None: nothing is kept.
@@ -94,9 +96,10 @@ class PriorView:
         progress: Progress,
         *,
         context: int | None,
+        clock: Clock | None = None,
     ) -> None:
         self.config, self.views, self.engine, self.graders = config, views, engine, graders
-        self.stop, self.progress = stop, progress
+        self.stop, self.progress, self.clock = stop, progress, clock or Clock()
         self.context = sys.maxsize if context is None else context
         self.kept: KeptChunk | None = None
 
@@ -160,7 +163,8 @@ class PriorView:
             for question, group in zip((start.sample.question for start in starts), completions, strict=True)
             for completion in group
         ]
-        grades = iter(self.graders.grade(requests, lambda _: self._look_up()))
+        with self.clock.on("grading"):
+            grades = iter(self.graders.grade(requests, lambda _: self._look_up()))
         return [Answers(group, list(itertools.islice(grades, len(group)))) for group in completions]
 
     def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray | None]:

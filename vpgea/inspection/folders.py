@@ -19,6 +19,7 @@ from vpgea.config.resolve import DEFAULT, resolve
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.errors import UsageError
 from vpgea.filtering.measurements import check_numbers
+from vpgea.runs.clock import seconds_of
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.history import all_lines
 from vpgea.runs.layout import (
@@ -206,6 +207,8 @@ def overview(source: Source) -> dict[str, Any]:
     if source.kind == "filter":
         for name in SETS:
             found[name] = _extent(_committed(root / name))["rows"]
+    if seconds := seconds_of(root):
+        found["seconds"] = seconds
     for name, file in (("summary", SUMMARY), ("results", RESULTS)):
         if (root / file).is_file():
             found[name] = read_json(root / file)

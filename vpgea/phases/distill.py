@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from vpgea.config.contradictions import require_consistent, tempered_control_variate
@@ -11,6 +12,7 @@ from vpgea.config.schema import ModelConfig, RunConfig, identity_of, with_values
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.contents import folder_content
 from vpgea.modeling.local_model import LocalModel
+from vpgea.runs.clock import Clock
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import entropy_at_start
 from vpgea.runs.layout import ADAPTER, CHECKPOINTS, COMPLETE, MODEL, OPTIMIZER, SUMMARY
@@ -68,7 +70,7 @@ def distill(
         VpgeaError: Too many gradients are not finite.
         Stopped: A stop was requested.
     """
-    stop, progress, ranks = stop or StopRequest(), progress or NullProgress(), ranks or Ranks()
+    stop, progress, ranks, clock = stop or StopRequest(), progress or NullProgress(), ranks or Ranks(), Clock()
     require_consistent(config)
     filtered = CompletePhase.open(filter_dir, "filter")
     model = LocalModel.resolve(config.model)
@@ -94,9 +96,13 @@ def distill(
             if ranks.is_first:  # which alone reads all bytes
                 require_contents(f"{filtered.root} was made with", filtered.manifest.contents, folder.manifest.contents)
             data = _training_set(config, filtered, folder.manifest)
-            roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
+            with clock.on("loading"):
+                roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
         ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))
-        with folder.writing():  # before anything takes its time: --overwrite deletes nothing from here on
+        with (
+            folder.writing(),
+            clock.kept(folder) if ranks.is_first else nullcontext(),
+        ):  # before anything takes its time: --overwrite deletes nothing from here on
             turn.take()
             if not is_trained():  # else a twin that began at the same moment has done it
                 trainer = Trainer(
@@ -106,13 +112,14 @@ def distill(
                     carried=carried,
                     rounds_left=_rounds_left(manifest),
                 )
-                with step_log(config, output_dir, ranks) as logger:
+                with step_log(config, output_dir, ranks) as logger, clock.on("training"):
                     trainer.run(stop, progress, [logger, log] if log else [logger])
                 ranks.on_first(folder.require_ours)
                 if _keeps_optimizer(manifest):
                     trainer.save_optimizer(output_dir / OPTIMIZER)
                 trainer.release()
-                difference = publish(config, roles, data.paths, output_dir, ranks)
+                with clock.on("publishing"):
+                    difference = publish(config, roles, data.paths, output_dir, ranks)
                 ranks.on_first(lambda: _complete(config, trainer, folder, difference))
     return trained(output_dir)
 

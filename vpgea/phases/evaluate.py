@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vpgea.config.schema import RunConfig, identity_of
-from vpgea.engines.lease import EngineLease, lent
+from vpgea.engines.lease import EngineLease, lent, opening
 from vpgea.errors import UsageError
 from vpgea.grading.base import Grade
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
@@ -19,6 +19,7 @@ from vpgea.phases.ends import tell_ends
 from vpgea.phases.rollout import Drawing, RolloutPlan
 from vpgea.questions.load import Question
 from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.clock import Clock
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, LOGS, RESULTS
@@ -124,12 +125,12 @@ def evaluate(
         EngineError: The engine fails.
         Stopped: A stop was requested.
     """
-    stop, progress = stop or StopRequest(), progress or NullProgress()
+    stop, progress, clock = stop or StopRequest(), progress or NullProgress(), Clock()
     begun = (None if overwrite else begun_inputs(output_dir)) or continued
     planned = EvalPlan.make(config, questions, part=part, begun=begun)
     plan, baseline = planned.sampling, planned.baseline
     folder = PhaseFolder.open(output_dir, planned.manifest, resume=resume, overwrite=overwrite)
-    with folder.writing():  # from here on: also while an engine starts
+    with folder.writing(), clock.kept(folder):  # from here on: also while an engine starts
         missing = folder.missing(plan.own_chunks)
         with Journals(folder, missing, stop, progress) as journals:
             drawing = Drawing(plan, missing, journals, stop)
@@ -137,11 +138,13 @@ def evaluate(
                 before = plan.questions_in(plan.own_chunks) - plan.questions_in(missing)
                 progress.advance(before + drawing.finished)
                 with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-                    engine = engines.get(plan.config, plan.model)
+                    with clock.on(opening(plan.config)):
+                        engine = engines.get(plan.config, plan.model)
 
                     def work() -> Made:
-                        for chunk, rows in drawing.chunks(engine, progress):
-                            grades = grade_rows(plan.views, graders, rows, journals)
+                        for chunk, rows in clock.each("sampling", drawing.chunks(engine, progress)):
+                            with clock.on("grading"):
+                                grades = grade_rows(plan.views, graders, rows, journals)
                             graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
                             yield chunk, {CHUNK: to_table(graded, GradedRow)}
 

@@ -14,7 +14,7 @@ from typing import Any
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of, later_fields, with_values
 from vpgea.engines.kept import KeptChunk
-from vpgea.engines.lease import EngineLease, lent
+from vpgea.engines.lease import EngineLease, lent, opening
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.filtering.crossview import CrossView
 from vpgea.filtering.prior_view import PriorView, sampling_truncated
@@ -26,6 +26,7 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.ends import tell_ends
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.clock import Clock
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
@@ -64,7 +65,7 @@ def filter_rollout(
         EngineError: The engine fails.
         Stopped: A stop was requested.
     """
-    stop, progress = stop or StopRequest(), progress or NullProgress()
+    stop, progress, clock = stop or StopRequest(), progress or NullProgress(), Clock()
     rollout = CompletePhase.open(rollout_dir, "rollout")
     own = {chunk_number(path): path for path in rollout.chunks(share=part)}
     model = LocalModel.resolve(config.model)
@@ -84,7 +85,7 @@ def filter_rollout(
         part=part,
     )
     folder = PhaseFolder.open(output_dir, manifest, resume=resume, overwrite=overwrite)
-    with folder.writing():  # from here on: also while an engine starts
+    with folder.writing(), clock.kept(folder):  # from here on: also while an engine starts
         if _is_selected(output_dir, rollout_dir):
             return _checked(config, read_record(output_dir / SUMMARY, FilterSummary))
         kinds = (CHUNK, TEACHER_SHARD) if config.filter.teacher_top_k else (CHUNK,)
@@ -94,15 +95,20 @@ def filter_rollout(
         with Journals(folder, missing, stop, progress) as journals:
             if missing:
                 with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
-                    engine = engines.get(config, model)
-                    prior_view = PriorView(config, views, engine, graders, stop, progress, context=model.context_length)
+                    with clock.on(opening(config)):
+                        engine = engines.get(config, model)
+                    prior_view = PriorView(
+                        *(config, views, engine, graders, stop, progress), context=model.context_length, clock=clock
+                    )
                     work = partial(_measured, prior_view, rollout, {index: own[index] for index in missing}, journals)
                     run_chunks(folder, missing, stop, work, journals)
         require_few_errors(config, [folder.chunk(index) for index in own])
         if not folder.complete({"chunks": len(own)}):
             return None
         measured = CompletePhase.open(output_dir, "filter")
-        return _checked(config, select(config, views, rollout, measured, as_first_version=bool(unknown)))
+        with clock.on("checks"):
+            selected = select(config, views, rollout, measured, as_first_version=bool(unknown))
+        return _checked(config, selected)
 
 
 def _measured(prior_view: PriorView, rollout: CompletePhase, shards: Mapping[int, Path], journals: Journals) -> Made:
@@ -113,9 +119,10 @@ def _measured(prior_view: PriorView, rollout: CompletePhase, shards: Mapping[int
         prior_view.kept = KeptChunk(journals, index)
         rows = read_rows(shard, SampleRow)
         tables = {}
-        if prior_view.config.filter.teacher_top_k:
-            tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
-        tables[CHUNK] = measuring.measure(rows, answers_behind(all_chunks, index))
+        with prior_view.clock.on("checks"):
+            if prior_view.config.filter.teacher_top_k:
+                tables[TEACHER_SHARD] = to_table(measuring.teacher(rows), TeacherRow)
+            tables[CHUNK] = measuring.measure(rows, answers_behind(all_chunks, index))
         prior_view.progress.advance(1)
         yield index, tables
 

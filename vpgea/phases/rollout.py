@@ -14,13 +14,14 @@ from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RolloutConfig, RunConfig, identity_of
 from vpgea.engines.base import Completion, Engine, GenerateRequest, Sampling
 from vpgea.engines.kept import Batch, KeptChunk
-from vpgea.engines.lease import EngineLease, lent
+from vpgea.engines.lease import EngineLease, lent, opening
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.ends import EndsWatch, tell_ends
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
 from vpgea.runs.chunks import Made, run_chunks
+from vpgea.runs.clock import Clock
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, COMPLETE, LOGS
 from vpgea.runs.manifest import Manifest
@@ -223,8 +224,9 @@ def rollout(
     overwrite: bool = False,
     stop: StopRequest | None = None,
     progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> Drawn:
-    """Draw what is missing of this part.
+    """Draw what is missing of this part. clock: of this phase, where planning has begun it.
 
     A chunk is committed whole or not at all; what is finished of the chunks under way is kept in their journals, and
     the next call draws what is missing with the same seeds.
@@ -234,25 +236,24 @@ def rollout(
         EngineError: The engine fails.
         Stopped: A stop was requested.
     """
-    stop, progress = stop or StopRequest(), progress or NullProgress()
+    stop, progress, clock = stop or StopRequest(), progress or NullProgress(), clock or Clock()
     if samples_per_question(plan.config.rollout) == 0:
-        raise UsageError(
-            "nothing to sample", why="both sample counts are 0", mend="set --prior-samples or --posterior-samples"
-        )
+        mend = "set --prior-samples or --posterior-samples"
+        raise UsageError("nothing to sample", why="both sample counts are 0", mend=mend)
     folder = PhaseFolder.open(output_dir, plan.manifest, resume=resume, overwrite=overwrite)
-    with folder.writing():  # from here on: also while an engine starts
+    with folder.writing(), clock.kept(folder):  # from here on: also while an engine starts
         missing = folder.missing(plan.own_chunks)
         with Journals(folder, missing, stop, progress) as journals:
             drawing = Drawing(plan, missing, journals, stop)
             if missing:
-                before = plan.questions_in(plan.own_chunks) - plan.questions_in(missing)
-                progress.advance(before + drawing.finished)
+                progress.advance(plan.questions_in(plan.own_chunks) - plan.questions_in(missing) + drawing.finished)
                 _require_disk(output_dir, plan.disk_bytes(missing))
                 with lent(lease, output_dir / LOGS, stop) as engines:
-                    engine = engines.get(plan.config, plan.model)
+                    with clock.on(opening(plan.config)):
+                        engine = engines.get(plan.config, plan.model)
 
                     def work() -> Made:
-                        for chunk, rows in drawing.chunks(engine, progress):
+                        for chunk, rows in clock.each("sampling", drawing.chunks(engine, progress)):
                             yield chunk, {CHUNK: to_table(rows, SampleRow)}
 
                     run_chunks(folder, missing, stop, work, journals)

@@ -17,6 +17,7 @@ from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout, rollout_summary
 from vpgea.questions.load import Question, chunk_questions
+from vpgea.runs.clock import Clock, seconds_of
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.layout import (
     COMPLETE,
@@ -111,7 +112,8 @@ class Round:
                 reference_kl=last_reference_kl(self.folder("distill") / METRICS),
             )
         results = read_record(self.folder("eval") / RESULTS, EvalResults)
-        line = line_of(self.index, results, training, seconds)
+        times = {str(phase): seconds_of(self.folder(phase)) for phase in round_phases(self.index)}
+        line = line_of(self.index, results, training, seconds=seconds, times=times)
         write_json(round_record(self.run_dir, self.index), line.as_json())
         return line
 
@@ -121,11 +123,12 @@ class Round:
 
     def _rollout(self, part: Part, lease: EngineLease) -> None:
         assert self.index is not None
+        clock = Clock()
         plan = RolloutPlan.make(
             self.config, self.questions, part=part, round_index=self.index, begun=begun_inputs(self.run_dir)
         )
         with self.reporter.progress(plan.questions_in(plan.own_chunks), self._label("rollout: questions")) as progress:
-            rollout(plan, self.folder("rollout"), lease=lease, stop=self.stop, progress=progress)
+            rollout(plan, self.folder("rollout"), lease=lease, stop=self.stop, progress=progress, clock=clock)
 
     def _filter(self, part: Part, lease: EngineLease) -> None:
         own = len(chunk_paths(self.folder("rollout"), share=part))

@@ -26,6 +26,7 @@ TRAINING_TURN = ".training.tmp"  # in the part's folder of a training: locked by
 MANIFEST = "manifest.json"
 COMPLETE = "COMPLETE"
 LOGS = "logs"  # what servers of our own say; beside a phase's parts, of a loop in the run folder
+TIMES = "times.jsonl"  # in a phase's logs: where the time of each attempt went
 
 CHUNK = "chunk"  # chunk-00000.arrow: one shard per chunk of questions
 TEACHER_SHARD = "teacher"  # teacher-00000.arrow beside it, where a filter stores its teacher

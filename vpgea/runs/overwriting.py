@@ -18,6 +18,7 @@ from vpgea.runs.layout import (
     DAMAGED,
     JOURNAL,
     LOGGERS,
+    LOGS,
     MANIFEST,
     MASTERS,
     METRICS,
@@ -30,6 +31,7 @@ from vpgea.runs.layout import (
     ROUND_RECORD,
     SETS,
     SUMMARY,
+    TIMES,
     TRAINING_TURN,
     WEIGHTS,
 )
@@ -52,6 +54,7 @@ _OF_ALL = [
     COMPLETE,
     REPAIR,
     r"logs/sglang-\d+\.log",
+    f"{LOGS}/{TIMES}",
     f"{DAMAGED}/.+",
     f"{_OF_A_PART}(?:{MANIFEST}|{COMPLETE})",
 ]

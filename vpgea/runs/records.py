@@ -213,7 +213,8 @@ class RoundLine:
     Those after truncated_high are of rounds alone, e3 excepted, which is 1 for the base by definition.
 
     Attributes:
-        seconds: None where jobs of a cluster made the round.
+        seconds: Of the process that finished the round; None where jobs of a cluster made it.
+        times: Phase → activity → seconds, over all attempts and parts; None where an earlier version made the round.
     """
 
     round: int | None
@@ -242,11 +243,13 @@ class RoundLine:
     trained_tokens: int | None = None
     engine_mismatch: float | None = None
     seconds: float | None
+    times: dict[str, dict[str, float]] | None = None
 
     def as_json(self) -> dict[str, object]:
-        """The entries that round.json has: of the base model only its own."""
-        of_rounds = {entry.name for entry in fields(self) if entry.default is not MISSING}
-        return {name: value for name, value in json_of(self).items() if self.round is not None or name not in of_rounds}
+        """The entries that round.json has: of the base model only its own, and none that its version did not write."""
+        absent = {entry.name for entry in fields(self) if entry.default is not MISSING and self.round is None}
+        absent = absent - {"times"} | ({"times"} if self.times is None else set())
+        return {name: value for name, value in json_of(self).items() if name not in absent}
 
     @classmethod
     def read(cls, path: Path) -> RoundLine:

@@ -27,7 +27,12 @@ _HELD_OUT = {
 
 
 def line_of(
-    index: int | None, results: EvalResults, training: TrainingFigures | None, seconds: float | None
+    index: int | None,
+    results: EvalResults,
+    training: TrainingFigures | None,
+    *,
+    seconds: float | None,
+    times: dict[str, dict[str, float]],
 ) -> RoundLine:
     """The line of a round whose steps are all complete.
 
@@ -36,6 +41,7 @@ def line_of(
         results: Of its evaluation.
         training: Of rounds; the base model has none.
         seconds: What the round took; None where jobs of a cluster made it.
+        times: Seconds of each phase by activity (runs/clock.py).
 
     Raises:
         QualityGateError: A figure is not defined on the held-out samples.
@@ -43,8 +49,8 @@ def line_of(
     for metric in _HELD_OUT.values():
         if (estimate := results.metrics.get(metric)) is not None:
             _require_defined(metric, estimate)
-    record = {**_held_out(results), **({} if training is None else vars(training)), "round": index, "seconds": seconds}
-    return RoundLine(**record)
+    figures = {**_held_out(results), **({} if training is None else vars(training))}
+    return RoundLine(**figures, round=index, seconds=seconds, times=times)
 
 
 def _held_out(results: EvalResults) -> dict[str, Any]:

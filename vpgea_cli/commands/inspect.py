@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from vpgea.errors import UsageError
 from vpgea_cli.options import JsonOption, go_offline
 from vpgea_cli.output import Output, aligned
 from vpgea_cli.phase import share, with_interval
+
+if TYPE_CHECKING:
+    from vpgea.runs.records import RoundLine
 
 ROWS = 5
 _TEXT = 80  # characters of a completion in the head; what is left out is counted
@@ -100,6 +103,8 @@ def _overview_text(found: Mapping[str, Any]) -> str:
         lines += ["", "results, 95 % intervals:", *_pairs(figures)]
     if "rounds" in found:
         lines += ["", *_rounds_lines(found["rounds"])]
+    if "seconds" in found:
+        lines += ["", "seconds:", *_pairs(found["seconds"])]
     return "\n".join(lines)
 
 
@@ -126,7 +131,26 @@ def _rounds_lines(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
     from vpgea.runs.records import RoundLine
     from vpgea_cli.commands.loop import COLUMNS, row
 
-    return aligned([COLUMNS, *(row(RoundLine(**line)) for line in rounds)]) if rounds else ["no round is finished yet"]
+    lines = [RoundLine(**line) for line in rounds]
+    if not lines:
+        return ["no round is finished yet"]
+    return [*aligned([COLUMNS, *map(row, lines)]), *_times_lines(lines)]
+
+
+def _times_lines(rounds: Sequence[RoundLine]) -> list[str]:
+    """Where the time of each round went, and of all; rounds of earlier versions did not say."""
+    from vpgea.runs.clock import ROUND_COLUMNS, columns_of
+
+    times = [(line.round, columns_of(line.times)) for line in rounds if line.times is not None]
+    if not times:
+        return []
+    total = {name: sum(seconds[name] for _, seconds in times) for name in ROUND_COLUMNS}
+    labelled = [("base" if index is None else str(index), seconds) for index, seconds in times]
+    table = [
+        [label, *(f"{seconds[name]:,.1f}" for name in ROUND_COLUMNS), f"{sum(seconds.values()):,.1f}"]
+        for label, seconds in [*labelled, ("all", total)]
+    ]
+    return ["", "seconds of each round:", *aligned([["round", *ROUND_COLUMNS, "total"], *table])]
 
 
 def _head_text(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
