@@ -20,6 +20,7 @@ from vpgea.errors import QualityGateError, Stopped, UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.filter import filter_rollout
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
+from vpgea.runs.layout import TIMES
 from vpgea.runs.parts import Part
 from vpgea.runs.progress import NullProgress
 from vpgea.runs.records import FilterSummary
@@ -48,7 +49,8 @@ def finished(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): file_checksum(path) for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != TIMES)
+    return {str(path.relative_to(folder)): file_checksum(path) for path in files}
 
 
 # --- a whole from parts, resumed or not ----------------------------------------------------------------------------
