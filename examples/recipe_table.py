@@ -66,7 +66,7 @@ def estimates(config: RunConfig, assumed: Assumed, hardware: str) -> list[PhaseE
     ]
     longest = [*estimator.round(*prompts), estimator.evaluation(held_out)]
     phases = [replace(one, memory=full.memory) for one, full in zip(expected, longest, strict=True)]
-    return [*phases, whole_run(phases[:3], phases[3], config.loop.rounds)]
+    return [*phases, whole_run(phases[:3], phases[3], config.loop)]
 
 
 def table(config: RunConfig, assumed: Assumed | None = None) -> list[str]:

@@ -10,6 +10,7 @@ import hashlib
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from vpgea.cluster import queue, scripts
@@ -17,7 +18,8 @@ from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.runs.layout import COMPLETE, Step, all_steps, is_phase_finished, last_file, round_record
+from vpgea.runs.history import phases_of
+from vpgea.runs.layout import COMPLETE, Phase, Step, all_steps, is_phase_finished, last_file, round_record
 from vpgea.runs.parts import part_folders, part_of_folder
 from vpgea.storage.shards import committed
 
@@ -80,7 +82,8 @@ def job_name(run_dir: Path, step: Step | str) -> str:
 
 def step_states(config: RunConfig, run_dir: Path, parts_of: Callable[[Step], int]) -> list[StepState]:
     """Every step of the run. parts_of: how many jobs a step that has not begun is to be shared among."""
-    return [_state(run_dir, step, parts_of) for step in all_steps(config.loop.rounds)]
+    phases = cache(partial(phases_of, run_dir, config=config.loop))
+    return [_state(run_dir, step, parts_of, phases(step.round)) for step in all_steps(config.loop.rounds, phases)]
 
 
 def planned_parts(config: RunConfig, site: Site, questions: int, held_out: int) -> Callable[[Step], int]:
@@ -94,7 +97,7 @@ def planned_parts(config: RunConfig, site: Site, questions: int, held_out: int) 
     return parts_of
 
 
-def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepState:
+def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int], phases: tuple[Phase, ...]) -> StepState:
     folder = step.folder(run_dir)
     if round_record(run_dir, step.round).is_file() and is_phase_finished(folder, step.phase):
         return StepState(step=step, parts=0, done_parts=frozenset(), is_done=True)
@@ -103,7 +106,7 @@ def _state(run_dir: Path, step: Step, parts_of: Callable[[Step], int]) -> StepSt
     if existing:  # begun with another number: it goes on with that one
         parts = part_of_folder(existing[0]).count
     done = {part_of_folder(part).index for part in existing if (part / COMPLETE).is_file()}
-    last = last_file(run_dir, step)
+    last = last_file(run_dir, step, phases)
     is_done = (folder / COMPLETE).is_file() and (last is None or last.is_file())
     shards = 0 if is_done else sum(len(committed(part)) for part in existing)
     return StepState(step=step, parts=parts, done_parts=frozenset(done), is_done=is_done, shards=shards)

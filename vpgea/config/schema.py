@@ -146,6 +146,9 @@ class LoopConfig(Section):
     questions_per_round: int | None = identity(None, "questions drawn for each round; null: all", ge=1)
     eval_dataset: str = execution("", "held-out questions for the evaluation after each round")
     eval_limit: int | None = identity(None, "use only the first so many held-out questions", ge=1)
+    eval_every: int = identity(
+        1, "measure each so-many-th round and the last; the price of length follows the newest of these", absent=1, ge=1
+    )
     keep_rounds: int | None = execution(
         None, "prune older rounds to this many: optimiser states first, then weights; null: keep all", ge=1
     )

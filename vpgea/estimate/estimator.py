@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import LoopConfig, RunConfig
 from vpgea.engines.transformers import SCORE_TOKENS
 from vpgea.estimate.hardware import Hardware
 from vpgea.filtering.checks.base import Check
@@ -22,6 +22,7 @@ from vpgea.modeling.head import CHUNK_LOGITS
 from vpgea.modeling.shape import ModelShape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.phases.rollout import open_samples
+from vpgea.runs.history import planned_evaluations
 from vpgea.storage.sizes import (
     LOGPROB_BYTES,
     SHARD_BYTES,
@@ -404,9 +405,9 @@ class Estimator:
         return saved + 4 * sum(columns for _, columns in shape.targeted(options.lora)) // shape.layers
 
 
-def whole_run(one_round: Sequence[PhaseEstimate], evaluation: PhaseEstimate, rounds: int) -> PhaseEstimate:
-    """A loop: an evaluation of the base model, and every round's phases with an evaluation each."""
-    parts = [evaluation, *([*one_round, evaluation] * rounds)]
+def whole_run(one_round: Sequence[PhaseEstimate], evaluation: PhaseEstimate, config: LoopConfig) -> PhaseEstimate:
+    """A loop: every round's phases, and evaluations, that of the base model among them."""
+    parts = [*([evaluation] * len(planned_evaluations(config))), *(list(one_round) * config.rounds)]
     scratch = max(part.scratch_bytes for part in parts)
     return PhaseEstimate(
         phase="whole run",

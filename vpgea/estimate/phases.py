@@ -21,6 +21,7 @@ from vpgea.phases.schedule import round_questions
 from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
 from vpgea.questions.load import Question
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
+from vpgea.runs.history import planned_evaluations
 from vpgea.storage.rows import iterate_rows
 from vpgea.storage.schemas import POSTERIOR, PRIOR, SampleRow, View
 from vpgea.training.batching import micro_batches
@@ -207,6 +208,7 @@ def forecast_loop(
     evaluation = estimator.evaluation(_prompt_tokens(plan.views, measured, PRIOR))
     prior, posterior = (_prompt_tokens(plan.views, usable, view) for view in (PRIOR, POSTERIOR))
     one_round = estimator.round(prior, posterior)
+    evaluations = len(planned_evaluations(config.loop))
     counts = LoopCounts(
         questions=len(questions),
         questions_of_first_round=len(usable),
@@ -220,9 +222,10 @@ def forecast_loop(
         counts=counts,
         prompts=plan.views.previews(usable),
         remarks=plan.remarks,
-        estimates=[*one_round, evaluation, whole_run(one_round, evaluation, rounds)],
-        bound=f"one round, then the whole run: {rounds} rounds and the base model's evaluation; an upper bound, since "
-        "every completion runs to its cap, every path is checked and every path is trained on",
+        estimates=[*one_round, evaluation, whole_run(one_round, evaluation, config.loop)],
+        bound=f"one round, then the whole run: {rounds} rounds and {evaluations} evaluations, "
+        "the base model's among them; an upper bound, since every completion runs to its cap, every path is checked "
+        "and every path is trained on",
     )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Container, Iterator
 from functools import cache
 from pathlib import Path
 
+from vpgea.config.schema import LoopConfig
 from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.folders import run_config
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, is_manifest, selections, shards_in
 from vpgea.inspection.verify_records import verify_lines, verify_phase_records
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.history import required_rounds
+from vpgea.runs.history import phases_of, required_rounds
 from vpgea.runs.layout import (
     ADAPTER,
     CONFIG,
@@ -75,8 +76,9 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
     report, progress = Report(), progress or NullProgress()
     weights_stay = True
     if is_run(root):
-        weights_stay = _verify_run(root, report)
-        _verify_rounds(root, report)
+        config = _verify_run(root, report)
+        weights_stay = config is not None and config.keep_rounds is None
+        _verify_rounds(root, report, config or LoopConfig())
     _verify_repairs(root, report)
     checks = [PhaseCheck(root, folder, report, progress) for folder in phase_folders(root)]
     for check in checks:
@@ -100,8 +102,8 @@ def _inner(root: Path) -> str | None:
 # --- a loop's own records -------------------------------------------------------------------------------------------
 
 
-def _verify_run(root: Path, report: Report) -> bool:
-    """The records beside the phases; returns whether the weights of all rounds are kept."""
+def _verify_run(root: Path, report: Report) -> LoopConfig | None:
+    """The records beside the phases; returns the configuration of the rounds, as far as it is readable."""
 
     def damage(path: Path, problem: str) -> None:
         own, home = path.relative_to(root), path.parent if path.name == ROUND_RECORD else root
@@ -109,11 +111,11 @@ def _verify_run(root: Path, report: Report) -> bool:
             Finding(path=own, problem=problem, redo=RECORD, phase=home.relative_to(root), aside=(own,))
         )
 
-    weights_stay, manifest = False, part_folder(root, WHOLE) / MANIFEST
+    config, manifest = None, part_folder(root, WHOLE) / MANIFEST
     report.records += 2
     try:
         recorded = Manifest.read(manifest)
-        weights_stay = run_config(root, recorded).loop.keep_rounds is None
+        config = run_config(root, recorded).loop
         if _is_denied(root, recorded):
             damage(manifest, "its content of the model is that of none of its phases")
     except UsageError as error:
@@ -127,14 +129,14 @@ def _verify_run(root: Path, report: Report) -> bool:
                     damage(record, "it is that of another round")
             except DamagedError as error:
                 damage(record, error.why)
-    return weights_stay
+    return config
 
 
-def _verify_rounds(root: Path, report: Report) -> None:
+def _verify_rounds(root: Path, report: Report, config: LoopConfig) -> None:
     """Whole is not yet complete: what a finished round must have is held against what is there."""
     for index in required_rounds(root):
         home = round_dir(root, index).relative_to(root)
-        for phase in round_phases(index):
+        for phase in phases_of(root, index, config):
             if not is_phase_finished(root / home / phase, phase):
                 gone = "it is gone" if not (root / home / phase).is_dir() else "it is not complete"
                 report.findings.append(_due(home / phase, f"{gone}, and its round was finished", f"the {phase}"))

@@ -32,7 +32,7 @@ from vpgea.phases.schedule import (
 )
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import Question, fingerprint_questions, load_questions
-from vpgea.runs.history import finished_lines, required_rounds
+from vpgea.runs.history import finished_lines, phases_of, required_rounds
 from vpgea.runs.layout import (
     CHECKPOINTS,
     COMPLETE,
@@ -43,12 +43,12 @@ from vpgea.runs.layout import (
     PHASES,
     PUBLISHED,
     SUMMARY,
+    Phase,
     Step,
     is_phase_finished,
     last_file,
     round_dir,
     round_numbers,
-    round_phases,
     round_record,
 )
 from vpgea.runs.links import refuse_links_in
@@ -221,6 +221,9 @@ class Loop:
             True once the whole step is done.
         """
         ranks = ranks or Ranks()
+        if step.phase not in self.phases(step.round):
+            self.reporter.warn(f"{step} is not needed: loop.eval_every is {self.config.loop.eval_every}")
+            return True
         if round_record(self.run_dir, step.round).is_file():
             return is_phase_finished(step.folder(self.run_dir), step.phase) or self.run_part(
                 step, part=part, ranks=ranks
@@ -232,15 +235,25 @@ class Loop:
             return True
         return self.run_part(step, part=part, ranks=ranks)
 
+    def phases(self, index: int | None) -> tuple[Phase, ...]:
+        """What a round is made of."""
+        return phases_of(self.run_dir, index, self.config.loop)
+
     def run_part(self, step: Step, *, part: Part = WHOLE, ranks: Ranks | None = None) -> bool:
         """Do a part of a step, also where its round is finished, without a look at what comes before it."""
         current = self._round(step.round, self._lines_before(step.round))
         with writing(part_folder(self.run_dir, WHOLE)), self._lease() as lease:
             is_done = current.run_part(step.phase, part, lease, ranks or Ranks())
-        if step.phase == "eval" and is_done and not round_record(self.run_dir, step.round).is_file():
+        ranks = ranks or Ranks()
+        if step.phase == current.phases[-1] and is_done:
+            ranks.on_first(lambda: self._finish(current))
+        return is_done
+
+    def _finish(self, current: Round) -> None:
+        """Write a round's line, where it has none yet, and what follows from it."""
+        if not round_record(self.run_dir, current.index).is_file():
             current.finish()
             self.keep_up(finished_lines(self.run_dir))
-        return is_done
 
     def _finish_repairs(self) -> None:
         """What a repair has set aside is made again; a step that is lost as a whole is not done again unasked.
@@ -251,7 +264,7 @@ class Loop:
         repair = set_rest_aside(self.run_dir)
         asked = set() if repair is None else {damage.phase for damage in repair.damages}
         for index in required_rounds(self.run_dir, by_metrics=False):
-            for step in (Step(index, phase) for phase in round_phases(index)):
+            for step in (Step(index, phase) for phase in self.phases(index)):
                 folder = step.folder(self.run_dir)
                 if is_phase_finished(folder, step.phase):
                     continue
@@ -286,6 +299,7 @@ class Loop:
         return Round(
             run_dir=self.run_dir,
             index=index,
+            phases=self.phases(index),
             config=config,
             questions=questions,
             held_out=self.held_out,
@@ -315,7 +329,7 @@ class Loop:
         for index in [None, *range(step.round)][len(finished_lines(self.run_dir)) :]:
             if ended_early(self.config, finished_lines(self.run_dir)):
                 return
-            self._complete(Step(index, "eval"))
+            self._complete(Step(index, self.phases(index)[-1]))
         if not ended_early(self.config, finished_lines(self.run_dir)):
             for phase in PHASES[: PHASES.index(step.phase)]:
                 self._complete(Step(step.round, phase))
@@ -336,7 +350,7 @@ class Loop:
             )
         if not (folder / COMPLETE).is_file():  # else every part of an array would derive it from all parts again
             complete_phase(folder)
-        last = last_file(self.run_dir, step)
+        last = last_file(self.run_dir, step, self.phases(step.round))
         # a training that was killed right after it was complete has left its checkpoints, which nobody needs
         if (last is not None and not last.is_file()) or (part_folder(folder, parts[0]) / CHECKPOINTS).is_dir():
             self.run_part(step, part=parts[0])

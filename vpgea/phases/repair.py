@@ -243,9 +243,9 @@ def _repair_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, r
     """Take the steps of a loop that have lost something once more, in their order; each makes what it lacks."""
     config = _run_config(run_dir)
     loop = Loop.open(config, run_dir, reporter=reporter, stop=stop)  # writes records of the run that are missing
-    for step in all_steps(max(config.loop.rounds, len(required_rounds(run_dir)) - 1)):
+    for step in all_steps(max(config.loop.rounds, len(required_rounds(run_dir)) - 1), loop.phases):
         folder = Path(str(step))
-        record = {folder.parent} if step.phase == "eval" else set()  # a round's record follows its evaluation
+        record = {folder.parent} if step.phase == loop.phases(step.round)[-1] else set()  # it follows the last phase
         own = [finding for finding in findings if finding.phase in {folder, *record}]
         if own:
             for part in _lost_parts(run_dir / folder, len(begun_parts(run_dir / folder)) or 1, own):

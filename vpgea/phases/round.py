@@ -28,7 +28,6 @@ from vpgea.runs.layout import (
     SUMMARY,
     Phase,
     Step,
-    round_phases,
     round_record,
 )
 from vpgea.runs.manifest import Manifest
@@ -50,6 +49,7 @@ class Round:
     Args:
         run_dir: The run's folder.
         index: The round's number; None: the base model.
+        phases: What it is made of.
         config: With the weights that the round begins with and its price of length.
         questions: What it is trained on.
         held_out: What it is measured on.
@@ -59,6 +59,7 @@ class Round:
 
     run_dir: Path
     index: int | None
+    phases: tuple[Phase, ...]
     config: RunConfig
     questions: list[Question]
     held_out: list[Question]
@@ -72,7 +73,7 @@ class Round:
         training has the machine.
         """
         began = time.perf_counter()
-        for phase in round_phases(self.index):
+        for phase in self.phases:
             for part in begun_parts(self.folder(phase)) or [WHOLE]:
                 self.run_part(phase, part, lease, Ranks())
         return self.finish(round(time.perf_counter() - began, 1))
@@ -111,8 +112,8 @@ class Round:
                 price=self.config.filter.utility.length_price,
                 reference_kl=last_reference_kl(self.folder("distill") / METRICS),
             )
-        results = read_record(self.folder("eval") / RESULTS, EvalResults)
-        times = {str(phase): seconds_of(self.folder(phase)) for phase in round_phases(self.index)}
+        results = read_record(self.folder("eval") / RESULTS, EvalResults) if "eval" in self.phases else None
+        times = {str(phase): seconds_of(self.folder(phase)) for phase in self.phases}
         line = line_of(self.index, results, training, seconds=seconds, times=times)
         write_json(round_record(self.run_dir, self.index), line.as_json())
         return line

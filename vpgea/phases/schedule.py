@@ -10,7 +10,7 @@ import numpy as np
 from vpgea.config.schema import DataConfig, RunConfig
 from vpgea.errors import UsageError
 from vpgea.questions.load import Question
-from vpgea.runs.history import all_lines, read_line
+from vpgea.runs.history import all_lines, is_regularly_measured, read_line
 from vpgea.runs.records import RoundLine
 
 
@@ -41,15 +41,17 @@ def round_questions(questions: Sequence[Question], index: int, per_round: int | 
 def length_price(config: RunConfig, lines: Sequence[RoundLine]) -> float:
     """lambda, or 0 while held-out accuracy has fallen behind the base's or the token target is reached.
 
-    The price acts once per round and compounds over rounds, so it must be able to rest.
+    The price acts once per round and compounds over rounds, so it must be able to rest. It follows the newest round
+    that is measured regularly: what the last one of an earlier call says must not decide a run that was made longer.
 
     Args:
         config: Of the run.
         lines: Of the base and of every round so far.
     """
-    base, last = lines[0], lines[-1]
+    base = lines[0]
+    last = next(line for line in reversed(lines) if line.is_measured and is_regularly_measured(line.round, config.loop))
     target = config.loop.token_target
-    reached = target is not None and last.tokens <= target
+    reached = target is not None and last.measured.tokens <= target
     return 0.0 if fell_behind(config, base, last) or reached else config.filter.utility.length_price
 
 
@@ -60,7 +62,7 @@ def fell_behind(config: RunConfig, base: RoundLine, line: RoundLine) -> bool:
     questions, so the paired interval of the difference says what is chance; without an interval delta alone decides.
     """
     is_noise = line.accuracy_gain_high is not None and line.accuracy_gain_high >= 0
-    return line.accuracy < base.accuracy - config.loop.accuracy_margin and not is_noise
+    return line.measured.accuracy < base.measured.accuracy - config.loop.accuracy_margin and not is_noise
 
 
 def ended_early(config: RunConfig, lines: Sequence[RoundLine]) -> str | None:
@@ -68,14 +70,16 @@ def ended_early(config: RunConfig, lines: Sequence[RoundLine]) -> str | None:
     band = config.loop.max_accuracy_drop
     if band is None or not lines:
         return None
-    base, last = lines[0].accuracy, lines[-1].accuracy
+    base = lines[0].measured.accuracy
+    last = next(line.measured.accuracy for line in reversed(lines) if line.is_measured)
     if last >= base - band:
         return None
     return f"held-out accuracy is {last:.3f}, the base's {base:.3f}, and loop.max_accuracy_drop {band:g}"
 
 
 def best_round(run_dir: Path, config: RunConfig) -> int | None:
-    """The round of highest e3 among those whose held-out accuracy has not fallen behind the base's."""
+    """The round of highest e3 among those that were measured and whose held-out accuracy has not fallen behind."""
     base = read_line(run_dir, None)
-    good = [line for line in all_lines(run_dir)[1:] if not fell_behind(config, base, line)]
-    return max(good, key=lambda line: (line.e3, line.round)).round if good else None
+    measured = [line for line in all_lines(run_dir)[1:] if line.is_measured]
+    good = [line for line in measured if not fell_behind(config, base, line)]
+    return max(good, key=lambda line: (line.measured.e3, line.round)).round if good else None

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import suppress
 from pathlib import Path
 
-from vpgea.runs.layout import METRICS, Step, round_dir, round_name, round_numbers, round_record
+from vpgea.config.schema import LoopConfig
+from vpgea.errors import DamagedError
+from vpgea.runs.layout import (
+    METRICS,
+    PARTS,
+    PHASES,
+    Phase,
+    Step,
+    round_dir,
+    round_name,
+    round_numbers,
+    round_phases,
+    round_record,
+)
 from vpgea.runs.records import RoundLine
 from vpgea.runs.round_lines import require_own_figures
 from vpgea.storage.files import read_json_lines
@@ -31,6 +45,32 @@ def finished_lines(run_dir: Path, count: int | None = None) -> list[RoundLine]:
     indices = itertools.islice(itertools.chain([None], itertools.count()), count)
     finished = itertools.takewhile(lambda index: round_record(run_dir, index).is_file(), indices)
     return [read_line(run_dir, index) for index in finished]
+
+
+def is_regularly_measured(index: int | None, config: LoopConfig) -> bool:
+    """Whether a round is one of those that every loop of this configuration measures, however many rounds it has."""
+    return index is None or (index + 1) % config.eval_every == 0
+
+
+def planned_evaluations(config: LoopConfig) -> list[int | None]:
+    """The rounds that a run is to measure, the base model first."""
+    rounds = [None, *range(config.rounds)]
+    return [index for index in rounds if is_regularly_measured(index, config) or index == config.rounds - 1]
+
+
+def phases_of(run_dir: Path, index: int | None, config: LoopConfig) -> tuple[Phase, ...]:
+    """The phases of a round: it has an evaluation where it is measured regularly or is the last.
+
+    A finished one says itself whether it has; an evaluation that was begun is finished, though rounds were added since.
+    """
+    if index is None:
+        return round_phases(None)
+    is_measured = is_regularly_measured(index, config) or index == config.rounds - 1
+    is_measured |= (Step(index, "eval").folder(run_dir) / PARTS).is_dir()
+    if (record := round_record(run_dir, index)).is_file():
+        with suppress(DamagedError):  # whoever reads its line says so
+            is_measured = RoundLine.read(record).is_measured
+    return PHASES if is_measured else PHASES[:-1]
 
 
 def entropy_at_start(distill_dir: Path) -> float | None:

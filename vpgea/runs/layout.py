@@ -14,6 +14,7 @@ PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COM
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -145,9 +146,9 @@ def round_phases(index: int | None) -> tuple[Phase, ...]:
     return ("eval",) if index is None else PHASES
 
 
-def all_steps(rounds: int) -> list[Step]:
-    """The steps of a run in their order: each needs the one before it."""
-    return [Step(index, phase) for index in (None, *range(rounds)) for phase in round_phases(index)]
+def all_steps(rounds: int, phases: Callable[[int | None], tuple[Phase, ...]] = round_phases) -> list[Step]:
+    """The steps of a run in their order: each needs the one before it. phases: of each of its rounds."""
+    return [Step(index, phase) for index in (None, *range(rounds)) for phase in phases(index)]
 
 
 def round_name(index: int | None) -> str:
@@ -171,11 +172,14 @@ def round_numbers(run_dir: Path) -> list[int]:
     return sorted(index for match in matches if match and match[0] == round_name(index := int(match[1])))
 
 
-def last_file(run_dir: Path, step: Step) -> Path | None:
-    """What is derived from all parts of a step, and written last; None where the phase's own marker says all."""
+def last_file(run_dir: Path, step: Step, phases: tuple[Phase, ...]) -> Path | None:
+    """What is derived from all parts of a step, and written last; None where the phase's own marker says all.
+
+    phases: of its round, whose record follows the last of them.
+    """
     if step.phase == "filter":
         return step.folder(run_dir) / SUMMARY
-    return round_record(run_dir, step.round) if step.phase == "eval" else None
+    return round_record(run_dir, step.round) if step.phase == phases[-1] else None
 
 
 def is_phase_finished(folder: Path, phase: Phase) -> bool:

@@ -204,13 +204,23 @@ class EvalResults:
     metrics: dict[str, Estimate]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Figures of held-out questions."""
+
+    accuracy: float
+    tokens: float
+    e3: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundLine:
     """round.json: the figures of a finished round, of the base model where round is None.
 
     The first ones are measured on the held-out questions, with 95 % intervals; e3 and accuracy_gain against the base
-    model. Then shares of the posterior paths, kl and elbo in nats, what the training was made with and how it went.
-    Those after truncated_high are of rounds alone, e3 excepted, which is 1 for the base by definition.
+    model. All of them are None in a round that was not measured. Then shares of the posterior paths, kl and elbo in
+    nats, what the training was made with and how it went. Those after truncated_high are of rounds alone, e3 excepted,
+    which is 1 for the base by definition.
 
     Attributes:
         seconds: Of the process that finished the round; None where jobs of a cluster made it.
@@ -218,16 +228,16 @@ class RoundLine:
     """
 
     round: int | None
-    accuracy: float
+    accuracy: float | None
     accuracy_low: float | None
     accuracy_high: float | None
-    tokens: float
+    tokens: float | None
     tokens_low: float | None
     tokens_high: float | None
-    truncated: float
+    truncated: float | None
     truncated_low: float | None
     truncated_high: float | None
-    e3: float
+    e3: float | None
     e3_low: float | None = None
     e3_high: float | None = None
     accuracy_gain: float | None = None
@@ -244,6 +254,22 @@ class RoundLine:
     engine_mismatch: float | None = None
     seconds: float | None
     times: dict[str, dict[str, float]] | None = None
+
+    def __post_init__(self) -> None:
+        figures = (self.accuracy, self.tokens, self.truncated, self.e3)
+        if None in figures and (self.round is None or any(figure is not None for figure in figures)):
+            raise ValueError("it has some of the figures of an evaluation and lacks others")
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has figures of held-out questions."""
+        return self.accuracy is not None
+
+    @property
+    def measured(self) -> Measured:
+        """The figures that decide what follows; of a round that was measured."""
+        assert self.accuracy is not None and self.tokens is not None and self.e3 is not None  # noqa: PT018
+        return Measured(self.accuracy, self.tokens, self.e3)
 
     def as_json(self) -> dict[str, object]:
         """The entries that round.json has: of the base model only its own, and none that its version did not write."""

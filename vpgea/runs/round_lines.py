@@ -25,10 +25,12 @@ _HELD_OUT = {
     "accuracy_gain": "accuracy_gain",
 }
 
+_ABSENT: dict[str, Any] = {f"{name}{bound}": None for name in _HELD_OUT for bound in ("", "_low", "_high")}
+
 
 def line_of(
     index: int | None,
-    results: EvalResults,
+    results: EvalResults | None,
     training: TrainingFigures | None,
     *,
     seconds: float | None,
@@ -38,7 +40,7 @@ def line_of(
 
     Args:
         index: The round; None: the base model.
-        results: Of its evaluation.
+        results: Of its evaluation; None where it was not measured.
         training: Of rounds; the base model has none.
         seconds: What the round took; None where jobs of a cluster made it.
         times: Seconds of each phase by activity (runs/clock.py).
@@ -46,10 +48,10 @@ def line_of(
     Raises:
         QualityGateError: A figure is not defined on the held-out samples.
     """
-    for metric in _HELD_OUT.values():
-        if (estimate := results.metrics.get(metric)) is not None:
-            _require_defined(metric, estimate)
-    figures = {**_held_out(results), **({} if training is None else vars(training))}
+    measured = {} if results is None else results.metrics
+    for metric in (metric for metric in _HELD_OUT.values() if metric in measured):
+        _require_defined(metric, measured[metric])
+    figures = {**(_ABSENT if results is None else _held_out(results)), **({} if training is None else vars(training))}
     return RoundLine(**figures, round=index, seconds=seconds, times=times)
 
 
@@ -180,8 +182,7 @@ def _sources(run_dir: Path, index: int | None) -> Iterator[tuple[Path, dict[str,
     """The records that are there with the figures that a round's line has of them."""
     if (results := Step(index, "eval").folder(run_dir) / RESULTS).is_file():
         measured = _held_out(read_record(results, EvalResults))
-        absent = {f"{name}{bound}": None for name in _HELD_OUT for bound in ("", "_low", "_high")}
-        yield results, absent | measured
+        yield results, _ABSENT | measured
     if index is None:
         return
     filtered, trained = (Step(index, phase).folder(run_dir) for phase in ("filter", "distill"))

@@ -75,6 +75,9 @@ def command(
     questions_per_round: Annotated[
         int | None, typer.Option("--questions-per-round", help="Questions drawn for each round.")
     ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option("--eval-every", help="Measure only each so-many-th round, and the last.")
+    ] = None,
     num_samples: NumSamplesOption = None,
     limit: LimitOption = None,
     seed: SeedOption = None,
@@ -115,6 +118,7 @@ def command(
             "loop.eval_dataset": eval_dataset,
             "loop.rounds": rounds,
             "loop.questions_per_round": questions_per_round,
+            "loop.eval_every": eval_every,
             "loop.keep_rounds": keep_rounds,
             "rollout.prior_samples": num_samples,
             "rollout.posterior_samples": num_samples,
@@ -210,9 +214,11 @@ def closing_words(target: Path, lines: Sequence[RoundLine], before: int, best: i
     """What was done and what comes next. lines: of the base and every finished round, `before` of which were there."""
     rounds = len(lines) - 1
     done = f"nothing left to do: all {rounds} rounds were finished" if rounds == before else f"{rounds} rounds finished"
+    if not any(line.is_measured for line in lines[1:]):
+        return f"{done}; none of them is measured yet"
     if best is None:
         return f"{done}; every one lost accuracy against the base model, by more than loop.accuracy_margin and chance"
-    if next(line.e3 for line in lines if line.round == best) <= 1:
+    if next(line.measured.e3 for line in lines if line.round == best) <= 1:
         done = f"{done}; none is better than the base model"
     return f"{done}; the best is round {best}: vpgea export {shlex.quote(str(target))} --round best -o FOLDER"
 
@@ -226,7 +232,7 @@ def row(line: RoundLine) -> list[str]:
     return [
         "base" if line.round is None else str(line.round),
         number(line.accuracy, ".3f"),
-        number(line.tokens, ",.1f" if line.tokens < 1000 else ",.0f"),
+        number(line.tokens, ",.0f" if line.tokens is not None and line.tokens >= 1000 else ",.1f"),
         number(line.truncated, ".1%"),
         with_interval(line.e3, line.e3_low, line.e3_high, digits=2),
         number(line.accepted_share, ".1%"),

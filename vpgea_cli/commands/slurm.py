@@ -200,7 +200,8 @@ def _rows(found: RunStatus) -> list[list[str]]:
     for index, steps in by_round.items():
         name = "base" if index is None else str(index)
         if index in lines:
-            figures = f"accuracy {lines[index].accuracy:.3f}, {lines[index].tokens:,.1f} tokens"
+            line = lines[index]
+            figures = f"accuracy {line.accuracy:.3f}, {line.tokens:,.1f} tokens" if line.is_measured else "not measured"
             rows.append([name, "all", "done", "", "", "", "", figures])
         elif index and _is_untouched(steps):
             waiting = sum(len(step.jobs) for step in steps)

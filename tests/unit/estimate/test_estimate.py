@@ -13,7 +13,7 @@ import torch
 
 from tests.support import tiny
 from vpgea.config.resolve import resolve
-from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.config.schema import LoopConfig, ModelConfig, RunConfig
 from vpgea.config.training import LoraConfig
 from vpgea.errors import UsageError
 from vpgea.estimate import hardware
@@ -294,12 +294,14 @@ def test_a_run_is_the_sum_of_its_rounds() -> None:
     config = config_of(rollout__max_new_tokens=64, eval__max_new_tokens=32)
     estimator = Estimator(config, shape_of_model(qwen2()), MACHINE)
     phases, evaluation = estimator.round(lengths(10, 20), lengths(30, 40)), estimator.evaluation(lengths(15))
-    whole = whole_run(phases, evaluation, 3)
+    whole = whole_run(phases, evaluation, LoopConfig(rounds=3))
     stays = sum(phase.disk_bytes - phase.scratch_bytes for phase in phases)
     evaluated = evaluation.disk_bytes - evaluation.scratch_bytes
     assert whole.disk_bytes == 3 * stays + 4 * evaluated + max(phase.scratch_bytes for phase in (*phases, evaluation))
     assert [phase.phase for phase in phases] == ["rollout", "filter", "distill"]
     assert whole.seconds == pytest.approx(3 * sum(phase.seconds for phase in phases) + 4 * evaluation.seconds)
+    seldom = whole_run(phases, evaluation, LoopConfig(rounds=5, eval_every=3))  # the base, rounds 2 and 4
+    assert seldom.seconds == pytest.approx(5 * sum(phase.seconds for phase in phases) + 3 * evaluation.seconds)
     assert whole.peak_memory == max(phase.peak_memory for phase in [*phases, evaluation])
     assert evaluation.sampled_tokens == 32
 
