@@ -111,6 +111,7 @@ TABLE = [
             ("--num-samples 3", {"rollout.prior_samples": 3, "rollout.posterior_samples": 3}),
             ("--seed 7", {"rollout.seed": 7, "distill.seed": 7}),
             ("--keep-rounds 6", {"loop.keep_rounds": 6}),
+            ("--eval-every 3", {"loop.eval_every": 3}),
         ],
     ),
     Given("loop", OWN_SERVER),

@@ -81,7 +81,7 @@ STORY: list[tuple[str, str]] = [
     ),
     (
         f"loop --config CFG --model MODEL --dataset TRAIN --eval-dataset DEV --output-dir l --rounds 1 "
-        f"--questions-per-round 8 --num-samples 3 --limit 16 --seed 4 --keep-rounds 1 {SMALL} "
+        f"--questions-per-round 8 --num-samples 3 --limit 16 --seed 4 --keep-rounds 1 --eval-every 1 {SMALL} "
         "--set loop.eval_limit=8 --resume --offline --quiet",
         "l",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 from vpgea.config.contradictions import require_consistent, tempered_control_variate
@@ -99,10 +98,8 @@ def distill(
             with clock.on("loading"):
                 roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed)
         ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))
-        with (
-            folder.writing(),
-            clock.kept(folder) if ranks.is_first else nullcontext(),
-        ):  # before anything takes its time: --overwrite deletes nothing from here on
+        # before anything takes its time: --overwrite deletes nothing from here on
+        with folder.writing(), clock.kept(folder, writes=ranks.is_first):
             turn.take()
             if not is_trained():  # else a twin that began at the same moment has done it
                 trainer = Trainer(
@@ -114,13 +111,8 @@ def distill(
                 )
                 with step_log(config, output_dir, ranks) as logger, clock.on("training"):
                     trainer.run(stop, progress, [logger, log] if log else [logger])
-                ranks.on_first(folder.require_ours)
-                if _keeps_optimizer(manifest):
-                    trainer.save_optimizer(output_dir / OPTIMIZER)
-                trainer.release()
                 with clock.on("publishing"):
-                    difference = publish(config, roles, data.paths, output_dir, ranks)
-                ranks.on_first(lambda: _complete(config, trainer, folder, difference))
+                    _publish(config, trainer, roles, folder, ranks)
     return trained(output_dir)
 
 
@@ -213,6 +205,16 @@ def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
         write_json(summary, json_of(trained(folder.root)))
     folder.complete(json_of(read_record(summary, DistillSummary)))
     shutil.rmtree(folder.part / CHECKPOINTS, ignore_errors=True)
+
+
+def _publish(config: RunConfig, trainer: Trainer, roles: Roles, folder: PhaseFolder, ranks: Ranks) -> None:
+    """What was trained becomes files, and the folder complete."""
+    ranks.on_first(folder.require_ours)
+    if _keeps_optimizer(folder.manifest):
+        trainer.save_optimizer(folder.root / OPTIMIZER)
+    trainer.release()
+    difference = publish(config, roles, trainer.data.paths, folder.root, ranks)
+    ranks.on_first(lambda: _complete(config, trainer, folder, difference))
 
 
 def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, difference: float) -> None:

@@ -66,16 +66,17 @@ class Clock:
         return {activity: seconds for activity, seconds in rounded.items() if seconds > 0}
 
     @contextmanager
-    def kept(self, folder: PhaseFolder) -> Iterator[None]:
+    def kept(self, folder: PhaseFolder, *, writes: bool = True) -> Iterator[None]:
         """Append the seconds to the phase's logs, however the block ends; nothing where the part was complete before.
 
-        A log that cannot be written costs no more than what it would have said.
+        A log that cannot be written costs no more than what it would have said. writes: false for a process that leaves
+        it to another one, which works with it.
         """
-        was_complete = folder.is_complete
+        is_new = writes and not folder.is_complete
         try:
             yield
         finally:
-            if not was_complete:
+            if is_new:
                 line = json.dumps({"part": str(folder.manifest.part), "seconds": self.seconds}) + "\n"
                 with suppress(OSError):
                     _append(folder.root / LOGS / TIMES, line.encode())
