@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from vpgea.metrics.bootstrap import LEVEL, Estimate
+from vpgea.metrics.estimates import Estimate
+from vpgea.metrics.resampling import LEVEL
 
 _DRAWS = 10_000
 

@@ -63,6 +63,7 @@ class Tally:
             tokens=column("tokens"),
             truncated=column("truncated"),
             unended=column("unended"),
+            thinking=column("thinking"),
         )
 
     def _sample(self, part: Counter[str], table: pa.Table) -> None:
@@ -76,6 +77,7 @@ class Tally:
             grades = [_GRADES.get(status, float("nan")) for status in table["status"].to_pylist()]
             tokens = np.array(pc.list_value_length(table["completion_ids"]).to_pylist(), np.int64)
             columns = {"correct": np.array(grades), "tokens": tokens, "truncated": at_cap, "unended": unended}
+            columns["thinking"] = np.array(table["thinking_tokens"].to_pylist(), np.int64)
             self._samples.append((ids, columns))
 
     def _select(self, name: str, table: pa.Table) -> None:

@@ -7,13 +7,13 @@ together are one matrix product.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from vpgea.metrics.estimates import Estimate, influence, mean_bounds, of_draws, quantile_of
 from vpgea.metrics.resampling import (
-    LEVEL,
     MIN_QUESTIONS,
     log_interval,
     paired_pseudo,
@@ -23,13 +23,15 @@ from vpgea.metrics.resampling import (
     share,
     unit,
 )
-from vpgea.metrics.scores import FloatArray, aes, e3_score, majority_share, ock_score, pass_at_k, ratio
+from vpgea.metrics.scores import FloatArray, aes, e3_score, is_tied, majority_share, ock_score, pass_at_k, ratio
+
+__all__ = ["Estimate", "SampleTable", "evaluate", "mean_e3"]
 
 Sums = dict[str, FloatArray]
 
 WIDE = 2.0  # an e3 interval with high / low above this says nothing
 _COMPARISONS = ("e3", "aes", "accuracy_gain", "token_saving")
-_TOO_FEW = f"an interval needs {MIN_QUESTIONS} questions"
+_QUANTILES = {"tokens_median": 0.5, "tokens_p95": 0.95}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class SampleTable:
     cap was hit. answers: for the vote, the same for the same value; None where there is none. first_correct: tokens up
     to the first correct value, NaN where it is not known. has_place: whether the question has a value whose first place
     says something; others leave the outcome efficiency, wrong samples too. None: all have. unended: the response ended
-    by itself, and its thinking did not.
+    by itself, and its thinking did not. thinking: tokens of the thinking; the others are the answer's.
     """
 
     question: npt.ArrayLike
@@ -52,25 +54,7 @@ class SampleTable:
     first_correct: npt.ArrayLike | None = None
     unended: npt.ArrayLike | None = None
     has_place: npt.ArrayLike | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A figure with its 95 % interval.
-
-    n: samples behind it (questions for pass@k, mean@k, maj@k). None: not defined on these data; the bounds are None
-    too for fewer than 5 questions and where more than 2.5 % of the draws are not defined. warning: why it says little.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    warning: str | None = None
-
-    def as_dict(self) -> dict[str, float | int | str | None]:
-        """Plain values for JSON."""
-        return asdict(self)
+    thinking: npt.ArrayLike | None = None
 
 
 def evaluate(
@@ -78,8 +62,9 @@ def evaluate(
 ) -> dict[str, Estimate]:
     """Every figure that the table allows, by name, with intervals clustered by question.
 
-    accuracy, tokens, truncation_rate, token_efficiency, ock_score, mean@n, pass@k; maj@n with answers;
-    no_end_of_thinking_rate with unended;
+    accuracy, accuracy_finished (of the samples that ended before their cap), tokens (their mean), tokens_median,
+    tokens_p95, tokens_correct (of right samples), truncation_rate, token_efficiency, ock_score, mean@n, pass@k; maj@n
+    with answers; thinking_tokens and answer_tokens with thinking; no_end_of_thinking_rate with unended;
     outcome_efficiency and outcome_efficiency_correct with first_correct; e3, aes, accuracy_gain (A - A0) and
     token_saving ((T0 - T) / T0) with a baseline. Both runs get the same weights of questions in a draw, so questions
     that they share are paired. n in the names is the largest number of valid samples of a question.
@@ -102,10 +87,12 @@ def evaluate(
         samples, questions = run.size(name)
         if pair is not None and name in _COMPARISONS:
             questions = min(questions, pair.base.size(name)[1])
-        result[name] = _estimate(float(value[0]), np.concatenate(drawn[name]), samples, questions)
-    result["tokens"] = _with_bounds(result["tokens"], run.token_bounds())
+        result[name] = of_draws(float(value[0]), np.concatenate(drawn[name]), samples, questions)
+    for name, (top, bottom) in run.means.items():
+        result[name] = result[name].with_bounds(mean_bounds(run.sums[top], run.sums[bottom]))
+    result |= _quantiles(table) | {name: result[name].also(said) for name, said in run.warnings.items()}
     if pair is not None:
-        result["token_saving"] = _with_bounds(result["token_saving"], pair.saving_bounds())
+        result["token_saving"] = result["token_saving"].with_bounds(pair.saving_bounds())
     return result if baseline is None else _with_warnings(result, table, baseline)
 
 
@@ -122,7 +109,7 @@ def mean_e3(runs: Sequence[tuple[SampleTable, SampleTable]], *, draws: int = 200
         samples.append(np.concatenate(drawn))
         size += run.size("e3")[0]
         questions.append(min(run.size("e3")[1], base.size("e3")[1]))
-    return _estimate(float(np.mean(values)), np.mean(samples, axis=0), size, min(questions))
+    return of_draws(float(np.mean(values)), np.mean(samples, axis=0), size, min(questions))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +119,14 @@ class _Run:
     Attributes:
         sums: (questions,) each.
         shares: figure → the two sums that it is a ratio of; a value in [0, 1].
+        means: The same of figures that are numbers of tokens.
         units: figure → how many questions one independent observation is worth.
         rngs: figure → where its pseudo-observations come from.
     """
 
     sums: Sums
     shares: dict[str, tuple[str, str]]
+    means: dict[str, tuple[str, str]]
     units: dict[str, float]
     rngs: dict[str, np.random.Generator]
 
@@ -145,14 +134,17 @@ class _Run:
     def of(cls, table: SampleTable, labels: npt.NDArray[np.int64], *seeds: int) -> _Run:
         sums = _question_sums(table, labels)
         shares = {"accuracy": ("correct", "valid"), "truncation_rate": ("truncated", "valid")}
+        shares["accuracy_finished"] = "correct_finished", "finished"
         shares |= {"no_end_of_thinking_rate": ("unended", "valid")} if "unended" in sums else {}
         shares |= {name: (name, f"{name}_n") for name in sums if "@" in name and not name.endswith("_n")}
         if "outcome" in sums:
             shares["outcome_efficiency"] = "outcome", "outcome_n"
             shares["outcome_efficiency_correct"] = "outcome", "outcome_correct_n"
+        means = {"tokens": ("tokens", "valid"), "tokens_correct": ("tokens_correct", "correct")}
+        means |= {name: (name, "valid") for name in ("thinking_tokens", "answer_tokens") if name in sums}
         units = {name: unit(sums[top], sums[bottom]) for name, (top, bottom) in shares.items()}
         rngs = {name: np.random.default_rng([*seeds, 1, *name.encode()]) for name in shares}
-        return cls(sums=sums, shares=shares, units=units, rngs=rngs)
+        return cls(sums=sums, shares=shares, means=means, units=units, rngs=rngs)
 
     @property
     def whole(self) -> Sums:
@@ -178,31 +170,35 @@ class _Run:
             else:
                 extra = pseudo(self.units[name], draws, self.rngs[name])
                 figures[name] = share(totals[top], totals[bottom], self.each(bottom), extra)
-        tokens = ratio(totals["tokens"], totals["valid"])
+        figures |= {name: ratio(totals[top], totals[bottom]) for name, (top, bottom) in self.means.items()}
         return figures | {
-            "tokens": tokens,
-            "token_efficiency": ratio(figures["accuracy"], tokens),
-            "ock_score": ock_score(figures["accuracy"], tokens),
+            "token_efficiency": ratio(figures["accuracy"], figures["tokens"]),
+            "ock_score": ock_score(figures["accuracy"], figures["tokens"]),
         }
 
     def size(self, name: str) -> tuple[int, int]:
         """What a figure's mean is taken over, and how many questions that is."""
-        counts = self.sums[self.shares.get(name, ("", "valid"))[1]]
+        counts = self.sums[(self.shares | self.means).get(name, ("", "valid"))[1]]
         return int(counts.sum()), int((counts > 0).sum())
 
     @property
     def token_influence(self) -> FloatArray:
         """(questions,) of each question on the logarithm of the mean tokens."""
-        tokens, valid = self.sums["tokens"], self.sums["valid"]
-        mean = tokens.sum() / valid.sum()
-        return (tokens - mean * valid) / (mean * valid.sum())
+        return influence(self.sums["tokens"], self.sums["valid"])
 
-    def token_bounds(self) -> tuple[float, float] | None:
-        questions = self.size("tokens")[1]
-        if questions < MIN_QUESTIONS:
-            return None
-        mean = float(ratio(self.sums["tokens"].sum(), self.sums["valid"].sum()))
-        return log_interval(mean, self.token_influence[self.sums["valid"] > 0], is_skewed=True)
+    @property
+    def warnings(self) -> dict[str, str]:
+        """What is left out of a figure, or counted in fractions, by the figure's name."""
+        valid, said = self.sums["valid"], {}
+        for name in self.shares:
+            kind, _, k = name.partition("@")
+            if kind == "pass" and (lacking := int((valid > 0).sum()) - self.size(name)[1]):
+                said[name] = f"{lacking} questions have fewer than {k} graded samples and are not in it"
+            elif kind == "mean" and (fewer := int(((valid > 0) & (valid < int(k))).sum())):
+                said[name] = f"{fewer} questions have fewer than {k} graded samples"
+            elif kind == "maj" and (tied := int(self.sums["tied"].sum())):
+                said[name] = f"{tied} questions are ties: the right share of the tied answers counts"
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +268,12 @@ def _question_sums(table: SampleTable, labels: npt.NDArray[np.int64]) -> Sums:
         return np.bincount(index, np.asarray(values, np.float64), minlength=labels.size).astype(np.float64)
 
     sums = {"valid": total(np.ones(right.size)), "correct": total(right), "tokens": total(tokens)}
-    sums["truncated"] = total(truncated)
+    ended = np.asarray(truncated, np.float64) == 0
+    sums |= {"truncated": total(truncated), "finished": total(ended), "correct_finished": total(right * ended)}
+    sums["tokens_correct"] = total(right * tokens)
+    if table.thinking is not None:
+        thinking = np.asarray(table.thinking)[valid]
+        sums |= {"thinking_tokens": total(thinking), "answer_tokens": total(tokens - thinking)}
     if table.unended is not None:
         sums["unended"] = total(np.asarray(table.unended)[valid])
     most = int(sums["valid"].max(initial=0))
@@ -280,7 +281,9 @@ def _question_sums(table: SampleTable, labels: npt.NDArray[np.int64]) -> Sums:
     for k in sorted({2**power for power in range(1, most.bit_length()) if 2**power <= most} | ({most} - {0, 1})):
         _add_mean(sums, f"pass@{k}", pass_at_k(sums["valid"], sums["correct"], k))
     if table.answers is not None:
-        _add_mean(sums, f"maj@{most}", _majorities(table.answers, correct, np.asarray(table.question), labels))
+        votes = _majorities(table.answers, correct, np.asarray(table.question), labels)
+        _add_mean(sums, f"maj@{most}", votes[0])
+        sums["tied"] = votes[1]
     if table.first_correct is not None:
         place = np.where(right == 1, np.asarray(table.first_correct, np.float64)[valid] / tokens, 0.0)
         known = ~np.isnan(place)
@@ -306,34 +309,23 @@ def _majorities(
     correct: FloatArray,
     question: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
-) -> FloatArray:
-    """`majority_share` of each question over its valid samples; NaN without any."""
-    result = np.full(labels.size, np.nan)
+) -> tuple[FloatArray, FloatArray]:
+    """`majority_share` of each question over its valid samples, NaN without any, and 1 where it `is_tied`."""
+    shares, ties = np.full(labels.size, np.nan), np.zeros(labels.size)
     rows: dict[int, list[int]] = {}
     for row in np.flatnonzero(~np.isnan(correct)):
         rows.setdefault(int(np.searchsorted(labels, question[row])), []).append(int(row))
     for position, members in rows.items():
-        result[position] = majority_share(correct[members], [answers[row] for row in members])
-    return result
+        votes = correct[members], [answers[row] for row in members]
+        shares[position], ties[position] = majority_share(*votes), is_tied(*votes)
+    return shares, ties
 
 
-def _estimate(value: float, draws: FloatArray, n: int, questions: int) -> Estimate:
-    defined = draws[np.isfinite(draws)]
-    if not np.isfinite(value):
-        return Estimate(value=None, low=None, high=None, n=n)
-    if questions < MIN_QUESTIONS:
-        return Estimate(value=value, low=None, high=None, n=n, warning=_TOO_FEW)
-    if defined.size < draws.size * (1 + LEVEL) / 2:
-        return Estimate(value=value, low=None, high=None, n=n)
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return _with_bounds(Estimate(value=value, low=None, high=None, n=n), (float(low), float(high)))
-
-
-def _with_bounds(found: Estimate, bounds: tuple[float, float] | None) -> Estimate:
-    """Bounds that hold the value: one that a pseudo-observation moved past it is the value."""
-    if found.value is None or bounds is None:
-        return found
-    return replace(found, low=min(bounds[0], found.value), high=max(bounds[1], found.value))
+def _quantiles(table: SampleTable) -> dict[str, Estimate]:
+    """Those of the tokens of all valid samples."""
+    valid = ~np.isnan(np.asarray(table.correct, np.float64))
+    tokens, question = np.asarray(table.tokens)[valid], np.asarray(table.question)[valid]
+    return {name: quantile_of(tokens, question, level) for name, level in _QUANTILES.items()}
 
 
 def _with_warnings(result: dict[str, Estimate], table: SampleTable, baseline: SampleTable) -> dict[str, Estimate]:
@@ -341,9 +333,8 @@ def _with_warnings(result: dict[str, Estimate], table: SampleTable, baseline: Sa
     alone = np.setxor1d(np.asarray(table.question), np.asarray(baseline.question)).size
     apart = f"{alone} questions are in one of the two runs only; those are not paired" if alone else None
     for name in _COMPARISONS:
-        found = result[name]
-        said = [found.warning, apart, _too_wide(found) if name == "e3" else None]
-        result[name] = replace(found, warning="; ".join(part for part in said if part) or None)
+        found = result[name].also(apart)
+        result[name] = found.also(_too_wide(found)) if name == "e3" else found
     return result
 
 

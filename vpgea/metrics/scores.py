@@ -57,7 +57,7 @@ def aes(
 
 
 def ock_score(accuracy: npt.ArrayLike, tokens: npt.ArrayLike) -> FloatArray:
-    """OckScore: 100 A - 10 ln(T / 10000 + 1)."""
+    """OckScore (OckBench, arXiv 2511.05722): 100 A - 10 ln(T / 10000 + 1)."""
     return 100 * np.asarray(accuracy, np.float64) - 10 * np.log(np.asarray(tokens, np.float64) / 10_000 + 1)
 
 
@@ -76,12 +76,24 @@ def majority_share(correct: FloatArray, answers: Sequence[Hashable | None]) -> f
     correct: (n,) 0/1. Correct answers are one, however written: each is what the reference is. answers: n answers,
     equal where they are the same; samples without an answer do not vote.
     """
+    leading = _leading(correct, answers)
+    return float(np.mean([np.mean(group) for group in leading])) if leading else 0.0
+
+
+def is_tied(correct: FloatArray, answers: Sequence[Hashable | None]) -> bool:
+    """Whether several answers are the most frequent one, a right one among them: then the share is a fraction."""
+    leading = _leading(correct, answers)
+    return len(leading) > 1 and any(map(any, leading))
+
+
+def _leading(correct: FloatArray, answers: Sequence[Hashable | None]) -> list[list[float]]:
+    """The votes of the most frequent answers, 1 for each that is correct."""
     votes: dict[Hashable, list[float]] = {}
     for answer, is_correct in zip(answers, correct, strict=True):
         if answer is not None:
             votes.setdefault(_CORRECT if is_correct else answer, []).append(float(is_correct))
     most = max((len(group) for group in votes.values()), default=0)
-    return float(np.mean([np.mean(group) for group in votes.values() if len(group) == most])) if most else 0.0
+    return [group for group in votes.values() if len(group) == most]
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:

@@ -15,6 +15,7 @@ from vpgea.grading.base import Grade
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
+from vpgea.metrics.curves import budget_curve, budgets_below
 from vpgea.phases.ends import tell_ends
 from vpgea.phases.rollout import Drawing, RolloutPlan
 from vpgea.questions.load import Question
@@ -50,6 +51,7 @@ class _ScoredColumns:
     answer: Text
     options: Texts
     completion_ids: Ids
+    thinking_tokens: Int32
     finish_reason: FinishReason
     cut_off: Bool
     status: Text
@@ -184,7 +186,9 @@ def results(
     numbers: dict[str, int] = {}
     table = sample_table(evaluation, numbers)
     base_table = None if baseline is None else sample_table(baseline, numbers)
-    estimates = bootstrap.evaluate(table, base_table, draws=config.eval.bootstrap, seed=config.eval.seed)
+    draws, seed = config.eval.bootstrap, config.eval.seed
+    estimates = bootstrap.evaluate(table, base_table, draws=draws, seed=seed)
+    budgets = budgets_below(config.eval.max_new_tokens)
     return EvalResults(
         questions=len(set(np.asarray(table.question).tolist())),
         **rejection_counts,
@@ -192,6 +196,7 @@ def results(
         not_graded=int(np.isnan(np.asarray(table.correct, np.float64)).sum()),
         baseline=None if baseline is None else str(baseline.root),
         metrics=estimates,
+        budget_curve=budget_curve(table, budgets, draws=draws, seed=seed),
     )
 
 
@@ -214,6 +219,7 @@ def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstra
         answers=[None if row.extracted is None else vote(row.extracted) for row in rows],
         first_correct=None if not any(firsts) else [nan if first is None else float(first) for first in firsts],
         has_place=has_place,
+        thinking=[row.thinking_tokens for row in rows],
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vpgea.errors import DamagedError
 from vpgea.metrics.bootstrap import Estimate
+from vpgea.metrics.curves import BudgetPoint
 from vpgea.runs.layout import COMPLETE, WEIGHTS
 from vpgea.storage.files import read_json
 from vpgea.storage.records import damaged_record, from_json, json_of
@@ -193,7 +194,10 @@ class DistillSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResults:
-    """results.json: every figure of an evaluation with its interval. baseline: the folder it is compared with."""
+    """results.json: every figure of an evaluation with its interval.
+
+    baseline: the folder it is compared with. budget_curve: accuracy if cut at fewer tokens, as `BUDGET_RULE` says.
+    """
 
     questions: int
     rejected_overlong: int
@@ -202,6 +206,7 @@ class EvalResults:
     not_graded: int
     baseline: str | None
     metrics: dict[str, Estimate]
+    budget_curve: list[BudgetPoint] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,7 @@ def show_metrics(results: EvalResults, output: Output) -> None:
         ("", "value"),
         [(name, with_interval(one.value, one.low, one.high)) for name, one in metrics.items()],
     )
+    _show_budgets(results, output)
     rejected = results.rejected_overlong + results.rejected_control_tokens
     if rejected:
         output.warn(f"{rejected} questions were rejected and are not in the figures (see results.json)")
@@ -177,3 +178,13 @@ def show_metrics(results: EvalResults, output: Output) -> None:
     for warning in dict.fromkeys(metric.warning for metric in metrics.values() if metric.warning):
         names = [name for name, metric in metrics.items() if metric.warning == warning]
         output.warn(f"{', '.join(names)}: {warning}")
+
+
+def _show_budgets(results: EvalResults, output: Output) -> None:
+    from vpgea.metrics.curves import BUDGET_RULE
+
+    rows = [
+        (f"{point.budget:,}", *(with_interval(one.value, one.low, one.high) for one in (point.accuracy, point.tokens)))
+        for point in results.budget_curve
+    ]
+    output.table(f"accuracy if cut at a budget of tokens, {BUDGET_RULE}", ("budget", "accuracy", "tokens"), rows)

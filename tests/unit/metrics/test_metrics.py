@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks.interval_coverage import World, coverage
 from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate, mean_e3
+from vpgea.metrics.estimates import quantile_of
 from vpgea.metrics.resampling import question_weights, student_t
-from vpgea.metrics.scores import aes, e3_score, majority_share, ock_score, pass_at_k, smoothed
+from vpgea.metrics.scores import aes, e3_score, is_tied, majority_share, ock_score, pass_at_k, smoothed
 
 
 def score(a: float, t: float, a0: float, t0: float, n: int = 100) -> float:
@@ -92,6 +93,9 @@ def test_majority_vote() -> None:
     assert majority_share(np.zeros(2), [None, None]) == 0
     assert majority_share(ones, ["0.5", "1/2", "3", "3", None]) == 0.5  # right answers are one, however written
     assert majority_share(np.zeros(3), [("3", 4), ("3", 4), None]) == 0
+    assert is_tied(ones, ["7", "7", "3", "3", None])
+    assert not is_tied(ones, ["7", "7", "3", "4", None])
+    assert not is_tied(np.zeros(2), ["7", "3"])  # wrong in any case
 
 
 def test_figures_of_a_small_table() -> None:
@@ -103,12 +107,19 @@ def test_figures_of_a_small_table() -> None:
             truncated=[0, 1, 0, 0],
             answers=["1", "2", "5", "5"],
             first_correct=[5, np.nan, 20, np.nan],
+            thinking=[8, 30, 12, 30],
         ),
         draws=100,
     )
     assert {name: estimate.value for name, estimate in found.items()} == {
         "accuracy": 0.75,
+        "accuracy_finished": 1,
         "tokens": 25,
+        "tokens_median": 25,
+        "tokens_p95": 30 + 0.85 * 10,
+        "tokens_correct": 70 / 3,
+        "thinking_tokens": 20,
+        "answer_tokens": 5,
         "truncation_rate": 0.25,
         "token_efficiency": 0.75 / 25,
         "ock_score": pytest.approx(75 - 10 * math.log(25 / 10_000 + 1)),
@@ -125,6 +136,35 @@ def test_figures_of_a_small_table() -> None:
     json.dumps({name: estimate.as_dict() for name, estimate in found.items()}, allow_nan=False)
 
 
+def test_what_is_left_out_or_counted_in_fractions_is_said() -> None:
+    """Question 0 has three grades of four, and a tie of a right answer with a wrong one."""
+    run = SampleTable(
+        question=[0, 0, 0, 0, 1, 1, 1, 1],
+        correct=[1, 0, 0, np.nan, 1, 1, 0, 0],
+        tokens=[1] * 8,
+        truncated=[0] * 8,
+        answers=["1", "2", None, None, "5", "5", "6", "7"],
+    )
+    found = evaluate(run, draws=100)
+    assert (found["maj@4"].value, found["pass@4"].value, found["pass@2"].n) == (0.75, 1, 2)
+    assert found["pass@4"].n == 1
+    assert "1 questions have fewer than 4 graded samples and are not in it" in (found["pass@4"].warning or "")
+    assert "1 questions have fewer than 4 graded samples" in (found["mean@4"].warning or "")
+    assert "1 questions are ties" in (found["maj@4"].warning or "")
+
+
+@pytest.mark.parametrize(("questions", "k"), [(30, 1), (30, 8), (200, 4)])
+def test_intervals_of_quantiles_cover(questions: int, k: int) -> None:
+    """Lognormal lengths that agree within a question; nominal 95 %."""
+    repeats, hits = 400, 0
+    for repeat in range(repeats):
+        rng = np.random.default_rng([7, repeat])
+        lengths = np.exp(rng.normal(0, 0.8, questions)[:, None] + rng.normal(0, 0.6, (questions, k)))
+        low, high = bounds(quantile_of(lengths.ravel(), np.repeat(np.arange(questions), k), 0.5))
+        hits += low <= 1 <= high
+    assert 0.93 <= hits / repeats <= 0.99, hits / repeats
+
+
 def test_comparison_with_a_baseline() -> None:
     run, base = table(0), table(1, tokens=200)
     found = evaluate(run, base, draws=200)
@@ -133,9 +173,10 @@ def test_comparison_with_a_baseline() -> None:
     assert value(found["aes"]) == pytest.approx(float(aes(a, t, a0, t0)))
     assert value(found["accuracy_gain"]) == pytest.approx(a - a0)
     assert value(found["token_saving"]) == pytest.approx((t0 - t) / t0)
-    for estimate in found.values():
-        low, high = bounds(estimate)
-        assert low <= value(estimate) <= high
+    for name, estimate in found.items():
+        if name != "tokens_p95":  # 40 questions are too few for it
+            low, high = bounds(estimate)
+            assert low <= value(estimate) <= high
 
 
 def test_invalid_rows_leave_every_figure() -> None:
@@ -183,10 +224,15 @@ def test_fewer_than_five_questions_have_no_interval(questions: int, has_interval
         SampleTable(question=question, correct=right, tokens=10 + question % 2, truncated=0 * question)
         for right in (correct, ~correct)
     )
-    for found in (evaluate(run, base, draws=100), {"mean e3": mean_e3([(run, base)] * 2, draws=100)}):
+    figures = evaluate(run, base, draws=100)
+    for name in ("tokens_median", "tokens_p95"):  # at which levels they stand among five cannot be told
+        quantile = figures.pop(name)
+        assert quantile.low is None
+        assert quantile.warning is not None
+    for found in (figures, {"mean e3": mean_e3([(run, base)] * 2, draws=100)}):
         for estimate in found.values():
             assert estimate.value is not None
-            assert (estimate.low is not None, estimate.high is not None) == (has_interval, has_interval)
+            assert (estimate.low is not None, estimate.high is not None) == (has_interval, has_interval), estimate
             assert has_interval or (estimate.warning or "").startswith("an interval needs 5 questions")
 
 
@@ -225,7 +271,10 @@ def test_the_value_lies_in_its_interval(right: int, base_right: int) -> None:
         )
         for count, size in ((right, 70), (base_right, 100))
     )
-    for estimate in evaluate(run, base, draws=400).values():
+    for name, estimate in evaluate(run, base, draws=400).items():
+        if name == "tokens_p95" and questions == 30:  # what is longer than all of 30 cannot be told
+            assert estimate.low is None
+            continue
         low, high = bounds(estimate)
         assert low <= value(estimate) <= high
 

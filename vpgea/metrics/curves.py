@@ -1,0 +1,123 @@
+"""Accuracy over budgets of tokens, from samples that are there, and over difficulty, free of regression to the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from vpgea.metrics.bootstrap import SampleTable
+from vpgea.metrics.estimates import Estimate, mean_of, share_of
+from vpgea.metrics.scores import FloatArray, ratio
+
+BUDGET_RULE = "of stored samples: one that has not ended within the budget is wrong"
+_BUDGETS = 6
+# upper edges of the shares of right answers of the bins
+_EDGES = (0.0, 0.25, 0.5, 0.75, 1 - 1e-9, 1.0)
+_NAMES = ("none right", "to 1/4", "to 1/2", "to 3/4", "below 1", "all right")
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """Accuracy if each response were cut at `budget` tokens, and the mean tokens that are then spent."""
+
+    budget: int
+    accuracy: Estimate
+    tokens: Estimate
+
+
+@dataclass(frozen=True)
+class DifficultyBin:
+    """Questions of which another half of the base's samples has a share of right answers in a range.
+
+    runs: for the base and each other run, (accuracy, mean tokens).
+    """
+
+    name: str
+    questions: int
+    runs: list[tuple[Estimate, Estimate]]
+
+
+def budgets_below(cap: int) -> list[int]:
+    """The cap and what halving it gives, rising."""
+    return sorted({max(cap >> power, 1) for power in range(_BUDGETS)})
+
+
+def budget_curve(table: SampleTable, budgets: Sequence[int], *, draws: int = 2000, seed: int = 0) -> list[BudgetPoint]:
+    """Accuracy and tokens at each budget of tokens; BUDGET_RULE, so that at the cap a truncated sample is wrong too."""
+    correct = np.asarray(table.correct, np.float64)
+    valid = ~np.isnan(correct)
+    tokens, ended = np.asarray(table.tokens, np.float64)[valid], np.asarray(table.truncated)[valid] == 0
+    index = np.unique(np.asarray(table.question)[valid], return_inverse=True)[1]
+
+    def total(values: npt.ArrayLike) -> FloatArray:
+        return np.bincount(index, np.asarray(values, np.float64)).astype(np.float64)
+
+    every, points = total(np.ones(index.size)), []
+    for budget in budgets:
+        right = total(correct[valid] * (ended & (tokens <= budget)))
+        spent = total(np.minimum(tokens, budget))
+        points.append(BudgetPoint(budget, share_of(right, every, draws=draws, seed=seed), mean_of(spent, every)))
+    return points
+
+
+def difficulty_bins(
+    base: SampleTable, others: Sequence[SampleTable], *, draws: int = 2000, seed: int = 0
+) -> list[DifficultyBin]:
+    """Figures by how hard a question is for the base.
+
+    A question's bin is told by every other of the base's samples, its figures by the samples between: the same samples
+    would put lucky ones among the easy and show a loss there that is none. Questions with fewer than two valid samples
+    of the base are in no bin.
+    """
+    split = _alternate(base)
+    binned, held = _rows(base, split == 0), _rows(base, split == 1)
+    labels = np.unique(np.concatenate([np.asarray(table.question) for table in (base, *others)]))
+    right, valid, _ = _sums(binned, labels)
+    figures = [_sums(table, labels) for table in (held, *others)]
+    share = ratio(right, valid)
+    usable = (valid > 0) & (figures[0][1] > 0)
+    bins = []
+    for name, (low, high) in zip(_NAMES, pairwise((-1.0, *_EDGES)), strict=True):
+        members = usable & (share > low) & (share <= high)
+        if members.any():
+            runs = [
+                (
+                    share_of(one[0][members], one[1][members], draws=draws, seed=seed),
+                    mean_of(one[2][members], one[1][members]),
+                )
+                for one in figures
+            ]
+            bins.append(DifficultyBin(name, int(members.sum()), runs))
+    return bins
+
+
+def _alternate(table: SampleTable) -> npt.NDArray[np.int64]:
+    """(n,) 0 and 1 in turns over the valid samples of each question, -1 for the others."""
+    seen: dict[int, int] = {}
+    turns = np.full(np.asarray(table.question).size, -1)
+    valid = ~np.isnan(np.asarray(table.correct, np.float64))
+    for row, question in enumerate(np.asarray(table.question).tolist()):
+        if valid[row]:
+            turns[row] = seen.get(question, 0) % 2
+            seen[question] = seen.get(question, 0) + 1
+    return turns
+
+
+def _rows(table: SampleTable, chosen: npt.NDArray[np.bool_]) -> SampleTable:
+    columns = (np.asarray(one)[chosen] for one in (table.question, table.correct, table.tokens, table.truncated))
+    question, correct, tokens, truncated = columns
+    return SampleTable(question=question, correct=correct, tokens=tokens, truncated=truncated)
+
+
+def _sums(table: SampleTable, labels: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Right, valid, and tokens per question, (labels,) each."""
+    correct = np.asarray(table.correct, np.float64)
+    valid = ~np.isnan(correct)
+    index = np.searchsorted(labels, np.asarray(table.question)[valid])
+    columns = (correct[valid], np.ones(index.size), np.asarray(table.tokens, np.float64)[valid])
+    right, every, tokens = (np.bincount(index, one, labels.size).astype(np.float64) for one in columns)
+    return right, every, tokens
