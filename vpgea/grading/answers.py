@@ -139,7 +139,7 @@ def after_thinking(text: str) -> str:
     if begin := _BEGIN_OF_THOUGHT.search(text):
         before, _, tagged = text.rpartition("<answer>")  # which ends thinking, too
         text = f"<answer>{tagged}" if len(before) > begin.start() else text[: begin.start()]
-    return _SPECIAL_TOKEN.sub("", text)
+    return _SPECIAL_TOKEN.sub(" ", text)  # `1<|x|>2` is not 12
 
 
 def find_answer(response: str) -> Answer | None:

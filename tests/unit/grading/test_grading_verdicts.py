@@ -91,6 +91,8 @@ def test_what_is_five(answer: str, right: bool) -> None:
         (r"Simplify $\frac{6}{2x}$.", r"\frac{3}{x}", "3x^{-1}", True),
         ("How many subsets has a set of eight elements?", "256", "2^8", True),
         ("", "2.5 million", "2500000", True),
+        ("", "12", "1<|im_end|>2", False),
+        ("", "12", "12<|im_end|>", True),
         ("", "y'", "y", False),
         ("", "BAC", "ABC", False),
         ("", "A-B-C", "A-C-B", False),

@@ -10,12 +10,14 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from tests.campaigns.fuzz.probe import ACCEPTED, Probe, odd_texts
+from vpgea.grading.answers import after_thinking
 from vpgea.grading.base import GradeRequest, Status
 from vpgea.grading.pool import GraderPool
 from vpgea.grading.registry import BUILT_IN, canonical_answers, find_value, value_is_distinct
 
 _DEADLINE_S = 0.5
 _MEMORY_MB = 1024
+_MAX_REFERENCE = 1000  # characters that sympy surely reads
 
 
 class Answer(NamedTuple):
@@ -74,7 +76,10 @@ def probe(folder: Path) -> Iterator[Probe]:
             if answer.grader == "math":
                 find_value(answer.response, answer.reference)
                 value_is_distinct(answer.reference, answer.response)
-            assert canonical_answers(answer.reference, answer.grader)[0] in answer.reference
+            (canonical, *_) = canonical_answers(answer.reference, answer.grader)
+            assert canonical in answer.reference or canonical in after_thinking(answer.reference)
+            if len(answer.reference) > _MAX_REFERENCE and str(grade.detail).startswith("RecursionError"):
+                return "too long a reference"  # no grade, which is counted and said
             assert grade.status is not Status.ERROR, grade.detail
             return ACCEPTED if grade.status.valid else "timeout"
 
