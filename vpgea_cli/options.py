@@ -25,6 +25,10 @@ SetOption = Annotated[
 ]
 NumSamplesOption = Annotated[int | None, typer.Option("--num-samples", "-n", help="Samples per question.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="Use only the first so many questions.")]
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option("--objective", help="What is optimised: vpg-ea, a rival or an ablation; sets the keys that make it."),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed that every other seed is derived from.")]
 ShardOption = Annotated[
     str, typer.Option("--shard", metavar="I/N", help="Do only part I of N of the questions, I from 0.")
@@ -82,13 +86,18 @@ def resolve_options(
     options = {key: value for key, value in given.items() if value is not None}
     resolved = resolve(file=config, sets=sets or (), env=os.environ, options=options, inherited=inherited)
     if os.environ.get("RANK", "0") == "0":
-        if chosen := experimental_choices(resolved.config):
+        if chosen := [text for text in experimental_choices(resolved.config) if _is_given(text, resolved)]:
             Output().info(f"experimental: {', '.join(chosen)}; the method did not need it, and it may change or go")
         if names := resolved.passed_over:
             Output().warn(
                 f"passed over {', '.join(names)} of the environment: a configuration key is VPGEA_<SECTION>__<KEY>"
             )
     return resolved
+
+
+def _is_given(choice: str, resolved: Resolved) -> bool:
+    """Whether somebody chose a value (`key=value`) by itself rather than with an objective."""
+    return not resolved.origins[choice.partition("=")[0]].startswith("objective ")
 
 
 def server_options(url: str | None, python: str | None, options: Sequence[str] | None) -> dict[str, Any]:

@@ -116,6 +116,15 @@ TABLE = [
     ),
     Given("loop", OWN_SERVER),
     Given(
+        "loop",
+        [
+            (
+                "--objective grpo",
+                {"objective": "grpo", "rollout.posterior_samples": 0, "filter.utility.length_price": 0.0},
+            )
+        ],
+    ),
+    Given(
         "eval",
         [*MODEL, *QUESTIONS, ("--evalset gsm8k", {"grading.grader": "math"}), *OWN_SERVER],
         base=("grading.grader=exact",),

@@ -25,7 +25,7 @@ STORY: list[tuple[str, str]] = [
     ("--version", "."),
     ("doctor --json --quiet", '"torch"'),
     ("config init mine.yaml --json", "mine.yaml"),
-    ("config init mine.yaml --overwrite", "mine.yaml"),
+    ("config init mine.yaml --objective vpg-ea --overwrite", "mine.yaml"),
     ("config show --config CFG --set rollout.seed=3 --model MODEL --dataset DEV --json", '"origin": "--set"'),
     ("config validate -c CFG --set rollout.seed=3 --model MODEL --dataset DEV --offline --json -q", '"valid": true'),
     (
@@ -82,7 +82,7 @@ STORY: list[tuple[str, str]] = [
     (
         f"loop --config CFG --model MODEL --dataset TRAIN --eval-dataset DEV --output-dir l --rounds 1 "
         f"--questions-per-round 8 --num-samples 3 --limit 16 --seed 4 --keep-rounds 1 --eval-every 1 {SMALL} "
-        "--set loop.eval_limit=8 --resume --offline --quiet",
+        "--objective vpg-ea --set loop.eval_limit=8 --resume --offline --quiet",
         "l",
     ),
     (

@@ -60,10 +60,11 @@ class LeaksConfig(Section):
 class UtilityConfig(Section):
     """What a correct path of some length is worth."""
 
-    kind: Literal["exponential", "linear", "sigmoid"] = identity(
+    kind: Literal["exponential", "linear", "sigmoid", "step", "distance"] = identity(
         "exponential",
-        "r exp(-lambda c) | r - lambda r min(c, c_max) | r (1 - lambda sigmoid(z-scored length))",
-        experimental=("linear", "sigmoid"),
+        "r exp(-lambda c) | r - lambda r min(c, c_max) | r (1 - lambda sigmoid(z-scored length)) | "
+        "r (1 + lambda where not longer than the target of its difficulty) | r - lambda |l - shortest correct| / L_ref",
+        experimental=("linear", "sigmoid", "step", "distance"),
     )
     length_price: float = identity(0.1, "lambda: the price of length", ge=0)
     c_max: float = identity(4.0, "cap on relative length for the linear form", experimental=True, gt=0)
@@ -80,12 +81,21 @@ class UtilityConfig(Section):
 class AdvantageConfig(Section):
     """Baselines, advantages and gates."""
 
+    kind: Literal["normalised", "positive", "utility"] = identity(
+        "normalised",
+        "A of a prior sample: (u - b) / sigma | that where it is above 0, else 0 | u itself",
+        absent="normalised",
+        experimental=("positive", "utility"),
+    )
     group: Literal["prior", "joint"] = identity("prior", "whose mean utility is the baseline", experimental=("joint",))
     normalise: Literal["std", "none"] = identity("std", "divide by the spread of the prior's utilities, or not")
     std_min: float = identity(0.1, "floor of that spread (sigma_min)", gt=0)
     gate_max: float = identity(2.0, "cap on a posterior path's gate (A_max)", gt=0)
-    gate: Literal["advantage", "plausible"] = identity(
-        "advantage", "plausible: gates shrink with the mean log-ratio of the views", experimental=("plausible",)
+    gate: Literal["advantage", "plausible", "mean", "one"] = identity(
+        "advantage",
+        "plausible: gates shrink with the mean log-ratio of the views; mean: all accepted paths have the mean gate; "
+        "one: 1",
+        experimental=("plausible", "mean", "one"),
     )
     plausible_slack: float = identity(0.1, "kappa of the plausible gate, nats per token", experimental=True, ge=0)
 

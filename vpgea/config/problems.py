@@ -68,6 +68,14 @@ def wrong_value(key: str, value: object, origin: str, detail: str = "") -> Probl
     return Problem(what, f"it came from {origin}{': ' if detail else ''}{detail}", f"give {expected(key)}")
 
 
+def contradicts_objective(objective: str, key: str, wanted: object, value: object, origin: str) -> Problem:
+    return Problem(
+        f"objective {objective} cannot have {key}={shown(value)}",
+        f"it came from {origin}, and {key}={shown(wanted)} is part of what makes that objective",
+        f"leave {key} out, name another objective, or give objective=null and every key by itself",
+    )
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The nearest known name; one that alone ends in the same last part counts as nearest."""
     last = name.rsplit(".", 1)[-1]

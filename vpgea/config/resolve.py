@@ -1,12 +1,14 @@
 """From defaults, folders, a file, the environment and options to one configuration, with the origin of every value.
 
 Rising precedence: built-in default < configuration recorded in an input folder < file < environment
-(`VPGEA_ROLLOUT__TEMPERATURE`) < `--set rollout.temperature=0.7` < command option.
+(`VPGEA_ROLLOUT__TEMPERATURE`) < `--set rollout.temperature=0.7` < command option. An `objective` sets the keys that
+make it in the place where it is chosen: above what lies below, and never against what is given beside or above it.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import os
 import types
@@ -20,11 +22,13 @@ from pydantic import BaseModel, ValidationError
 
 from vpgea.config import strict_yaml
 from vpgea.config.experimental import meaning
+from vpgea.config.objectives import OBJECTIVES, settings_of
 from vpgea.config.problems import (
     FIELDS,
     SECTIONS,
     Problem,
     combined,
+    contradicts_objective,
     did_you_mean,
     home_of,
     shown,
@@ -99,17 +103,27 @@ def resolve(
             code that only a folder asks for.
     """
     problems: list[Problem] = []
-    layers = [_Entry(key, value, origin) for origin, mapping in inherited for key, value in mapping.items()]
-    layers += _file_entries(file) if file is not None else []
     passed_over = tuple(name for name in sorted(env or {}) if _is_foreign(name))
-    layers += _env_entries({name: text for name, text in (env or {}).items() if name not in passed_over}, problems)
-    layers += _set_entries(sets, problems)
-    layers += [_Entry(key, value, "option") for key, value in (options or {}).items()]
+    given = {name: text for name, text in (env or {}).items() if name not in passed_over}
+    layers = [
+        [_Entry(key, value, origin) for origin, mapping in inherited for key, value in mapping.items()],
+        _file_entries(file) if file is not None else [],
+        _env_entries(given, problems),
+        [*_set_entries(sets, problems), *(_Entry(key, value, "option") for key, value in (options or {}).items())],
+    ]
+    objective, place = _chosen_objective(layers)
+    made = _objective_entries(objective)
+    layers.insert(place, made)
     values: dict[str, Any] = {}
     origins = dict.fromkeys(FIELDS, DEFAULT)
-    for entry in layers:
+    for entry in itertools.chain.from_iterable(layers):
         _lay(entry, values, origins, problems)
     folders = {origin for origin, _ in inherited}
+    problems += [
+        contradicts_objective(str(objective), entry.key, entry.value, values[entry.key], origins[entry.key])
+        for entry in made
+        if values[entry.key] != entry.value and origins[entry.key] not in folders  # which are what they were made as
+    ]
     problems += [
         untrusted(key, value, origins[key], _env_name(key))
         for key, value in values.items()
@@ -117,6 +131,24 @@ def resolve(
     ]
     config = _validate(values, origins, problems)
     return Resolved(config, origins, passed_over)
+
+
+def _chosen_objective(layers: Sequence[Sequence[_Entry]]) -> tuple[object, int]:
+    """The objective that the highest layer names, and the place of that layer; (None, 0) where none does."""
+    for place in range(len(layers) - 1, -1, -1):
+        for entry in reversed(layers[place]):
+            if entry.key == "objective":
+                return None if entry.is_text and entry.value == "null" else entry.value, place
+    return None, 0
+
+
+def _objective_entries(name: object) -> list[_Entry]:
+    """What makes an objective; nothing for a name that there is not, which is an error by itself."""
+    known = next((one for one in OBJECTIVES if one == name), None)
+    if known is None:
+        return []
+    defaults = {key: FIELDS[key].get_default() for key in FIELDS}
+    return [_Entry(key, value, f"objective {known}") for key, value in settings_of(known, defaults).items()]
 
 
 def resolve_recorded(

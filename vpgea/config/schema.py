@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from vpgea.config.fields import Section, Share, execution, identity
 from vpgea.config.filtering import FilterConfig
+from vpgea.config.objectives import Name as Objective
 from vpgea.config.training import DistillConfig
 
 
@@ -60,6 +61,12 @@ class ViewsConfig(Section):
         {}, "arguments for the model's chat template, e.g. enable_thinking"
     )
     end_of_thinking: str | None = identity("</think>", "text that ends the thinking")
+    note: Literal["answer", "none", "wrong"] = identity(
+        "answer",
+        "what the posterior's note says: the reference answer, no answer, or another value; the latter are controls",
+        absent="answer",
+        experimental=("none", "wrong"),
+    )
     max_prompt_tokens: int = identity(4096, "longer prompts are rejected and counted, never cut", ge=1)
 
 
@@ -155,6 +162,14 @@ class LoopConfig(Section):
     accuracy_margin: Share = identity(
         0.01, "delta: length is priced at 0 while accuracy is below base - delta, by more than chance"
     )
+    cap_decay: float = identity(
+        1.0,
+        "rollout.max_new_tokens is multiplied with this from round to round; 1: it stays",
+        absent=1.0,
+        experimental=True,
+        gt=0,
+        le=1,
+    )
     token_target: float | None = identity(None, "length is priced at 0 once the mean tokens reach this", gt=0)
     max_accuracy_drop: Share | None = execution(
         None, "the loop ends after a round whose held-out accuracy is further than this below the base's"
@@ -164,6 +179,9 @@ class LoopConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
+    objective: Objective | None = execution(
+        None, "name of what is optimised, which sets the keys that make it; null: what the keys say"
+    )
     model: ModelConfig = Field(default_factory=ModelConfig, description="the model")
     data: DataConfig = Field(default_factory=DataConfig, description="the questions")
     views: ViewsConfig = Field(default_factory=ViewsConfig, description="prompts of the two views")

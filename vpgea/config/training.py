@@ -23,8 +23,10 @@ class DistillConfig(Section):
 
     train: Literal["lora", "full"] = identity("lora", "train an adapter or all weights")
     lora: LoraConfig = Field(default_factory=LoraConfig)
-    kl_form: Literal["sampled", "dense-cv", "dense"] = identity(
-        "sampled", "gated forward KL on sampled tokens, its unbiased dense form, or the leaky ablation"
+    kl_form: Literal["sampled", "dense-cv", "dense", "reverse"] = identity(
+        "sampled",
+        "gated forward KL on sampled tokens, its unbiased dense form, or the leaky ablations: dense, and reverse",
+        experimental=("reverse",),
     )
     teacher: Literal["round", "current", "frozen", "ema", "stored"] = identity(
         "round",
@@ -35,13 +37,20 @@ class DistillConfig(Section):
     ema_decay: float = identity(
         0.99, "teacher=ema: how much of the average is kept at each step", experimental=True, ge=0, lt=1
     )
-    answer_from: Literal["none", "crossview"] = identity(
+    answer_from: Literal["none", "crossview", "posterior"] = identity(
         "none",
-        "crossview: cross-entropy on one correct prior-view continuation of each accepted path",
-        experimental=("crossview",),
+        "crossview: cross-entropy on one correct prior-view continuation of each accepted path; posterior: on the "
+        "answer that it was sampled with, the note in sight",
+        experimental=("crossview", "posterior"),
     )
     kl_weight: float = identity(1.0, "w_kl", ge=0)
     pg_weight: float = identity(1.0, "w_pg", ge=0)
+    pg_form: Literal["clipped", "cross-entropy"] = identity(
+        "clipped",
+        "J: the doubly clipped surrogate of ratio x A, or A log pi",
+        absent="clipped",
+        experimental=("cross-entropy",),
+    )
     reference_weight: float = identity(0.01, "w_ref", ge=0)
     reference: str | None = execution(
         None, "reference model of full fine-tuning (LoRA: the adapter off); null: the model at the start"
@@ -110,6 +119,10 @@ class DistillConfig(Section):
     def _guards_fit(self) -> DistillConfig:
         if self.kl_clip is not None and self.kl_form == "dense-cv":
             raise ValueError("kl_clip cannot be combined with kl_form dense-cv: clipped terms no longer cancel")
+        if self.kl_form == "reverse" and self.teacher == "stored":
+            raise ValueError(
+                "kl_form reverse cannot be combined with teacher stored: it needs every token's probability"
+            )
         if self.optimizer == "adafactor" and self.parallel == "fsdp":
             raise ValueError("adafactor cannot be combined with parallel fsdp: it works on whole matrices; use ddp")
         if self.max_reference_kl is not None and self.reference_weight == 0:

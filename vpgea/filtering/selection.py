@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -56,8 +57,11 @@ def select(
         known = given if as_first_version else given.extended(own)
     references = known.floored(config.filter.min_reference_tokens)
     questions = by_question(samples)
+    targets = _target_lengths(questions) if config.filter.utility.kind == "step" else {}
     for question_id, group in questions.items():
-        _value(config, group, references.of(question_id))
+        _value(config, group, references.of(question_id), targets.get(question_id, math.inf))
+    if config.filter.advantage.gate == "mean":
+        _even_gates(samples)
     by_key = {sample.key: sample for sample in samples}
     for rollout_path, _ in pairs:
         _write_sets(views, rollout_path, measured.root, by_key)
@@ -133,7 +137,20 @@ def _samples(
         )
 
 
-def _value(config: RunConfig, group: Sequence[JudgedSample], reference: float) -> None:
+def _target_lengths(questions: Mapping[str, Sequence[JudgedSample]]) -> dict[str, float]:
+    valid = {key: [s for s in group if s.view == PRIOR and s.status.valid] for key, group in questions.items()}
+    return utility.target_lengths({key: ([s.r for s in own], [s.length for s in own]) for key, own in valid.items()})
+
+
+def _even_gates(samples: Sequence[JudgedSample]) -> None:
+    """Every accepted path has the mean of their gates."""
+    accepted = [sample for sample in samples if sample.view == POSTERIOR and not sample.reasons]
+    mean = float(np.mean([sample.gate for sample in accepted])) if accepted else 0.0
+    for sample in accepted:
+        sample.gate = mean
+
+
+def _value(config: RunConfig, group: Sequence[JudgedSample], reference: float, target: float) -> None:
     """Utilities of a question's samples, then advantages and gates."""
     prior = [sample for sample in group if sample.view == PRIOR]
     posterior = [sample for sample in group if sample.view == POSTERIOR]
@@ -144,6 +161,7 @@ def _value(config: RunConfig, group: Sequence[JudgedSample], reference: float) -
         [sample.length for sample in group],
         reference,
         correct_lengths,
+        target,
     )
     for sample, value in zip(group, values, strict=True):
         sample.utility = float(value)

@@ -5,6 +5,8 @@ The formulas are our own reconstruction of the method: docs/method.md, "Utilitie
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +35,7 @@ def utility(
     length: npt.ArrayLike,
     reference: float,
     correct_lengths: npt.ArrayLike = (),
+    target: float = math.inf,
 ) -> FloatArray:
     """u of each path, shape of r and length broadcast. NaN in r (no valid grade) stays NaN.
 
@@ -41,10 +44,15 @@ def utility(
         r: Correctness in [0, 1] (the grade of a prior sample, the answerability of a posterior path).
         length: Tokens.
         reference: L_ref.
-        correct_lengths: Tokens of the question's correct prior samples, read by the sigmoid form only.
+        correct_lengths: Tokens of the question's correct prior samples, read by the sigmoid and distance forms.
+        target: Tokens within which a correct path earns the bonus of the step form.
     """
     reward, price = np.asarray(r, np.float64), config.length_price
     c = relative_length(length, reference)
+    if config.kind == "step":
+        return reward * (1 + price * (np.asarray(length, np.float64) <= target))
+    if config.kind == "distance":
+        return reward - price * np.abs(c - relative_length(_best_length(reward, length, correct_lengths), reference))
     if config.kind == "exponential":
         return reward * np.exp(-price * c)
     if config.kind == "linear":
@@ -58,6 +66,40 @@ def _z_score(length: FloatArray, group: FloatArray) -> FloatArray:
     if not group.size:
         return np.zeros_like(length)
     return (length - group.mean()) / max(float(group.std()), 1.0)
+
+
+def _best_length(reward: FloatArray, length: npt.ArrayLike, correct_lengths: npt.ArrayLike) -> float:
+    """Of the shortest correct sample; without one, the mean over the samples that have a grade."""
+    correct = np.asarray(correct_lengths, np.float64)
+    if correct.size:
+        return float(correct.min())
+    graded = np.broadcast_to(np.asarray(length, np.float64), reward.shape)[~np.isnan(reward)]
+    return float(graded.mean()) if graded.size else 0.0
+
+
+def target_lengths(questions: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]) -> dict[str, float]:
+    """Target length of each question, in tokens: one for each of three bins by difficulty.
+
+    A question's bin is the third that its share of correct samples lies in. A bin's target is the shortest length L
+    for which the samples of a question that are correct and no longer than L are at least one in the mean; without
+    such a length no path is too long. As in LASER-D (arXiv 2505.15612), with the round's own prior samples for the
+    monitoring set.
+
+    Args:
+        questions: Id → (r, length) of its valid prior samples, (n,) each.
+    """
+    bins: dict[int, list[str]] = {}
+    rows = {key: (np.asarray(r, np.float64), np.asarray(length, np.float64)) for key, (r, length) in questions.items()}
+    for key, (r, _) in rows.items():
+        share = float((r == 1).mean()) if r.size else 0.0
+        bins.setdefault(min(int(3 * share), 2), []).append(key)
+    targets: dict[str, float] = {}
+    for members in bins.values():
+        correct = np.sort(np.concatenate([rows[key][1][rows[key][0] == 1] for key in members]))
+        enough = len(members)  # so many correct samples are one for each question
+        target = float(correct[enough - 1]) if correct.size >= enough else math.inf
+        targets |= dict.fromkeys(members, target)
+    return targets
 
 
 @dataclass(frozen=True)
@@ -83,7 +125,7 @@ def baseline(u: npt.ArrayLike, config: AdvantageConfig) -> Baseline:
     return Baseline(float(values[0] + shifted.mean()), std, values.size)
 
 
-def prior_advantages(u: npt.ArrayLike, valid: npt.ArrayLike, group: Baseline) -> FloatArray:
+def prior_advantages(u: npt.ArrayLike, valid: npt.ArrayLike, group: Baseline, config: AdvantageConfig) -> FloatArray:
     """A_i = (u_i - b_{-i}) / sigma with b_{-i} the mean of the group without i; (G,), 0 where invalid.
 
     A group of fewer than 2 gives 0. Uses u_i - b_{-i} = n / (n - 1) (u_i - b).
@@ -92,12 +134,16 @@ def prior_advantages(u: npt.ArrayLike, valid: npt.ArrayLike, group: Baseline) ->
         u: (G,).
         valid: (G,) bool.
         group: b and sigma.
+        config: `kind`: that, max(A_i, 0), or u_i itself without a baseline.
     """
     values, mask = np.asarray(u, np.float64), np.asarray(valid, bool)
+    if config.kind == "utility":
+        return np.where(mask, values, 0.0)
     if group.count < 2:
         return np.zeros_like(values)
     scale = group.count / (group.count - 1) / group.std
-    return np.where(mask, scale * (values - group.mean), 0.0)
+    advantages = np.where(mask, scale * (values - group.mean), 0.0)
+    return np.maximum(advantages, 0.0) if config.kind == "positive" else advantages
 
 
 def posterior_gates(
@@ -113,15 +159,17 @@ def posterior_gates(
         u: (K,).
         accepted: (K,) bool.
         group: b and sigma.
-        config: A_max, kappa, and whether the gate is the plausible one.
+        config: A_max, kappa, and the kind of gate; the mean gate is taken over all questions, by who has them.
         mean_log_ratio: (K,) mean over z of log pi - log q in nats per token, for the plausible gate:
             g_j exp(min(0, mean_log_ratio_j + kappa)).
     """
     mask = np.asarray(accepted, bool)
     values = np.where(mask, np.asarray(u, np.float64), 0.0)
     assert np.isfinite(values).all(), "an accepted path has a utility"
+    if config.gate == "one":
+        return mask.astype(np.float64)
     gates = np.where(mask, np.clip((values - group.mean) / group.std, 0.0, config.gate_max), 0.0)
-    if config.gate == "advantage":
+    if config.gate != "plausible":
         return gates
     assert mean_log_ratio is not None, "the plausible gate needs the mean log-ratio of the views"
     ratio = np.where(mask, np.asarray(mean_log_ratio, np.float64), 0.0)
@@ -147,6 +195,6 @@ def advantages_and_gates(
         members = np.concatenate([members, np.asarray(posterior_u, np.float64)[np.asarray(accepted, bool)]])
     group = baseline(members, config)
     return (
-        prior_advantages(u, valid, group),
+        prior_advantages(u, valid, group, config),
         posterior_gates(posterior_u, accepted, group, config, mean_log_ratio),
     )

@@ -13,12 +13,13 @@ from vpgea.modeling.logprobs import pick, upcast
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularySums:
-    """Sums over the vocabulary at each position, (T,) each, float32 at least; the first three have a gradient.
+    """Sums over the vocabulary at each position, (T,) each, float32 at least; the first four have a gradient.
 
     Attributes:
         logprobs: log pi of the targets.
         guided: sum_v q_v log pi_v, 0 without a teacher.
         reference_kl: KL(pi || pi_ref), 0 without a reference.
+        reverse_kl: KL(pi || q), 0 unless asked for.
         teacher: sum_v q_v log q_v, 0 without a teacher.
         reference_logprobs: log pi_ref of the targets, 0 without a reference.
         entropy: Of pi, in nats, 0 unless asked for.
@@ -27,6 +28,7 @@ class VocabularySums:
     logprobs: Tensor
     guided: Tensor
     reference_kl: Tensor
+    reverse_kl: Tensor
     teacher: Tensor
     reference_logprobs: Tensor
     entropy: Tensor
@@ -39,11 +41,12 @@ def vocabulary_sums(
     reference: Tensor | None = None,
     *,
     with_entropy: bool = False,
+    with_reverse: bool = False,
 ) -> VocabularySums:
     """The sums of pi = softmax(logits), q = softmax(teacher) and pi_ref = softmax(reference).
 
-    Entries masked by -inf count 0 (0 log 0 = 0). Only `logits` gets a gradient: with g1, g2, g3 those of the first
-    three sums it is g1 (onehot - pi) + g2 (q - pi) + g3 pi (log pi - log pi_ref - KL).
+    Entries masked by -inf count 0 (0 log 0 = 0). Only `logits` gets a gradient: with g1 to g4 those of the first four
+    sums it is g1 (onehot - pi) + g2 (q - pi) + g3 pi (log pi - log pi_ref - KL) + g4 pi (log pi - log q - KL').
 
     Args:
         logits: (T, V) of the student.
@@ -51,14 +54,17 @@ def vocabulary_sums(
         teacher: (T, V) logits.
         reference: (T, V) logits.
         with_entropy: Whether the entropy is asked for.
+        with_reverse: Whether the KL to the teacher is.
     """
-    logprobs, guided, reference_kl, teacher_sum, reference_logprobs, entropy = _VocabularySums.apply(
-        logits, targets, teacher, reference, with_entropy
+    assert teacher is not None or not with_reverse
+    logprobs, guided, reference_kl, reverse_kl, teacher_sum, reference_logprobs, entropy = _VocabularySums.apply(
+        logits, targets, teacher, reference, with_entropy, with_reverse
     )
     return VocabularySums(
         logprobs=logprobs,
         guided=guided,
         reference_kl=reference_kl,
+        reverse_kl=reverse_kl,
         teacher=teacher_sum,
         reference_logprobs=reference_logprobs,
         entropy=entropy,
@@ -74,43 +80,51 @@ class _VocabularySums(torch.autograd.Function):
         teacher: Tensor | None,
         reference: Tensor | None,
         with_entropy: bool,
+        with_reverse: bool,
     ) -> tuple[Tensor, ...]:
         log_pi = torch.log_softmax(upcast(logits), -1)
         if teacher is not None or reference is not None or with_entropy:
             _make_finite(log_pi)
         pi = log_pi.exp()
         logprobs = pick(log_pi, targets)
-        guided, teacher_sum, reference_kl, reference_logprobs = (torch.zeros_like(logprobs) for _ in range(4))
+        guided, teacher_sum, reference_kl, reverse_kl, reference_logprobs = (
+            torch.zeros_like(logprobs) for _ in range(5)
+        )
         entropy = -_dot(pi, log_pi) if with_entropy else torch.zeros_like(logprobs)
-        q = log_ratio = None
+        q = log_ratio = teacher_ratio = None
         if teacher is not None:
             log_q = _make_finite(torch.log_softmax(upcast(teacher), -1))
             q = log_q.exp()
             guided, teacher_sum = _dot(q, log_pi), _dot(q, log_q)
+            if with_reverse:
+                teacher_ratio = torch.sub(log_pi, log_q, out=log_q)
+                reverse_kl = _dot(pi, teacher_ratio)
         if reference is not None:
             log_reference = _make_finite(torch.log_softmax(upcast(reference), -1))
             reference_logprobs = pick(log_reference, targets)
             log_ratio = torch.sub(log_pi, log_reference, out=log_reference)
             reference_kl = _dot(pi, log_ratio)
-        ctx.save_for_backward(targets, pi, q, log_ratio, reference_kl)
+        ctx.save_for_backward(targets, pi, q, log_ratio, reference_kl, teacher_ratio, reverse_kl)
         ctx.dtype = logits.dtype
         ctx.mark_non_differentiable(teacher_sum, reference_logprobs, entropy)
-        return logprobs, guided, reference_kl, teacher_sum, reference_logprobs, entropy
+        return logprobs, guided, reference_kl, reverse_kl, teacher_sum, reference_logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        targets, pi, q, log_ratio, reference_kl = ctx.saved_tensors
-        of_target, of_guided, of_kl = gradients[:3]
+        targets, pi, q, log_ratio, reference_kl, teacher_ratio, reverse_kl = ctx.saved_tensors
+        of_target, of_guided, of_kl, of_reverse = gradients[:4]
         shift = -of_target if q is None else -(of_target + of_guided)
         if log_ratio is None:
             gradient = pi * shift.unsqueeze(-1)
         else:
             gradient = log_ratio * of_kl.unsqueeze(-1)
             gradient.add_((shift - of_kl * reference_kl).unsqueeze(-1)).mul_(pi)
+        if teacher_ratio is not None:
+            gradient.addcmul_(pi, (teacher_ratio - reverse_kl.unsqueeze(-1)) * of_reverse.unsqueeze(-1))
         if q is not None:
             gradient.addcmul_(q, of_guided.unsqueeze(-1))
         gradient.scatter_add_(-1, targets.unsqueeze(-1), of_target.unsqueeze(-1))
-        return gradient.to(ctx.dtype), None, None, None, None
+        return gradient.to(ctx.dtype), None, None, None, None, None
 
 
 def expectation(probs: Tensor, values: Tensor) -> Tensor:

@@ -193,7 +193,7 @@ class Round:
 
 
 def round_config(config: RunConfig, run_dir: Path, index: int | None, price: float) -> RunConfig:
-    """The loop's configuration as a round has it: the weights of the round before, and the price of length."""
+    """The loop's configuration as a round has it: the weights of the round before, its cap and the price of length."""
     if index is None:
         return config
     model, selection = config.model, dict[str, Any]()
@@ -204,7 +204,16 @@ def round_config(config: RunConfig, run_dir: Path, index: int | None, price: flo
     training = config.distill
     if training.train == "full" and training.reference is None:
         training = training.model_copy(update={"reference": config.model.path})
-    update = {"model": model, "filter": config.filter.model_copy(update=selection), "distill": training}
+    sampling = config.rollout
+    if config.loop.cap_decay != 1:
+        cap = max(1, round(sampling.max_new_tokens * config.loop.cap_decay**index))
+        sampling = sampling.model_copy(update={"max_new_tokens": cap})
+    update = {
+        "model": model,
+        "rollout": sampling,
+        "filter": config.filter.model_copy(update=selection),
+        "distill": training,
+    }
     return config.model_copy(update=update)
 
 

@@ -20,6 +20,7 @@ class Template(Section):
     name: str
     prior: str
     note: str
+    note_without_answer: str | None = None
     system: str | None = None
     assistant_prefix: str = ""
     answer_cue: str

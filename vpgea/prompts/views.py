@@ -24,6 +24,7 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.tokenizer import LoadedTokenizer, decode, encode
 from vpgea.prompts.chat import RENDERING, Chat
 from vpgea.prompts.texts import load_template
+from vpgea.prompts.wrong_answers import wrong_answer
 from vpgea.questions.load import Question
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 
@@ -158,8 +159,15 @@ class Views:
 
     def posterior_prompt(self, question: Question, answer: str | None = None) -> list[int]:
         """Ids of the prompt with the note; `answer` replaces the final answer in it (counterfactual)."""
-        note_answer = self.final_answer(question) if answer is None else answer
-        return self._prompt(self._user_turn(question, note_answer))
+        if answer is None:
+            answer = self._noted_answer(question)
+        return self._prompt(self._user_turn(question, answer))
+
+    def _noted_answer(self, question: Question) -> str:
+        """What the note says: the reference's final answer, or in a control another one, or nothing."""
+        if self.config.note == "none":
+            return ""
+        return wrong_answer(question, self.grader) if self.config.note == "wrong" else self.final_answer(question)
 
     def final_answer(self, question: Question) -> str:
         """What the grader compares of a question's reference."""
@@ -295,6 +303,9 @@ class Views:
     def fingerprint(self) -> str:
         """Changes with every text that can change a prompt or a cut."""
         template = self.template.model_dump()
+        without_answer = template.pop("note_without_answer")
+        if self.config.note != "none":
+            without_answer = None  # changes no prompt
         if template["leak_phrases"] == load_template("default").leak_phrases:
             template["leak_phrases"] = _FINGERPRINTED_PHRASES
         parts = {
@@ -304,6 +315,7 @@ class Views:
             "end_of_thinking": self.config.end_of_thinking,
             "stop_ids": self._eos_ids,
             **({"tokenizer": self._loaded.differs} if self._loaded.differs else {}),
+            **({"note_without_answer": without_answer} if without_answer else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -312,7 +324,9 @@ class Views:
         try:
             text = _JINJA.from_string(self.template.prior).render(variables)
             if note_answer is not None:
-                text += _JINJA.from_string(self.template.note).render(variables, answer=note_answer)
+                blind = self.config.note == "none" and not note_answer
+                note = self._note_without_answer if blind else self.template.note
+                text += _JINJA.from_string(note).render(variables, answer=note_answer)
         except RENDERING as error:
             raise UsageError(
                 f"prompt template {self.template.name!r} cannot be rendered for question {question.id}",
@@ -320,6 +334,16 @@ class Views:
                 mend="the variables are question and options, and answer in the note",
             ) from error
         return text
+
+    @property
+    def _note_without_answer(self) -> str:
+        if (note := self.template.note_without_answer) is not None:
+            return note
+        raise UsageError(
+            f"prompt template {self.template.name!r} has no note without an answer",
+            why="views.note is none",
+            mend="add note_without_answer to it: the note, with no word of an answer",
+        )
 
     def _prompt(self, user_turn: str) -> list[int]:
         text = self.chat.render(user_turn) + self.template.assistant_prefix

@@ -141,7 +141,8 @@ def content_of(manifest: Manifest, checksums: Sequence[str]) -> str:
 def require_same(root: Path, before: Manifest, now: Manifest) -> None:
     """See that a folder was started from the same things as now.
 
-    A run that was begun before a field existed says nothing of it, and its later phases may have any value there.
+    A folder that was begun before a field existed says nothing of it: it was made with what stands for that. A run's
+    later phases may have any value there.
 
     Raises:
         UsageError: It was started from something else; what differs is named.
@@ -152,10 +153,11 @@ def require_same(root: Path, before: Manifest, now: Manifest) -> None:
             why=f"it is a {before.phase} folder, and this is {'an' if now.phase == 'eval' else 'a'} {now.phase}",
             mend="choose another --output-dir",
         )
-    later = later_fields() if now.phase == "loop" else {}
+    later = later_fields()
+    free = later.keys() - before.identity.keys() if now.phase == "loop" else set[str]()
     for kind, old, new in (("identity", before.identity, now.identity), ("inputs", before.inputs, now.inputs)):
         for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) and not (key not in old and key in later):
+            if old.get(key, later.get(key)) != new.get(key, later.get(key)) and key not in free:
                 what = key if kind == "identity" else f"the {key}"
                 raise UsageError(
                     f"{root} was started with other inputs: {what} differs",

@@ -43,7 +43,8 @@ class TrainingPath:
         question: Number of its question, in the order of their ids.
         is_prior: Which view sampled it.
         prompt_ids: int32 (P,), of the prior view.
-        completion_ids: int32 (T,); of a posterior path z alone, with `answer_from: crossview` z and a continuation.
+        completion_ids: int32 (T,); of a posterior path z alone, with `answer_from: crossview` z and a
+            continuation, with `posterior` z and its own y.
         sampler_logprobs: float32 (T,) under the view that sampled it; NaN where they are not the model's own (truncated
             support, tokens of a continuation).
         thinking_tokens: |z|.
@@ -223,7 +224,8 @@ def _paths(
             other = next(other_gates) if config.kl_form == "dense-cv" else 0.0
             if config.kl_weight == 0 or not (gate or other):
                 continue
-            ids, logprobs = ids[: row.thinking_tokens], logprobs[: row.thinking_tokens]
+            if config.answer_from != "posterior":
+                ids, logprobs = ids[: row.thinking_tokens], logprobs[: row.thinking_tokens]
             if (
                 config.answer_from == "crossview"
                 and gate

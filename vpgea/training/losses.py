@@ -87,12 +87,14 @@ class Term(ABC):
         needs_teacher: The formula takes sums over the teacher's vocabulary.
         needs_reference: It takes sums over the reference's vocabulary.
         needs_entropy: It takes the student's entropy.
+        needs_reverse: It takes the student's KL to the teacher.
     """
 
     step: StepContext
     needs_teacher: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     needs_entropy: ClassVar[bool] = False
+    needs_reverse: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
@@ -154,6 +156,16 @@ class DenseCvKl(GatedKl):
         return forward_kl.dense_cv(sums.logprobs, sums.guided, tokens.gate, tokens.other_gate)
 
 
+class ReverseKl(GatedKl):
+    """l = g sum_v pi_v (log pi_v - log q_v), to be compared with `DenseKl`. `kl_form: reverse`, an ablation."""
+
+    needs_teacher = True
+    needs_reverse = True
+
+    def per_token(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
+        return torch.where(tokens.gate != 0, tokens.gate * sums.reverse_kl, 0.0)
+
+
 class StoredDenseKl(GatedKl):
     """`DenseKl` over the stored teacher's k likeliest tokens and one bucket for the others. `teacher: stored`."""
 
@@ -206,6 +218,17 @@ class PolicyGradient(Term):
         return -config.pg_weight * objective
 
 
+class PriorCrossEntropy(Term):
+    """-w_pg J with J = 1 / N_tok sum_t A log pi: without ratio and bounds. `pg_form: cross-entropy`."""
+
+    needs_entropy = True
+
+    def __call__(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
+        objective = self.step.normalisers.pg_scale * (tokens.advantage * sums.logprobs).sum()
+        self.step.tally.add(policy_gradient=objective, entropy=sums.entropy.sum(), pg_tokens=len(tokens.advantage))
+        return -self.step.config.pg_weight * objective
+
+
 class ReferenceKl(Term):
     """w_ref R: w_ref / N_trained sum_t KL(pi(.|z_<t) || pi_ref), or k2 of the sampled tokens.
 
@@ -234,6 +257,7 @@ def _known(values: Tensor, own: Tensor) -> Tensor:
 # By `kl_form`, and whether the teacher is what the filter stored.
 _DENSE_FORMS: dict[tuple[str, bool], type[GatedKl]] = {
     ("dense", False): DenseKl,
+    ("reverse", False): ReverseKl,
     ("dense", True): StoredDenseKl,
     ("dense-cv", False): DenseCvKl,
     ("dense-cv", True): StoredDenseCvKl,
@@ -251,7 +275,8 @@ class Loss:
         guided = [_DENSE_FORMS[config.kl_form, config.reads_teacher](step)] if config.is_dense else []
         self._guided: list[Term] = [*guided, *anywhere]
         self._plain: list[Term] = [SampledKl(step), *anywhere]
-        self._prior: list[Term] = [PolicyGradient(step), *anywhere]
+        of_prior = PolicyGradient if config.pg_form == "clipped" else PriorCrossEntropy
+        self._prior: list[Term] = [of_prior(step), *anywhere]
 
     def __call__(self, policy: Policy, hidden: Tensor, batch: MicroBatch) -> Tensor:
         """This micro-batch's share of the loss; adds its figures to the tally.
@@ -285,11 +310,14 @@ class Loss:
             assert tokens.reference is not None
             frozen["reference"] = self.reference.logits, tokens.reference
         with_entropy = any(term.needs_entropy for term in terms)
+        with_reverse = any(term.needs_reverse for term in terms)
 
         def sum_of_terms(logits: Sequence[Tensor], part: slice) -> Tensor:
             chunk = tokens[part]
             of_frozen = dict(zip(frozen, logits[1:], strict=True))
-            sums = vocabulary_sums(logits[0], chunk.targets, **of_frozen, with_entropy=with_entropy)
+            sums = vocabulary_sums(
+                logits[0], chunk.targets, **of_frozen, with_entropy=with_entropy, with_reverse=with_reverse
+            )
             batch.seen[places[part]] = sums.logprobs.detach().to(batch.seen.dtype)
             shares = [term(chunk, sums, logits[0]) for term in terms]
             return reduce(torch.add, shares)

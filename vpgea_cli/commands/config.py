@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vpgea.config.contradictions import require_consistent
-from vpgea.config.resolve import Resolved, dump_yaml
+from vpgea.config.resolve import Resolved, dump_yaml, resolve
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.config.strict_yaml import scalar
 from vpgea.errors import UsageError
@@ -19,6 +19,7 @@ from vpgea_cli.options import (
     DatasetOption,
     JsonOption,
     ModelOption,
+    ObjectiveOption,
     OfflineOption,
     OverwriteOption,
     QuietOption,
@@ -43,13 +44,15 @@ _HEADER = """\
 @command.command()
 def init(
     path: Annotated[Path, typer.Argument(help="File to write.")] = Path("vpgea.yaml"),
+    objective: ObjectiveOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented configuration file with all defaults."""
+    """Write a commented configuration file with all defaults, or with what makes an objective."""
+    config = resolve(options={} if objective is None else {"objective": objective}).config
     try:
         with path.open("w" if overwrite else "x", encoding="utf-8") as file:
-            file.write(_HEADER + dump_yaml(RunConfig()))
+            file.write(_HEADER + dump_yaml(config))
     except FileExistsError as error:
         mend = "give another path, or --overwrite"
         raise UsageError(f"{path} is there already", why="it may hold your changes", mend=mend) from error

@@ -25,6 +25,7 @@ from vpgea_cli.options import (
     LimitOption,
     ModelOption,
     NumSamplesOption,
+    ObjectiveOption,
     OfflineOption,
     OutputDirOption,
     OverwriteOption,
@@ -80,6 +81,7 @@ def command(
     ] = None,
     num_samples: NumSamplesOption = None,
     limit: LimitOption = None,
+    objective: ObjectiveOption = None,
     seed: SeedOption = None,
     skip_bad_rows: SkipBadRowsOption = None,
     keep_rounds: Annotated[
@@ -124,6 +126,7 @@ def command(
             "rollout.posterior_samples": num_samples,
             "rollout.seed": seed,
             "distill.seed": seed,
+            "objective": objective,
         },
         config=config,
         sets=sets,

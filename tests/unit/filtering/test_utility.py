@@ -17,6 +17,7 @@ from vpgea.filtering.utility import (
     posterior_gates,
     prior_advantages,
     relative_length,
+    target_lengths,
     utility,
 )
 
@@ -55,7 +56,7 @@ def test_sigmoid_utility_compares_with_correct_samples() -> None:
 def test_prior_advantages_leave_one_out() -> None:
     u = np.array([0.9, 0.0, 0.5, 123.0])
     valid = np.array([True, True, True, False])
-    found = prior_advantages(u, valid, baseline(u[valid], CONFIG))
+    found = prior_advantages(u, valid, baseline(u[valid], CONFIG), CONFIG)
     sigma = float(np.std([0.9, 0.0, 0.5]))
     np.testing.assert_allclose(found, [(0.9 - 0.25) / sigma, -0.7 / sigma, 0.05 / sigma, 0])
     assert found[3] == 0
@@ -90,7 +91,7 @@ def test_spread_has_a_floor_and_can_be_left_out() -> None:
     assert baseline(u, AdvantageConfig(std_min=0.001)).std == pytest.approx(0.01)
     assert baseline(u, AdvantageConfig(normalise="none")).std == 1
     np.testing.assert_allclose(
-        prior_advantages(u, ALL, baseline(u, CONFIG)), np.array([-1, 1, -1, 1]) * 0.01 * (4 / 3) / 0.1
+        prior_advantages(u, ALL, baseline(u, CONFIG), CONFIG), np.array([-1, 1, -1, 1]) * 0.01 * (4 / 3) / 0.1
     )
 
 
@@ -99,11 +100,11 @@ def test_doubling_the_price_changes_advantages_where_all_are_correct() -> None:
     found = []
     for price in (0.1, 0.2):
         u = utility(UtilityConfig(length_price=price), np.ones(4), length, 50.0)
-        found.append(prior_advantages(u, ALL, baseline(u, CONFIG)))
+        found.append(prior_advantages(u, ALL, baseline(u, CONFIG), CONFIG))
     assert found[0][0] > 0 > found[0][3]  # shorter is better
     assert np.abs(found[1] - found[0]).max() > 0.1
     free = utility(UtilityConfig(length_price=0.0), np.ones(4), length, 50.0)
-    assert not prior_advantages(free, ALL, baseline(free, CONFIG)).any()
+    assert not prior_advantages(free, ALL, baseline(free, CONFIG), CONFIG).any()
 
 
 def test_gates_are_one_sided_and_capped() -> None:
@@ -143,3 +144,55 @@ def test_joint_group_pushes_right_prior_paths_down() -> None:
 def test_an_accepted_path_without_utility_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="has a utility"):
         posterior_gates([np.nan], [True], baseline([0.5], CONFIG), CONFIG)
+
+
+def test_the_step_form_pays_a_bonus_within_the_target() -> None:
+    config = UtilityConfig(kind="step", length_price=0.5)
+    found = utility(config, [1, 1, 0, np.nan], [40, 41, 10, 10], 50.0, target=40)
+    np.testing.assert_allclose(found, [1.5, 1, 0, np.nan])
+
+
+def test_target_lengths_are_those_of_questions_of_like_difficulty() -> None:
+    """Of each bin the shortest length within which a question has one correct sample in the mean."""
+    found = target_lengths(
+        {
+            "easy": ([1, 1, 1, 1], [10, 20, 30, 40]),
+            "easy too": ([1, 1, 1, 0], [25, 35, 45, 5]),
+            "middle": ([1, 1, 0, 0], [70, 90, 10, 10]),
+            "hard": ([1, 0, 0, 0], [200, 10, 10, 10]),
+            "hard too": ([0, 0, 0, 0], [10, 10, 10, 10]),
+            "nothing valid": ([], []),
+        }
+    )
+    assert found == {
+        "easy": 20,  # of 10, 20, 25, 30, ... the second: two questions
+        "easy too": 20,
+        "middle": 70,
+        "hard": np.inf,  # three questions, one correct sample
+        "hard too": np.inf,
+        "nothing valid": np.inf,
+    }
+
+
+def test_the_distance_form_compares_with_the_shortest_correct_sample() -> None:
+    config = UtilityConfig(kind="distance", length_price=0.2)
+    found = utility(config, [1, 1, 0, np.nan], [60, 40, 20, 1], 50.0, correct_lengths=[60, 40])
+    np.testing.assert_allclose(found, [1 - 0.2 * 20 / 50, 1, -0.2 * 20 / 50, np.nan])
+    none_right = utility(config, [0, 0, np.nan], [10, 30, 500], 50.0)
+    np.testing.assert_allclose(none_right, [-0.2 * 10 / 50, -0.2 * 10 / 50, np.nan])
+
+
+def test_advantages_that_are_positive_or_the_utility_itself() -> None:
+    u, valid = np.array([0.2, 0.6, 0.0, 9.0]), np.array([True, True, True, False])
+    plain = prior_advantages(u, valid, baseline(u[valid], CONFIG), CONFIG)
+    positive = AdvantageConfig(kind="positive")
+    np.testing.assert_allclose(prior_advantages(u, valid, baseline(u[valid], positive), positive), plain.clip(0))
+    itself = AdvantageConfig(kind="utility")
+    np.testing.assert_allclose(prior_advantages(u, valid, baseline(u[valid], itself), itself), [0.2, 0.6, 0, 0])
+    assert prior_advantages([0.7], [True], baseline([0.7], itself), itself) == [0.7]  # needs no group
+
+
+def test_a_gate_of_one_opens_for_every_accepted_path() -> None:
+    config = AdvantageConfig(gate="one")
+    group = baseline([0.2, 0.6], config)
+    np.testing.assert_array_equal(posterior_gates([0.1, 0.9, np.nan], [True, True, False], group, config), [1, 1, 0])

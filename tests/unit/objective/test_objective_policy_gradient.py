@@ -60,7 +60,8 @@ def test_first_step_is_the_plain_policy_gradient() -> None:
 
 def test_equal_utilities_give_exactly_zero_gradient() -> None:
     u = [0.1 * 3] * 4  # a value whose mean is not exact in floating point
-    advantages = torch.from_numpy(prior_advantages(u, [True] * 4, baseline(u, AdvantageConfig())))
+    config = AdvantageConfig()
+    advantages = torch.from_numpy(prior_advantages(u, [True] * 4, baseline(u, config), config))
     logprobs = f64([-0.5, -2.0, -1.0, -30.0]).requires_grad_()
     loss = -f(logprobs, logprobs.detach() - 0.3, advantages, torch.ones(4)).sum() * Normalisers(1, 0, 0.0, 4).pg_scale
     loss.backward()

@@ -146,6 +146,22 @@ def test_the_note_may_hold_another_answer() -> None:
     assert "12" not in text
 
 
+def test_the_notes_of_the_controls(tmp_path: Path) -> None:
+    plain, blind, wrong = (make_views(note=note) for note in ("answer", "none", "wrong"))
+    texts = [views.preview(QUESTION, POSTERIOR).text for views in (plain, blind, wrong)]
+    assert "The final answer is 12." in texts[0]
+    assert "<private_note>\nThis is for your eyes only." in texts[1]
+    assert "12" not in texts[1].replace(QUESTION.text, "")
+    assert "The final answer is" in texts[2]
+    assert "answer is 12." not in texts[2]
+    assert len({views.preview(QUESTION, PRIOR).text for views in (plain, blind, wrong)}) == 1
+    assert plain.fingerprint == wrong.fingerprint != blind.fingerprint  # views.note itself is a phase's identity
+    assert "The final answer is 7." in blind.decode(blind.posterior_prompt(QUESTION, "7"))
+    own = make_views(template=own_template(tmp_path, note_without_answer=None), note="none")
+    with pytest.raises(UsageError, match="has no note without an answer"):
+        own.posterior_prompt(QUESTION)
+
+
 def test_a_prefix_whose_ids_depend_on_the_text_before_it_is_refused(tmp_path: Path) -> None:
     text = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}swer{% endif %}"
     tokenizer = tiny.make_tokenizer("r1", template_text=text)

@@ -152,13 +152,17 @@ class Naive:
                 total = total - g * log_pi[t, token]
             elif self.distill.kl_form == "dense":
                 total = total + g * sum(log_q[t, v].exp() * (log_q[t, v] - log_pi[t, v]) for v in range(log_q.shape[1]))
+            elif self.distill.kl_form == "reverse":
+                total = total + g * (log_pi[t].exp() * (log_pi[t] - log_q[t])).sum()
             else:
                 expected = sum(log_q[t, v].exp() * log_pi[t, v] for v in range(log_q.shape[1]))
                 total = total - (g - b) * log_pi[t, token] - b * expected
         return total
 
     def path_ids(self, row: Row) -> list[int]:
-        """z, and with `crossview` a continuation for accepted paths."""
+        """z; with `posterior` its own answer too, with `crossview` a continuation for accepted paths."""
+        if self.distill.answer_from == "posterior":
+            return list(row["completion_ids"])
         ids: list[int] = row["completion_ids"][: row["thinking_tokens"]]
         return ids + row["crossview_answer_ids"] if self.distill.answer_from == "crossview" and row["gate"] else ids
 
@@ -172,6 +176,9 @@ class Naive:
             with torch.no_grad():
                 log_old = row_logprobs(self.start, row["prompt_ids"], ids)
             for t, token in enumerate(ids):
+                if self.distill.pg_form == "cross-entropy":
+                    total = total + a * log_pi[t, token]
+                    continue
                 rho = (log_pi[t, token] - log_old[t, token]).exp()
                 f = torch.minimum(rho * a, rho.clamp(1 - self.distill.clip_low, 1 + self.distill.clip_high) * a)
                 if a < 0:
@@ -228,6 +235,10 @@ CASES: dict[str, dict[str, Any]] = {
     "pg-alone": {"kl_weight": 0.0, "reference_weight": 0.0},
     "k2": {"reference_kl": "k2", "answer_from": "crossview"},
     "mask-truncated": {"mask_truncated": True},
+    "reverse": {"kl_form": "reverse"},
+    "reverse-current": {"kl_form": "reverse", "teacher": "current"},
+    "cross-entropy": {"pg_form": "cross-entropy"},
+    "own-answer": {"answer_from": "posterior"},
 }
 
 
@@ -269,7 +280,7 @@ def test_value_and_gradient_are_those_of_the_formulas(
     assert terms.loss == pytest.approx(float(loss.detach()), abs=1e-9)
     for name, value in zip(trainer.trainable, gradient, strict=True):
         torch.testing.assert_close(found[name], value, atol=1e-9, rtol=1e-8)
-    if weights["pg_weight"]:
+    if weights["pg_weight"] and config.distill.pg_form == "clipped":
         assert any(a > 0 and rho > 1.28 for a, rho in naive.ratios), "the upper clip never acts"
         assert any(a < 0 and rho < 0.8 for a, rho in naive.ratios), "the lower clip never acts"
         assert any(a < 0 and rho > 3 for a, rho in naive.ratios), "the dual clip never acts"
