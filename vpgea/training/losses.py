@@ -87,14 +87,12 @@ class Term(ABC):
         needs_teacher: The formula takes sums over the teacher's vocabulary.
         needs_reference: It takes sums over the reference's vocabulary.
         needs_entropy: It takes the student's entropy.
-        needs_reverse: It takes the student's KL to the teacher.
     """
 
     step: StepContext
     needs_teacher: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     needs_entropy: ClassVar[bool] = False
-    needs_reverse: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
@@ -160,7 +158,6 @@ class ReverseKl(GatedKl):
     """l = g sum_v pi_v (log pi_v - log q_v), to be compared with `DenseKl`. `kl_form: reverse`, an ablation."""
 
     needs_teacher = True
-    needs_reverse = True
 
     def per_token(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
         return torch.where(tokens.gate != 0, tokens.gate * sums.reverse_kl, 0.0)
@@ -310,7 +307,7 @@ class Loss:
             assert tokens.reference is not None
             frozen["reference"] = self.reference.logits, tokens.reference
         with_entropy = any(term.needs_entropy for term in terms)
-        with_reverse = any(term.needs_reverse for term in terms)
+        with_reverse = any(isinstance(term, ReverseKl) for term in terms)
 
         def sum_of_terms(logits: Sequence[Tensor], part: slice) -> Tensor:
             chunk = tokens[part]
