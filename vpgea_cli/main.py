@@ -18,7 +18,20 @@ from vpgea_cli.text import visible
 
 # Each is a module of vpgea_cli.commands with a function or a Typer app named `command`; it is imported when it is
 # called or listed. Its imports at the top must be light: no torch, transformers, peft, pyarrow, datasets, numpy.
-COMMANDS = ("rollout", "filter", "distill", "loop", "eval", "inspect", "export", "serve", "slurm", "config", "doctor")
+COMMANDS = (
+    "rollout",
+    "filter",
+    "distill",
+    "loop",
+    "eval",
+    "compare",
+    "inspect",
+    "export",
+    "serve",
+    "slurm",
+    "config",
+    "doctor",
+)
 
 
 def main() -> NoReturn:

@@ -13,6 +13,7 @@ from vpgea.filtering.report import OTHER_REASONS
 from vpgea.inspection.tally import Tally
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, redone_training
 from vpgea.metrics.bootstrap import evaluate
+from vpgea.metrics.curves import budget_curve
 from vpgea.runs.history import metrics_lines
 from vpgea.runs.layout import (
     COMPLETE,
@@ -145,6 +146,11 @@ def _results_differ(results: EvalResults, tally: Tally, base: Tally | None) -> s
         figure = results.metrics.get(name)
         if figure is not None and (figure.n != now.n or not _is_close(figure.value, now.value)):
             return f"{name} is {figure.value} of {figure.n} in it, and {now.value} of {now.n} by its shards"
+    budgets = [point.budget for point in results.budget_curve]
+    for point, by_rows in zip(results.budget_curve, budget_curve(table, budgets, draws=1), strict=True):
+        for said_there, now in ((point.accuracy, by_rows.accuracy), (point.tokens, by_rows.tokens)):
+            if said_there.n != now.n or not _is_close(said_there.value, now.value):
+                return f"at a budget of {point.budget} tokens it has {said_there.value}, and its shards {now.value}"
     return None
 
 

@@ -1,0 +1,316 @@
+"""Evaluations held against one another: paired gains, flips, questions by their change, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vpgea.errors import UsageError
+from vpgea.metrics import bootstrap
+from vpgea.metrics.bootstrap import Estimate, SampleTable
+from vpgea.metrics.curves import BudgetPoint, DifficultyBin, budget_curve, budgets_below, difficulty_bins
+from vpgea.metrics.paired import Flips, Gain, flips, gains, holm, question_changes
+from vpgea.phases.evaluate import sample_table
+from vpgea.phases.evaluations import find_evaluations
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.storage.rows import Text, UInt64, iterate_rows
+
+_SAME = ("eval.max_new_tokens", "eval.temperature", "eval.top_p", "grading.grader", "grading.relative_tolerance")
+_CLAIM = 0.05  # of all comparisons of a table together
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFigures:
+    """One run on one set. name: as it was called. model: the fingerprint of its weights."""
+
+    name: str
+    model: str
+    samples: int
+    not_graded: int
+    metrics: dict[str, Estimate]
+    budget_curve: list[BudgetPoint]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionChange:
+    """Before (the base) and after. question: its text."""
+
+    question_id: str
+    question: str
+    accuracy: tuple[float, float]
+    tokens: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A run against the base on one set.
+
+    Attributes:
+        run: Its name.
+        same_weights: Whether the two are of the same model: then what differs is chance.
+        accuracy: A - A0.
+        tokens: T / T0 - 1.
+        accuracy_p_holm: Adjusted for all pairs of the comparison; tokens_p_holm as well.
+        questions: Those in both, the largest change first.
+        alone: Number of questions that are in one of the two only.
+        verdict: In words.
+    """
+
+    run: str
+    same_weights: bool
+    accuracy: Gain
+    tokens: Gain
+    accuracy_p_holm: float | None = None
+    tokens_p_holm: float | None = None
+    flips: Flips
+    questions: list[QuestionChange]
+    alone: int
+    verdict: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetComparison:
+    """All runs on one set of questions, the base first. name: "" where there is but one set."""
+
+    name: str
+    questions: int
+    runs: list[RunFigures]
+    pairs: list[Pair]
+    difficulty: list[DifficultyBin]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """base: its name. left_out: sets that not all runs have. verdict: over all pairs."""
+
+    base: str
+    sets: list[SetComparison]
+    left_out: list[str]
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Named:
+    """The columns of GradedRow that tell samples apart."""
+
+    question_id: Text
+    seed: UInt64
+    question: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """keys: (question, seed) of each sample. texts: of the questions, by their ids."""
+
+    name: str
+    evaluation: CompletePhase
+    table: SampleTable
+    keys: list[tuple[int, int]]
+    texts: dict[str, str]
+
+
+def compare(references: Sequence[str], *, draws: int = 2000, seed: int = 0) -> Comparison:
+    """Hold runs against the first of them.
+
+    Args:
+        references: Two or more, each as `find_evaluations` reads it.
+        draws: Of the bootstrap behind every interval.
+        seed: Of these draws.
+
+    Raises:
+        UsageError: Fewer than two, one is no complete evaluation, no set is in all, or two were measured otherwise.
+    """
+    if len(references) < 2:
+        raise UsageError(
+            "nothing to compare with",
+            why=f"{len(references)} evaluation was named",
+            mend="name two or more: the base, then what is compared with it",
+        )
+    found = [find_evaluations(reference) for reference in references]
+    shared = [name for name in found[0] if all(name in one for one in found)]
+    every = sorted({name for one in found for name in one})
+    if not shared:
+        raise UsageError(
+            "the runs have no set of questions in common",
+            why=f"their sets are {'; '.join(', '.join(name or 'one alone' for name in one) for one in found)}",
+            mend="name evaluations themselves, or folders whose evaluations have the same names",
+        )
+    sets = [_compare_set(name, references, [one[name] for one in found], draws=draws, seed=seed) for name in shared]
+    sets = _corrected(sets)
+    left_out = [name or "the one alone" for name in every if name not in shared]
+    return Comparison(base=references[0], sets=sets, left_out=left_out, verdict=_summary(sets))
+
+
+def require_comparable(base: CompletePhase, run: CompletePhase) -> None:
+    """Same questions, prompts, cap, sampling and grader, or the comparison says nothing.
+
+    Raises:
+        UsageError: One of them differs; it says how to come by two that can be compared.
+    """
+    ours, theirs = run.manifest, base.manifest
+    ways = dict.fromkeys(_SAME, "evaluate both with the same cap, temperature and top_p")
+    ways |= {key: _regrading(key, base) for key in _SAME if key.startswith("grading.")}
+    ways |= {
+        "questions": "evaluate both on the same questions",
+        "template": "evaluate both with the same views.* and chat template",
+    }
+    for key, way in ways.items():
+        kind: tuple[Mapping[str, object], ...] = (ours.inputs, theirs.inputs)
+        if "." in key:
+            kind = (ours.identity, theirs.identity)
+        mine, other = (one.get(key) for one in kind)
+        if mine != other:
+            raise UsageError(
+                f"{run.root} was measured otherwise than {base.root}",
+                why=f"{key} is {mine!r} there and {other!r} in the base",
+                mend=way,
+            )
+
+
+def _regrading(key: str, base: CompletePhase) -> str:
+    """The stored samples of one can be graded as those of the other were."""
+    option = f"--grader {base.manifest.identity.get(key)}" if key == "grading.grader" else f"--set {key}=..."
+    return f"`vpgea regrade FOLDER {option} -o NEW` grades stored samples as the base's were"
+
+
+def _compare_set(
+    name: str, references: Sequence[str], evaluations: Sequence[CompletePhase], *, draws: int, seed: int
+) -> SetComparison:
+    for evaluation in evaluations[1:]:
+        require_comparable(evaluations[0], evaluation)
+    runs = _read(references, evaluations)
+    ids = sorted(set().union(*(one.texts for one in runs)))
+    base, *others = runs
+    cap = base.evaluation.manifest.identity["eval.max_new_tokens"]
+    assert isinstance(cap, int)
+    figures = []
+    for one in runs:
+        metrics = bootstrap.evaluate(one.table, None if one is base else base.table, draws=draws, seed=seed)
+        figures.append(
+            RunFigures(
+                name=one.name,
+                model=one.evaluation.manifest.inputs["model"],
+                samples=len(one.keys),
+                not_graded=int(np.isnan(np.asarray(one.table.correct, np.float64)).sum()),
+                metrics=metrics,
+                budget_curve=budget_curve(one.table, budgets_below(cap), draws=draws, seed=seed),
+            )
+        )
+    return SetComparison(
+        name=name,
+        questions=len(ids),
+        runs=figures,
+        pairs=[_pair(base, one, ids, draws=draws, seed=seed) for one in others],
+        difficulty=difficulty_bins(base.table, [one.table for one in others], draws=draws, seed=seed),
+    )
+
+
+def _read(references: Sequence[str], evaluations: Sequence[CompletePhase]) -> list[_Run]:
+    """Questions have numbers in the order of their ids, so that nothing depends on that of the rows."""
+    rows = [list(iterate_rows(one.chunks(), _Named)) for one in evaluations]
+    numbers = {key: place for place, key in enumerate(sorted({row.question_id for one in rows for row in one}))}
+    return [
+        _Run(
+            name=name,
+            evaluation=evaluation,
+            table=sample_table(evaluation, numbers),
+            keys=[(numbers[row.question_id], row.seed) for row in own],
+            texts={row.question_id: row.question for row in own},
+        )
+        for name, evaluation, own in zip(references, evaluations, rows, strict=True)
+    ]
+
+
+def _pair(base: _Run, run: _Run, ids: Sequence[str], *, draws: int, seed: int) -> Pair:
+    accuracy, tokens = gains(run.table, base.table, draws=draws, seed=seed)
+    seeds_agree = len(set(run.keys)) == len(run.keys) and set(run.keys) == set(base.keys)
+    return Pair(
+        run=run.name,
+        same_weights=run.evaluation.manifest.inputs["model"] == base.evaluation.manifest.inputs["model"],
+        accuracy=accuracy,
+        tokens=tokens,
+        flips=flips(run.table, base.table, (run.keys, base.keys) if seeds_agree else None),
+        questions=[
+            QuestionChange(
+                question_id=ids[one.question],
+                question=run.texts[ids[one.question]],
+                accuracy=one.accuracy,
+                tokens=one.tokens,
+            )
+            for one in question_changes(run.table, base.table)
+        ],
+        alone=len(run.texts.keys() ^ base.texts.keys()),
+    )
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def _corrected(sets: Sequence[SetComparison]) -> list[SetComparison]:
+    """With p values for all pairs together, and the verdicts that they allow."""
+    pairs = [pair for one in sets for pair in one.pairs]
+    by_accuracy, by_tokens = (
+        iter(holm([gain.p for gain in every]))
+        for every in ([pair.accuracy for pair in pairs], [pair.tokens for pair in pairs])
+    )
+    corrected = []
+    for one in sets:
+        own = [replace(pair, accuracy_p_holm=next(by_accuracy), tokens_p_holm=next(by_tokens)) for pair in one.pairs]
+        own = [replace(pair, verdict=_verdict(pair, one)) for pair in own]
+        corrected.append(replace(one, pairs=own))
+    return corrected
+
+
+def _sign(gain: Gain, p_holm: float | None) -> int:
+    return gain.sign if p_holm is not None and p_holm < _CLAIM else 0
+
+
+def _word(gain: Gain, p_holm: float | None, words: tuple[str, str]) -> str:
+    if gain.estimate.value is None:
+        return "not defined"
+    return ("undecided", *words)[_sign(gain, p_holm)] + _too_few(gain)
+
+
+def _too_few(gain: Gain) -> str:
+    return " (no interval: too few questions)" if gain.p is None else ""
+
+
+def _verdict(pair: Pair, one: SetComparison) -> str:
+    each = sorted({run.samples / one.questions for run in one.runs if run.name in (pair.run, one.runs[0].name)})
+    counts = " and ".join(f"{count:g}" for count in each)
+    tokens = f"tokens {_percent(pair.tokens.estimate)}: {_word(pair.tokens, pair.tokens_p_holm, ('more', 'fewer'))}"
+    accuracy = _word(pair.accuracy, pair.accuracy_p_holm, ("higher", "lower"))
+    text = f"{tokens}; accuracy {_percent(pair.accuracy.estimate, 'points')}: {accuracy}"
+    start = "two runs of the same weights differ by chance: " if pair.same_weights else ""
+    return f"{start}{text} (paired, {one.questions:,} questions x {counts})"
+
+
+def _percent(found: Estimate, unit: str = "%") -> str:
+    """`-31.2 % [-34.0, -28.1]`."""
+    if found.value is None:
+        return "-"
+    text = f"{_signed(found.value)} {unit}"
+    if found.low is None or found.high is None:
+        return text
+    return f"{text} [{_signed(found.low)}, {_signed(found.high)}]"
+
+
+def _signed(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def _summary(sets: Sequence[SetComparison]) -> str:
+    """How many of all pairs are decided, at 5 % for all of them together."""
+    pairs = [pair for one in sets for pair in one.pairs]
+    if len(pairs) == 1:
+        return pairs[0].verdict
+    said = []
+    for name, signs, words in (
+        ("accuracy", [_sign(pair.accuracy, pair.accuracy_p_holm) for pair in pairs], ("higher", "lower")),
+        ("tokens", [_sign(pair.tokens, pair.tokens_p_holm) for pair in pairs], ("more", "fewer")),
+    ):
+        up, down = signs.count(1), signs.count(-1)
+        said.append(f"{name} {words[0]} in {up}, {words[1]} in {down}, undecided in {len(pairs) - up - down}")
+    return f"of {len(pairs)} comparisons, at 5 % for all together (Holm): {'; '.join(said)}"
