@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -23,8 +22,6 @@ from vpgea.grading.pool import GraderPool
 from vpgea.grading.samples import grader_pool
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
-from vpgea.phases import evaluate as eval_phase
-from vpgea.phases import filter as filter_phase
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout
@@ -53,12 +50,16 @@ class Counts(NullProgress):
 
 @dataclass
 class Lent:
-    """A lease with one engine that is open already."""
+    """A lease with one engine that is open already, and graders."""
 
     engine: Recording
+    pool: GraderPool
 
     def get(self, config: RunConfig, model: LocalModel) -> Recording:
         return self.engine
+
+    def graders(self, config: RunConfig) -> GraderPool:
+        return self.pool
 
 
 @dataclass
@@ -69,12 +70,13 @@ class Phase:
     config: RunConfig
     source: Path
     model: TransformersEngine
+    graders: GraderPool
     asked: list[int] = field(default_factory=list)
     tokens: int = 0
 
     def run(self, folder: Path, progress: Counts | None = None) -> StopRequest:
         engine, stop = Recording(self.model), progress.stop if progress and progress.stop else StopRequest()
-        lease, progress = cast(EngineLease, Lent(engine)), progress or Counts()
+        lease, progress = cast(EngineLease, Lent(engine, self.graders)), progress or Counts()
         questions = load_questions(self.config.data).questions
         try:
             if self.name == "rollout":
@@ -108,11 +110,8 @@ def phase(
     model: TransformersEngine,
     graders: GraderPool,
     tiny_rollout: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Phase:
     """One chunk of two questions; the filter measures three chunks."""
-    for module in (filter_phase, eval_phase):
-        monkeypatch.setattr(module, "grader_pool", lambda config: nullcontext(graders))
     config = run_config(
         data__limit=2,
         rollout__batch_size=TOGETHER,
@@ -123,7 +122,7 @@ def phase(
         filter__answerability__samples=4,
         filter__answerability__max_new_tokens=16,
     )
-    return Phase(request.param, config, tiny_rollout, model)
+    return Phase(request.param, config, tiny_rollout, model, graders)
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -203,10 +202,10 @@ def draw(config: RunConfig, folder: Path) -> None:
 
 
 def test_a_kill_in_mid_chunk_keeps_what_was_written(
-    run_config: Config, model: TransformersEngine, tmp_path: Path
+    run_config: Config, model: TransformersEngine, graders: GraderPool, tmp_path: Path
 ) -> None:
     config = run_config(data__limit=3, rollout__batch_size=TOGETHER, rollout__questions_per_chunk=3)
-    phase, folder = Phase("rollout", config, tmp_path, model), tmp_path / "killed"
+    phase, folder = Phase("rollout", config, tmp_path, model, graders), tmp_path / "killed"
     fork = multiprocessing.get_context("fork").Process(target=draw, args=(config, folder))
     fork.start()
     deadline = time.monotonic() + 60

@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
-from vpgea.config.schema import ModelConfig, RunConfig
+from vpgea.config.schema import GradingConfig, ModelConfig, RunConfig
 from vpgea.engines.base import Engine
 from vpgea.errors import UsageError
+from vpgea.grading.pool import GraderPool
+from vpgea.grading.samples import grader_pool
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.clock import Activity
 from vpgea.runs.stopping import StopRequest
@@ -51,9 +53,10 @@ def lent(lease: EngineLease | None, logs: Path, stop: StopRequest) -> AbstractCo
 
 
 class EngineLease:
-    """Opens an engine at its first use and closes it at the end of the `with` block.
+    """Opens an engine and graders at their first use and closes them at the end of the `with` block.
 
-    Phases that follow each other with the same weights share one lease, and with it one engine.
+    Phases that follow each other share one lease: with the same weights one engine, and whatever the weights the
+    workers of one grader, whose start takes longer than grading a small round.
 
     Args:
         logs: Folder for what servers say.
@@ -73,6 +76,8 @@ class EngineLease:
         self._logs, self._stop, self._publishes, self._replaceable = logs, stop, publishes, replaceable
         self._engine: Engine | None = None
         self._model: ModelConfig | None = None
+        self._graders: GraderPool | None = None
+        self._grading: GradingConfig | None = None
 
     def get(self, config: RunConfig, model: LocalModel) -> Engine:
         """The engine with this model: the one that is open, or a new one.
@@ -85,6 +90,22 @@ class EngineLease:
             self.release()
             self._engine, self._model = self._open(config, model), model.config
         return self._engine
+
+    def graders(self, config: RunConfig) -> GraderPool:
+        """The configured grader's workers: those that are there, or new ones.
+
+        Raises:
+            UsageError: A grader of the user's own cannot be imported.
+        """
+        if self._graders is None or self._grading != config.grading:
+            self._close_graders()
+            self._graders, self._grading = grader_pool(config).__enter__(), config.grading
+        return self._graders
+
+    def _close_graders(self) -> None:
+        if self._graders is not None:
+            self._graders.close()
+            self._graders = self._grading = None
 
     def release(self) -> None:
         """Close the engine, so that its memory is free for others; the next `get` opens one again."""
@@ -115,4 +136,5 @@ class EngineLease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close_graders()
         self.release()

@@ -12,7 +12,7 @@ from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease, lent, opening
 from vpgea.errors import UsageError
 from vpgea.grading.base import Grade
-from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
+from vpgea.grading.samples import grade_rows, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
 from vpgea.metrics.curves import budget_curve, budgets_below
@@ -139,7 +139,9 @@ def evaluate(
             if missing:
                 before = plan.questions_in(plan.own_chunks) - plan.questions_in(missing)
                 progress.advance(before + drawing.finished)
-                with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
+                with lent(lease, output_dir / LOGS, stop) as engines:
+                    with clock.on("grading"):
+                        graders = engines.graders(config)
                     with clock.on(opening(plan.config)):
                         engine = engines.get(plan.config, plan.model)
 

@@ -21,7 +21,7 @@ from vpgea.filtering.prior_view import PriorView, sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.selection import select
 from vpgea.filtering.wrong_notes import answers_behind
-from vpgea.grading.samples import grader_pool, require_few_errors
+from vpgea.grading.samples import require_few_errors
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.ends import tell_ends
 from vpgea.prompts.views import Views, load_views
@@ -94,7 +94,9 @@ def filter_rollout(
         progress.advance(len(own) - len(missing))
         with Journals(folder, missing, stop, progress) as journals:
             if missing:
-                with lent(lease, output_dir / LOGS, stop) as engines, grader_pool(config) as graders:
+                with lent(lease, output_dir / LOGS, stop) as engines:
+                    with clock.on("grading"):
+                        graders = engines.graders(config)
                     with clock.on(opening(config)):
                         engine = engines.get(config, model)
                     prior_view = PriorView(

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined
@@ -29,7 +29,7 @@ from vpgea.questions.load import Question
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
 
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-
+_compiled = lru_cache(maxsize=8)(_JINJA.from_string)  # takes longer than rendering a prompt
 
 # Those of version 0.1.0 stand for the built-in ones of every version, which change no prompt: its runs go on.
 _FINGERPRINTED_PHRASES = [
@@ -322,11 +322,11 @@ class Views:
     def _user_turn(self, question: Question, note_answer: str | None) -> str:
         variables = {"question": question.text, "options": list(question.options)}
         try:
-            text = _JINJA.from_string(self.template.prior).render(variables)
+            text = _compiled(self.template.prior).render(variables)
             if note_answer is not None:
                 blind = self.config.note == "none" and not note_answer
                 note = self._note_without_answer if blind else self.template.note
-                text += _JINJA.from_string(note).render(variables, answer=note_answer)
+                text += _compiled(note).render(variables, answer=note_answer)
         except RENDERING as error:
             raise UsageError(
                 f"prompt template {self.template.name!r} cannot be rendered for question {question.id}",
