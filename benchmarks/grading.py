@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.ratios import machine, median_ratio
 from vpgea.grading.base import GradeRequest
+from vpgea.grading.plain import last_box
 from vpgea.grading.pool import GraderPool
 
 _NUMBER = re.compile(r"[-+]?\$?[\d.,/\s]+\\?%?|-?\\d?frac\{?\d+\}?\{?\d+\}?")
@@ -46,17 +47,6 @@ _PATHOLOGICAL = [
 def _rows(path: Path) -> list[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
-
-
-def _last_box(text: str) -> str:
-    """The inside of the last box, empty without one."""
-    inside = text.rpartition("\\boxed{")[2]
-    depth = 1
-    for place, character in enumerate(inside):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return inside[:place]
-    return ""
 
 
 def _ending_in(text: str, answer: str) -> str:
@@ -123,7 +113,7 @@ def loop(rows: Sequence[tuple[str, str]]) -> float:
     config = [LatexExtractionConfig(boxed_match_priority=0)]
 
     def grade(response: str, reference: str) -> bool:
-        found = parse(f"\\boxed{{{_last_box(response)}}}", extraction_config=config)
+        found = parse(f"\\boxed{{{last_box(response)}}}", extraction_config=config)
         return bool(verify(parse(f"\\boxed{{{reference}}}", extraction_config=config), found))
 
     grade("\\boxed{x+y}", "y+x")

@@ -25,6 +25,7 @@ COMMANDS = (
     "loop",
     "eval",
     "compare",
+    "regrade",
     "inspect",
     "export",
     "serve",

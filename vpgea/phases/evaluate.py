@@ -18,6 +18,7 @@ from vpgea.metrics import bootstrap
 from vpgea.metrics.curves import budget_curve, budgets_below
 from vpgea.phases.ends import tell_ends
 from vpgea.phases.rollout import Drawing, RolloutPlan
+from vpgea.prompts.views import Views
 from vpgea.questions.load import Question
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.clock import Clock
@@ -149,7 +150,10 @@ def evaluate(
                         for chunk, rows in clock.each("sampling", drawing.chunks(engine, progress)):
                             with clock.on("grading"):
                                 grades = grade_rows(plan.views, graders, rows, journals)
-                            graded = [_graded(plan, *pair) for pair in zip(rows, grades, strict=True)]
+                            graded = [
+                                graded_row(plan.views, config.grading.grader, *pair)
+                                for pair in zip(rows, grades, strict=True)
+                            ]
                             yield chunk, {CHUNK: to_table(graded, GradedRow)}
 
                     run_chunks(folder, missing, stop, work, journals)
@@ -193,7 +197,8 @@ def results(
     budgets = budgets_below(config.eval.max_new_tokens)
     return EvalResults(
         questions=len(set(np.asarray(table.question).tolist())),
-        **rejection_counts,
+        rejected_overlong=rejection_counts["rejected_overlong"],
+        rejected_control_tokens=rejection_counts["rejected_control_tokens"],
         samples=len(np.asarray(table.question)),
         not_graded=int(np.isnan(np.asarray(table.correct, np.float64)).sum()),
         baseline=None if baseline is None else str(baseline.root),
@@ -255,21 +260,20 @@ def _other_questions(questions: Sequence[Question], baseline: CompletePhase) -> 
     return f"the {len(here)} questions have the same ids; {other[0] if other else 'one'} is another in it"
 
 
-def _graded(plan: RolloutPlan, sample: SampleRow, grade: Grade) -> GradedRow:
+def graded_row(views: Views, grader: str, sample: SampleRow, grade: Grade) -> GradedRow:
+    """A sample with its grade, as an evaluation stores it."""
     return GradedRow(
         sample=sample,
         status=grade.status.value,
         extracted=grade.extracted,
         detail=grade.detail,
-        first_correct_tokens=_first_correct(plan, sample),
+        first_correct_tokens=None if grader == "choice" else _first_correct(views, sample),
     )
 
 
-def _first_correct(plan: RolloutPlan, row: SampleRow) -> int | None:
+def _first_correct(views: Views, row: SampleRow) -> int | None:
     """Number of leading completion tokens up to and with the first of the reference's value; None if it never stands
-    there. None for multiple choice too: a letter is a word of its own in any text."""
-    if plan.config.grading.grader == "choice":
-        return None
+    there. Multiple choice has none: a letter is a word of its own in any text."""
     ids = row.completion_ids.tolist()
-    offset = find_value(plan.views.decode(ids), row.answer, question=row.question)
-    return None if offset is None else plan.views.tokens_before(ids, offset) + 1
+    offset = find_value(views.decode(ids), row.answer, question=row.question)
+    return None if offset is None else views.tokens_before(ids, offset) + 1

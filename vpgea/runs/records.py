@@ -192,6 +192,32 @@ class DistillSummary:
             raise ValueError(f"{self.output!r} is no folder of published weights: {' or '.join(WEIGHTS)}")
 
 
+@dataclass(frozen=True)
+class Disagreement:
+    """A sample of which graders say different things; verdicts: the status by each, by its name."""
+
+    question_id: str
+    sample_index: int
+    verdicts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Regraded:
+    """Stored samples graded again.
+
+    Attributes:
+        source: The folder that they are from.
+        accuracy: By each grader's name: as stored there, by the new one, and by plain ones that others use.
+        not_graded: Number of samples that each could not grade, which leave its accuracy.
+        disagreements: All samples on which they differ.
+    """
+
+    source: str
+    accuracy: dict[str, Estimate]
+    not_graded: dict[str, int]
+    disagreements: list[Disagreement]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalResults:
     """results.json: every figure of an evaluation with its interval.
@@ -207,6 +233,7 @@ class EvalResults:
     baseline: str | None
     metrics: dict[str, Estimate]
     budget_curve: list[BudgetPoint] = field(default_factory=list)
+    regraded: Regraded | None = None
 
 
 @dataclass(frozen=True)
