@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from vpgea.config.schema import GradingConfig, ModelConfig, RunConfig
 from vpgea.engines.base import Engine
@@ -76,6 +77,7 @@ class EngineLease:
         self._logs, self._stop, self._publishes, self._replaceable = logs, stop, publishes, replaceable
         self._engine: Engine | None = None
         self._model: ModelConfig | None = None
+        self._offered: tuple[ModelConfig, Any] | None = None
         self._graders: GraderPool | None = None
         self._grading: GradingConfig | None = None
 
@@ -87,8 +89,10 @@ class EngineLease:
         """
         self._stop.check()
         if self._engine is None or self._model != model.config:
+            offered = self._offered
             self.release()
-            self._engine, self._model = self._open(config, model), model.config
+            loaded = offered[1] if offered is not None and offered[0] == model.config else None
+            self._engine, self._model = self._open(config, model, loaded), model.config
         return self._engine
 
     def graders(self, config: RunConfig) -> GraderPool:
@@ -112,8 +116,21 @@ class EngineLease:
         if self._engine is not None:
             self._engine.close()
             self._engine = self._model = None
+        self._offered = None
 
-    def _open(self, config: RunConfig, model: LocalModel) -> Engine:
+    def offer(self, config: RunConfig, model: ModelConfig, loaded: Any) -> None:
+        """Weights that this process has just loaded: an engine in this process need not read them again.
+
+        Args:
+            config: Of the run.
+            model: Where phases find them.
+            loaded: As `load_model` gives them.
+        """
+        if engine_kind(config) == "transformers":
+            self._offered = model, loaded
+
+    def _open(self, config: RunConfig, model: LocalModel, loaded: Any) -> Engine:
+        """loaded: the model's weights, where they are in memory."""
         if engine_kind(config) == "sglang":
             from vpgea.engines.sglang.traffic.engine import SglangEngine
 
@@ -126,9 +143,13 @@ class EngineLease:
                 replaceable=self._replaceable(),
             )
         from vpgea.engines.transformers import TransformersEngine
-        from vpgea.modeling.load import load_model
+        from vpgea.modeling.load import load_model, require_whole
 
-        return TransformersEngine(load_model(model), batch_size=config.rollout.batch_size)
+        if loaded is None:
+            loaded = load_model(model)
+        else:
+            require_whole(model)
+        return TransformersEngine(loaded, batch_size=config.rollout.batch_size)
 
     def __enter__(self) -> EngineLease:
         return self

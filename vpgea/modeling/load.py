@@ -16,9 +16,7 @@ from vpgea.storage.files import read_json
 def load_model(local: LocalModel) -> Any:
     """The causal language model in eval mode with its adapter, if any, on its device and in its dtype."""
     require_plain_weights(local)
-    for place in (local.folder, local.adapter):
-        if place is not None and (place / CHECKSUMS).is_file():
-            verify_checksums(place)
+    require_whole(local)
     try:
         with _quiet_libraries():
             model, unused = _loaded(local)
@@ -32,6 +30,17 @@ def load_model(local: LocalModel) -> Any:
     if unused:  # ascii: whoever wrote the file chose the names
         warnings.warn(f"{len(unused)} tensors in {local.folder} are not the model's: {unused[0]!a}", stacklevel=2)
     return model.to(local.device).eval()
+
+
+def require_whole(local: LocalModel) -> None:
+    """See that weights with checksums beside them have them.
+
+    Raises:
+        UsageError: They do not.
+    """
+    for place in (local.folder, local.adapter):
+        if place is not None and (place / CHECKSUMS).is_file():
+            verify_checksums(place)
 
 
 def require_plain_weights(local: LocalModel) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vpgea.config.contradictions import require_consistent, tempered_control_variate
 from vpgea.config.resolve import flat_config
 from vpgea.config.schema import ModelConfig, RunConfig, identity_of, with_values
+from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.modeling.contents import folder_content
 from vpgea.modeling.local_model import LocalModel
@@ -55,13 +56,14 @@ def distill(
     ranks: Ranks | None = None,
     continued: bool = False,
     rounds_left: int = 1,
+    lease: EngineLease | None = None,
 ) -> DistillSummary:
     """Train on a complete filter folder; return the summary. A stop writes a checkpoint first.
 
     `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
     `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded. continued: it is a part
     of a run that was begun, which was asked then whether it can train. rounds_left: of that run, this one included;
-    over them a schedule falls.
+    over them a schedule falls. lease: of the phases that follow, which is offered the weights as they were reloaded.
 
     Raises:
         UsageError: Other weights, other inputs.
@@ -112,7 +114,7 @@ def distill(
                 with step_log(config, output_dir, ranks) as logger, clock.on("training"):
                     trainer.run(stop, progress, [logger, log] if log else [logger])
                 with clock.on("publishing"):
-                    _publish(config, trainer, roles, folder, ranks)
+                    _publish(config, trainer, roles, folder, ranks, lease)
     return trained(output_dir)
 
 
@@ -207,14 +209,18 @@ def _finish_complete(folder: PhaseFolder, resume: bool) -> None:
     shutil.rmtree(folder.part / CHECKPOINTS, ignore_errors=True)
 
 
-def _publish(config: RunConfig, trainer: Trainer, roles: Roles, folder: PhaseFolder, ranks: Ranks) -> None:
+def _publish(
+    config: RunConfig, trainer: Trainer, roles: Roles, folder: PhaseFolder, ranks: Ranks, lease: EngineLease | None
+) -> None:
     """What was trained becomes files, and the folder complete."""
     ranks.on_first(folder.require_ours)
     if _keeps_optimizer(folder.manifest):
         trainer.save_optimizer(folder.root / OPTIMIZER)
     trainer.release()
-    difference = publish(config, roles, trainer.data.paths, folder.root, ranks)
-    ranks.on_first(lambda: _complete(config, trainer, folder, difference))
+    published = publish(config, roles, trainer.data.paths, folder.root, ranks)
+    ranks.on_first(lambda: _complete(config, trainer, folder, published.difference))
+    if lease is not None and published.model is not None:
+        lease.offer(config, trained_model(config, folder.root), published.model)
 
 
 def _complete(config: RunConfig, trainer: Trainer, folder: PhaseFolder, difference: float) -> None:

@@ -162,6 +162,7 @@ class Round:
                 ranks=ranks,
                 continued=True,
                 rounds_left=max(self.config.loop.rounds - self.index, 1),
+                lease=lease,
             )
         if ranks.is_first:
             for warning in warnings_of(training):

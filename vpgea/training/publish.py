@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +33,24 @@ RELOAD_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.
 _CANARY_PATHS = 4
 
 
-def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], output: Path, ranks: Ranks) -> float:
-    """Write output/adapter, or output/model with its masters; return the largest log-probability difference seen.
+@dataclass(frozen=True)
+class Published:
+    """What came of publishing.
 
-    Masters are the float32 weights behind a model that is rounded. The difference is that of the published weights,
-    once they were reloaded. Collective: every rank calls it, rank 0 writes. The roles have no weights afterwards.
+    Attributes:
+        difference: Largest of a log-probability after reloading what was published, in nats; 0 on other ranks.
+        model: As it was reloaded, for an engine of this process; None on other ranks.
+    """
+
+    difference: float = 0.0
+    model: Any = None
+
+
+def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], output: Path, ranks: Ranks) -> Published:
+    """Write output/adapter, or output/model with its masters.
+
+    Masters are the float32 weights behind a model that is rounded. The published weights are reloaded and compared.
+    Collective: every rank calls it, rank 0 writes. The roles have no weights afterwards.
 
     Args:
         config: Of the run.
@@ -51,7 +66,7 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
     # one path at a time: no more memory than a training step; and before saving, which rounds full weights
     in_memory = torch.cat([roles.student_logprobs([path]).cpu() for path in canaries])
     weights = roles.whole_weights(ranks)
-    differences: list[float] = []
+    published: list[Published] = []
     has_masters = roles.rounds_when_saved
 
     def write() -> None:
@@ -66,7 +81,8 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
         copy_tokenizer(roles.model.folder, roles.model.adapter, temporary)
         change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
         reloaded = LocalModel.resolve(roles.model.config.model_copy(update=change))
-        differences.append(_compare(reloaded, canaries, in_memory, roles.compute_dtype, temporary))
+        model = load_model(reloaded)
+        published.append(Published(_compare(model, canaries, in_memory, roles.compute_dtype, temporary), model))
         write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
         if has_masters:
             seal_masters(masters, reloaded)
@@ -74,7 +90,7 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
         publish_folder(temporary, output / name)
 
     ranks.on_first(write)
-    return differences[0] if differences else 0.0
+    return published[0] if published else Published()
 
 
 def published_name(config: RunConfig) -> str:
@@ -82,12 +98,10 @@ def published_name(config: RunConfig) -> str:
     return ADAPTER if config.distill.train == "lora" else MODEL
 
 
-def _compare(
-    reloaded: LocalModel, paths: Sequence[TrainingPath], in_memory: Tensor, dtype: torch.dtype, folder: Path
-) -> float:
-    """Largest difference from in_memory (T,) as trained; writes the canary file into the folder."""
+def _compare(model: Any, paths: Sequence[TrainingPath], in_memory: Tensor, dtype: torch.dtype, folder: Path) -> float:
+    """Largest difference of what was reloaded from in_memory (T,) as trained; writes the canaries into the folder."""
     sequences, starts = sequences_of(paths)
-    model, pairs = load_model(reloaded), zip(sequences, starts, strict=True)
+    pairs = zip(sequences, starts, strict=True)
     stored = torch.cat([completion_logprobs(model, [ids], [start]).cpu() for ids, start in pairs])
     difference = float((in_memory - stored).abs().max())
     tolerance = RELOAD_TOLERANCE[dtype]
