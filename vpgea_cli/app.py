@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -43,7 +44,8 @@ def command_line(commands: Sequence[str]) -> Any:
 
 
 def _command(name: str) -> Any:
-    command = importlib.import_module(f"vpgea_cli.commands.{name}").command
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    command = importlib.import_module(f"vpgea_cli.commands.{module}").command
     if isinstance(command, typer.Typer):
         command.info.cls = _Suggesting
         group = typer.main.get_group(command)

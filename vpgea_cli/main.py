@@ -26,6 +26,7 @@ COMMANDS = (
     "eval",
     "compare",
     "regrade",
+    "import",
     "inspect",
     "export",
     "serve",

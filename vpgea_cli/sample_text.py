@@ -45,6 +45,8 @@ def print_coloured(detail: SampleDetail) -> None:
         console.print(Text(rows[0], style="bold"), soft_wrap=True)
         for line, token in zip(rows[1:], detail.tokens, strict=True):
             console.print(Text(visible(line), style=style(token)), soft_wrap=True)
+    elif detail.completion is not None:
+        console.print(Text("completion:", style="bold"), Text(visible(detail.completion)), soft_wrap=True, sep="\n")
     console.print(Text("\n".join(map(visible, _after(detail)))))
 
 

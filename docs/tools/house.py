@@ -21,6 +21,7 @@ FLOORS = {
     "vpgea.inspection": 7,
     "vpgea.filtering": 6,
     "vpgea.engines": 5,
+    "vpgea.foreign": 5,
     "vpgea.training": 5,
     "vpgea.prompts": 5,
     "vpgea.objective": 4,

@@ -87,7 +87,7 @@ def test_options_mean_the_same_everywhere() -> None:
 
 def test_every_module_of_a_command_is_registered() -> None:
     files = (Path(main.__file__).parent / "commands").glob("[!_]*.py")
-    assert sorted(file.stem for file in files) == sorted(main.COMMANDS)
+    assert sorted(file.stem.rstrip("_") for file in files) == sorted(main.COMMANDS)
 
 
 def test_version_and_help(cli: Cli) -> None:

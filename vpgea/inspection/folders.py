@@ -285,7 +285,10 @@ def _summary_columns(table: pa.Table) -> pa.Table:
     wanted += _numbers()
     kept = table.select([name for name in wanted if name in table.column_names])
     if "completion_ids" in table.column_names:
-        kept = kept.append_column("tokens", pc.list_value_length(table["completion_ids"]))
+        tokens = pc.list_value_length(table["completion_ids"])
+        if "recorded_tokens" in table.column_names:  # of an import, where a count may stand without ids
+            tokens = pc.coalesce(tokens, table["recorded_tokens"])
+        kept = kept.append_column("tokens", tokens)
     return kept
 
 

@@ -18,16 +18,15 @@ from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.local_model import LocalModel
 from vpgea.storage.files import read_json
 from vpgea.storage.rows import Float32, Ids, Int32, IntArray, Logprobs, Text, UInt64, View, from_table, schema_of
-from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SAMPLES, SELECTION, Provenance, SampleKey
+from vpgea.storage.schemas import IDENTITY, IMPORTED, POSTERIOR, PRIOR, SAMPLES, SELECTION, ForeignProvenance, SampleKey
 from vpgea.storage.shards import damaged, read_table
 
 # What a sample has beside these was measured, by whatever checks there were, and is shown as it is.
-_NOT_MEASURED = frozenset(
-    (*SAMPLES.names, *SELECTION.names, "extracted", "other_view_logprobs", "first_correct_tokens")
-)
+_NOT_MEASURED = frozenset((*SAMPLES.names, *SELECTION.names, *IMPORTED.names, "other_view_logprobs"))
 _ABOUT = ("round", "seed", "question", "answer", "options", "finish_reason", "cut_off", "thinking_tokens")
 _ORIGIN = ("model_fingerprint", "template_fingerprint", "engine", "temperature", "top_p", "top_k", "max_new_tokens")
-_VERDICT = ("status", "extracted", "reasons", "utility", "advantage", "gate")
+_OF_IMPORT = ("detail", "graded_by", "recorded_status", "recorded_score", "recorded_tokens", "place")
+_VERDICT = ("status", "extracted", "reasons", "utility", "advantage", "gate", *_OF_IMPORT)
 
 R = TypeVar("R")
 Columns = dict[str, object]  # of one row, for people to read
@@ -43,22 +42,32 @@ class SampleName(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Sampled:
-    """The columns that samples, graded samples and selections share."""
+    """The columns that samples, graded samples and selections share; only imported ones have nulls."""
 
     key: SampleKey
-    completion_ids: Ids
-    logprobs: Logprobs
-    thinking_tokens: Int32
+    completion_ids: Ids | None
+    logprobs: Logprobs | None
+    thinking_tokens: Int32 | None
     completion: Text
-    origin: Provenance
+    origin: ForeignProvenance
+
+    @property
+    def ids(self) -> list[int]:
+        return [] if self.completion_ids is None else self.completion_ids.tolist()
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether its log-probabilities are those of a tempered or truncated sampler."""
+        origin = self.origin
+        return self.logprobs is not None and (origin.temperature, origin.top_p, origin.top_k) != (1, 1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Drawn:
     """What only a rollout or an evaluation has."""
 
-    seed: UInt64
-    prompt_ids: Ids
+    seed: UInt64 | None
+    prompt_ids: Ids | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -281,12 +290,15 @@ def _strings(source: Source, sampled: _Sampled | None, notes: list[str]) -> Stri
 
     Code that comes with a model is never run for looking at its samples.
     """
+    if source.manifest is not None and source.manifest.is_imported:
+        notes.append("it was imported: its text is all there is, and no model's log-probabilities")
+        return None
     if source.manifest is None:
         notes.append("the shard stands in no phase folder: ids are shown without their strings")
         return None
     named = {key: value for key, value in source.manifest.config.items() if key in ("model.path", "model.revision")}
     model = resolve(inherited=[("this folder", named)]).config.model
-    ids, text = ([], "") if sampled is None else (sampled.completion_ids.tolist(), sampled.completion)
+    ids, text = ([], "") if sampled is None else (sampled.ids, sampled.completion)
     try:
         found = LocalModel.resolve(model)
         for load in (_quick_strings, _transformers_strings):
@@ -344,9 +356,11 @@ def _tokens(sampled: _Sampled | None, tables: _Tables, strings: Strings | None, 
     other = None if scored is None else scored.other_view_logprobs
     if other is None:
         notes.append("the view that did not sample it was not asked for its log-probabilities")
-    if sampled.origin.truncated:
+    if sampled.is_truncated:
         notes.append("the sampling view's log-probabilities are those after temperature, top-p and top-k")
-    view, ids, own = sampled.key.view, sampled.completion_ids.tolist(), sampled.logprobs.tolist()
+    view, ids = sampled.key.view, sampled.ids
+    own: list[float | None] = [None] * len(ids) if sampled.logprobs is None else sampled.logprobs.tolist()
+    thinking = sampled.thinking_tokens or 0
     measured = [] if other is None else other.tolist()
     padded = [*measured, *[None] * (len(ids) - len(measured))]
     prior, posterior = (own, padded) if view == PRIOR else (padded, own)
@@ -355,8 +369,8 @@ def _tokens(sampled: _Sampled | None, tables: _Tables, strings: Strings | None, 
             position=position,
             id=ids[position],
             text=None if strings is None else token_text(strings, ids[position]),
-            part="z" if position < sampled.thinking_tokens else "y",
-            weight=None if learned is None else learned.weight(view, is_thinking=position < sampled.thinking_tokens),
+            part="z" if position < thinking else "y",
+            weight=None if learned is None else learned.weight(view, is_thinking=position < thinking),
             prior=pi,
             posterior=q,
             log_ratio=None if pi is None or q is None else q - pi,

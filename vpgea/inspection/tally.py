@@ -68,16 +68,25 @@ class Tally:
 
     def _sample(self, part: Counter[str], table: pa.Table) -> None:
         ids = table["question_id"].to_pylist()
-        at_cap = np.array([reason == "length" for reason in table["finish_reason"].to_pylist()], bool)
+        reasons = table["finish_reason"].to_pylist()
+        at_cap = np.array([reason == "length" for reason in reasons], bool)
         unended = np.array(table["cut_off"].to_pylist(), bool) & ~at_cap
         part.update(
             questions=len(set(ids)), samples=len(ids), at_cap=int(at_cap.sum()), no_end_of_thinking=int(unended.sum())
         )
         if "status" in table.column_names:
             grades = [_GRADES.get(status, float("nan")) for status in table["status"].to_pylist()]
-            tokens = np.array(pc.list_value_length(table["completion_ids"]).to_pylist(), np.int64)
-            columns = {"correct": np.array(grades), "tokens": tokens, "truncated": at_cap, "unended": unended}
-            columns["thinking"] = np.array(table["thinking_tokens"].to_pylist(), np.int64)
+            counts = pc.list_value_length(table["completion_ids"])
+            if "recorded_tokens" in table.column_names:  # of an import, where a count may stand without ids
+                counts = pc.coalesce(counts, table["recorded_tokens"])
+            is_told = np.array([reason is not None for reason in reasons], bool)
+            columns = {
+                "correct": np.array(grades),
+                "tokens": _numbers(counts),
+                "truncated": np.where(is_told, at_cap, np.nan),
+                "unended": np.where(is_told, unended, np.nan),
+                "thinking": _numbers(table["thinking_tokens"]),
+            }
             self._samples.append((ids, columns))
 
     def _select(self, name: str, table: pa.Table) -> None:
@@ -100,3 +109,8 @@ class Tally:
             values = [value for value in table[name].to_pylist() if value is not None]
             total, count = self.checks.get(name, (0.0, 0))
             self.checks[name] = total + sum(values), count + len(values)
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """A column of numbers, NaN for null."""
+    return np.array([np.nan if value is None else value for value in column.to_pylist()], np.float64)

@@ -44,6 +44,7 @@ class SampleTable:
     to the first correct value, NaN where it is not known. has_place: whether the question has a value whose first place
     says something; others leave the outcome efficiency, wrong samples too. None: all have. unended: the response ended
     by itself, and its thinking did not. thinking: tokens of the thinking; the others are the answer's.
+    tokens, truncated, unended and thinking are NaN where they are not known: figures over such samples have no value.
     """
 
     question: npt.ArrayLike

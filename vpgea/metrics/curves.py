@@ -47,10 +47,16 @@ def budgets_below(cap: int) -> list[int]:
 
 
 def budget_curve(table: SampleTable, budgets: Sequence[int], *, draws: int = 2000, seed: int = 0) -> list[BudgetPoint]:
-    """Accuracy and tokens at each budget of tokens; BUDGET_RULE, so that at the cap a truncated sample is wrong too."""
+    """Accuracy and tokens at each budget of tokens; BUDGET_RULE, so that at the cap a truncated sample is wrong too.
+
+    No points where it is not known of a sample how long it is, or whether it ended.
+    """
     correct = np.asarray(table.correct, np.float64)
     valid = ~np.isnan(correct)
-    tokens, ended = np.asarray(table.tokens, np.float64)[valid], np.asarray(table.truncated)[valid] == 0
+    tokens, truncated = (np.asarray(one, np.float64)[valid] for one in (table.tokens, table.truncated))
+    if np.isnan(tokens).any() or np.isnan(truncated).any():
+        return []
+    ended = truncated == 0
     index = np.unique(np.asarray(table.question)[valid], return_inverse=True)[1]
 
     def total(values: npt.ArrayLike) -> FloatArray:

@@ -114,8 +114,8 @@ def quantile_of(values: npt.ArrayLike, question: npt.ArrayLike, level: float) ->
         level: In (0, 1).
     """
     ordered = np.sort(np.asarray(values, np.float64))
-    if not ordered.size:
-        return Estimate(value=None, low=None, high=None, n=0)
+    if not ordered.size or np.isnan(ordered[-1]):  # which sorts last
+        return Estimate(value=None, low=None, high=None, n=ordered.size)
     index = np.unique(np.asarray(question), return_inverse=True)[1]
     value, questions = float(np.quantile(ordered, level)), int(index.max()) + 1
     found = Estimate(value=value, low=None, high=None, n=ordered.size)

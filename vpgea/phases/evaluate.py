@@ -25,7 +25,7 @@ from vpgea.runs.clock import Clock
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, LOGS, RESULTS
-from vpgea.runs.manifest import Manifest
+from vpgea.runs.manifest import FOREIGN_TOOL, Manifest
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder, begun_inputs
 from vpgea.runs.progress import NullProgress, Progress
@@ -45,19 +45,27 @@ _LONGEST_ANSWER = 1000  # characters of an answer that is read as a value
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _ScoredColumns:
-    """The columns of GradedRow that figures are made of."""
+    """The columns of GradedRow and ImportedRow that figures are made of; only the latter has nulls."""
 
     question_id: Text
     question: Text
     answer: Text
     options: Texts
-    completion_ids: Ids
-    thinking_tokens: Int32
-    finish_reason: FinishReason
+    completion_ids: Ids | None
+    thinking_tokens: Int32 | None
+    finish_reason: FinishReason | None
     cut_off: Bool
     status: Text
     extracted: Text | None
     first_correct_tokens: Int32 | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _RecordedColumns:
+    """Of an imported evaluation: its samples may have a count of tokens without their ids."""
+
+    scored: _ScoredColumns
+    recorded_tokens: Int32 | None
 
 
 @dataclass(frozen=True)
@@ -208,26 +216,41 @@ def results(
 
 
 def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstrap.SampleTable:
-    """The samples of an evaluation; `numbers` gives each question id its number, and grows."""
-    rows = list(iterate_rows(evaluation.chunks(), _ScoredColumns))
+    """The samples of an evaluation; `numbers` gives each question id its number, and grows.
+
+    What another tool's log does not say is NaN.
+    """
+    rows, tokens = _scored(evaluation)
     correct = {"correct": 1.0, "wrong": 0.0}
     nan = float("nan")
     asked = {row.question_id: row for row in rows}
     distinct = {key: value_is_distinct(row.answer, row.question, options=row.options) for key, row in asked.items()}
     has_place = [distinct[row.question_id] for row in rows]
     firsts = [row.first_correct_tokens if has else None for row, has in zip(rows, has_place, strict=True)]
-    vote = _value_voted_for if evaluation.manifest.identity["grading.grader"] == "math" else str
+    vote = _value_voted_for if evaluation.manifest.identity.get("grading.grader") == "math" else str
     return bootstrap.SampleTable(
         question=[numbers.setdefault(row.question_id, len(numbers)) for row in rows],
         correct=[correct.get(row.status, nan) for row in rows],
-        tokens=[len(row.completion_ids) for row in rows],
-        truncated=[row.finish_reason == "length" for row in rows],
-        unended=[row.finish_reason != "length" and row.cut_off for row in rows],
+        tokens=tokens,
+        truncated=[nan if row.finish_reason is None else row.finish_reason == "length" for row in rows],
+        unended=[nan if row.finish_reason is None else row.finish_reason != "length" and row.cut_off for row in rows],
         answers=[None if row.extracted is None else vote(row.extracted) for row in rows],
         first_correct=None if not any(firsts) else [nan if first is None else float(first) for first in firsts],
         has_place=has_place,
-        thinking=[row.thinking_tokens for row in rows],
+        thinking=[nan if row.thinking_tokens is None else row.thinking_tokens for row in rows],
     )
+
+
+def _scored(evaluation: CompletePhase) -> tuple[list[_ScoredColumns], list[float]]:
+    """The rows of an evaluation, and the tokens of each completion, NaN where they were not counted."""
+    if not evaluation.manifest.is_imported:
+        rows = list(iterate_rows(evaluation.chunks(), _ScoredColumns))
+        return rows, [float("nan") if row.completion_ids is None else len(row.completion_ids) for row in rows]
+    recorded = list(iterate_rows(evaluation.chunks(), _RecordedColumns))
+    counts = [
+        row.recorded_tokens if row.scored.completion_ids is None else len(row.scored.completion_ids) for row in recorded
+    ]
+    return [row.scored for row in recorded], [float("nan") if count is None else count for count in counts]
 
 
 def _value_voted_for(answer: str) -> Hashable:
@@ -238,6 +261,12 @@ def _value_voted_for(answer: str) -> Hashable:
 def _require_comparable(run: Manifest, baseline: CompletePhase, questions: Sequence[Question]) -> None:
     """Same questions, cap, sampling and grader, or the comparison says nothing."""
     base = baseline.manifest
+    if base.is_imported:
+        raise UsageError(
+            f"the baseline {baseline.root} was measured by {base.identity[FOREIGN_TOOL]}",
+            why="its protocol is foreign: its prompts and sampling are not known to be those of this evaluation",
+            mend="evaluate the base model here too; `vpgea inspect` shows the figures of each",
+        )
     ours, theirs = {**run.inputs, **run.identity}, {**base.inputs, **base.identity}
     for key in _COMPARED:
         if ours[key] != theirs.get(key):

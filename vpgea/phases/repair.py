@@ -148,8 +148,14 @@ def _repair_phase(
     """Run the parts of a phase that have lost something, as recorded. Raises what the phase raises.
 
     Raises:
-        UsageError: Its source is not the folder beside it.
+        UsageError: Its source is not the folder beside it, or was another tool's log.
     """
+    if manifest.is_imported:
+        raise UsageError(
+            f"{root} was imported, and the log is not in it",
+            why="what was damaged is set aside; only the log can give it again",
+            mend="run the same `vpgea import` again: it makes what is missing",
+        )
     run_dir = _run_around(root) if manifest.phase in ("rollout", "eval") else None
     if run_dir is not None:  # which questions, and what is compared with what, is known there
         _repair_run(run_dir, [_in_run(run_dir, root, finding) for finding in findings], stop, reporter)

@@ -187,7 +187,7 @@ def _question(row: RawRow, fields: FieldMapping, columns: dict[str, object]) -> 
     if options:
         answer = _letter(answer, options, row.values.get(ANSWER_INDEX))
     if fields.id is None:
-        return Question(_content_id(text, answer, options), text, answer, options)
+        return Question(content_id(text, answer, options), text, answer, options)
     question_id = _text(value_at(row.values, fields.id, columns), "id", fields.id, int)
     if any(ord(character) < ord(" ") for character in question_id):
         raise RowError("the id has a control character")
@@ -286,7 +286,7 @@ def _canonical(*parts: object) -> bytes:
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _content_id(text: str, answer: str, options: tuple[str, ...]) -> str:
+def content_id(text: str, answer: str, options: tuple[str, ...]) -> str:
     return f"q-{hashlib.blake2b(_canonical(text, answer, options), digest_size=8).hexdigest()}"
 
 

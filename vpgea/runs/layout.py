@@ -8,7 +8,7 @@ PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COM
   of a filter   selected/ · rejected/ · reference_lengths.json · summary.json; teacher-00000.arrow in its parts
   of a distill  adapter/ or model/ · masters/ · optimizer/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs
                 in its part
-  of an eval    results.json
+  of an eval    results.json; summary.json too where it was imported
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHUNK = "chunk"  # chunk-00000.arrow: one shard per chunk of questions
 TEACHER_SHARD = "teacher"  # teacher-00000.arrow beside it, where a filter stores its teacher
 
 SETS = ("selected", "rejected")  # a filter's folders beside parts/, with a shard each for every chunk of the rollout
-SUMMARY = "summary.json"  # of a filter and of a distill; written last
+SUMMARY = "summary.json"  # of a filter, a distill and an import; written last
 REFERENCE_LENGTHS = "reference_lengths.json"
 
 ADAPTER, MODEL = "adapter", "model"

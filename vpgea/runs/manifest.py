@@ -16,6 +16,8 @@ from vpgea.storage.files import read_json
 from vpgea.storage.records import from_json, json_of
 from vpgea.storage.rows import SCHEMA_VERSION
 
+FOREIGN_TOOL = "foreign.tool"  # identity of an imported evaluation: which tool made it
+
 
 def fingerprint_of(identity: Mapping[str, object], inputs: dict[str, str]) -> str:
     """16 hexadecimal digits over the identity fields and the inputs' own fingerprints."""
@@ -61,6 +63,11 @@ class Manifest:
     def fingerprint(self) -> str:
         """Of what it was made from."""
         return fingerprint_of(self.identity, self.inputs)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another tool made the samples: its prompts and sampling are not those of our protocols."""
+        return FOREIGN_TOOL in self.identity
 
     def as_json(self) -> dict[str, object]:
         """What manifest.json says."""

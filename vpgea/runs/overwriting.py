@@ -73,7 +73,7 @@ _OWN: dict[str, list[str]] = {
         f"(?:{'|'.join(LOGGERS)})/.+",
         *(SUMMARY, METRICS),
     ],
-    "eval": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{JOURNAL})", RESULTS],
+    "eval": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{JOURNAL})", RESULTS, SUMMARY],  # a summary only of an import
 }
 _ROUNDS = rf"(?:{BASE}|round-\d{{3,}})"
 _OWN["loop"] = [

@@ -236,6 +236,42 @@ class EvalResults:
     regraded: Regraded | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportSummary:
+    """summary.json of an imported evaluation, and what its part says: what was read, and what its log does not say.
+
+    Attributes:
+        protocol: Always foreign: no comparison with another evaluation is one of the weights alone.
+        rows: Of the log.
+        unreadable: Rows that are no samples; listed: the first of them, with why.
+        repeated: Rows that stood before, word for word.
+        samples_per_question: Fewest and most.
+        without_tokens: Samples that no figure of tokens can be made with; then there is none.
+        without_end: Samples of which it is not known whether they came to their cap.
+        graded_by: Samples by whose verdict they have: vpgea's grader, the recorded one, or none.
+        regraded_otherwise: Samples of which our grader says otherwise than the recorded score.
+    """
+
+    tool: str
+    version: str | None
+    model: str | None
+    metric: str | None
+    protocol: str
+    files: dict[str, str]
+    rows: int
+    samples: int
+    questions: int
+    samples_per_question: list[int]
+    unreadable: int
+    listed: dict[str, str]
+    repeated: int
+    without_tokens: int
+    without_end: int
+    without_reference: int
+    graded_by: dict[str, int]
+    regraded_otherwise: int | None
+
+
 @dataclass(frozen=True)
 class Measured:
     """Figures of held-out questions."""

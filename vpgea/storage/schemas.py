@@ -120,6 +120,61 @@ class GradedRow:
     first_correct_tokens: Int32 | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignProvenance:
+    """The columns of Provenance, as far as a log of another tool states them. model_fingerprint: its word for it."""
+
+    model_fingerprint: Text | None
+    template_fingerprint: Text | None
+    engine: Text
+    logprobs_of: Text | None
+    temperature: Float32 | None
+    top_p: Float32 | None
+    top_k: Int32 | None
+    max_new_tokens: Int32 | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImportedRow:
+    """A sample of another tool's evaluation: the columns of GradedRow, null where its log says nothing.
+
+    Attributes:
+        question: As the log has it; empty where it has none, as answer is.
+        completion_ids: Of the tokenizer that was given; null without one.
+        thinking_tokens: Of these ids, else as recorded.
+        cut_off: The thinking was begun and not ended.
+        status: The recorded verdict, or that of our grader; error where there is none.
+        graded_by: `recorded` or `vpgea`.
+        recorded_status: The verdict that the tool's own score gives, whichever status is.
+        recorded_score: What was recorded under the metric, as JSON.
+        recorded_tokens: Of the completion, as the tool counted them.
+        place: Where the sample stands in the log.
+    """
+
+    key: SampleKey
+    seed: UInt64 | None
+    question: Text
+    answer: Text
+    options: Texts
+    prompt_ids: Ids | None
+    completion_ids: Ids | None
+    logprobs: Logprobs | None
+    thinking_tokens: Int32 | None
+    cut_off: Bool
+    finish_reason: FinishReason | None
+    completion: Text
+    origin: ForeignProvenance
+    status: Text
+    extracted: Text | None
+    detail: Text | None
+    first_correct_tokens: Int32 | None
+    graded_by: Text
+    recorded_status: Text | None
+    recorded_score: Text | None
+    recorded_tokens: Int32 | None
+    place: Text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TeacherRow:
     """A filter's, optional: the posterior view along its own path, so that the dense losses need no other teacher.
@@ -169,6 +224,7 @@ class SelectionRow:
 
 SAMPLES = schema_of(SampleRow)
 GRADED = schema_of(GradedRow)
+IMPORTED = schema_of(ImportedRow)
 TEACHER = schema_of(TeacherRow)
 SELECTION = schema_of(SelectionRow)
 IDENTITY = tuple(schema_of(SampleKey).names)

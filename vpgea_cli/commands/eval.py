@@ -187,4 +187,5 @@ def _show_budgets(results: EvalResults, output: Output) -> None:
         (f"{point.budget:,}", *(with_interval(one.value, one.low, one.high) for one in (point.accuracy, point.tokens)))
         for point in results.budget_curve
     ]
-    output.table(f"accuracy if cut at a budget of tokens, {BUDGET_RULE}", ("budget", "accuracy", "tokens"), rows)
+    if rows:
+        output.table(f"accuracy if cut at a budget of tokens, {BUDGET_RULE}", ("budget", "accuracy", "tokens"), rows)

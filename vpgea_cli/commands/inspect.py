@@ -164,7 +164,7 @@ def _head_text(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
         [
             f"{row['question_id']}/{row['view']}/{row['sample_index']}",
             *(_cell(row[name]) for name in names),
-            str(len(row["completion_ids"])) if "completion_ids" in row else "-",
+            _tokens(row),
             _shortened(row.get("completion") or ""),
         ]
         for row in rows
@@ -218,6 +218,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+def _tokens(row: Mapping[str, Any]) -> str:
+    """Of the completion; an imported one may have a recorded count, or none."""
+    ids = row.get("completion_ids")
+    return _cell(row.get("recorded_tokens") if ids is None else len(ids))
 
 
 def _cell(value: Any) -> str:

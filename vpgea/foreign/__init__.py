@@ -1,0 +1,1 @@
+"""Evaluation logs of other tools, read as they stand."""
