@@ -184,3 +184,16 @@ def test_eval_reads_a_file_as_a_named_set(here: Cli, tmp_path: Path, tiny_model:
     assert manifest["identity"]["grading.grader"] == "choice"
     wrong = here(*arguments, "--evalset", "mmlu", "--overwrite")
     assert (wrong.returncode, "did you mean mmlu-pro?" in wrong.stderr) == (2, True)
+
+
+def test_eval_samples_until_an_interval_is_narrow(here: Cli, settings: Path, tmp_path: Path) -> None:
+    command = ["eval", "-c", settings, "-o", tmp_path / "grown", "--limit", "5", "-n", "1"]
+    done = here(*command, "--until-width", "0.0001", "--max-samples", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["path"], result["samples"]) == (str(tmp_path / "grown" / "samples-0002"), 10)
+    for line in ("1 samples per question: the interval of accuracy", "2 is the limit"):
+        assert line in done.stderr
+    lonely = here(*command, "--max-samples", "2")
+    assert lonely.returncode == 2
+    assert "--until-width 0.02" in lonely.stderr

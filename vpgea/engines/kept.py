@@ -73,7 +73,7 @@ class Batch:
         self, requests: Sequence[GenerateRequest], sampling: Sampling, kept: KeptChunk | None, stop: StopRequest
     ) -> None:
         self._requests, self._kept, self._stop = requests, kept, stop
-        self._digests = [] if kept is None else _digests(requests, sampling)
+        self._digests = [] if kept is None else request_digests(requests, sampling)
         self._positions: list[int] = []
         known = {} if kept is None else kept.by_request
         self.found = {place: known[digest] for place, digest in enumerate(self._digests) if digest in known}
@@ -107,7 +107,7 @@ def left_to_draw(count: int, found: Container[int], together: int) -> list[int]:
     return [place for stretch in stretches if not all(one in found for one in stretch) for place in stretch]
 
 
-def _digests(requests: Sequence[GenerateRequest], sampling: Sampling) -> list[str]:
+def request_digests(requests: Sequence[GenerateRequest], sampling: Sampling) -> list[str]:
     """One for each request, of everything that its completion follows from but the weights."""
     common = repr((sampling.stop_ids, sampling.temperature, sampling.top_p, sampling.top_k))
     prompts: dict[int, bytes] = {}  # those of a question's samples are one object

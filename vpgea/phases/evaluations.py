@@ -8,7 +8,7 @@ from vpgea.errors import QualityGateError, UsageError
 from vpgea.inspection.folders import read_manifest, run_config
 from vpgea.phases.schedule import best_round
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import BASE, PARTS, Step, is_run, round_numbers
+from vpgea.runs.layout import BASE, PARTS, Step, is_run, round_numbers, samples_dir, samples_numbers
 
 _ROUNDS = f"give RUN@{BASE}, RUN@best, or RUN@ and the number of a round"
 
@@ -17,8 +17,8 @@ def find_evaluations(reference: str) -> dict[str, CompletePhase]:
     """The evaluations that a reference names, by the names of their sets; one alone has the name "".
 
     Args:
-        reference: An evaluation's folder, a folder with several of them (one per set of questions, by their names), or
-            RUN@base, RUN@best or RUN@K of a loop's folder.
+        reference: An evaluation's folder, a folder with several of them (one per set of questions, by their names), one
+            with a growing number of samples (of which the last counts), or RUN@base, RUN@best or RUN@K of a loop.
 
     Raises:
         UsageError: It names none.
@@ -31,6 +31,8 @@ def find_evaluations(reference: str) -> dict[str, CompletePhase]:
     elif folder.is_dir() and is_run(folder):
         raise UsageError(f"{folder} is a loop folder", why="each of its rounds has an evaluation", mend=_ROUNDS)
     inner = sorted(path for path in folder.iterdir() if (path / PARTS).is_dir()) if folder.is_dir() else []
+    if numbers := samples_numbers(folder):
+        return {"": CompletePhase.open(samples_dir(folder, numbers[-1]), "eval")}
     if (folder / PARTS).is_dir() or not inner:
         return {"": CompletePhase.open(folder, "eval")}
     return {path.name: CompletePhase.open(path, "eval") for path in inner}

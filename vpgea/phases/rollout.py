@@ -304,7 +304,7 @@ class Drawing:
         self.finished = len(questions) - sum(len(chunk.left) for chunk in self._begun.values())
 
     @cached_property
-    def _sampling(self) -> Sampling:
+    def sampling(self) -> Sampling:
         config = self._plan.config.rollout
         return Sampling(
             max_new_tokens=config.max_new_tokens,
@@ -316,7 +316,7 @@ class Drawing:
 
     def _open(self, chunk: int) -> _OpenChunk:
         kept = KeptChunk(self._journals, chunk)
-        return _OpenChunk(self._plan, chunk, self._sampling, kept, self._stop)
+        return _OpenChunk(self._plan, chunk, self.sampling, kept, self._stop)
 
     def chunks(self, engine: Engine, progress: Progress) -> Iterator[tuple[int, list[SampleRow]]]:
         """Yield (chunk, all its samples in order of identity), each chunk as soon as it is whole.
@@ -350,7 +350,7 @@ class Drawing:
             progress.note(engine.usage.remark)
             progress.advance(0, tokens=count)
 
-        for number, index, completion in engine.generate(batches(), self._sampling, on_tokens):
+        for number, index, completion in engine.generate(batches(), self.sampling, on_tokens):
             opened = underway[number]
             row = opened.take(index, completion)
             if row is None:

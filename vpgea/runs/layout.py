@@ -9,6 +9,7 @@ PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COM
   of a distill  adapter/ or model/ · masters/ · optimizer/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs
                 in its part
   of an eval    results.json; summary.json too where it was imported
+EVAL --until-width    samples-0004/ · samples-0008/ · ...   an eval's folder for each number of samples per question
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ JOURNAL = r"chunk-\d{5,}-[0-9a-f]{32}\.journal"  # what `new_journal` gives, as 
 _JOURNAL = re.compile(JOURNAL, re.ASCII)
 _ROUND = re.compile(r"round-(\d{3,})", re.ASCII)
 _CHECKPOINT = re.compile(r"step-(\d{6,})", re.ASCII)
+_SAMPLES = re.compile(r"samples-(\d{4,})", re.ASCII)
 _STEP = re.compile(r"base/eval|round-(\d{3,})/(rollout|filter|distill|eval)")
 
 Phase = Literal["rollout", "filter", "distill", "eval"]
@@ -89,6 +91,20 @@ def new_journal(index: int) -> str:
 def journal_chunk(name: str) -> int | None:
     """The chunk of a journal; None for every other file."""
     return int(name.split("-")[1]) if _JOURNAL.fullmatch(name) else None
+
+
+# --- evaluations of a growing number of samples ---------------------------------------------------------------------
+
+
+def samples_dir(folder: Path, samples: int) -> Path:
+    """Where an evaluation of so many samples per question stands in the folder of one that grows."""
+    return folder / f"samples-{samples:04d}"
+
+
+def samples_numbers(folder: Path) -> list[int]:
+    """Numbers of samples per question of which there is a folder, rising."""
+    matches = (_SAMPLES.fullmatch(path.name) for path in folder.glob("samples-*"))
+    return sorted(int(match[1]) for match in matches if match and samples_dir(folder, int(match[1])).name == match[0])
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------

@@ -66,6 +66,17 @@ def command(
     baseline: Annotated[
         Path | None, typer.Option("--baseline", help="The base model's evaluation folder, same questions.")
     ] = None,
+    until_width: Annotated[
+        float | None,
+        typer.Option(
+            "--until-width",
+            help="Sample more per question until the interval of the accuracy, or of its gain over --baseline, is as "
+            "narrow: 0.02 is two points.",
+        ),
+    ] = None,
+    max_samples: Annotated[
+        int | None, typer.Option("--max-samples", help="Samples per question at which --until-width ends; 64.")
+    ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     num_samples: NumSamplesOption = None,
@@ -105,16 +116,32 @@ def command(
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
         from vpgea.phases.evaluate import evaluate
+        from vpgea.phases.widths import Width, evaluate_until
         from vpgea.runs.parts import Part
 
         target = None if dry_run else required(output_dir)
+        width = Width.asked(until_width, max_samples, resolved.config, Part.parse(shard))
         loaded = _load(resolved, evalset, offline=offline)
         output.warn_all(loaded.said())
         if target is None:
             _show_costs(resolved.config, loaded.questions, Part.parse(shard), output)
             return
+        if width is not None:
+            target, results = evaluate_until(
+                resolved.config,
+                loaded.questions,
+                target,
+                width,
+                resume=resume,
+                overwrite=overwrite,
+                stop=stop,
+                progress_of=lambda: output.progress(len(loaded.questions), "eval: questions"),
+                say=output.info,
+            )
+            _finish(target, results, output)
+            return
         with output.progress(len(loaded.questions), "eval: questions") as progress:
-            results = evaluate(
+            part_results = evaluate(
                 resolved.config,
                 loaded.questions,
                 target,
@@ -124,14 +151,18 @@ def command(
                 stop=stop,
                 progress=progress,
             )
-        if results is None:
-            output.info("this part is done; the figures are made when the last part is")
-            output.result({"path": str(target), "complete": False})
-            return
-        from vpgea.storage.records import json_of
+        _finish(target, part_results, output)
 
-        show_metrics(results, output)
-        output.result({"path": str(target), "complete": True, **json_of(results)})
+
+def _finish(target: Path, results: EvalResults | None, output: Output) -> None:
+    from vpgea.storage.records import json_of
+
+    if results is None:
+        output.info("this part is done; the figures are made when the last part is")
+        output.result({"path": str(target), "complete": False})
+        return
+    show_metrics(results, output)
+    output.result({"path": str(target), "complete": True, **json_of(results)})
 
 
 def _show_costs(config: RunConfig, questions: Sequence[Question], part: Part, output: Output) -> None:

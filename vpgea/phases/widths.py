@@ -1,0 +1,165 @@
+"""An evaluation that samples more per question until an interval is as narrow as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpgea.config.schema import RunConfig
+from vpgea.engines.base import GenerateRequest
+from vpgea.engines.kept import request_digests
+from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.errors import UsageError
+from vpgea.metrics.estimates import Estimate
+from vpgea.phases.evaluate import EvalPlan, evaluate
+from vpgea.phases.rollout import Drawing
+from vpgea.questions.load import Question
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.journals import Journals
+from vpgea.runs.layout import chunk_number, samples_dir
+from vpgea.runs.parts import WHOLE, Part
+from vpgea.runs.phase_folder import PhaseFolder
+from vpgea.runs.progress import NullProgress, Progress
+from vpgea.runs.records import EvalResults
+from vpgea.runs.stopping import StopRequest
+from vpgea.storage.journal import KeptRow
+from vpgea.storage.rows import read_rows
+from vpgea.storage.schemas import GradedRow
+
+MAX_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Width:
+    """How narrow the interval shall be, as a share (0.02 is two points), and the most samples per question."""
+
+    width: float
+    max_samples: int
+
+    @classmethod
+    def asked(cls, width: float | None, max_samples: int | None, config: RunConfig, part: Part) -> Width | None:
+        """What two options say; None where neither is given.
+
+        Raises:
+            UsageError: They contradict each other, or the rest.
+        """
+        most = MAX_SAMPLES if max_samples is None else max_samples
+        if width is None and max_samples is None:
+            return None
+        why = None
+        if width is None:
+            why = "--max-samples is where --until-width ends, and that was not given"
+        elif not 0 < width < 1:
+            why = f"a width of {width:g} is none of a share"
+        elif most < config.eval.samples:
+            why = f"it begins with {config.eval.samples} samples per question and shall end at {most}"
+        elif part != WHOLE:
+            why = "the interval is that of all parts, and no part knows the others"
+        if why is not None or width is None:
+            mend = "give e.g. --until-width 0.02 -n 4 --max-samples 64, without --shard"
+            raise UsageError("there is no such end of sampling", why=why or "", mend=mend)
+        return cls(width, most)
+
+
+def evaluate_until(
+    config: RunConfig,
+    questions: Sequence[Question],
+    output_dir: Path,
+    width: Width,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    stop: StopRequest | None = None,
+    progress_of: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(NullProgress()),
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Path, EvalResults]:
+    """Evaluate with eval.samples per question, then twice as many, until the interval is narrow or the limit reached.
+
+    The interval is that of the gain in accuracy where there is a baseline, else that of the accuracy. Each number of
+    samples has an evaluation folder of its own below the output folder, and takes over the samples of the one before;
+    the next call goes on with the last one. What ends the sampling is the interval's width, never on which side of
+    anything it lies.
+
+    Returns:
+        The last folder, and its results.
+
+    Raises:
+        UsageError: There is no interval, since there are too few questions; or what `evaluate` raises, as it does.
+    """
+    stop = stop or StopRequest()
+    samples, before = config.eval.samples, None
+    with EngineLease(output_dir / LOGS, stop) as lease:
+        while True:
+            step = config.model_copy(update={"eval": config.eval.model_copy(update={"samples": samples})})
+            folder = samples_dir(output_dir, samples)
+            if before is not None:
+                _take_over(before, step, questions, folder, stop=stop, resume=resume, overwrite=overwrite)
+            is_first = before is None
+            with progress_of() as progress:
+                found = evaluate(
+                    step,
+                    questions,
+                    folder,
+                    lease=lease,
+                    resume=resume or not is_first,
+                    overwrite=overwrite and is_first,
+                    stop=stop,
+                    progress=progress,
+                )
+            assert found is not None, "there is one part"
+            name, estimate = _watched(found)
+            reached = _width_of(name, estimate)
+            say(f"{samples} samples per question: the interval of {name} is {reached:.4f} wide")
+            if reached <= width.width or samples >= width.max_samples:
+                if reached > width.width:
+                    say(f"it is wider than {width.width:g}, and {samples} is the limit: more questions narrow it")
+                return folder, found
+            before, samples = folder, min(2 * samples, width.max_samples)
+
+
+def _watched(found: EvalResults) -> tuple[str, Estimate]:
+    name = "accuracy" if found.baseline is None else "accuracy_gain"
+    return name, found.metrics[name]
+
+
+def _width_of(name: str, estimate: Estimate) -> float:
+    if estimate.low is None or estimate.high is None:
+        raise UsageError(
+            f"{name} has no interval that could become narrow",
+            why=estimate.warning or "it is not defined on these samples",
+            mend="give more questions",
+        )
+    return estimate.high - estimate.low
+
+
+def _take_over(
+    before: Path,
+    config: RunConfig,
+    questions: Sequence[Question],
+    folder: Path,
+    *,
+    stop: StopRequest,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Begin an evaluation with the samples of one that had fewer: they are kept as those of an earlier attempt are."""
+    source = CompletePhase.open(before, "eval")
+    plan = EvalPlan.make(config, questions, begun=source.manifest.inputs)
+    opened = PhaseFolder.open(folder, plan.manifest, resume=resume, overwrite=overwrite)
+    missing = set(opened.missing(plan.sampling.own_chunks))
+    shards = {chunk_number(path): path for path in source.chunks()}
+    with opened.writing(), Journals(opened, sorted(missing), stop, NullProgress()) as journals:
+        sampling = Drawing(plan.sampling, [], journals, stop).sampling
+        for chunk in sorted(missing - journals.chunks):
+            rows = [row.sample for row in read_rows(shards[chunk], GradedRow)]
+            requests = [GenerateRequest(row.prompt_ids.tolist(), row.seed) for row in rows]
+            for row, digest in zip(rows, request_digests(requests, sampling), strict=True):
+                kept = KeptRow(
+                    request=digest,
+                    completion_ids=row.completion_ids,
+                    logprobs=row.logprobs,
+                    finish_reason=row.finish_reason,
+                )
+                journals.add(chunk, kept, engine=row.origin.engine, logprobs_of=row.origin.logprobs_of)
