@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -49,22 +50,46 @@ class Stretch:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, int64 (R,), alone; a row may be there several times."""
-        self._move_to(self.states[rows], self._end - self._first)
+        before = self.states
+        torch.index_select(before, 0, rows, out=self._begin(before, len(rows), before.shape[2]))
 
     def _move_to(self, states: Tensor, tokens: int) -> None:
-        """A buffer with room for more than `tokens`, and these states at its beginning."""
-        rows, heads, held, size = states.shape
-        self._buffer = states.new_empty((rows, heads, tokens + max(_ROOM, tokens // _ROOM_SHARE), size))
-        self._buffer[:, :, :held] = states
+        """Go on in a buffer with room for more than `tokens`, and these states at its beginning."""
+        self._begin(states, len(states), tokens).copy_(states)
+
+    def _begin(self, like: Tensor, rows: int, tokens: int) -> Tensor:
+        """A new buffer; its first places, a view (rows, heads, tokens of `like`, size), which are to be filled."""
+        _, heads, held, size = like.shape
+        self._buffer = like.new_empty((rows, heads, tokens + max(_ROOM, tokens // _ROOM_SHARE), size))
         self._first, self._end = 0, held
+        return self.states
 
 
-class GrowingLayer(DynamicLayer):
-    """A layer that attends to all before a token. Rows are repeated and dropped by batch_select_indices alone."""
+class _InStretches:
+    """Keys and values of a layer in stretches. Rows are repeated and dropped by batch_select_indices alone."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    is_initialized: bool
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._keys, self._values = Stretch(), Stretch()
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with these rows alone; a row may be there several times. A layer that holds nothing has none."""
+        if self.is_initialized:
+            self._keys.select(indices)
+            self._values.select(indices)
+            self._show()
+
+    def _show(self) -> None:
+        """What the next token finds."""
+        self.keys, self.values = self._keys.states, self._values.states
+
+
+class GrowingLayer(_InStretches, DynamicLayer):
+    """A layer that attends to all before a token."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """All keys and values, (rows, heads, tokens, size), with these behind the earlier ones."""
@@ -73,19 +98,12 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = self._keys.append(key_states), self._values.append(value_states)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Go on with these rows alone; a row may be there several times."""
-        self._keys.select(indices)
-        self._values.select(indices)
-        self.keys, self.values = self._keys.states, self._values.states
 
-
-class GrowingWindowLayer(DynamicSlidingWindowLayer):
+class GrowingWindowLayer(_InStretches, DynamicSlidingWindowLayer):
     """A layer that attends to the last `sliding_window` tokens; what is behind it is forgotten."""
 
     def __init__(self, sliding_window: int) -> None:
         super().__init__(sliding_window=sliding_window)
-        self._keys, self._values = Stretch(), Stretch()
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Keys and values that these tokens can see, (rows, heads, tokens, size), their own included."""
@@ -93,20 +111,14 @@ class GrowingWindowLayer(DynamicSlidingWindowLayer):
             self.lazy_initialization(key_states, value_states)
         self.cumulative_length += key_states.shape[2]
         seen = self._keys.append(key_states), self._values.append(value_states)
-        self._forget()
+        self._show()
         return seen
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Go on with these rows alone; a row may be there several times."""
-        self._keys.select(indices)
-        self._values.select(indices)
-        self._forget()
-
-    def _forget(self) -> None:
+    def _show(self) -> None:
         """The next token sees itself and `sliding_window - 1` before it."""
         for stretch in (self._keys, self._values):
             stretch.keep_last(self.sliding_window - 1)
-        self.keys, self.values = self._keys.states, self._values.states
+        super()._show()
 
 
 def growing_cache(model: Any) -> DynamicCache:
@@ -133,7 +145,8 @@ def require_cache(model: Any) -> None:
     layers = DynamicCache(config=model.config).layers
     causal = model.get_base_model() if hasattr(model, "peft_config") else model
     takes_it = "past_key_values" in inspect.signature(causal.forward).parameters
-    if not takes_it or not all(_is_attention(layer) for layer in layers):
+    keeps_more = getattr(causal, "_is_stateful", False)  # beside the cache, or in layers that call it keys and values
+    if keeps_more or not takes_it or not all(_is_attention(layer) for layer in layers):
         raise UsageError(
             f"models of type {model.config.model_type} cannot be sampled by the transformers engine",
             why="they keep more of a sequence than keys and values, and rows could not leave a batch",

@@ -125,12 +125,50 @@ def test_heads_that_share_keys_attend_as_with_copies_of_them(mask: str) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", ["mamba", "qwen3_next", "jamba", "falcon_h1"])
-def test_models_that_keep_more_than_keys_and_values_are_refused(kind: str) -> None:
+# LFM2 with its short convolutions; recurrent blocks; gated linear attention; a recurrent state in the model's own
+# modules beside a cache of plain layers; compressed keys
+KEEPING_MORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    "mamba": ("mamba", {}),
+    "qwen3_next": ("qwen3_next", {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}),
+    "recurrent_gemma": ("recurrent_gemma", {"lru_width": 32, "attention_window_size": 8}),
+    "deepseek_v4": ("deepseek_v4", {"head_dim": 16, "moe_intermediate_size": 16}),
+}
+
+
+@pytest.mark.parametrize("name", KEEPING_MORE)
+def test_models_that_keep_more_than_keys_and_values_are_refused(name: str) -> None:
+    kind, options = KEEPING_MORE[name]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **options}))
+    _expect_refused(model)
+
+
+@pytest.mark.parametrize("kind", ["jamba", "falcon_h1"])
+def test_layers_with_a_recurrent_state_are_told_from_their_configuration(kind: str) -> None:
     """FalconH1's layers do have a way to drop rows, which leaves its recurrent state as it is."""
     model = torch.nn.Module()
     model.config = AutoConfig.for_model(kind)
     model.forward = lambda past_key_values: None
+    _expect_refused(model)
+
+
+def _expect_refused(model: Any) -> None:
     with pytest.raises(UsageError, match="rows could not leave a batch") as caught:
         require_cache(model)
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_llama4_whose_decoder_is_another_is_refused_in_three_lines() -> None:
+    torch.manual_seed(0)
+    options = {"attention_chunk_size": 8, "head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama4_text", **{**SIZES, **options}))
+    with pytest.raises(UsageError, match="can neither be scored nor trained") as caught:
+        TransformersEngine(model, batch_size=4).score([ScoreRequest([5, 6, 7], 1)])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_layer_that_was_never_used_holds_no_rows() -> None:
+    """As those of models whose later layers read an earlier one's keys."""
+    for layer in (GrowingLayer(), GrowingWindowLayer(8)):
+        layer.batch_select_indices(torch.tensor([0, 0]))
+        assert layer.get_seq_length() == 0
