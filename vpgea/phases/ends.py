@@ -66,9 +66,9 @@ class Ends:
         count = f"none of {ended:,}" if self.none_ends_thinking else f"{self.unended:,} of {ended:,}"
         lack = "holds" if self.none_ends_thinking else "do not hold"
         return (
-            f"{count} responses that ended by themselves {lack} the end of thinking {views.config.end_of_thinking}: "
+            f"{count} responses that ended by themselves {lack} the end of thinking {views.end_shown}: "
             "they count as cut off, without an answer. Set views.end_of_thinking to what ends this model's thinking, "
-            "or to null for a model that does not think"
+            "or to null for a model that does not think, from which only the prior view can be drawn"
         )
 
 

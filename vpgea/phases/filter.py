@@ -205,7 +205,7 @@ def _checked(config: RunConfig, summary: FilterSummary) -> FilterSummary:
         cut_off = summary.counts["prior_cut_off"] + summary.counts["posterior_rejected_cut-off"]
         if unended and (2 * unended > cut_off or cut_off == sampled):  # or none at all ended its thinking
             mend = (
-                f"{unended:,} of {sampled:,} samples ended by themselves without {config.views.end_of_thinking}: "
+                f"{unended:,} of {sampled:,} samples ended by themselves without {config.views.end_of_thinking!r}: "
                 "draw the rollout with views.end_of_thinking as the model writes it, or null if it does not think"
             )
         elif 2 * cut_off > sampled:

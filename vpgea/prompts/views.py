@@ -118,7 +118,35 @@ class Views:
             *self._loaded.remarks,
             *self.chat.unknown_arguments,
             *([missing] if missing and not self.template.assistant_prefix else []),
+            *self._unknown_end(),
         ]
+
+    def _unknown_end(self) -> list[str]:
+        """What is to be said where nothing of a model knows the end of thinking that is the default."""
+        end, template = self.config.end_of_thinking, self.template
+        default: str = ViewsConfig.model_fields["end_of_thinking"].default
+        texts = (
+            self.tokenizer.chat_template,
+            template.system,
+            template.prior,
+            template.note,
+            template.assistant_prefix,
+        )
+        if end != default or end in self.tokenizer.get_added_vocab() or any(end in str(text) for text in texts):
+            return []
+        return [
+            f"neither the model's tokenizer nor its chat template nor views.template knows {end}: the model seems not "
+            "to think between tags, and a response without one counts as cut off. Set views.end_of_thinking to the "
+            "text with which it goes over to its answer, or ask for one in a template of your own (views.template); "
+            "null for a model that only answers, which leaves nothing to draw from the posterior view "
+            "(rollout.posterior_samples=0)"
+        ]
+
+    @property
+    def end_shown(self) -> str:
+        """The end of thinking for people, on one line."""
+        end = str(self.config.end_of_thinking)
+        return end if end.isprintable() else repr(end)
 
     def require_ends(self) -> None:
         """See that a response and its thinking can end. Raises what `stop_ids` does."""
@@ -135,7 +163,7 @@ class Views:
         named = dict.fromkeys([*self._eos_ids, *self._more_ends])
         if inside := [token for token in thinking if token in named]:
             raise UsageError(
-                f"views.end_of_thinking={self.config.end_of_thinking} can never be written",
+                f"views.end_of_thinking={self.end_shown} can never be written",
                 why=f"sampling stops at {self.tokenizer.convert_ids_to_tokens(inside[0])}, which is part of it",
                 mend="give the end of thinking without it, or take it out of the model's eos_token_id",
             )
@@ -222,7 +250,7 @@ class Views:
         ids = self.encode(str(self.config.end_of_thinking))
         if not ids or self.tokenizer.unk_token_id in ids or max(ids) >= self._vocabulary:
             raise UsageError(
-                f"views.end_of_thinking={self.config.end_of_thinking} cannot be written by this model",
+                f"views.end_of_thinking={self.end_shown} cannot be written by this model",
                 why="its tokenizer has no ids for all of it that the model could write",
                 mend="give the text with which the model ends its thinking; null for a model that does not think",
             )
@@ -270,7 +298,9 @@ class Views:
         if text is None and self.thinks:
             end = str(self.config.end_of_thinking)
             opening = end.replace("/", "")
-            text = end if self.assistant_tail.rstrip().endswith(opening) else f"{opening}\n\n{end}"
+            # an end that is no tag has nothing that opens it
+            opened = opening == end or self.assistant_tail.rstrip().endswith(opening)
+            text = end if opened else f"{opening}\n\n{end}"
         return self.encode(text or "")
 
     @cached_property

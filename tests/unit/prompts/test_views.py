@@ -447,3 +447,37 @@ def test_a_chat_template_that_hides_the_user_is_refused() -> None:
     views = make_views(tokenizer=tiny.make_tokenizer("qwen3", template_text="<|im_start|>assistant\n"))
     with pytest.raises(UsageError, match="does not show the user's turn"):
         views.prior_prompt(QUESTION)
+
+
+def test_a_model_of_which_nothing_knows_the_end_of_thinking_is_told_before_anything_is_sampled() -> None:
+    """Where it is an added token, stands in a template, or was chosen, there is nothing to say."""
+    tokenizer = tiny.make_tokenizer("qwen3")
+    assert Views(tokenizer, ViewsConfig(), [2]).remarks == []
+    tokenizer.chat_template = tokenizer.chat_template.replace("</think>", "")
+    unknowing = Words(tokenizer)
+    [remark] = Views(unknowing, ViewsConfig(), [2]).remarks
+    assert "</think>" in remark
+    assert "views.end_of_thinking" in remark
+    assert "rollout.posterior_samples=0" in remark
+    assert Views(unknowing, ViewsConfig(end_of_thinking="."), [2]).remarks == []
+    assert Views(unknowing, ViewsConfig(end_of_thinking=None), [2]).remarks == []
+
+
+class Words:
+    """A tokenizer without added tokens."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
+
+def test_an_end_without_tags_is_its_own_empty_thinking_and_is_shown_on_one_line() -> None:
+    views = make_views(end_of_thinking="\n\n")
+    assert views.decode(views.empty_thinking_ids) == "\n\n"
+    assert views.end_shown == r"'\n\n'"
+    assert make_views().end_shown == "</think>"
