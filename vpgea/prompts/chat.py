@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, meta
 
+from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
 from vpgea.modeling.tokenizer import encode
 
@@ -103,6 +104,20 @@ class Chat:
             what = f"views.chat_template_kwargs.{name} has no effect: the chat template reads no such variable"
             remarks.append(what + meant)
         return sorted(remarks)
+
+    def unknown_end(self, end: str | None, texts: Iterable[str | None]) -> list[str]:
+        """What is to be said where an end of thinking is the default, and nothing of the model or `texts` knows it."""
+        default: str = ViewsConfig.model_fields["end_of_thinking"].default
+        shown = any(end in text for text in (self.tokenizer.chat_template, *texts) if text) if end else False
+        if end != default or shown or end in self.tokenizer.get_added_vocab():
+            return []
+        return [
+            f"neither the model's tokenizer nor its chat template nor views.template knows {end}: the model seems not "
+            "to think between tags, and a response without one counts as cut off. Set views.end_of_thinking to the "
+            "text with which it goes over to its answer, or ask for one in a template of your own (views.template); "
+            "null for a model that only answers, which leaves nothing to draw from the posterior view "
+            "(rollout.posterior_samples=0)"
+        ]
 
     @property
     def missing_generation_prompt(self) -> str | None:

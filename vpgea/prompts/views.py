@@ -113,33 +113,13 @@ class Views:
     @property
     def remarks(self) -> list[str]:
         """What people should be told of the tokenizer and the prompts before anything is sampled."""
-        missing = self.chat.missing_generation_prompt
+        missing, template = self.chat.missing_generation_prompt, self.template
+        texts = (template.system, template.prior, template.note, template.assistant_prefix)
         return [
             *self._loaded.remarks,
             *self.chat.unknown_arguments,
-            *([missing] if missing and not self.template.assistant_prefix else []),
-            *self._unknown_end(),
-        ]
-
-    def _unknown_end(self) -> list[str]:
-        """What is to be said where nothing of a model knows the end of thinking that is the default."""
-        end, template = self.config.end_of_thinking, self.template
-        default: str = ViewsConfig.model_fields["end_of_thinking"].default
-        texts = (
-            self.tokenizer.chat_template,
-            template.system,
-            template.prior,
-            template.note,
-            template.assistant_prefix,
-        )
-        if end != default or end in self.tokenizer.get_added_vocab() or any(end in str(text) for text in texts):
-            return []
-        return [
-            f"neither the model's tokenizer nor its chat template nor views.template knows {end}: the model seems not "
-            "to think between tags, and a response without one counts as cut off. Set views.end_of_thinking to the "
-            "text with which it goes over to its answer, or ask for one in a template of your own (views.template); "
-            "null for a model that only answers, which leaves nothing to draw from the posterior view "
-            "(rollout.posterior_samples=0)"
+            *([missing] if missing and not template.assistant_prefix else []),
+            *self.chat.unknown_end(self.config.end_of_thinking, texts),
         ]
 
     @property
