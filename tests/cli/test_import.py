@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.evaluations import Sample, write_evaluation
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.storage.rows import iterate_rows
 from vpgea.storage.schemas import ImportedRow
@@ -205,6 +206,47 @@ def test_an_import_is_no_baseline_for_an_evaluation_of_ours(
     done = here("eval", *options, "-o", tmp_path / "eval", "--set", "eval.max_new_tokens=4")
     assert done.returncode == 2
     assert "its protocol is foreign" in done.stderr
+
+
+def test_imports_of_one_tool_are_compared_as_foreign_ones_and_never_with_ours(
+    here: Cli, answers: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    other = table(tmp_path / "other.jsonl", *({**row, "correct": False, "tokens": 5} for row in rows))
+    ours = write_evaluation(tmp_path / "ours", [Sample(question="q0", correct=True, tokens=9, seed=1)])
+    imported(here, answers, tmp_path / "a")
+    imported(here, other, tmp_path / "b")
+    done = here("compare", tmp_path / "a", tmp_path / "b", "--json")
+    assert done.returncode == 0, done.stderr
+    (pair,) = json.loads(done.stdout)["sets"][0]["pairs"]
+    assert pair["accuracy"]["estimate"]["value"] == pytest.approx(-11 / 12)
+    assert pair["verdict"].startswith("foreign protocol, alike as far as the logs state it: ")
+    assert (pair["same_weights"], pair["flips"]["by_sample"]) == (False, False)
+    for runs in (("a", "ours"), ("ours", "a")):
+        refused = here("compare", *(tmp_path / run for run in runs))
+        assert refused.returncode == 2
+        assert "whose protocol is foreign" in refused.stderr
+    assert ours.is_dir()
+    imported(here, DATA / "evalscope", tmp_path / "c")
+    refused = here("compare", tmp_path / "a", tmp_path / "c")
+    assert "foreign.tool is 'evalscope' there and 'table' in the base" in refused.stderr
+
+
+def test_an_import_without_counts_is_compared_by_accuracy_alone(here: Cli, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        imported(here, DATA / "lm-eval", tmp_path / name, "--metric", "exact_match,strict-match")
+    done = here("compare", tmp_path / "a", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(here("compare", tmp_path / "a", tmp_path / "b", "--json").stdout)
+    assert found["sets"][0]["runs"][0]["budget_curve"] == []
+    assert found["sets"][0]["pairs"][0]["tokens"]["estimate"]["value"] is None
+
+
+def test_an_import_is_graded_anew_from_its_log(here: Cli, answers: Path, tmp_path: Path) -> None:
+    imported(here, answers, tmp_path / "out")
+    refused = here("regrade", tmp_path / "out", "-o", tmp_path / "new", "--grader", "exact")
+    assert refused.returncode == 2
+    assert "vpgea import LOG --regrade" in refused.stderr
 
 
 def test_control_characters_of_a_response_never_reach_the_terminal(here: Cli, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ _HEADER, _SAMPLES = "header.json", "samples/"
 _ZSTANDARD = 93  # of the zip format; zipfile knows it only from Python 3.14 on
 _LOCAL_HEADER = 30  # bytes before the name of an entry
 _GENERATE = ("temperature", "top_p", "top_k", "max_tokens", "seed", "stop_seqs", "system_message", "reasoning_effort")
-_OF_EVAL = ("task", "task_version", "created")
+_OF_EVAL = ("task", "task_version")
 _OF_DATASET = ("name", "location", "samples", "shuffled")
 
 

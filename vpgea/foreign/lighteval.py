@@ -23,7 +23,7 @@ from vpgea.foreign.sample import (
 COLUMNS = frozenset({"doc", "metric", "model_response"})
 _NAME = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+)\.parquet")
 _ROWS = 64  # in memory at a time
-_OF_MODEL = ("model_name", "revision", "dtype", "system_prompt", "override_chat_template", "max_length")
+_OF_MODEL = ("dtype", "system_prompt", "override_chat_template", "max_length")
 _OF_TASK = (
     *("hf_repo", "hf_subset", "hf_revision", "evaluation_splits", "generation_size", "stop_sequence"),
     *("num_fewshots", "version", "prompt_function"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -64,6 +65,7 @@ class Survey:
     without_end: int = 0
     without_reference: int = 0
     opened_unseen: int = 0
+    _contents: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -72,6 +74,19 @@ class Survey:
     @property
     def unreadable_share(self) -> float:
         return self.unreadable / self.rows if self.rows else 0.0
+
+    @property
+    def questions_fingerprint(self) -> str:
+        """128-bit hash (hex) of the questions, whatever the order of their samples."""
+        digest = hashlib.blake2b(digest_size=16)
+        for _, content in sorted(self._contents.items()):
+            digest.update(content)
+        return digest.hexdigest()
+
+    def is_another(self, question_id: str, sample: ForeignSample) -> bool:
+        """Whether a question of this id stood before with another text, reference or options."""
+        content = _content(question_id, sample)
+        return self._contents.setdefault(question_id, content) != content
 
     def leave_out(self, row: Unreadable) -> None:
         self.unreadable += 1
@@ -105,6 +120,11 @@ def numbered(rows: Iterable[Found], survey: Survey, known: KnownQuestions | None
             survey.leave_out(Unreadable(place, named))
             continue
         question_id, sample = named
+        if survey.is_another(question_id, sample):
+            survey.leave_out(
+                Unreadable(place, f"the question {question_id} stood before, with another text or reference")
+            )
+            continue
         index = following[question_id] if sample.index is None else sample.index
         digest = hashlib.blake2b(sample.completion.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         if (before := taken.get((question_id, index))) is not None:
@@ -135,6 +155,11 @@ def _named(sample: ForeignSample, known: KnownQuestions | None) -> tuple[str, Fo
         return "neither an id nor a question is recorded"
     is_plain = bool(name.strip()) and all(character >= " " for character in name)
     return (name, sample) if is_plain else "its id is empty or has a control character"
+
+
+def _content(question_id: str, sample: ForeignSample) -> bytes:
+    text = json.dumps([question_id, sample.question, sample.reference, sample.options])
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _plain(text: str) -> str:

@@ -35,13 +35,13 @@ def read_log(files: Sequence[Path]) -> ForeignLog:
     return ForeignLog(
         tool="verl",
         version=None,
-        model=None,
-        protocol={"step": row.get("step")},
+        model=None if row.get("step") is None else f"step {row['step']}",
+        protocol={},
         files=(files[0],),
         metrics=tuple(scores),
         main_metric="acc" if "acc" in scores else "score",
         samples=partial(_samples, files[0]),
-        remarks=("a dump says neither the model nor how it was sampled: its protocol is unknown",),
+        remarks=("a dump says neither the model's name nor how it was sampled: its protocol is unknown",),
     )
 
 

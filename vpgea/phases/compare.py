@@ -15,9 +15,15 @@ from vpgea.metrics.paired import Flips, Gain, flips, gains, holm, question_chang
 from vpgea.phases.evaluate import sample_table
 from vpgea.phases.evaluations import find_evaluations
 from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.manifest import FOREIGN_TOOL
 from vpgea.storage.rows import Text, UInt64, iterate_rows
 
 _SAME = ("eval.max_new_tokens", "eval.temperature", "eval.top_p", "grading.grader", "grading.relative_tolerance")
+# what two imports must share: all that their logs state, but for the model
+_SAME_FOREIGN = (
+    FOREIGN_TOOL,
+    *(f"foreign.{name}" for name in ("version", "protocol", "metric", "regraded", "tokenizer")),
+)
 _CLAIM = 0.05  # of all comparisons of a table together
 
 
@@ -49,7 +55,8 @@ class Pair:
 
     Attributes:
         run: Its name.
-        same_weights: Whether the two are of the same model: then what differs is chance.
+        same_weights: Whether the two are of the same model: then what differs is chance. Imports do not tell.
+        is_foreign: Whether both are imports: nobody here knows that they were asked alike.
         accuracy: A - A0.
         tokens: T / T0 - 1.
         accuracy_p_holm: Adjusted for all pairs of the comparison; tokens_p_holm as well.
@@ -60,6 +67,7 @@ class Pair:
 
     run: str
     same_weights: bool
+    is_foreign: bool = False
     accuracy: Gain
     tokens: Gain
     accuracy_p_holm: float | None = None
@@ -93,10 +101,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Named:
-    """The columns of GradedRow that tell samples apart."""
+    """The columns of GradedRow that tell samples apart; an imported one has no seed."""
 
     question_id: Text
-    seed: UInt64
+    seed: UInt64 | None
     question: Text
 
 
@@ -107,7 +115,7 @@ class _Run:
     name: str
     evaluation: CompletePhase
     table: SampleTable
-    keys: list[tuple[int, int]]
+    keys: list[tuple[int, int | None]]
     texts: dict[str, str]
 
 
@@ -150,12 +158,21 @@ def require_comparable(base: CompletePhase, run: CompletePhase) -> None:
         UsageError: One of them differs; it says how to come by two that can be compared.
     """
     ours, theirs = run.manifest, base.manifest
+    if ours.is_imported != theirs.is_imported:
+        foreign = ours if ours.is_imported else theirs
+        raise UsageError(
+            f"{run.root} was measured otherwise than {base.root}",
+            why=f"one is an import from {foreign.identity[FOREIGN_TOOL]}, whose protocol is foreign, the other is not",
+            mend="compare two imports of one tool, or evaluate both here",
+        )
     ways = dict.fromkeys(_SAME, "evaluate both with the same cap, temperature and top_p")
     ways |= {key: _regrading(key, base) for key in _SAME if key.startswith("grading.")}
     ways |= {
         "questions": "evaluate both on the same questions",
         "template": "evaluate both with the same views.* and chat template",
     }
+    if theirs.is_imported:
+        ways = dict.fromkeys(_SAME_FOREIGN, "compare two evaluations that the tool made in the same way") | ways
     for key, way in ways.items():
         kind: tuple[Mapping[str, object], ...] = (ours.inputs, theirs.inputs)
         if "." in key:
@@ -184,18 +201,18 @@ def _compare_set(
     ids = sorted(set().union(*(one.texts for one in runs)))
     base, *others = runs
     cap = base.evaluation.manifest.identity["eval.max_new_tokens"]
-    assert isinstance(cap, int)
+    budgets = budgets_below(cap) if isinstance(cap, int) else []  # an import may not say it
     figures = []
     for one in runs:
         metrics = bootstrap.evaluate(one.table, None if one is base else base.table, draws=draws, seed=seed)
         figures.append(
             RunFigures(
                 name=one.name,
-                model=one.evaluation.manifest.inputs["model"],
+                model=_model(one.evaluation),
                 samples=len(one.keys),
                 not_graded=int(np.isnan(np.asarray(one.table.correct, np.float64)).sum()),
                 metrics=metrics,
-                budget_curve=budget_curve(one.table, budgets_below(cap), draws=draws, seed=seed),
+                budget_curve=budget_curve(one.table, budgets, draws=draws, seed=seed),
             )
         )
     return SetComparison(
@@ -223,12 +240,20 @@ def _read(references: Sequence[str], evaluations: Sequence[CompletePhase]) -> li
     ]
 
 
+def _model(evaluation: CompletePhase) -> str:
+    """Fingerprint of its weights; of an import the name that the log has for them."""
+    manifest = evaluation.manifest
+    return str(manifest.identity.get("foreign.model")) if manifest.is_imported else manifest.inputs["model"]
+
+
 def _pair(base: _Run, run: _Run, ids: Sequence[str], *, draws: int, seed: int) -> Pair:
     accuracy, tokens = gains(run.table, base.table, draws=draws, seed=seed)
-    seeds_agree = len(set(run.keys)) == len(run.keys) and set(run.keys) == set(base.keys)
+    has_seeds = all(seed is not None for _, seed in run.keys)
+    seeds_agree = has_seeds and len(set(run.keys)) == len(run.keys) and set(run.keys) == set(base.keys)
     return Pair(
         run=run.name,
-        same_weights=run.evaluation.manifest.inputs["model"] == base.evaluation.manifest.inputs["model"],
+        same_weights=not run.evaluation.manifest.is_imported and _model(run.evaluation) == _model(base.evaluation),
+        is_foreign=run.evaluation.manifest.is_imported,
         accuracy=accuracy,
         tokens=tokens,
         flips=flips(run.table, base.table, (run.keys, base.keys) if seeds_agree else None),
@@ -284,6 +309,7 @@ def _verdict(pair: Pair, one: SetComparison) -> str:
     accuracy = _word(pair.accuracy, pair.accuracy_p_holm, ("higher", "lower"))
     text = f"{tokens}; accuracy {_percent(pair.accuracy.estimate, 'points')}: {accuracy}"
     start = "two runs of the same weights differ by chance: " if pair.same_weights else ""
+    start = "foreign protocol, alike as far as the logs state it: " if pair.is_foreign else start
     return f"{start}{text} (paired, {one.questions:,} questions x {counts})"
 
 

@@ -116,12 +116,15 @@ class ImportPlan:
             "foreign.protocol": dict(log.protocol),
             "foreign.tokenizer": None if model is None else _vocabulary(model.tokenizer),
             "foreign.regraded": regrade,
+            "eval.max_new_tokens": log.sampling.cap,
+            "eval.temperature": log.sampling.temperature,
+            "eval.top_p": log.sampling.top_p,
             **(identity_of(config, "grading") if regrade else {}),
         }
         manifest = Manifest(
             phase="eval",
             identity=identity,
-            inputs={"log": _digest(files)} | ({} if questions is None else {"questions": questions.fingerprint}),
+            inputs={"log": _digest(files), "questions": survey.questions_fingerprint},
             config=identity_of(config, "grading") if regrade else {},
         )
         return cls(

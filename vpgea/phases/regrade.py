@@ -63,6 +63,12 @@ def regrade(
         Stopped: A stop was requested.
     """
     stop, progress = stop or StopRequest(), progress or NullProgress()
+    if source.manifest.is_imported:
+        raise UsageError(
+            f"{source.root} was imported, and has no prompts or ids of a model of ours",
+            why="an import is graded from its log, whose own grades then stand beside",
+            mend="`vpgea import LOG --regrade --grader NAME -o NEW`",
+        )
     _require_elsewhere(source.root, output_dir)
     _require_same_samples(source, config)
     views = _views(source, config)

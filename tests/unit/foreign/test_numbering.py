@@ -30,6 +30,22 @@ def test_a_sample_that_is_told_twice_is_left_out_and_one_told_otherwise_is_an_er
     assert survey.listed[0].reason == "sample 1 of a stood before, with another text"
 
 
+def test_one_id_of_two_questions_is_an_error() -> None:
+    survey = Survey()
+    kept = list(numbered([sample("a", "x", question="1?"), sample("a", "x", question="2?")], survey))
+    assert len(kept) == 1
+    assert "with another text or reference" in survey.listed[0].reason
+
+
+def test_the_questions_have_one_fingerprint_whatever_the_order_of_their_samples() -> None:
+    rows = [sample("a", "x", question="1?"), sample("b", "y", question="2?")]
+    surveys = Survey(), Survey(), Survey()
+    for survey, own in zip(surveys, (rows, [rows[1], rows[0], rows[1]], rows[:1]), strict=True):
+        assert list(numbered(own, survey))
+    first, second, fewer = (survey.questions_fingerprint for survey in surveys)
+    assert first == second != fewer
+
+
 def test_questions_without_ids_are_named_as_question_files_name_them() -> None:
     (row,) = numbered([sample(None, "x", question="1 + 1?")], Survey())
     assert row.question_id == content_id("1 + 1?", "", ())

@@ -148,7 +148,7 @@ def test_verl_takes_acc_before_a_score_that_may_be_minus_one(tmp_path: Path) -> 
         "pred": "2",
     }
     log = read_log(written(tmp_path / "5.jsonl", row))
-    assert (log.tool, log.main_metric, log.protocol) == ("verl", "acc", {"step": 5})
+    assert (log.tool, log.main_metric, log.model) == ("verl", "acc", "step 5")
     (sample,) = samples(log)
     assert (sample.question_id, sample.reference, sample.extracted) == (None, "2", "2")
     written(tmp_path / "6.jsonl", row)
