@@ -16,6 +16,10 @@ from benchmarks.simulated_run import round_line
 from tests.support import tiny
 from tests.support.loops import as_if_measured, essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
+from vpgea.config.schema import RunConfig
+from vpgea.engines.base import Engine
+from vpgea.engines.lease import EngineLease
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.schedule import fell_behind, length_price
 from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import file_checksum, read_json, temporary_path
@@ -134,6 +138,22 @@ def test_an_adapter_goes_on_from_round_to_round(lora: Path) -> None:
     for index in (1, 2):
         before = read_json(lora / f"round-{index - 1:03d}" / "distill" / "summary.json")["model_fingerprint"]
         assert Manifest.read(lora / f"round-{index:03d}" / "distill" / "manifest.json").inputs["model"] == before
+
+
+def test_one_engine_serves_an_evaluation_and_the_next_rollout(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the base model's weights are read for it: those of each round were just reloaded by its training."""
+    opened: list[bool] = []
+    really_open = EngineLease._open
+
+    def counted(lease: EngineLease, run_config: RunConfig, model: LocalModel, loaded: Any) -> Engine:
+        opened.append(loaded is not None)
+        return really_open(lease, run_config, model, loaded)
+
+    monkeypatch.setattr(EngineLease, "_open", counted)
+    assert loop(config, tmp_path / "run", *LORA, "--rounds", "2", "--quiet") == 0
+    assert opened == [False, True, True]
 
 
 def test_a_round_that_costs_too_much_accuracy_is_the_last(
