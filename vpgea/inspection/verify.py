@@ -33,6 +33,7 @@ from vpgea.runs.layout import (
 )
 from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
+from vpgea.runs.overwriting import is_only_begun
 from vpgea.runs.parts import WHOLE, part_folder, part_folders
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import DistillSummary, FilterSummary, RoundLine
@@ -189,8 +190,9 @@ def _verify_sources(root: Path, report: Report) -> None:
 def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Finding]:
     """The phases of a run that were made from something else than what stands before them there.
 
-    Reads the records alone. Only whole and complete phases can be compared. A phase that was made from other things
-    than a foreign one before it is taken for the run's own.
+    Reads the records alone. What stands before a phase can be compared where it is whole and complete; the phase itself
+    may have been begun alone, if something came of it. A phase that was made from other things than a foreign one
+    before it is taken for the run's own.
 
     Args:
         root: The run's folder.
@@ -201,9 +203,10 @@ def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Fi
     for index in (None, *round_numbers(root)):
         for step in (Step(index, phase) for phase in round_phases(index)):
             own = Path(str(step))
-            if own in broken or not is_phase_finished(root / own, step.phase):
+            made = None if own in broken else _made_from(root / own)
+            if made is None:
                 continue
-            for source, name, recorded, actual in _claims(root, step, broken, lengths):
+            for source, name, recorded, actual in _claims(root, step, made, broken, lengths):
                 problem = f"it was made from the {name} {recorded}, and that of {source} is {actual}"
                 is_wrong = recorded != actual
                 if Path(source) in found:  # what was made from a foreign phase is foreign, and only that
@@ -212,6 +215,14 @@ def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Fi
                 if is_wrong and own not in found:
                     found[own] = Finding(path=own, problem=problem, redo=f"the {own.name}", phase=own, aside=(own,))
     return list(found.values())
+
+
+def _made_from(folder: Path) -> Manifest | None:
+    """What a phase says that it was made from; None where nothing came of it, so that it may be begun anew."""
+    if not folder.is_dir() or is_only_begun(folder):
+        return None
+    manifests = (place / MANIFEST for place in (folder, *part_folders(folder)))
+    return next((Manifest.read(path) for path in manifests if is_manifest(path)), None)
 
 
 _Claim = tuple[str, str, object, object]  # whose, what, as the phase recorded it, as it is
@@ -245,9 +256,8 @@ class _Lengths:
         return True
 
 
-def _claims(root: Path, step: Step, broken: Container[Path], known: _Lengths) -> Iterator[_Claim]:
+def _claims(root: Path, step: Step, made: Manifest, broken: Container[Path], known: _Lengths) -> Iterator[_Claim]:
     """What a phase says of its inputs beside what these say of themselves, as far as both were kept."""
-    made = Manifest.read(step.folder(root) / MANIFEST)
     if step.phase == "rollout":
         yield str(Path(str(step)).parent), "round", made.identity.get("round"), step.round
     trained = _training_before(step)

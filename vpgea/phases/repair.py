@@ -14,8 +14,8 @@ from pathlib import Path
 from vpgea.config.resolve import resolve_recorded
 from vpgea.config.schema import RunConfig
 from vpgea.errors import DamagedError, UsageError
-from vpgea.inspection.verify import UNFINISHED, phase_folders
-from vpgea.inspection.verify_phase import Finding
+from vpgea.inspection.verify import UNFINISHED, foreign_phases, phase_folders
+from vpgea.inspection.verify_phase import RECORD, Finding
 from vpgea.phases.distill import distill
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
@@ -32,16 +32,20 @@ from vpgea.runs.layout import (
     MANIFEST,
     METRICS,
     PHASES,
+    ROUND_RECORD,
     Phase,
     Step,
     all_steps,
     is_run,
     round_numbers,
+    round_record,
 )
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders, part_of_folder
 from vpgea.runs.progress import Reporter
+from vpgea.runs.records import RoundLine
 from vpgea.runs.repairs import Damage, Repair, end_repair, set_rest_aside
+from vpgea.runs.round_lines import other_figures
 from vpgea.runs.stopping import StopRequest
 
 _PART = re.compile(r"(\d+)-of-(\d+)")
@@ -249,15 +253,52 @@ def _repair_run(run_dir: Path, findings: Sequence[Finding], stop: StopRequest, r
     """Take the steps of a loop that have lost something once more, in their order; each makes what it lacks."""
     config = _run_config(run_dir)
     loop = Loop.open(config, run_dir, reporter=reporter, stop=stop)  # writes records of the run that are missing
+    own_record = Repair.read(run_dir)  # none where a phase by itself is mended
+    due = [*findings, *_set_denied_aside(run_dir, reporter)]
     for step in all_steps(max(config.loop.rounds, len(required_rounds(run_dir)) - 1), loop.phases):
         folder = Path(str(step))
-        record = {folder.parent} if step.phase == loop.phases(step.round)[-1] else set()  # it follows the last phase
-        own = [finding for finding in findings if finding.phase in {folder, *record}]
-        if own:
+        is_last = step.phase == loop.phases(step.round)[-1]
+        home = {folder.parent} if is_last else set()  # the round's line follows its last phase
+        if own := [finding for finding in due if finding.phase in {folder, *home}]:
             for part in _lost_parts(run_dir / folder, len(begun_parts(run_dir / folder)) or 1, own):
                 loop.run_part(step, part=part)
-    if any(finding.path == Path(METRICS) for finding in findings):
+            denied = _set_denied_aside(run_dir, reporter)
+            if any(finding.phase in home for finding in denied):
+                loop.run_part(step, part=(begun_parts(run_dir / folder) or [WHOLE])[0])  # for the line alone
+            due += denied
+    if any(finding.path.name in (METRICS, ROUND_RECORD) for finding in due):
         loop.keep_up(finished_lines(run_dir))
+    if own_record is None:
+        end_repair(run_dir)
+
+
+def _set_denied_aside(run_dir: Path, reporter: Reporter) -> list[Finding]:
+    """Set aside what does not come from what stands there now; return what of it is to be made again at once.
+
+    A phase that was made again on another machine, or with other threads or ranks, can have other bits than before.
+    What was made from those belongs to no run any more, and neither do the lines that tell of them.
+    """
+    found = [*foreign_phases(run_dir), *_denied_lines(run_dir)]
+    if not found:
+        return []
+    again = [finding for finding in found if _is_due(run_dir, finding)]
+    before = Repair.read(run_dir) or Repair()
+    under_way = Repair(damages=[*before.damages, *map(_damage, again)], aside=_aside(found))
+    under_way.write(run_dir)
+    moved = under_way.set_aside(run_dir)
+    reporter.info(f"{len(moved)} more set aside, which came from what stood there before: {found[0].problem}")
+    return again
+
+
+def _denied_lines(run_dir: Path) -> list[Finding]:
+    """The lines of rounds whose phases say something else."""
+    found = []
+    for index in (None, *round_numbers(run_dir)):
+        record = round_record(run_dir, index)
+        if record.is_file() and (other := other_figures(run_dir, RoundLine.read(record))):
+            own = record.relative_to(run_dir)
+            found.append(Finding(path=own, problem=other[0].words, redo=RECORD, phase=own.parent, aside=(own,)))
+    return found
 
 
 def _run_config(run_dir: Path) -> RunConfig:
