@@ -90,8 +90,8 @@ def test_a_phase_that_was_begun_from_the_old_bits_is_begun_anew(
     last = folder / "round-001"
     for name in ("filter", "distill", "eval"):
         shutil.rmtree(last / name)
-    for file in (last / "round.json", last / "rollout" / "COMPLETE", last / "rollout" / "parts" / "0-of-1" / "COMPLETE"):
-        file.unlink()
+    for name in ("round.json", "rollout/COMPLETE", "rollout/parts/0-of-1/COMPLETE"):
+        (last / name).unlink()
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_text("".join(lines[:ROUNDS]))
     shutil.rmtree(folder / "round-000" / "distill" / "adapter")
