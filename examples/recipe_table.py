@@ -21,6 +21,14 @@ from vpgea_cli.output import aligned
 
 _QWEN2: dict[str, Any] = {"model_type": "qwen2", "tie_word_embeddings": False, "num_hidden_layers": 28}
 
+_QWEN3: dict[str, Any] = {
+    "model_type": "qwen3",
+    "tie_word_embeddings": True,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+}
+
 
 @dataclass(frozen=True)
 class Assumed:
@@ -49,6 +57,30 @@ DIMENSIONS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
         "intermediate_size": 18944,
         "vocab_size": 152064,
+    },
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": {
+        "model_type": "llama",
+        "tie_word_embeddings": False,
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
+    },
+    "Qwen/Qwen3-1.7B": {
+        **_QWEN3,
+        "num_hidden_layers": 28,
+        "hidden_size": 2048,
+        "num_attention_heads": 16,
+        "intermediate_size": 6144,
+    },
+    "Qwen/Qwen3-4B": {
+        **_QWEN3,
+        "num_hidden_layers": 36,
+        "hidden_size": 2560,
+        "num_attention_heads": 32,
+        "intermediate_size": 9728,
     },
 }
 

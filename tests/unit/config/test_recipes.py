@@ -14,7 +14,13 @@ from vpgea.config.schema import RunConfig, leaves
 from vpgea.estimate.hardware import NAMED
 
 ROOT = Path(__file__).parents[3]
-RECIPES = {"r1-distill-1.5b": 1_777_088_000, "r1-distill-7b": 7_615_616_512}  # parameters as published
+RECIPES = {  # parameters as published
+    "r1-distill-1.5b": 1_777_088_000,
+    "r1-distill-7b": 7_615_616_512,
+    "r1-distill-llama-8b": 8_030_261_248,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+}
 
 OTHER_FILES = ("template.yaml", "site.yaml")  # prompts and clusters; their own tests read them
 CONFIGURATIONS = [path for path in sorted(ROOT.glob("examples/**/*.yaml")) if path.name not in OTHER_FILES]
@@ -51,7 +57,7 @@ def test_dimensions_give_the_published_number_of_parameters(recipe_table: Module
     shape = published_shape(fields, dtype_bytes=2)
     assert shape.parameters == RECIPES[name]
     assert shape.stored_bytes == 2 * RECIPES[name]
-    assert shape.kv_bytes_per_token(2) == 2 * 28 * fields["num_key_value_heads"] * 128 * 2
+    assert shape.kv_bytes_per_token(2) == 2 * fields["num_hidden_layers"] * fields["num_key_value_heads"] * 128 * 2
 
 
 @pytest.mark.parametrize("name", RECIPES)
