@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from tests.support.evaluations import Sample, write_evaluation
+from vpgea.config.schema import RunConfig
+from vpgea.errors import Stopped, UsageError
+from vpgea.phases.import_log import ImportPlan, import_log
 from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.stopping import StopRequest
 from vpgea.storage.rows import iterate_rows
 from vpgea.storage.schemas import ImportedRow
 
@@ -181,6 +185,29 @@ def test_the_same_log_goes_on_and_another_needs_overwrite(here: Cli, answers: Pa
     assert refused.returncode == 2
     assert "the log differs" in refused.stderr
     assert imported(here, answers, out, "--overwrite")["samples"] == 10
+
+
+def test_what_was_written_before_a_stop_is_kept(tmp_path: Path) -> None:
+    log = table(tmp_path / "log.jsonl", *({"id": f"q{n}", "response": "x", "correct": n % 2} for n in range(1200)))
+    plan, stop = ImportPlan.make(RunConfig(), log), StopRequest()
+    stop.request("a test")
+    with pytest.raises(Stopped):
+        import_log(plan, tmp_path / "out", stop=stop)
+    (first,) = (tmp_path / "out").glob("parts/*/*.arrow")
+    before = first.stat().st_mtime_ns
+    summary, found = import_log(plan, tmp_path / "out")
+    assert (summary.samples, found.samples, found.metrics["accuracy"].value) == (1200, 1200, 0.5)
+    assert first.stat().st_mtime_ns == before
+    assert len(rows_of(tmp_path / "out")) == 1200
+
+
+def test_a_log_that_grows_meanwhile_is_no_evaluation(tmp_path: Path) -> None:
+    log = table(tmp_path / "log.jsonl", {"id": "a", "response": "x", "correct": 1})
+    plan = ImportPlan.make(RunConfig(), log)
+    table(log, {"id": "a", "response": "y", "correct": 0})
+    with pytest.raises(UsageError, match="was changed while it was read"):
+        import_log(plan, tmp_path / "out")
+    assert not (tmp_path / "out" / "COMPLETE").exists()
 
 
 def test_a_lost_shard_is_set_aside_and_only_the_log_gives_it_again(here: Cli, answers: Path, tmp_path: Path) -> None:

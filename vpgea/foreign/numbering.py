@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from vpgea.foreign.sample import THINKING_ENDS, THINKING_OPENS, ForeignSample, Found, Unreadable
 from vpgea.questions.load import content_id
 from vpgea.questions.question import Question
+from vpgea.storage.files import without_surrogates
 
 _LISTED = 20  # rows that are named; all are counted
 _SLOTS = 1_000_000  # sample indices of a question: any above is a slip
@@ -91,7 +92,7 @@ class Survey:
     def leave_out(self, row: Unreadable) -> None:
         self.unreadable += 1
         if len(self.listed) < _LISTED:
-            self.listed.append(row)
+            self.listed.append(Unreadable(row.place, without_surrogates(row.reason)))
 
     def add(self, question_id: str, sample: ForeignSample) -> None:
         self.per_question[question_id] += 1
@@ -153,8 +154,8 @@ def _named(sample: ForeignSample, known: KnownQuestions | None) -> tuple[str, Fo
         name = content_id(sample.question, sample.reference or "", sample.options)
     if name is None:
         return "neither an id nor a question is recorded"
-    is_plain = bool(name.strip()) and all(character >= " " for character in name)
-    return (name, sample) if is_plain else "its id is empty or has a control character"
+    is_plain = bool(name.strip()) and all(one >= " " and not "\ud800" <= one <= "\udfff" for one in name)
+    return (name, sample) if is_plain else "its id is empty, or has a control character or half of a surrogate pair"
 
 
 def _content(question_id: str, sample: ForeignSample) -> bytes:

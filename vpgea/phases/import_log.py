@@ -30,7 +30,7 @@ from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import EvalResults, ImportSummary
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.files import file_checksum, write_json
+from vpgea.storage.files import file_checksum, without_surrogates, write_json
 from vpgea.storage.records import json_of
 from vpgea.storage.rows import Text, iterate_rows, to_table
 from vpgea.storage.schemas import ImportedRow
@@ -123,7 +123,7 @@ class ImportPlan:
         }
         manifest = Manifest(
             phase="eval",
-            identity=identity,
+            identity=_writable(identity),
             inputs={"log": _digest(files), "questions": survey.questions_fingerprint},
             config=identity_of(config, "grading") if regrade else {},
         )
@@ -217,6 +217,12 @@ def import_log(
         write_json(output_dir / SUMMARY, json_of(summary))
         write_json(output_dir / RESULTS, json_of(found))
     return summary, found
+
+
+def _writable(identity: dict[str, object]) -> dict[str, object]:
+    """As a manifest can hold it: what a log states may have half of a surrogate pair."""
+    written: dict[str, object] = json.loads(without_surrogates(json.dumps(identity, ensure_ascii=False)))
+    return written
 
 
 def _groups(samples: Iterable[Numbered]) -> Iterator[list[Numbered]]:

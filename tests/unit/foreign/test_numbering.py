@@ -53,10 +53,16 @@ def test_questions_without_ids_are_named_as_question_files_name_them() -> None:
 
 def test_rows_that_name_no_question_are_counted_and_told_with_their_place() -> None:
     survey = Survey()
-    rows: list[Found] = [sample(None, "x"), sample("a\x1b", "x"), sample(" ", "x"), sample("a", "x", -1)]
-    assert not list(numbered([*rows, Unreadable("line 7", "no JSON")], survey))
-    assert (survey.rows, survey.unreadable, survey.unreadable_share) == (5, 5, 1.0)
-    assert survey.listed[-1] == Unreadable("line 7", "no JSON")
+    rows: list[Found] = [
+        sample(None, "x"),
+        sample("a\x1b", "x"),
+        sample(" ", "x"),
+        sample("a", "x", -1),
+        sample("\ud800", "x"),
+    ]
+    assert not list(numbered([*rows, Unreadable("line 7", "no JSON: \udfff")], survey))
+    assert (survey.rows, survey.unreadable, survey.unreadable_share) == (6, 6, 1.0)
+    assert survey.listed[-1] == Unreadable("line 7", "no JSON: \\udfff")
 
 
 def test_known_questions_are_found_by_id_else_by_text_that_is_theirs_alone() -> None:
