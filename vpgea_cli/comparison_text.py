@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def change_rows(pair: Pair, most: int) -> list[Cells]:
         (
             one.question_id,
             f"{one.accuracy[0]:.2f} -> {one.accuracy[1]:.2f}",
-            f"{one.tokens[0]:,.0f} -> {one.tokens[1]:,.0f}",
+            " -> ".join("-" if math.isnan(tokens) else f"{tokens:,.0f}" for tokens in one.tokens),
         )
         for one in pair.questions[:most]
     ]

@@ -283,3 +283,36 @@ def test_control_characters_of_a_response_never_reach_the_terminal(here: Cli, tm
         shown = here("inspect", tmp_path / "out", *options)
         assert shown.returncode == 0, shown.stderr
         assert "\x1b" not in shown.stdout
+
+
+def test_two_imports_of_one_tool_are_compared_and_none_with_ours(here: Cli, tmp_path: Path) -> None:
+    """Six questions, two samples each; the second log has more right answers, and half of the first's tokens."""
+    for name, right, tokens in (("base", 0, 100), ("tuned", 1, 50), ("uncounted", 1, None)):
+        rows: list[dict[str, object]] = [
+            {
+                "id": f"q{number // 2}",
+                "question": f"What is {number // 2}?",
+                "response": "\\boxed{1}",
+                "correct": bool(number % 2 or right),
+                **({} if tokens is None else {"tokens": tokens}),
+            }
+            for number in range(12)
+        ]
+        imported(here, table(tmp_path / f"{name}.jsonl", *rows), tmp_path / name)
+    done = here("compare", tmp_path / "base", tmp_path / "tuned", "--json")
+    assert done.returncode == 0, done.stderr
+    (pair,) = json.loads(done.stdout)["sets"][0]["pairs"]
+    assert (pair["accuracy"]["estimate"]["value"], pair["tokens"]["estimate"]["value"]) == (0.5, -0.5)
+    assert (pair["same_weights"], pair["flips"]["by_sample"]) == (False, False)
+    uncounted = here("compare", tmp_path / "base", tmp_path / "uncounted")
+    assert uncounted.returncode == 0, uncounted.stderr
+    assert "tokens -: not defined; accuracy +50.0 points" in uncounted.stdout
+    assert "q0        0.50 -> 1.00  100 -> -" in uncounted.stderr
+    ours = write_evaluation(tmp_path / "ours", [Sample(question=f"q{number}", correct=True) for number in range(6)])
+    refused = here("compare", ours, tmp_path / "tuned")
+    assert refused.returncode == 2
+    assert "an import from table" in refused.stderr
+    other = table(tmp_path / "other.jsonl", {"id": "q0", "question": "What?", "response": "1", "correct": True})
+    imported(here, other, tmp_path / "other")
+    assert "on the same questions" in here("compare", tmp_path / "base", tmp_path / "other").stderr
+    assert "import LOG --regrade" in here("regrade", tmp_path / "base", "-o", tmp_path / "x").stderr

@@ -157,8 +157,9 @@ def question_changes(run: SampleTable, base: SampleTable) -> list[Change]:
 
 
 def _size(change: Change) -> tuple[float, float]:
-    accuracy, tokens = change.accuracy, change.tokens
-    return abs(accuracy[1] - accuracy[0]), abs(math.log(tokens[1] / tokens[0]))
+    accuracy, (before, after) = change.accuracy, change.tokens
+    is_known = before > 0 and after > 0  # NaN is not
+    return abs(accuracy[1] - accuracy[0]), abs(math.log(after / before)) if is_known else 0.0
 
 
 def _per_question(table: SampleTable) -> dict[int, tuple[float, float]]:
@@ -173,7 +174,7 @@ def _per_question(table: SampleTable) -> dict[int, tuple[float, float]]:
 
 def _rank(table: SampleTable) -> tuple[float, ...]:
     """By which two runs have an order: any that does not depend on that of their rows."""
-    right, tokens = np.nan_to_num(np.asarray(table.correct, np.float64)), np.asarray(table.tokens, np.float64)
+    right, tokens = (np.nan_to_num(np.asarray(one, np.float64)) for one in (table.correct, table.tokens))
     question = np.asarray(table.question, np.float64)
     return float(right.sum()), float(tokens.sum()), float((question * right).sum()), float((question * tokens).sum())
 
