@@ -7,6 +7,7 @@ file that declares a SentencePiece class loses its spaces so). The file is what 
 from __future__ import annotations
 
 import filecmp
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,18 @@ class LoadedTokenizer:
     differs: str
 
 
+def _why(folder: Path, error: Exception) -> str:
+    """Why a tokenizer was not loaded; the loader itself speaks of its converters where a file is not there."""
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        return f"{STORED} is not there, nor is any other file with a vocabulary"
+    if (folder / STORED).is_file():
+        try:
+            json.loads((folder / STORED).read_bytes())
+        except ValueError as damaged:
+            return f"{STORED} is damaged: {damaged}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def load_tokenizer(folder: Path, adapter: Path | None, *, trust_remote_code: bool) -> LoadedTokenizer:
     """The tokenizer of a model with its adapter, if any.
 
@@ -62,7 +75,7 @@ def load_tokenizer(folder: Path, adapter: Path | None, *, trust_remote_code: boo
     except Exception as error:  # every tokenizer class fails in its own way
         raise UsageError(
             f"the tokenizer in {source} cannot be loaded",
-            why=" ".join(str(error).split())[:300],
+            why=_why(source, error),
             mend="copy tokenizer.json and tokenizer_config.json of the model into the folder",
         ) from error
     remarks, differs = [], []

@@ -180,8 +180,16 @@ def test_only_safetensors_are_read(copy: Path) -> None:
 def test_a_tokenizer_that_is_missing_is_refused(copy: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (copy / name).unlink()
-    with pytest.raises(UsageError, match="tokenizer"):
+    with pytest.raises(UsageError, match="tokenizer") as raised:
         assert LocalModel.resolve(at(copy)).tokenizer
+    assert raised.value.why == "tokenizer.json is not there, nor is any other file with a vocabulary"
+
+
+def test_a_tokenizer_that_is_cut_off_is_named(copy: Path) -> None:
+    (copy / "tokenizer.json").write_bytes((copy / "tokenizer.json").read_bytes()[:200])
+    with pytest.raises(UsageError, match="cannot be loaded") as raised:
+        assert LocalModel.resolve(at(copy)).tokenizer
+    assert str(raised.value.why).startswith("tokenizer.json is damaged")
 
 
 # --- adapters -------------------------------------------------------------------------------------------------------
