@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.config.strict_yaml import scalar
+from vpgea.engines.lease import placement
 from vpgea.estimate.estimator import Estimator, PhaseEstimate
 from vpgea.estimate.phases import Forecast, size_text
 from vpgea_cli.output import Output, aligned, duration
@@ -28,6 +29,7 @@ def _as_object(forecast: Forecast) -> dict[str, object]:
         "prompts": [asdict(prompt) for prompt in forecast.prompts],
         "estimates": [{**asdict(estimate), "peak_memory": estimate.peak_memory} for estimate in forecast.estimates],
         "bound": forecast.bound,
+        "devices": placement(forecast.estimator.config),
         "machine": asdict(forecast.estimator.hardware),
     }
 
@@ -69,7 +71,9 @@ def _estimate_table(estimates: Sequence[PhaseEstimate]) -> list[str]:
 
 def _notes(estimator: Estimator, bound: str) -> list[str]:
     shape, machine = estimator.shape, estimator.hardware
+    where = "; ".join(f"{what}: {text}" for what, text in placement(estimator.config).items())
     return [
+        f"devices: {where}",
         f"tokens: {bound}",
         f"model: {shape.parameters:,} parameters, {size_text(shape.stored_bytes)} on disk, vocabulary "
         f"{shape.vocabulary:,}, {shape.kv_bytes_per_token(estimator.dtype_bytes):,} bytes of cache per token",

@@ -43,6 +43,10 @@ ServerUrlOption = Annotated[
 DtypeOption = Annotated[
     str | None, typer.Option("--dtype", help="float32, bfloat16, float16; auto: bfloat16 on a GPU, else float32.")
 ]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option("--devices", help="A server or rank on each: cpu, cpu:N, N GPUs, or GPUs 0,2,5; auto: all GPUs."),
+]
 AdapterOption = Annotated[str | None, typer.Option("--adapter", help="peft adapter folder on top of the model.")]
 ServerPythonOption = Annotated[
     str | None, typer.Option("--sglang-python", help="Python of the environment that holds SGLang.")

@@ -17,6 +17,7 @@ from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
 
 if TYPE_CHECKING:
+    from vpgea.config.schema import RunConfig
     from vpgea.runs.layout import Phase
     from vpgea.training.ranks import Ranks
 
@@ -33,12 +34,13 @@ def required(path: Path | None, option: str = "--output-dir") -> Path:
 def inherited_from(folder: Path, phase: Phase) -> Inherited:
     """The configuration that a complete phase folder was made with, as the lowest layer above the defaults.
 
-    Without the section about servers: those of the phase before may be gone, or out of reach from this machine.
+    Without the section about servers, and without the devices: those of the phase before may be gone, or out of reach
+    from this machine.
     """
     from vpgea.runs.complete_phase import CompletePhase
 
     recorded = CompletePhase.open(folder, phase).manifest.config
-    kept = {key: value for key, value in recorded.items() if not key.startswith("sglang.")}
+    kept = {key: value for key, value in recorded.items() if not key.startswith(("sglang.", "model.devices"))}
     return [(f"{phase} folder {folder}", kept)]
 
 
@@ -64,6 +66,15 @@ def running(output: Output, *, offline: bool) -> Iterator[StopRequest]:
     go_offline(offline)
     with install_signal_handlers(StopRequest(_time_limit()), output.urgent) as stop:
         yield stop
+
+
+def say_devices(config: RunConfig, output: Output) -> None:
+    """Where a run with several devices samples and trains: one line."""
+    from vpgea.engines.lease import placement
+    from vpgea.modeling.device import devices_of
+
+    if len(devices_of(config.model)) > 1:
+        output.info("devices: " + "; ".join(f"{what}: {text}" for what, text in placement(config).items()))
 
 
 def _time_limit() -> float | None:

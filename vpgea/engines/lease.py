@@ -48,6 +48,27 @@ def opening(config: RunConfig) -> Activity:
     return "servers" if engine_kind(config) == "sglang" else "loading"
 
 
+def placement(config: RunConfig) -> dict[str, str]:
+    """What samples and what trains on which devices of this machine, in words.
+
+    Raises:
+        UsageError: The devices are not there, or cannot be shared out.
+    """
+    from vpgea.engines.sglang.server.places import places_of
+    from vpgea.modeling.device import devices_of
+
+    devices = [str(device) for device in devices_of(config.model)]
+    if engine_kind(config) == "transformers":
+        idle = f"; the other {len(devices) - 1} only train (SGLang would use all)" if len(devices) > 1 else ""
+        sampling = f"the transformers engine on {devices[0]}{idle}"
+    elif config.sglang.server_url:
+        sampling = "the SGLang servers of sglang.server_url"
+    else:
+        groups = ["+".join(map(str, place.devices)) or devices[0] for place in places_of(config)]
+        sampling = f"{len(groups)} SGLang server{'s' * (len(groups) > 1)} on {', '.join(groups)}"
+    return {"sampling": sampling, "training": f"{len(devices)} rank{'s' * (len(devices) > 1)} on {', '.join(devices)}"}
+
+
 def lent(lease: EngineLease | None, logs: Path, stop: StopRequest) -> AbstractContextManager[EngineLease]:
     """The lease that a caller has and keeps, or one of our own that ends with the `with` block."""
     return nullcontext(lease) if lease else EngineLease(logs, stop)

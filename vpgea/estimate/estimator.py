@@ -54,7 +54,7 @@ class PhaseEstimate:
         processed_tokens: Prompts, prefixes and scored paths.
         disk_bytes: The most at one time, of which scratch_bytes are gone when the phase has ended.
         memory: Peak bytes by part.
-        seconds: On all devices of the hardware side by side, except for the training step, which has one.
+        seconds: On all devices of the hardware side by side, which for the training step are its ranks.
     """
 
     phase: str
@@ -251,7 +251,7 @@ class Estimator:
     def distill(
         self, prior: Paths, posterior: Paths, posterior_prompts: Lengths, batch_tokens: int | None = None
     ) -> PhaseEstimate:
-        """Phase 3 over the paths that carry a gradient, on one device.
+        """Phase 3 over the paths that carry a gradient, on the hardware's ranks; memory is that of one of them.
 
         A pass forward costs F; backward 2 F, or F where only an adapter's gradients are wanted (weights stay as they
         are, activations are differentiated). The reference and the dense forms' teacher cost F each, and so do the
@@ -292,7 +292,7 @@ class Estimator:
             disk_bytes=_CHECKPOINTS * state + published + LOGPROB_BYTES * int(prior.completion.sum()),
             scratch_bytes=_CHECKPOINTS * state,
             memory=self._training_memory(trained, batch if batch_tokens is None else batch_tokens),
-            seconds=self._seconds(work),
+            seconds=self._seconds(work) / self.hardware.ranks,
         )
 
     # --- arithmetic and time ----------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ class Estimator:
         return (4 * self.shape.hidden + 2 * self.shape.intermediate) * self.dtype_bytes
 
     def _training_memory(self, trained: int, tokens: int) -> dict[str, int]:
-        """Weights, optimiser, frozen copies in float32, and what one micro-batch of `tokens` keeps.
+        """Weights, optimiser, frozen copies in float32, and what one micro-batch of `tokens` keeps, on one rank.
 
         Full fine-tuning keeps its float32 weights with the optimiser, and autocast a copy of them in its own dtype. The
         head works chunk by chunk: logits and their gradient, the logits of each frozen role, and, where the head is
@@ -378,10 +378,11 @@ class Estimator:
         again = _RECOMPUTED_LAYER if self.dtype_bytes == 4 else _RECOMPUTED_SHORT
         layers = 1 + again if recomputed else shape.layers + _LAYER_BACKWARD
         inputs = shape.layers * shape.hidden * self.dtype_bytes if recomputed else 0
+        shards = self.hardware.ranks if options.is_sharded else 1
         return {
             "program": _PROGRAM_BYTES,
-            "weights": (autocast if is_full else self.weights) + copies * 4 * shape.parameters,
-            "gradients and optimiser": _ADAM_BYTES * trained,
+            "weights": ((autocast if is_full else self.weights) + copies * 4 * shape.parameters) // shards,
+            "gradients and optimiser": _ADAM_BYTES * trained // shards,
             "activations": round(tokens * (layers * self.saved_bytes_per_token() + inputs)),
             "logits": logits + head,
         }

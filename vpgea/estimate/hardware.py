@@ -32,7 +32,8 @@ class Hardware:
         bandwidth: Bytes per second and device.
         overhead_s: Seconds per decoder layer and forward pass.
         memory_bytes: Of one device.
-        devices: Parts (`--shard i/N`) that run side by side; the training step always runs on one.
+        devices: Servers, or parts (`--shard i/N`), that run side by side.
+        ranks: Devices that train together.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Hardware:
     overhead_s: float
     memory_bytes: int
     devices: int = 1
+    ranks: int = 1
 
 
 def _published(name: str, teraflops: float, terabytes_per_s: float, gigabytes: int, devices: int = 1) -> Hardware:

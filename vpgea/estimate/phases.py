@@ -10,9 +10,12 @@ import numpy as np
 
 from vpgea.config.contradictions import require_consistent
 from vpgea.config.schema import RunConfig
+from vpgea.engines.lease import engine_kind
+from vpgea.engines.sglang.server.places import places_of
 from vpgea.estimate import hardware
 from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
 from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
+from vpgea.modeling.device import devices_of
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import EvalPlan, as_rollout
@@ -232,9 +235,9 @@ def forecast_loop(
 def training_memory_warning(config: RunConfig, data: TrainingSet) -> str | None:
     """What to say before a training that will not fit: on a CPU the system would end it without a word."""
     model = LocalModel.resolve(config.model)
-    machine = hardware.Hardware(
-        name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=hardware.free_memory(model.device)
-    )
+    free = hardware.free_memory(model.device)
+    machine = hardware.Hardware(name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=free)
+    machine = _on_all_devices(config, machine)
     return memory_warning(_training(Estimator(config, read_shape(model), machine), data), machine)
 
 
@@ -284,7 +287,18 @@ def _largest_batch(config: RunConfig, data: TrainingSet, hidden: int) -> int:
 
 def _estimator(config: RunConfig, model: LocalModel) -> Estimator:
     """With the model's header and this machine's measured rates; no weights are loaded."""
-    return Estimator(config, read_shape(model), hardware.measure(model.device, model.dtype))
+    machine = _on_all_devices(config, hardware.measure(model.device, model.dtype))
+    return Estimator(config, read_shape(model), machine)
+
+
+def _on_all_devices(config: RunConfig, machine: hardware.Hardware) -> hardware.Hardware:
+    """One device's rates as those of all that the run has here. Processes on the CPU share its memory, and its speed
+    is that of all of them."""
+    devices = devices_of(config.model)
+    if devices[0].type == "cpu":
+        return replace(machine, memory_bytes=machine.memory_bytes // len(devices))
+    own = engine_kind(config) == "sglang" and not config.sglang.server_url
+    return replace(machine, devices=len(places_of(config)) if own else 1, ranks=len(devices))
 
 
 def _usable(plan: RolloutPlan) -> list[Question]:

@@ -12,7 +12,8 @@ from vpgea.engines.lease import EngineLease
 from vpgea.errors import QualityGateError
 from vpgea.filtering.reference_lengths import ReferenceLengths
 from vpgea.filtering.report import warnings_of as filter_warnings
-from vpgea.phases.distill import distill, trained, trained_model, warnings_of
+from vpgea.phases.distill import trained, trained_model, warnings_of
+from vpgea.phases.distill_ranks import distill_on_devices
 from vpgea.phases.evaluate import evaluate
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout, rollout_summary
@@ -21,6 +22,7 @@ from vpgea.runs.clock import Clock, seconds_of
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.layout import (
     COMPLETE,
+    LOGS,
     MANIFEST,
     METRICS,
     REFERENCE_LENGTHS,
@@ -153,10 +155,11 @@ class Round:
         drawn = sum(rollout_summary(part).questions for part in part_folders(self.folder("rollout")))
         steps = -(-drawn // options.questions_per_step) * options.epochs
         with self.reporter.progress(steps, self._label("distill: steps")) as progress:
-            training = distill(
+            training = distill_on_devices(
                 self.config,
                 self.folder("filter"),
                 self.folder("distill"),
+                logs=self.run_dir / LOGS,
                 stop=self.stop,
                 progress=progress,
                 ranks=ranks,

@@ -53,7 +53,7 @@ _OF_ALL = [
     MANIFEST,
     COMPLETE,
     REPAIR,
-    r"logs/sglang-\d+\.log",
+    r"logs/(?:sglang|rank)-\d+\.log",
     f"{LOGS}/{TIMES}",
     f"{DAMAGED}/.+",
     f"{_OF_A_PART}(?:{MANIFEST}|{COMPLETE})",

@@ -89,6 +89,11 @@ class StopRequest:
         if not self.requested:
             self.cause, self.exit_code, self.requested = cause, exit_code, True
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the time limit; None where there is none."""
+        return None if self._limit is None else self._limit - self._steady()
+
     def begin(self) -> None:
         """Units of work begin now; what was before, such as loading a model, does not count as one."""
         self._longest, self._since = 0.0, self._steady()

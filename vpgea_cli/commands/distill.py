@@ -10,6 +10,7 @@ import typer
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
+    DevicesOption,
     DryRunOption,
     DtypeOption,
     JsonOption,
@@ -35,6 +36,7 @@ def command(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     dtype: DtypeOption = None,
+    devices: DevicesOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     seed: SeedOption = None,
@@ -74,8 +76,8 @@ def command(
 ) -> None:
     """Train the prior view on the selected paths; publish an adapter or a model.
 
-    The model is that of the rollout: the samples of other weights are refused. Several processes train together when
-    they are started as `torchrun --nproc-per-node N -m vpgea_cli distill ...`.
+    The model is that of the rollout: the samples of other weights are refused. One process trains on each of --devices;
+    over several machines they are started with torchrun or srun.
     """
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     with running(output, offline=offline) as stop:
@@ -84,6 +86,7 @@ def command(
                 "model.path": model,
                 "model.adapter": adapter,
                 "model.dtype": dtype,
+                "model.devices": devices,
                 "distill.seed": seed,
                 "distill.train": None if full is None else ("full" if full else "lora"),
                 "distill.lora.rank": lora_rank,
@@ -113,16 +116,19 @@ def command(
             show(forecast_distill(resolved.config, data), output)
             return
         target = required(output_dir)
-        from vpgea.phases.distill import distill, warnings_of
+        from vpgea.phases.distill import warnings_of
+        from vpgea.phases.distill_ranks import distill_on_devices
+        from vpgea.runs.layout import LOGS
 
         with with_ranks(output) as ranks:
             if ranks.is_first and (too_large := training_memory_warning(resolved.config, data)):
                 output.warn(too_large)
             with output.progress(data.total_steps, "distill: steps") as progress:
-                summary = distill(
+                summary = distill_on_devices(
                     resolved.config,
                     filter_dir,
                     target,
+                    logs=target / LOGS,
                     resume=resume,
                     overwrite=overwrite,
                     stop=stop,

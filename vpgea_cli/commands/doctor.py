@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import vpgea
-from vpgea.config.schema import SglangConfig
+from vpgea.config.schema import RunConfig, SglangConfig
+from vpgea.engines.lease import placement
 from vpgea.engines.sglang.server.installation import doctor_rows
 from vpgea.errors import UsageError, VpgeaError
 from vpgea_cli.options import JsonOption, QuietOption
@@ -106,7 +107,7 @@ def _machine(output: Output) -> None:
         VpgeaError: The core cannot work here.
     """
     as_json = output.as_json
-    checks = [_python(), *_packages(), _cores(), _memory(), _disk(), _gpu(), _hugging_face()]
+    checks = [_python(), *_packages(), _cores(), _memory(), _disk(), _gpu(), _devices(), _hugging_face()]
     rows = [(check.name, check.found, check.missing or check.remark) for check in checks]
     rows += doctor_rows(SglangConfig())
     output.table(f"vpgea {vpgea.__version__}", ["what", "found", "remark"], rows)
@@ -213,6 +214,15 @@ def _gpu() -> Check:
         build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
         return Check("gpu", "not usable", f"there is one, but torch is {build} and cannot see it")
     return Check("gpu", "none", "the transformers engine runs on the CPU")
+
+
+def _devices() -> Check:
+    """What `--devices auto` means here."""
+    try:
+        where = placement(RunConfig())
+    except ImportError:
+        return Check("devices", "unknown", "needs torch")
+    return Check("devices", where["training"], f"--devices auto; sampling: {where['sampling']}")
 
 
 def _hugging_face() -> Check:

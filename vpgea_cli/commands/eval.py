@@ -13,6 +13,7 @@ from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
     DatasetOption,
+    DevicesOption,
     DryRunOption,
     DtypeOption,
     JsonOption,
@@ -36,7 +37,7 @@ from vpgea_cli.options import (
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import required, running, with_interval
+from vpgea_cli.phase import required, running, say_devices, with_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,7 @@ def command(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     dtype: DtypeOption = None,
+    devices: DevicesOption = None,
     dataset: DatasetOption = None,
     evalset: Annotated[
         str | None,
@@ -102,6 +104,7 @@ def command(
             "model.path": model,
             "model.adapter": adapter,
             "model.dtype": dtype,
+            "model.devices": devices,
             "data.dataset": dataset,
             "data.limit": limit,
             "data.skip_bad_rows": skip_bad_rows,
@@ -126,6 +129,7 @@ def command(
         if target is None:
             _show_costs(resolved.config, loaded.questions, Part.parse(shard), output)
             return
+        say_devices(resolved.config, output)
         if width is not None:
             target, results = evaluate_until(
                 resolved.config,

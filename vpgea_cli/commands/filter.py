@@ -12,6 +12,7 @@ from vpgea.config.contradictions import require_consistent
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
+    DevicesOption,
     DryRunOption,
     DtypeOption,
     JsonOption,
@@ -31,7 +32,7 @@ from vpgea_cli.options import (
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import inherited_from, required, running, share
+from vpgea_cli.phase import inherited_from, required, running, say_devices, share
 
 if TYPE_CHECKING:
     from vpgea.runs.records import FilterSummary
@@ -44,6 +45,7 @@ def command(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     dtype: DtypeOption = None,
+    devices: DevicesOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     max_grade_errors: Annotated[
@@ -82,6 +84,7 @@ def command(
                 "model.path": model,
                 "model.adapter": adapter,
                 "model.dtype": dtype,
+                "model.devices": devices,
                 "grading.max_grade_errors": max_grade_errors,
                 "filter.teacher_top_k": store_teacher_topk,
             },
@@ -103,6 +106,7 @@ def command(
             return
         target, part = required(output_dir), Part.parse(shard)
         chunks = len(chunk_paths(rollout_dir, share=part))
+        say_devices(resolved.config, output)
         with output.progress(chunks, "filter: chunks") as progress:
             summary = filter_rollout(
                 resolved.config,

@@ -19,6 +19,7 @@ from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
     DatasetOption,
+    DevicesOption,
     DryRunOption,
     DtypeOption,
     JsonOption,
@@ -43,7 +44,7 @@ from vpgea_cli.options import (
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import required, running, with_interval, with_ranks
+from vpgea_cli.phase import required, running, say_devices, with_interval, with_ranks
 
 if TYPE_CHECKING:
     from vpgea.phases.loop import Loop
@@ -65,6 +66,7 @@ def command(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     dtype: DtypeOption = None,
+    devices: DevicesOption = None,
     dataset: DatasetOption = None,
     eval_dataset: Annotated[
         str | None, typer.Option("--eval-dataset", help="Held-out questions, measured after every round.")
@@ -114,6 +116,7 @@ def command(
             "model.path": model,
             "model.adapter": adapter,
             "model.dtype": dtype,
+            "model.devices": devices,
             "data.dataset": dataset,
             "data.limit": limit,
             "data.skip_bad_rows": skip_bad_rows,
@@ -153,6 +156,7 @@ def command(
         from vpgea.phases.loop import Loop
 
         loop = Loop.open(resolved.config, target, **how, reporter=output, stop=stop)
+        say_devices(resolved.config, output)
         _all_rounds(loop, output)
 
 

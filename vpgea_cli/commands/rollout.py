@@ -11,6 +11,7 @@ from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
     DatasetOption,
+    DevicesOption,
     DryRunOption,
     DtypeOption,
     JsonOption,
@@ -34,7 +35,7 @@ from vpgea_cli.options import (
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import required, running
+from vpgea_cli.phase import required, running, say_devices
 
 
 def command(
@@ -42,6 +43,7 @@ def command(
     model: ModelOption = None,
     adapter: AdapterOption = None,
     dtype: DtypeOption = None,
+    devices: DevicesOption = None,
     dataset: DatasetOption = None,
     output_dir: OutputDirOption = None,
     config: ConfigOption = None,
@@ -75,6 +77,7 @@ def command(
             "model.path": model,
             "model.adapter": adapter,
             "model.dtype": dtype,
+            "model.devices": devices,
             "data.dataset": dataset,
             "data.limit": limit,
             "data.skip_bad_rows": skip_bad_rows,
@@ -108,6 +111,7 @@ def command(
             show(forecast_rollout(plan), output)
             return
         total = sum(len(plan.chunks[chunk]) for chunk in plan.own_chunks)
+        say_devices(resolved.config, output)
         with output.progress(total, "rollout: questions") as progress:
             drawn = rollout(plan, target, resume=resume, overwrite=overwrite, stop=stop, progress=progress)
         if drawn.drawn_now == 0:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpgea.config.devices import Devices
 from vpgea.config.schema import ModelConfig, RunConfig
 from vpgea.engines.sglang.server.installation import (
     CPU_RECIPE,
@@ -23,9 +24,11 @@ from vpgea.engines.sglang.server.installation import (
     isolated_environment,
     recipe,
 )
+from vpgea.engines.sglang.server.places import ANYWHERE, Place
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.errors import UsageError
 from vpgea.modeling.adapter_files import adapter_rank
+from vpgea.modeling.device import visible_gpus
 from vpgea.modeling.local_model import LocalModel
 
 _OWN_OPTIONS = {  # what the server's user relies on, and the way to set it
@@ -66,7 +69,7 @@ class Launch:
         return [key for key in (self.endpoint.api_key, self.endpoint.admin_key) if key]
 
 
-def plan_launch(config: RunConfig, *, host: str, port: int) -> Launch:
+def plan_launch(config: RunConfig, *, host: str, port: int, place: Place = ANYWHERE) -> Launch:
     """Everything for one server of the run's model.
 
     Raises:
@@ -81,11 +84,11 @@ def plan_launch(config: RunConfig, *, host: str, port: int) -> Launch:
         "port": port,
         "api-key": endpoint.api_key,
         "admin-api-key": endpoint.admin_key,
-        **model_options(config, on_gpu=on_gpu),
+        **model_options(config, on_gpu=on_gpu, servers=place.servers),
     }
     targets = ["--lora-target-modules", "all"] if "enable-lora" in options else []  # a list: not for the file
     command = [str(python), "-m", "sglang.launch_server", *targets, *config.sglang.options]
-    return Launch(command, options, server_environment(config.model, on_gpu=on_gpu), endpoint)
+    return Launch(command, options, server_environment(config.model, on_gpu=on_gpu, place=place), endpoint)
 
 
 def refuse_own_options(options: Sequence[str]) -> None:
@@ -101,8 +104,8 @@ def refuse_own_options(options: Sequence[str]) -> None:
             )
 
 
-def model_options(config: RunConfig, *, on_gpu: bool) -> dict[str, Any]:
-    """What follows from the model and its device."""
+def model_options(config: RunConfig, *, on_gpu: bool, servers: int = 1) -> dict[str, Any]:
+    """What follows from the model and its device. servers: that share the machine's memory."""
     asked, model = config.model, LocalModel.resolve(config.model)
     dtype = asked.dtype if asked.dtype != "auto" else "bfloat16" if on_gpu else "float32"
     options: dict[str, Any] = {
@@ -120,21 +123,24 @@ def model_options(config: RunConfig, *, on_gpu: bool) -> dict[str, Any]:
     if ranks := _lora_ranks(config, model.adapter):
         options |= {"enable-lora": True, "max-lora-rank": max(ranks)}
     if not on_gpu:
-        options |= {"device": "cpu", "sleep-on-idle": True, "max-total-tokens": _pool_tokens(config, model, dtype)}
+        pool = _pool_tokens(config, model, dtype, servers)
+        options |= {"device": "cpu", "sleep-on-idle": True, "max-total-tokens": pool}
         options |= {"lora-backend": "torch_native"} if ranks else {}
     elif ":" in asked.device:
         options["base-gpu-id"] = int(asked.device.partition(":")[2])
     return options
 
 
-def server_environment(model: ModelConfig, *, on_gpu: bool) -> dict[str, str]:
+def server_environment(model: ModelConfig, *, on_gpu: bool, place: Place = ANYWHERE) -> dict[str, str]:
     """This process's environment without what the server trips over or need not know."""
     kept = {name: value for name, value in isolated_environment().items() if not _FOREIGN_VARIABLES.fullmatch(name)}
     environment = {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     environment["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"  # by _KEPT_POSITIONS, which no sequence reaches
+    if on_gpu and place.devices:
+        environment["CUDA_VISIBLE_DEVICES"] = visible_gpus(place.devices)
     if not on_gpu:
-        cores = len(os.sched_getaffinity(0))
-        threads = model.threads or kept.get("OMP_NUM_THREADS") or max(cores // 2, 1)  # the other half: all the rest
+        cores = len(os.sched_getaffinity(0)) // 2  # the other half: all the rest
+        threads = model.threads or kept.get("OMP_NUM_THREADS") or max(cores // place.servers, 1)
         environment["OMP_NUM_THREADS"] = str(threads)
     return environment
 
@@ -189,7 +195,8 @@ def _on_gpu(model: ModelConfig, python: Path) -> bool:
     if found["sglang"] is None:
         mend = f"{recipe()}; or name another Python with sglang.python"
         raise UsageError(f"no SGLang in {python}", why="its environment has no package sglang", mend=mend)
-    on_gpu = found["gpu"] if model.device == "auto" else model.device.startswith("cuda")
+    asked = Devices.parse(model.devices).kind if model.device == "auto" else model.device
+    on_gpu = found["gpu"] if asked == "auto" else asked.startswith("cuda")
     if not on_gpu and not found["cpu_plugin"]:
         raise UsageError(
             f"SGLang in {python} cannot run on a CPU",
@@ -205,14 +212,14 @@ def _lora_ranks(config: RunConfig, adapter: Path | None) -> list[int]:
     return given + ([config.distill.lora.rank] if config.distill.train == "lora" else [])
 
 
-def _pool_tokens(config: RunConfig, model: LocalModel, dtype: str) -> int:
-    """Tokens of the KV pool on a CPU, where the server would take most of the memory by itself."""
+def _pool_tokens(config: RunConfig, model: LocalModel, dtype: str, servers: int) -> int:
+    """Tokens of the KV pool on a CPU, where a server would take most of the memory by itself."""
     import psutil
 
     from vpgea.modeling.shape import read_shape
 
     per_token = read_shape(model).kv_bytes_per_token(_DTYPE_BYTES[dtype])
-    budget = min(psutil.virtual_memory().available // _POOL_SHARE, _POOL_BYTES)
+    budget = min(psutil.virtual_memory().available // _POOL_SHARE // servers, _POOL_BYTES)
     longest = config.views.max_prompt_tokens + max(config.rollout.max_new_tokens, config.eval.max_new_tokens) + 1
     longest = min(longest, model.context_length or longest)
     if longest * per_token > budget:

@@ -26,6 +26,7 @@ import yaml
 from vpgea.config.schema import RunConfig
 from vpgea.engines.sglang.server.command import free_port, plan_launch, require_free
 from vpgea.engines.sglang.server.installation import TESTED
+from vpgea.engines.sglang.server.places import ANYWHERE, Place
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.errors import EngineError
 
@@ -93,7 +94,10 @@ class ServerProcess:
     log: Path
     pid: int
 
-    def __init__(self, config: RunConfig, folder: Path, host: str, port: int | None, groups: set[int]) -> None:
+    def __init__(
+        self, config: RunConfig, folder: Path, place: Place, host: str, port: int | None, groups: set[int]
+    ) -> None:
+        self._place = place
         self._config, self._folder, self._host, self._port, self._groups = config, folder, host, port, groups
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._reported = b""
@@ -108,6 +112,7 @@ class ServerProcess:
         host: str = "127.0.0.1",
         port: int | None = None,
         process_groups: set[int] | None = None,
+        place: Place = ANYWHERE,
     ) -> ServerProcess:
         """Start a server of the run's model; it logs to `folder`/sglang-N.log. Call `close` whatever comes after.
 
@@ -117,12 +122,13 @@ class ServerProcess:
             host: It binds to.
             port: None takes a free one.
             process_groups: Holds the server's group while it runs.
+            place: Its devices.
 
         Raises:
             UsageError: It could not work.
             EngineError: It does not start.
         """
-        process = cls(config, folder, host, port, set() if process_groups is None else process_groups)
+        process = cls(config, folder, place, host, port, set() if process_groups is None else process_groups)
         process._begin()
         return process
 
@@ -190,7 +196,8 @@ class ServerProcess:
     def _begin(self) -> None:
         if self._port is not None:
             require_free(self._host, self._port)
-        launch = plan_launch(self._config, host=self._host, port=self._port or free_port(self._host))
+        port = self._port or free_port(self._host)
+        launch = plan_launch(self._config, host=self._host, port=port, place=self._place)
         setup = {
             "command": launch.command,
             "configuration": yaml.safe_dump(launch.options),

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from vpgea.engines.base import (
     TopLogprobs,
     ignore_tokens,
 )
+from vpgea.engines.sglang.server.places import places_of
 from vpgea.engines.sglang.server.process import ServerProcess
 from vpgea.engines.sglang.traffic import wire
 from vpgea.engines.sglang.traffic.answers import Generated, Loads, Models
@@ -51,7 +52,7 @@ T = TypeVar("T")
 
 
 class SglangEngine:
-    """A server of our own, or those behind sglang.server_url."""
+    """Servers of our own, one for each device or group of them, or those behind sglang.server_url."""
 
     logprobs_of: LogprobsOf = "temperature"  # SGLang's are taken before top-k and top-p
     draws_together = 1  # which requests a server takes together is chance: nothing could be repeated with them
@@ -66,12 +67,12 @@ class SglangEngine:
         publishes: Path | None = None,
         replaceable: Collection[str] = (),
     ) -> None:
-        """Start the server where it is our own, and wait until one serves the model.
+        """Start the servers where they are our own, and wait until one serves the model.
 
         Args:
             config: Of the run.
             model: What is to be served.
-            logs: Folder for the own server's log.
+            logs: Folder for the own servers' logs.
             stop: Looked at while waiting.
             publishes: Folder below which this run will publish weights that servers are to load.
             replaceable: Fingerprints of weights that it may replace on servers behind a URL.
@@ -89,7 +90,7 @@ class SglangEngine:
         self._model_context = model.context_length or sys.maxsize
         self._publishes, self._replaceable = publishes, replaceable
         self._context: dict[str, int] = {}  # url → longest sequence
-        self._process: ServerProcess | None = None
+        self._processes: list[ServerProcess] = []
         endpoints = self._endpoints(logs)
         self._resources = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
@@ -136,11 +137,10 @@ class SglangEngine:
                 try:
                     key, result = results.get(timeout=_HEARD_S)
                 except queue.Empty:
-                    self.usage.trouble = self._fleet.trouble
+                    self.usage.trouble = self._trouble
                     on_tokens(0)
                     told = time.monotonic()
                     continue
-                self.usage.trouble = ""
                 underway.discard(key)
                 del work[key]
                 if isinstance(result, BaseException):
@@ -152,6 +152,7 @@ class SglangEngine:
                 yield number, index, completion
                 sampled += len(completion.ids)
                 if results.empty() or time.monotonic() >= told + _TOLD_S:  # else what has come is not abandoned
+                    self.usage.trouble = self._trouble
                     on_tokens(sampled)
                     sampled, told = 0, time.monotonic()
         finally:
@@ -208,14 +209,13 @@ class SglangEngine:
         return values
 
     def close(self) -> None:
-        """Stop the client, then the server, if it is ours."""
+        """Stop the client, then the servers, if they are ours."""
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(self._resources.aclose(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-        if self._process is not None:
-            self._process.close()
+        _close(self._processes)
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -304,23 +304,37 @@ class SglangEngine:
             listed = EndpointList(self.config.sglang.server_url, os.environ)
             listed.read()  # a list that cannot be read is the user's to mend, now
             return listed.read
-        process = ServerProcess.start(self.config, logs, process_groups=self.stop.process_groups)
-        self._process = process
+        processes = self._processes
         try:
-            process.wait_ready(self.stop.check)
+            for place in places_of(self.config):
+                processes.append(
+                    ServerProcess.start(self.config, logs, process_groups=self.stop.process_groups, place=place)
+                )
+            for process in processes:
+                process.wait_ready(self.stop.check)
         except BaseException:
-            process.close()
+            _close(processes)
             raise
-        return lambda: [process.endpoint]
+        return lambda: [process.endpoint for process in processes]
 
     def _diagnose(self) -> None:
-        if self._process is not None:
-            self._process.require_alive()
+        """Raises EngineError when none of our own servers is left."""
+        dead = [error for process in self._processes if (error := _death(process)) is not None]
+        if dead and len(dead) == len(self._processes):
+            raise dead[0]
+
+    @property
+    def _trouble(self) -> str:
+        """Why less is done than could be; empty while all servers work."""
+        dead = [process for process in self._processes if _death(process) is not None]
+        if not dead:
+            return self._fleet.trouble
+        return f"{len(dead)} of {len(self._processes)} servers ended, see {dead[0].log}; the others do the work"
 
     async def _establish(self, client: ServerClient) -> wire.Served:
         """Make sure of one server before its first request."""
         try:
-            if self._publishes is not None and self._process is None:
+            if self._publishes is not None and not self._processes:
                 await weights.require_follows(client, self.config.distill, self._publishes)
             served, _ = await weights.establish(
                 client, self.config.model, replaceable=self._replaceable, timeout_s=self.config.sglang.request_timeout_s
@@ -343,8 +357,8 @@ class SglangEngine:
     async def _open(self, endpoints: Callable[[], list[Endpoint]]) -> Fleet:
         session = await self._resources.enter_async_context(open_session())
         remedy = "start the server (`vpgea serve`) or check --server-url"
-        if self._process is not None:
-            remedy = f"look at the server's log, {self._process.log}"
+        if self._processes:
+            remedy = f"look at the servers' logs, {', '.join(str(process.log) for process in self._processes)}"
         most = descriptors(2 * self.config.sglang.max_concurrency + _OTHER_FILES)
         fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose, remedy, most)
         self._resources.push_async_callback(fleet.close)
@@ -364,6 +378,22 @@ class SglangEngine:
                 except BaseException:
                     future.cancel()
                     raise
+
+
+def _death(process: ServerProcess) -> EngineError | None:
+    """How a server of our own ended; None while it lives."""
+    try:
+        process.require_alive()
+    except EngineError as error:
+        return error
+    return None
+
+
+def _close(processes: list[ServerProcess]) -> None:
+    """All of them, also where one cannot be ended; twice does nothing."""
+    with ExitStack() as stack:
+        for process in processes:
+            stack.callback(process.close)
 
 
 async def _nothing() -> None:

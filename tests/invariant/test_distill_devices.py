@@ -1,0 +1,127 @@
+"""`--devices cpu:2`: ranks that vpgea starts by itself train what ranks under torchrun train, stop and fail as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.invariant.test_distill_ranks import CASES, lines_of, prepared, ran
+from tests.support import tiny
+from tests.support.forks import Fork, Forks
+from tests.support.loops import essence, write_config
+from tests.support.ranks import run_ranks
+from vpgea.runs.layout import Step
+from vpgea_cli.main import run
+
+TIMEOUT_S = 100
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_model(tmp_path_factory.mktemp("model"))
+
+
+def trained(folder: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Every figure but times, and every byte of the weights."""
+    lines = [{name: value for name, value in line.items() if name != "seconds"} for line in lines_of(folder)]
+    return lines, {path.name: path.read_bytes() for path in folder.glob("*/*.safetensors")}
+
+
+def ranks_of(parent: Fork) -> dict[int, int]:
+    """Rank → process id of the ranks that a command has started."""
+    found: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            words = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if int(status[1]) == parent.pid and status[0] != "Z":
+            found |= {int(word[5:]): int(folder.name) for word in words if word.startswith(b"RANK=")}
+    return found
+
+
+def until(condition: Callable[[], object], process: Fork) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert process.poll() is None, process.err.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("case", ["ddp-lora", "fsdp-full"])
+def test_two_devices_train_bit_for_bit_what_two_ranks_do(case: str, forks: Forks, model: Path, tmp_path: Path) -> None:
+    command = prepared(tmp_path, model, **CASES[case])
+    ran(run_ranks(forks, [*command, "-o", tmp_path / "ranks"], 2, tmp_path), tmp_path)
+    process = forks.start([*command, "-o", tmp_path / "devices", "--devices", "cpu:2"], tmp_path, "devices")
+    assert process.wait(TIMEOUT_S) == 0, process.err.read_text()
+    assert trained(tmp_path / "devices") == trained(tmp_path / "ranks")
+    assert process.out.read_text().count("\n") == 1
+    again = forks.start([*command, "-o", tmp_path / "devices", "--devices", "cpu:2"], tmp_path, "again")
+    assert again.wait(TIMEOUT_S) == 0, again.err.read_text()
+    assert again.out.read_text() == process.out.read_text()
+
+
+def test_what_every_rank_refuses_is_said_once_and_leaves_nothing(forks: Forks, model: Path, tmp_path: Path) -> None:
+    command = [*prepared(tmp_path, model), "--set", "distill.lora.targets=['nonsense']", "--devices", "cpu:2"]
+    process = forks.start([*command, "-o", tmp_path / "out"], tmp_path, "refused")
+    assert process.wait(TIMEOUT_S) == 2
+    assert process.err.read_text().count("error:") == 1
+    assert "no adapter can be put on nonsense" in process.err.read_text()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_rank_ends_all_with_one_message_and_the_training_goes_on(
+    forks: Forks, model: Path, tmp_path: Path
+) -> None:
+    command = prepared(tmp_path, model, **CASES["ddp-lora"], epochs=8)
+    command += ["-o", tmp_path / "out", "--devices", "cpu:2"]
+    process = forks.start(command, tmp_path, "killed")
+    until(lambda: (tmp_path / "out" / "metrics.jsonl").is_file() and len(lines_of(tmp_path / "out")) > 2, process)
+    ranks = ranks_of(process)
+    os.kill(ranks[1], signal.SIGKILL)
+    assert process.wait(TIMEOUT_S) == 4
+    told = process.err.read_text()
+    assert told.count("error:") == 1
+    assert "rank 1 of the training was killed by signal 9" in told
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
+    again = forks.start(command, tmp_path, "again")
+    assert again.wait(TIMEOUT_S) == 0, again.err.read_text()
+    assert [line["step"] for line in lines_of(tmp_path / "out")] == list(range(24))
+
+
+def test_a_loop_on_two_devices_is_stopped_in_its_training_and_goes_on(
+    forks: Forks, tiny_model: Path, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, tiny_model, loop__rounds=1, distill__train="lora", distill__epochs=4)
+    assert run(["loop", "-c", str(config), "-o", str(tmp_path / "one"), "-q"]) == 0
+    command: list[str | Path] = ["loop", "-c", config, "-o", tmp_path / "two", "--devices", "cpu:2", "-q"]
+    process = forks.start(command, tmp_path, "stopped")
+    metrics = Step(0, "distill").folder(tmp_path / "two") / "metrics.jsonl"
+    until(lambda: metrics.is_file() and metrics.read_text(), process)
+    ranks = ranks_of(process)
+    assert len(ranks) == 2
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT_S) == 130
+    told = process.err.read_text()
+    assert "error: stopped by Ctrl-C\nwhy:   the checkpoint is written" in told
+    assert told.count("error:") == 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
+    again = forks.start(command, tmp_path, "again")
+    assert again.wait(TIMEOUT_S) == 0, again.err.read_text()
+    one, two = (json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in roots(tmp_path))
+    assert two["accepted_share"] == one["accepted_share"]
+    assert two["kl"] == pytest.approx(one["kl"], rel=1e-3)
+    one, two = (set(essence(folder)) for folder in roots(tmp_path))
+    assert one == two
+
+
+def roots(folder: Path) -> tuple[Path, Path]:
+    return folder / "one", folder / "two"
