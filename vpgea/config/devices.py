@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 _FORMS = "auto, cpu, cpu:N (N processes), N (the first N GPUs), or numbers of GPUs with commas: 0,2,5, or 0, for one"
 
@@ -40,3 +42,11 @@ class Devices:
                 return cls("cuda", len(numbers), numbers)
             raise ValueError(f"{text} names a GPU twice")
         raise ValueError(f"{text!r} is not one of: {_FORMS}")
+
+
+def _readable(text: str) -> str:
+    Devices.parse(text)
+    return text
+
+
+DevicesText = Annotated[str, AfterValidator(_readable)]

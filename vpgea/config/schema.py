@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from vpgea.config.devices import Devices
+from vpgea.config.devices import DevicesText
 from vpgea.config.fields import Section, Share, execution, identity
 from vpgea.config.filtering import FilterConfig
 from vpgea.config.objectives import Name as Objective
@@ -30,18 +30,12 @@ class ModelConfig(Section):
         "auto", "dtype of the weights; auto: bfloat16 on a GPU, float32 on a CPU"
     )
     device: str = execution("auto", "torch device; auto: cuda where there is one, else cpu")
-    devices: str = execution(
+    devices: DevicesText = execution(
         "auto",
         "a server or a rank on each: cpu, cpu:N, N for so many GPUs, 0,2,5 for these; auto: device, all GPUs, or cpu",
     )
     threads: int | None = execution(None, "CPU threads for torch; null: torch's own choice", ge=1)
     trust_remote_code: bool = execution(False, "run Python code that comes with the model (recorded when on)")
-
-    @field_validator("devices")
-    @classmethod
-    def _known_devices(cls, text: str) -> str:
-        Devices.parse(text)
-        return text
 
 
 class FieldMapping(Section):
