@@ -48,6 +48,7 @@ MODEL: Options = [
     ("--model other-model", {"model.path": "other-model"}),
     ("--adapter other-adapter", {"model.adapter": "other-adapter"}),
     ("--dtype bfloat16", {"model.dtype": "bfloat16"}),
+    ("--devices cpu:2", {"model.devices": "cpu:2"}),
 ]
 QUESTIONS: Options = [
     ("--dataset questions-2.jsonl", {"data.dataset": "questions-2.jsonl"}),

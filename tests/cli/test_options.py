@@ -57,12 +57,15 @@ STORY: list[tuple[str, str]] = [
     ("distill f -o t --set distill.kl_form=dense-cv --set distill.teacher=stored --lora --quiet", "t/adapter"),
     ("distill f -o a --lora --quiet", "a/adapter"),
     (
-        "distill f -o o --lora --dtype float32 --lora-rank 4 --lora-alpha 8 --lora-target q_proj --optimizer adafactor "
+        "distill f -o o --lora --dtype float32 --devices cpu --lora-rank 4 --lora-alpha 8 --lora-target q_proj --optimizer adafactor "
         "--learning-rate 1e-4 --schedule cosine --max-tokens-per-batch 2048 --gradient-checkpointing --no-compile "
         "--log-to tensorboard -q",
         "o/adapter",
     ),
-    ("eval -c CFG --model MODEL --dataset DEV -n 1 --limit 8 --dtype float32 --dry-run --json", '"samples": 8'),
+    (
+        "eval -c CFG --model MODEL --dataset DEV -n 1 --limit 8 --dtype float32 --devices cpu --dry-run --json",
+        '"samples": 8',
+    ),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} --quiet", "e0"),
     (
         f"eval --config CFG --model MODEL --adapter a/adapter --dataset DEV --output-dir e1 --num-samples 1 --limit 8 "
@@ -71,11 +74,11 @@ STORY: list[tuple[str, str]] = [
     ),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} {SERVER} --quiet", "e0"),
     (f"eval -c CFG --dataset DEV --evalset gsm8k -o e0 --limit 8 {SMALL} --overwrite -q", "e0"),
-    ("rollout -c CFG --dataset DEV --adapter a/adapter --dtype float32 --dry-run --json", "samples"),
-    ("filter r --adapter a/adapter --dtype float32 --dry-run --json", "candidates"),
+    ("rollout -c CFG --dataset DEV --adapter a/adapter --dtype float32 --devices cpu --dry-run --json", "samples"),
+    ("filter r --adapter a/adapter --dtype float32 --devices cpu --dry-run --json", "candidates"),
     ("distill f --adapter a/adapter --dry-run --json", "steps"),
     (
-        f"loop -c CFG --rounds 1 --adapter a/adapter --dtype float32 --skip-bad-rows {SMALL} --dry-run --offline "
+        f"loop -c CFG --rounds 1 --adapter a/adapter --dtype float32 --devices cpu --skip-bad-rows {SMALL} --dry-run --offline "
         "--set distill.train=lora --json",
         "rounds",
     ),

@@ -1,0 +1,106 @@
+"""Two devices against one: a rollout and a filter by two SGLang servers, a distillation by two ranks.
+
+    python -m benchmarks.devices --json devices.json
+
+The devices are the CPU, once and twice with one thread each, so this needs as many free cores; with `--gpus` the first GPU
+against the first two. Servers are started once, and a training's figure is that of its optimiser steps, without the
+start of its ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
+from vpgea.config.resolve import resolve
+from vpgea.config.schema import RunConfig
+from vpgea.engines.lease import EngineLease
+from vpgea.modeling.local_model import LocalModel
+from vpgea.phases.distill_ranks import distill_on_devices
+from vpgea.phases.filter import filter_rollout
+from vpgea.phases.rollout import RolloutPlan, rollout
+from vpgea.questions.load import load_questions
+from vpgea.runs.layout import LOGS, METRICS
+from vpgea.runs.stopping import StopRequest
+
+TESTBED = Path(__file__).parents[1] / "examples" / "overthinker"
+COUNTS = (1, 2)
+
+
+class Way:
+    """All three phases on so many devices."""
+
+    def __init__(self, config: RunConfig, folder: Path, lease: EngineLease) -> None:
+        self.config, self.folder, self._lease = config, folder, lease
+        self.engine = lease.get(config, LocalModel.resolve(config.model))
+        self.plan = RolloutPlan.make(config, load_questions(config.data).questions)
+
+    def run(self, name: str) -> dict[str, Run]:
+        """Each phase on what the one before it made."""
+        for phase in ("rollout", "filter", "distill"):
+            shutil.rmtree(self.folder / phase, ignore_errors=True)
+        return {
+            f"rollout {name}": timed(self._sample),
+            f"filter {name}": timed(self._filter),
+            f"distill {name}": self._train(),
+        }
+
+    def _sample(self) -> int:
+        before = self.engine.usage.sampled_tokens
+        rollout(self.plan, self.folder / "rollout", lease=self._lease)
+        return self.engine.usage.sampled_tokens - before
+
+    def _filter(self) -> int:
+        """Tokens sampled and scored."""
+        before = self.engine.usage.sampled_tokens + self.engine.usage.scored_tokens
+        filter_rollout(self.config, self.folder / "rollout", self.folder / "filter", lease=self._lease)
+        return self.engine.usage.sampled_tokens + self.engine.usage.scored_tokens - before
+
+    def _train(self) -> Run:
+        target = self.folder / "distill"
+        distill_on_devices(self.config, self.folder / "filter", target, logs=target / LOGS)
+        lines = [json.loads(line) for line in (target / METRICS).read_text(encoding="utf-8").splitlines()]
+        _, *steps = lines  # the first step also computes what all others need
+        return Run(sum(line["tokens"] for line in steps), sum(line["seconds"] for line in steps))
+
+
+def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
+    options: dict[str, Any] = {
+        "model.devices": str(count) if arguments.gpus else f"cpu:{count}",
+        "model.threads": 1,
+        "rollout.engine": "sglang",
+        "data.limit": arguments.questions,
+        "distill.questions_per_step": max(arguments.questions // 8, 1),
+    }
+    return resolve(file=TESTBED / "overthinker.yaml", options=options).config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=256, help="from which samples are drawn")
+    parser.add_argument("--rounds", type=int, default=7, help="times that each way is measured")
+    parser.add_argument("--gpus", action="store_true", help="GPUs instead of the CPU")
+    parser.add_argument("--json", type=Path, help="file for every single run")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vpgea-devices-") as name, ExitStack() as stack:
+        folders = {count: Path(name) / str(count) for count in COUNTS}
+        leases = {count: stack.enter_context(EngineLease(folders[count] / LOGS, StopRequest())) for count in COUNTS}
+        ways = {count: Way(configured(arguments, count), folders[count], leases[count]) for count in COUNTS}
+        rounds = interleave({str(count): partial(way.run, str(count)) for count, way in ways.items()}, arguments.rounds)
+    comparisons = [
+        Comparison(f"{phase}: two devices / one", f"{phase} 2", f"{phase} 1")
+        for phase in ("rollout", "filter", "distill")
+    ]
+    about = {"settings": {"questions": arguments.questions, "gpus": arguments.gpus}, "machine": machine()}
+    report(rounds, comparisons, about=about, file=arguments.json)
+
+
+if __name__ == "__main__":
+    main()
