@@ -2,7 +2,7 @@
 
     python -m benchmarks.devices --json devices.json
 
-The devices are the CPU, once and twice with one thread each, so this needs as many free cores; with `--gpus` the first GPU
+The devices are the CPU, once and twice with one thread each, so this needs two free cores; with `--gpus` the first GPU
 against the first two. Servers are started once, and a training's figure is that of its optimiser steps, without the
 start of its ranks.
 """
