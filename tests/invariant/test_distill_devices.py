@@ -101,7 +101,7 @@ def test_a_loop_on_two_devices_is_stopped_in_its_training_and_goes_on(
     assert two["accepted_share"] == one["accepted_share"]
     assert two["kl"] == pytest.approx(one["kl"], rel=1e-3)
     one, two = (set(essence(folder)) for folder in roots(tmp_path))
-    assert one == two
+    assert two == one | {"round-000/distill/optimizer/rank-00001.safetensors"}
 
 
 def roots(folder: Path) -> tuple[Path, Path]:

@@ -38,7 +38,7 @@ from vpgea.runs.progress import Progress
 from vpgea.runs.stopping import StopRequest
 
 _TICK_S = 0.2  # how long a stop may go unheard
-_GRACE_S = 20.0  # for the others, once a rank has failed: they hear of it when they meet next, or never
+GRACE_S = 20.0  # for the others, once a rank has failed: they hear of it when they meet next, or never
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
 _ECHOES = ("LostRank", "OtherRankFailed")  # what ranks say of another one's failure
 _CLASSES = {cls.__name__: cls for cls in (UsageError, DamagedError, QualityGateError, EngineError)}
@@ -190,7 +190,7 @@ def _watch(processes: Sequence[_Process], stop: StopRequest, progress: Progress)
                 selector.unregister(key.fileobj)
                 process.popen.wait()
                 if process.failure is not None and not isinstance(process.failure, Stopped):
-                    give_up_at = min(give_up_at, time.monotonic() + _GRACE_S)
+                    give_up_at = min(give_up_at, time.monotonic() + GRACE_S)
             if stop.requested and not is_told:
                 is_told = True
                 for process in processes:

@@ -124,13 +124,11 @@ def command(
             if ranks.is_first and (too_large := training_memory_warning(resolved.config, data)):
                 output.warn(too_large)
             with output.progress(data.total_steps, "distill: steps") as progress:
+                how = {"resume": resume, "overwrite": overwrite}
                 summary = distill_on_devices(
-                    resolved.config,
-                    filter_dir,
-                    target,
+                    *(resolved.config, filter_dir, target),
                     logs=target / LOGS,
-                    resume=resume,
-                    overwrite=overwrite,
+                    **how,
                     stop=stop,
                     progress=progress,
                     ranks=ranks,

@@ -92,7 +92,7 @@ def test_an_error_of_ours_stands_in_the_log_whole(tmp_path: Path) -> None:
 
 
 def test_a_dead_rank_ends_all_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_GRACE_S", 0.3)
+    monkeypatch.setattr(launch, "GRACE_S", 0.3)
     stop = StopRequest()
     with pytest.raises(EngineError, match="rank 1 of the training was killed by signal 9") as error:
         together(tmp_path, "hang", "die", stop)
