@@ -65,7 +65,7 @@ class Way:
 
     def _train(self) -> Run:
         target = self.folder / "distill"
-        distill_on_devices(self.config, self.folder / "filter", target)
+        distill_on_devices(self.config, self.folder / "filter", target, target / LOGS)
         lines = [json.loads(line) for line in (target / METRICS).read_text(encoding="utf-8").splitlines()]
         _, *steps = lines  # the first step also computes what all others need
         return Run(sum(line["tokens"] for line in steps), sum(line["seconds"] for line in steps))

@@ -13,7 +13,7 @@ from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import RunConfig
 from vpgea.modeling.device import devices_of
 from vpgea.phases.distill import distill, trained
-from vpgea.runs.layout import COMPLETE, LOGS
+from vpgea.runs.layout import COMPLETE
 from vpgea.runs.parts import WHOLE, part_folder
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import DistillSummary
@@ -27,8 +27,8 @@ def distill_on_devices(
     config: RunConfig,
     filter_dir: Path,
     output_dir: Path,
+    logs: Path,
     *,
-    logs: Path | None = None,
     resume: bool = True,
     overwrite: bool = False,
     stop: StopRequest | None = None,
@@ -39,7 +39,7 @@ def distill_on_devices(
 ) -> DistillSummary:
     """`distill`, by one rank on each device of the configuration; by this process where it has one, or is a rank.
 
-    logs: folder for what the ranks print; None: in output_dir.
+    logs: folder for what the ranks print.
 
     Raises:
         EngineError: A rank died.
@@ -59,7 +59,7 @@ def distill_on_devices(
     stop.check("nothing was begun")
     _free_memory()
     task = {"config": flat_config(config), "filter_dir": str(filter_dir), "output_dir": str(output_dir), **options}
-    run_together(__name__, task, devices, logs=logs or output_dir / LOGS, stop=stop, progress=progress)
+    run_together(__name__, task, devices, logs=logs, stop=stop, progress=progress)
     return trained(output_dir)
 
 

@@ -159,7 +159,7 @@ class Round:
                 self.config,
                 self.folder("filter"),
                 self.folder("distill"),
-                logs=self.run_dir / LOGS,
+                self.run_dir / LOGS,
                 stop=self.stop,
                 progress=progress,
                 ranks=ranks,

@@ -118,6 +118,7 @@ def command(
         target = required(output_dir)
         from vpgea.phases.distill import warnings_of
         from vpgea.phases.distill_ranks import distill_on_devices
+        from vpgea.runs.layout import LOGS
 
         with with_ranks(output) as ranks:
             if ranks.is_first and (too_large := training_memory_warning(resolved.config, data)):
@@ -125,7 +126,7 @@ def command(
             with output.progress(data.total_steps, "distill: steps") as progress:
                 how = {"resume": resume, "overwrite": overwrite}
                 summary = distill_on_devices(
-                    resolved.config, filter_dir, target, **how, stop=stop, progress=progress, ranks=ranks
+                    resolved.config, filter_dir, target, target / LOGS, **how, stop=stop, progress=progress, ranks=ranks
                 )
             if ranks.is_first:
                 output.warn_all(warnings_of(summary))
