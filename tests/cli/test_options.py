@@ -57,9 +57,9 @@ STORY: list[tuple[str, str]] = [
     ("distill f -o t --set distill.kl_form=dense-cv --set distill.teacher=stored --lora --quiet", "t/adapter"),
     ("distill f -o a --lora --quiet", "a/adapter"),
     (
-        "distill f -o o --lora --dtype float32 --devices cpu --lora-rank 4 --lora-alpha 8 --lora-target q_proj --optimizer adafactor "
-        "--learning-rate 1e-4 --schedule cosine --max-tokens-per-batch 2048 --gradient-checkpointing --no-compile "
-        "--log-to tensorboard -q",
+        "distill f -o o --lora --dtype float32 --devices cpu --lora-rank 4 --lora-alpha 8 --lora-target q_proj "
+        "--optimizer adafactor --learning-rate 1e-4 --schedule cosine --max-tokens-per-batch 2048 "
+        "--gradient-checkpointing --no-compile --log-to tensorboard -q",
         "o/adapter",
     ),
     (
@@ -78,8 +78,8 @@ STORY: list[tuple[str, str]] = [
     ("filter r --adapter a/adapter --dtype float32 --devices cpu --dry-run --json", "candidates"),
     ("distill f --adapter a/adapter --dry-run --json", "steps"),
     (
-        f"loop -c CFG --rounds 1 --adapter a/adapter --dtype float32 --devices cpu --skip-bad-rows {SMALL} --dry-run --offline "
-        "--set distill.train=lora --json",
+        f"loop -c CFG --rounds 1 --adapter a/adapter --dtype float32 --devices cpu --skip-bad-rows {SMALL} "
+        "--dry-run --offline --set distill.train=lora --json",
         "rounds",
     ),
     (
