@@ -11,6 +11,7 @@ import torch
 
 from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import RunConfig
+from vpgea.engines.lease import EngineLease
 from vpgea.modeling.device import devices_of
 from vpgea.phases.distill import distill, trained
 from vpgea.runs.layout import COMPLETE
@@ -36,10 +37,11 @@ def distill_on_devices(
     ranks: Ranks | None = None,
     continued: bool = False,
     rounds_left: int = 1,
+    lease: EngineLease | None = None,
 ) -> DistillSummary:
     """`distill`, by one rank on each device of the configuration; by this process where it has one, or is a rank.
 
-    logs: folder for what the ranks print.
+    logs: folder for what the ranks print. lease: offered the weights by this process alone; ranks take theirs with them.
 
     Raises:
         EngineError: A rank died.
@@ -55,7 +57,9 @@ def distill_on_devices(
     is_done = not overwrite and (part_folder(output_dir, WHOLE) / COMPLETE).is_file()
     devices = devices_of(config.model)
     if len(devices) == 1 or ranks.world > 1 or is_done:
-        return distill(config, filter_dir, output_dir, stop=stop, progress=progress, ranks=ranks, **options)
+        return distill(
+            config, filter_dir, output_dir, stop=stop, progress=progress, ranks=ranks, lease=lease, **options
+        )
     stop.check("nothing was begun")
     _free_memory()
     task = {"config": flat_config(config), "filter_dir": str(filter_dir), "output_dir": str(output_dir), **options}
