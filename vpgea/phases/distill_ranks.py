@@ -41,7 +41,7 @@ def distill_on_devices(
 ) -> DistillSummary:
     """`distill`, by one rank on each device of the configuration; by this process where it has one, or is a rank.
 
-    logs: folder for what the ranks print. lease: offered the weights by this process alone; ranks take theirs with them.
+    logs: folder for what the ranks print. lease: offered the weights by this process alone; ranks offer none.
 
     Raises:
         EngineError: A rank died.
