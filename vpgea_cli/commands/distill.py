@@ -124,9 +124,17 @@ def command(
             if ranks.is_first and (too_large := training_memory_warning(resolved.config, data)):
                 output.warn(too_large)
             with output.progress(data.total_steps, "distill: steps") as progress:
-                how = {"resume": resume, "overwrite": overwrite}
+                how, logs = {"resume": resume, "overwrite": overwrite}, target / LOGS
                 summary = distill_on_devices(
-                    resolved.config, filter_dir, target, target / LOGS, **how, stop=stop, progress=progress, ranks=ranks
+                    resolved.config,
+                    filter_dir,
+                    target,
+                    logs,
+                    **how,
+                    stop=stop,
+                    progress=progress,
+                    ranks=ranks,
+                    lease=None,
                 )
             if ranks.is_first:
                 output.warn_all(warnings_of(summary))
