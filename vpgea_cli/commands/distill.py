@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -124,18 +125,8 @@ def command(
             if ranks.is_first and (too_large := training_memory_warning(resolved.config, data)):
                 output.warn(too_large)
             with output.progress(data.total_steps, "distill: steps") as progress:
-                how, logs = {"resume": resume, "overwrite": overwrite}, target / LOGS
-                summary = distill_on_devices(
-                    resolved.config,
-                    filter_dir,
-                    target,
-                    logs,
-                    **how,
-                    stop=stop,
-                    progress=progress,
-                    ranks=ranks,
-                    lease=None,
-                )
+                train = partial(distill_on_devices, resolved.config, filter_dir, target, target / LOGS)
+                summary = train(resume=resume, overwrite=overwrite, stop=stop, progress=progress, ranks=ranks)
             if ranks.is_first:
                 output.warn_all(warnings_of(summary))
                 output.result({"path": str(target / summary.output), **json_of(summary)})
