@@ -24,6 +24,7 @@ from typing import Any
 from tests.campaigns.damage import Say, call, checksums, is_refusal
 from tests.support import tiny
 from tests.support.loops import essence, write_config
+from vpgea.runs.layout import OLD_LOGPROBS
 from vpgea_cli.main import run
 
 PHASES = ("rollout", "filter", "distill", "eval")
@@ -288,7 +289,8 @@ def _trial(config: Path, place: Path, before: Mapping[str, Any], *, repairs: boo
     shutil.rmtree(place / "run" / "damaged", ignore_errors=True)
     if (after := essence(place / "run")) != before:
         names = sorted(name for name in {*after, *before} if after.get(name) != before.get(name))
-        failures.append(f"the repair left other content in {names[:3]}")
+        if any(name in after or Path(name).name != OLD_LOGPROBS for name in names):  # of a training that is complete
+            failures.append(f"the repair left other content in {names[:3]}")
     return f"{told}, mended", failures
 
 

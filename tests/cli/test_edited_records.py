@@ -15,7 +15,7 @@ import pytest
 from tests.support.loops import essence
 from vpgea.config.resolve import load
 from vpgea.errors import DamagedError, UsageError
-from vpgea.inspection.verify import verify
+from vpgea.inspection.verify import foreign_phases, verify
 from vpgea.phases.loop import Loop
 from vpgea.runs.history import finished_lines
 from vpgea.runs.manifest import Manifest
@@ -207,6 +207,19 @@ def test_what_was_made_from_a_foreign_phase_is_foreign_and_nothing_else(folder: 
         edit(file, "contents", "model", to="1" * 16)
     found = [str(one.path) for one in verify(folder).findings]
     assert found == [f"{FIRST}/{phase}" for phase in ("filter", "distill", "eval")]
+
+
+def test_a_round_of_another_run_is_told_by_its_settings(folder: Path) -> None:
+    """All of it is whole, and fits together: only the run says that it has another seed."""
+    rollout = folder / FIRST / "rollout"
+    for place in (rollout, rollout / "parts" / "0-of-1"):
+        own = Manifest.read(place / "manifest.json")
+        assert own.identity["rollout.seed"] == 0
+        seed = {"rollout.seed": 7}
+        other = replace(own, identity={**own.identity, **seed}, config={**own.config, **seed})
+        write_json(place / "manifest.json", other.as_json())
+    (found,) = [one for one in foreign_phases(folder) if one.path == Path(FIRST, "rollout")]
+    assert found.problem == "it was made from the rollout.seed 7, and that of the run is 0"
 
 
 def test_a_part_of_another_run_is_told_from_a_manifest_of_another_run(folder: Path) -> None:

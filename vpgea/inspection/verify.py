@@ -263,6 +263,7 @@ def _claims(root: Path, step: Step, made: Manifest, broken: Container[Path], kno
     trained = _training_before(step)
     if Path() not in broken and is_manifest(run := part_folder(root, WHOLE) / MANIFEST):
         yield from _claims_of_base(made, Manifest.read(run), is_base=trained is None)
+        yield from _claims_of_settings(step, made, Manifest.read(run))
     if trained is not None and _is_there(root, trained, broken):
         summary, name = read_record(trained.folder(root) / SUMMARY, DistillSummary), str(trained)
         if "model" in made.inputs:
@@ -292,6 +293,16 @@ def _claims_of_base(made: Manifest, run: Manifest, *, is_base: bool) -> Iterator
     if (whole := run.contents.get("model")) is not None:  # else begun by an earlier version
         for name, content in _base_contents(made, run, is_base=is_base).items():
             yield "the run", f"{name}'s content", content, whole
+
+
+def _claims_of_settings(step: Step, made: Manifest, run: Manifest) -> Iterator[_Claim]:
+    """The settings that a phase shares with its run, but for those that a run sets for each round."""
+    of_round = {"filter.utility.length_price"}
+    if run.identity.get("loop.cap_decay", 1) != 1:
+        of_round.add("rollout.max_new_tokens")
+    for key in sorted(made.identity.keys() & run.identity.keys() - of_round):
+        if step.phase != "eval" or not key.startswith(("data.", "rollout.")):  # which samples as `eval` says
+            yield "the run", key, made.identity[key], run.identity[key]
 
 
 def _base_contents(made: Manifest, run: Manifest, *, is_base: bool) -> dict[str, str]:
