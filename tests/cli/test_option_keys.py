@@ -26,7 +26,17 @@ Here = Callable[..., subprocess.CompletedProcess[str]]
 # Options that steer the command and stand in no configuration; --config and --set are the other ways to give keys.
 NO_KEY = {
     *("--output-dir -o", "--config -c", "--set", "--shard", "--resume --no-resume", "--overwrite", "--dry-run"),
-    *("--offline", "--json", "--quiet -q", "--verbose -v", "--step", "--launcher", "--site"),
+    *(
+        "--until-width",
+        "--max-samples",
+        "--offline",
+        "--json",
+        "--quiet -q",
+        "--verbose -v",
+        "--step",
+        "--launcher",
+        "--site",
+    ),
 }
 
 

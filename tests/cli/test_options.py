@@ -17,6 +17,7 @@ from vpgea_cli.main import run
 SURFACE = Path(__file__).with_name("surface.txt")
 QUESTIONS = overthinker.ROOT / "questions"
 CONFIG = overthinker.ROOT / "overthinker.yaml"
+LOG = Path(__file__).parents[1] / "data" / "foreign" / "lm-eval"
 SERVER = "--server-url http://127.0.0.1:9 --sglang-python python3"  # finished folders ask no server
 SMALL = "--set rollout.questions_per_chunk=4 --set eval.bootstrap=100 --set grading.workers=1"
 
@@ -74,6 +75,21 @@ STORY: list[tuple[str, str]] = [
     ),
     (f"eval -c CFG --model MODEL --dataset DEV -o e0 -n 1 --limit 8 --seed 2 {SMALL} {SERVER} --quiet", "e0"),
     (f"eval -c CFG --dataset DEV --evalset gsm8k -o e0 --limit 8 {SMALL} --overwrite -q", "e0"),
+    (
+        f"eval -c CFG --model MODEL --dataset DEV -o w --limit 8 --seed 2 {SMALL} --until-width 0.9 --max-samples 2 -q",
+        "w",
+    ),
+    ("compare e0 e0 --format csv", "accuracy"),
+    ("compare e0 e0 --json --quiet", '"verdict'),
+    ("regrade e0 -o g --grader exact --set grading.workers=1 --offline --quiet", "g"),
+    ("regrade e0 -o g --grader math --model MODEL --set grading.workers=1 --overwrite --json", '"disagreements"'),
+    ("import LOG --regrade --questions sums.jsonl --dry-run --json", '"samples"'),
+    ("import LOG -o i --from lm-eval --metric METRIC --max-unreadable 0.5 --resume --offline --quiet", "i"),
+    (
+        "import LOG --output-dir i --regrade --grader exact --metric METRIC --tokenizer MODEL --overwrite "
+        "--offline --json --quiet",
+        '"path"',
+    ),
     ("rollout -c CFG --dataset DEV --adapter a/adapter --dtype float32 --devices cpu --dry-run --json", "samples"),
     ("filter r --adapter a/adapter --dtype float32 --devices cpu --dry-run --json", "candidates"),
     ("distill f --adapter a/adapter --dry-run --json", "steps"),
@@ -112,7 +128,12 @@ STORY: list[tuple[str, str]] = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("story")
+    place = tmp_path_factory.mktemp("story")
+    rows = [json.loads(line) for file in LOG.glob("samples_*.jsonl") for line in file.read_text().splitlines()]
+    questions = {row["doc"]["question"]: row["doc"]["answer"] for row in rows}
+    lines = (json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in questions.items())
+    (place / "sums.jsonl").write_text("".join(lines), encoding="utf-8")
+    return place
 
 
 def filled(line: str) -> list[str]:
@@ -121,6 +142,8 @@ def filled(line: str) -> list[str]:
         "MODEL": overthinker.ROOT / "base-global",
         "DEV": QUESTIONS / "dev.jsonl",
         "TRAIN": QUESTIONS / "train.jsonl",
+        "LOG": LOG,
+        "METRIC": "exact_match,flexible-extract",
         "SITE": overthinker.ROOT.parent / "slurm" / "site.yaml",
     }
     return [str(names.get(word, word)) for word in shlex.split(line)]

@@ -19,7 +19,6 @@ import typer
 
 import vpgea
 from vpgea.config.schema import RunConfig, SglangConfig
-from vpgea.engines.lease import placement
 from vpgea.engines.sglang.server.installation import doctor_rows
 from vpgea.errors import UsageError, VpgeaError
 from vpgea_cli.options import JsonOption, QuietOption
@@ -219,6 +218,8 @@ def _gpu() -> Check:
 def _devices() -> Check:
     """What `--devices auto` means here."""
     try:
+        from vpgea.engines.lease import placement
+
         where = placement(RunConfig())
     except ImportError:
         return Check("devices", "unknown", "needs torch")
