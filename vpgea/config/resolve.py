@@ -151,6 +151,15 @@ def _objective_entries(name: object) -> list[_Entry]:
     return [_Entry(key, value, f"objective {known}") for key, value in settings_of(known, defaults).items()]
 
 
+def from_flat(values: Mapping[str, Any]) -> RunConfig:
+    """The inverse of `flat_config`: values that were resolved before, an objective's among them.
+
+    Raises:
+        UsageError: They are no valid configuration.
+    """
+    return _validate(values, dict.fromkeys(FIELDS, "what was resolved before"), [])
+
+
 def resolve_recorded(
     origin: str,
     recorded: Mapping[str, Any] | Path,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vpgea.config.resolve import flat_config, resolve
+from vpgea.config.resolve import flat_config, from_flat
 from vpgea.config.schema import RunConfig
 from vpgea.engines.lease import EngineLease
 from vpgea.modeling.device import devices_of
@@ -77,7 +77,7 @@ def _free_memory() -> None:
 def _train(parent: Parent) -> None:
     """One rank's work."""
     task = parent.task
-    config = resolve(options=task.pop("config")).config
+    config = from_flat(task.pop("config"))
     folders = [Path(task.pop(name)) for name in ("filter_dir", "output_dir")]
     with joined_ranks() as ranks:
         distill(config, *folders, stop=parent.stop, progress=parent, ranks=ranks, **task)

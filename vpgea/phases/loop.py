@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpgea.config.contradictions import other_reference, require_consistent
-from vpgea.config.resolve import dump_yaml, flat_config, resolve
+from vpgea.config.resolve import dump_yaml, flat_config, from_flat
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import UsageError
@@ -390,7 +390,7 @@ def _lost(run_dir: Path, step: Step) -> UsageError:
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """What the run folder records must hold from any working directory."""
-    return resolve(options=flat_config(config)).config
+    return from_flat(flat_config(config))
 
 
 def _require_teacher(config: RunConfig) -> None:

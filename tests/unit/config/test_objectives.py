@@ -9,7 +9,7 @@ import pytest
 
 from vpgea.config.contradictions import require_consistent
 from vpgea.config.objectives import OBJECTIVES, Name
-from vpgea.config.resolve import dump_yaml, flat_config, loads, resolve
+from vpgea.config.resolve import dump_yaml, flat_config, from_flat, loads, resolve
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.errors import UsageError
 
@@ -65,6 +65,7 @@ def test_what_a_folder_recorded_stays_as_it_was_made() -> None:
     recorded = flat_config(resolve(options={"objective": "grpo"}).config) | {"filter.advantage.std_min": 0.2}
     again = resolve(inherited=[("a folder", recorded | {"rollout.posterior_samples": 2})]).config
     assert again.rollout.posterior_samples == 2  # of a version in which grpo was something else
+    assert from_flat(flat_config(again)) == again
     other = resolve(inherited=[("a folder", recorded)], options={"objective": "on-policy-sft"}).config
     assert other.distill.pg_form == "cross-entropy"
     assert other.filter.advantage.std_min == 0.2
