@@ -239,14 +239,15 @@ def test_nothing_set_aside_is_replaced(place: Path) -> None:
 def test_a_phase_must_have_been_made_from_what_stands_before_it(
     config: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both folders are whole, and the training has read another filter."""
+    """Both folders are whole, and the training has read another filter: the one that stands there is not the run's."""
     folder = place / "run"
     filtered = folder / "round-000" / "filter"
     shutil.rmtree(filtered)
     again = ["filter", str(filtered.with_name("rollout")), "-c", str(config), "-o", str(filtered), "--quiet"]
     assert run([*again, "--set", "filter.answerability.threshold=0.6"]) == 0
     assert run(["doctor", str(folder), "--quiet"]) == 2
-    assert "round-000/distill: it was made from the filter" in capsys.readouterr().err
+    told = "round-000/filter: it was made from the filter.answerability.threshold 0.6, and that of the run is 0.5"
+    assert told in capsys.readouterr().err
     assert run([*again, "--overwrite"]) == 0
     assert run(["doctor", str(folder), "--quiet"]) == 0
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.simulated_run import DISTILL_SUMMARY, FILTER_SUMMARY, manifest_of, round_line, round_results
+from benchmarks.simulated_run import DISTILL_SUMMARY, FILTER_SUMMARY, manifest_of, round_line, round_results, run_config
 from tests.support.finished import small_config
 from vpgea.config.resolve import dump_yaml, load
 from vpgea.config.schema import RunConfig
@@ -50,8 +50,12 @@ def vpgea(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunConfig:
-    config = small_config(tmp_path_factory.mktemp("questions"), tiny_model)
-    return config.model_copy(update={"loop": config.loop.model_copy(update={"rounds": ROUNDS})})
+    """What the phases were made with, and real questions and weights."""
+    small, made = small_config(tmp_path_factory.mktemp("questions"), tiny_model), run_config(ROUNDS)
+    model = made.model.model_copy(update={"path": small.model.path, "device": "cpu"})
+    data = made.data.model_copy(update={"dataset": small.data.dataset})
+    loop = made.loop.model_copy(update={"eval_dataset": small.loop.eval_dataset})
+    return made.model_copy(update={"model": model, "data": data, "loop": loop})
 
 
 @pytest.fixture(scope="module")
