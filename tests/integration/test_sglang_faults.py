@@ -124,6 +124,7 @@ def test_a_stop_ends_the_server_too(tmp_path: Path, number: int, expected: int) 
     code, out, told = command.end()
     assert (code, out) == (expected, "")
     assert "stopped by" in told
+    assert ("requests are withdrawn from servers" in told) == (number == signal.SIGTERM)
 
 
 # --- servers behind URLs --------------------------------------------------------------------------------------------

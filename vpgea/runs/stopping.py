@@ -20,7 +20,8 @@ class Account:
     Attributes:
         completions: Finished by this call, and on disk once a stop is heeded.
         tokens: Of those.
-        drawn: Tokens that were sampled, of completions that were not finished too.
+        drawn: Tokens that were sampled, of completions that were not finished too, where the engine draws them itself.
+        underway: Requests at servers, which tell their tokens at the end alone.
         again: Of these, of finished completions that were there before, and had to be drawn beside others.
         scored: Tokens scored for a chunk that is not whole.
     """
@@ -30,6 +31,7 @@ class Account:
     drawn: int = 0
     again: int = 0
     scored: int = 0
+    underway: int = 0
 
     def finished(self, tokens: int) -> None:
         """A completion of so many tokens."""
@@ -46,9 +48,11 @@ class Account:
         if self.completions:
             saved = f"all {self.completions:,} completions ({self.tokens:,} tokens) that this call finished are saved"
         lost = max(self.drawn - self.tokens - self.again, 0) + self.scored
-        if not lost:
-            return saved
-        return f"{saved}; {lost:,} tokens drawn or scored for what is not finished are dropped, and made again"
+        if lost:
+            saved += f"; {lost:,} tokens drawn or scored for what is not finished are dropped, and made again"
+        if self.underway:
+            saved += f"; {self.underway:,} requests are withdrawn from servers, which do not say how far they had come"
+        return saved
 
 
 def nothing_to_save() -> None:

@@ -94,7 +94,10 @@ def test_what_a_stop_says_is_counted() -> None:
         stop.account.words == "all 2 completions (55 tokens) that this call finished are saved; 5 tokens " + UNFINISHED
     )
     stop.account.again += 5
-    assert stop.account.words == "all 2 completions (55 tokens) that this call finished are saved"
+    saved = "all 2 completions (55 tokens) that this call finished are saved"
+    assert stop.account.words == saved
+    stop.account.underway = 3
+    assert stop.account.words.startswith(f"{saved}; 3 requests are withdrawn from servers")
 
 
 def test_tokens_that_were_scored_are_those_of_the_one_chunk_under_way(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class SglangEngine:
                 try:
                     key, result = results.get(timeout=_HEARD_S)
                 except queue.Empty:
-                    self.usage.trouble = self._trouble
+                    self.usage.trouble, self.stop.account.underway = self._trouble, len(work)
                     on_tokens(0)
                     told = time.monotonic()
                     continue
@@ -152,11 +152,12 @@ class SglangEngine:
                 yield number, index, completion
                 sampled += len(completion.ids)
                 if results.empty() or time.monotonic() >= told + _TOLD_S:  # else what has come is not abandoned
-                    self.usage.trouble = self._trouble
+                    self.usage.trouble, self.stop.account.underway = self._trouble, len(work)
                     on_tokens(sampled)
                     sampled, told = 0, time.monotonic()
         finally:
             self._withdraw(list(work.values()))
+            self.stop.account.underway = 0
             self.usage.seconds += time.perf_counter() - began
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
