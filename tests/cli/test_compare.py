@@ -73,6 +73,15 @@ def test_gains_and_flips_by_hand(here: Cli, base: Path, tuned: Path) -> None:
     assert pair["verdict"].endswith("higher (paired, 40 questions x 2)")
 
 
+def test_one_gain_has_one_interval_wherever_it_stands(here: Cli, base: Path, tuned: Path) -> None:
+    for runs in ((base, tuned), (tuned, base)):
+        (one,) = compared(here, *runs)["sets"]
+        (pair,), figures = one["pairs"], one["runs"][1]["metrics"]
+        assert figures["accuracy_gain"] == pair["accuracy"]["estimate"]
+        bounds = [-pair["tokens"]["estimate"][name] for name in ("value", "high", "low")]
+        assert [figures["token_saving"][name] for name in ("value", "low", "high")] == pytest.approx(bounds)
+
+
 def test_exchanged_runs_give_the_opposite(here: Cli, base: Path, tuned: Path) -> None:
     (forth,), (back,) = (compared(here, *runs)["sets"][0]["pairs"] for runs in ((base, tuned), (tuned, base)))
     gain, loss = forth["accuracy"]["estimate"], back["accuracy"]["estimate"]

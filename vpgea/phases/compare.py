@@ -202,9 +202,12 @@ def _compare_set(
     base, *others = runs
     cap = base.evaluation.manifest.identity["eval.max_new_tokens"]
     budgets = budgets_below(cap) if isinstance(cap, int) else []  # an import may not say it
+    pairs = [_pair(base, one, ids, draws=draws, seed=seed) for one in others]
     figures = []
-    for one in runs:
-        metrics = bootstrap.evaluate(one.table, None if one is base else base.table, draws=draws, seed=seed)
+    for one, pair in zip(runs, (None, *pairs), strict=True):
+        metrics = bootstrap.evaluate(one.table, None if pair is None else base.table, draws=draws, seed=seed)
+        if pair is not None:  # one gain, one interval: that of the verdict
+            metrics["accuracy_gain"] = pair.accuracy.estimate
         figures.append(
             RunFigures(
                 name=one.name,
@@ -219,7 +222,7 @@ def _compare_set(
         name=name,
         questions=len(ids),
         runs=figures,
-        pairs=[_pair(base, one, ids, draws=draws, seed=seed) for one in others],
+        pairs=pairs,
         difficulty=difficulty_bins(base.table, [one.table for one in others], draws=draws, seed=seed),
     )
 
