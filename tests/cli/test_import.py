@@ -127,6 +127,18 @@ def test_our_grades_stand_beside_the_recorded_ones(here: Cli, tmp_path: Path) ->
     assert (without.status, without.graded_by) == ("correct", "recorded")
 
 
+def test_where_a_log_does_not_say_what_was_answered_there_is_no_vote(here: Cli, tmp_path: Path) -> None:
+    log = table(
+        tmp_path / "log.jsonl",
+        *({"id": f"q{n // 2}", "question": "?", "response": f"r{n}", "correct": n % 2} for n in range(12)),
+    )
+    found = imported(here, log, tmp_path / "out")["metrics"]
+    assert found["accuracy"]["value"] == 0.5
+    assert not [name for name in found if name.startswith("maj@")]
+    told = imported(here, DATA / "lm-eval", tmp_path / "told", "--metric", "exact_match,flexible-extract")["metrics"]
+    assert told["maj@1"]["value"] == told["mean@1"]["value"]
+
+
 def test_a_sample_without_a_grade_is_no_zero(here: Cli, tmp_path: Path) -> None:
     found = imported(here, DATA / "lighteval", tmp_path / "out", "--metric", "em")
     assert found["not_graded"] == 6

@@ -228,13 +228,16 @@ def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstra
     has_place = [distinct[row.question_id] for row in rows]
     firsts = [row.first_correct_tokens if has else None for row, has in zip(rows, has_place, strict=True)]
     vote = _value_voted_for if evaluation.manifest.identity.get("grading.grader") == "math" else str
+    answers = [None if row.extracted is None else vote(row.extracted) for row in rows]
+    # another tool's log may say what is right, and not what was answered: then there is no vote
+    are_told = all(row.extracted is not None for row in rows if row.status == "correct")
     return bootstrap.SampleTable(
         question=[numbers.setdefault(row.question_id, len(numbers)) for row in rows],
         correct=[correct.get(row.status, nan) for row in rows],
         tokens=tokens,
         truncated=[nan if row.finish_reason is None else row.finish_reason == "length" for row in rows],
         unended=[nan if row.finish_reason is None else row.finish_reason != "length" and row.cut_off for row in rows],
-        answers=[None if row.extracted is None else vote(row.extracted) for row in rows],
+        answers=answers if are_told else None,
         first_correct=None if not any(firsts) else [nan if first is None else float(first) for first in firsts],
         has_place=has_place,
         thinking=[nan if row.thinking_tokens is None else row.thinking_tokens for row in rows],
