@@ -86,7 +86,8 @@ def distill(
 
     with training_turn(folder.part, ranks, stop, progress) as turn:
         if not overwrite:
-            if not ranks.any(folder.is_complete):  # else nothing is left to write, perhaps nothing can be
+            # of a complete one nothing is left to write, perhaps nothing can be
+            if not ranks.any(folder.is_complete) or ranks.any(turn.is_left_behind):
                 turn.take()  # before a second model takes the first one's memory
             if is_trained():
                 ranks.on_first(lambda: _finish_complete(folder, resume))

@@ -30,6 +30,11 @@ class Turn:
         self._part, self._ranks, self._stop, self._progress = part, ranks, stop, progress
         self._descriptor: int | None = None
 
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether a process that was killed may have left its lock in a folder that can be written to."""
+        return (self._part / TRAINING_TURN).is_file() and os.access(self._part, os.W_OK)
+
     def take(self) -> None:
         """Wait while another process trains in the folder. Nothing to do before the folder is made; collective.
 

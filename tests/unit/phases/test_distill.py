@@ -23,6 +23,7 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.logprobs import token_logprobs
 from vpgea.phases.distill import distill, trained, trained_model, warnings_of
 from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.layout import TRAINING_TURN
 from vpgea.runs.records import DistillSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json
@@ -304,3 +305,12 @@ def test_trained_model_of_an_adapter_keeps_the_base(model: Path) -> None:
     config = distill_config(model)
     expected = ModelConfig(**{**config.model.model_dump(), "adapter": "o/adapter"})
     assert trained_model(config, Path("o")) == expected
+
+
+def test_the_lock_of_a_training_that_was_killed_at_its_end_goes(model: Path, tmp_path: Path) -> None:
+    config = distill_config(model)
+    summary = run(config, tmp_path)
+    lock = tmp_path / "out" / "parts" / "0-of-1" / TRAINING_TURN
+    lock.touch()
+    assert run(config, tmp_path) == summary
+    assert not lock.exists()
