@@ -199,14 +199,15 @@ def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Fi
         broken: Phases that are known not to be whole, relative to it.
     """
     found: dict[Path, Finding] = {}
-    lengths = _Lengths(root, broken)
+    lengths, run_manifest = _Lengths(root, broken), part_folder(root, WHOLE) / MANIFEST
+    run = Manifest.read(run_manifest) if Path() not in broken and is_manifest(run_manifest) else None
     for index in (None, *round_numbers(root)):
         for step in (Step(index, phase) for phase in round_phases(index)):
             own = Path(str(step))
-            made = None if own in broken else _made_from(root / own)
+            made = None if own in broken else _made_from(step, root)
             if made is None:
                 continue
-            for source, name, recorded, actual in _claims(root, step, made, broken, lengths):
+            for source, name, recorded, actual in _claims(root, step, made, run, broken, lengths):
                 problem = f"it was made from the {name} {recorded}, and that of {source} is {actual}"
                 is_wrong = recorded != actual
                 if Path(source) in found:  # what was made from a foreign phase is foreign, and only that
@@ -217,9 +218,10 @@ def foreign_phases(root: Path, broken: Container[Path] = frozenset()) -> list[Fi
     return list(found.values())
 
 
-def _made_from(folder: Path) -> Manifest | None:
+def _made_from(step: Step, root: Path) -> Manifest | None:
     """What a phase says that it was made from; None where nothing came of it, so that it may be begun anew."""
-    if not folder.is_dir() or is_only_begun(folder):
+    folder = step.folder(root)
+    if not folder.is_dir() or (not is_phase_finished(folder, step.phase) and is_only_begun(folder)):
         return None
     manifests = (place / MANIFEST for place in (folder, *part_folders(folder)))
     return next((Manifest.read(path) for path in manifests if is_manifest(path)), None)
@@ -256,14 +258,16 @@ class _Lengths:
         return True
 
 
-def _claims(root: Path, step: Step, made: Manifest, broken: Container[Path], known: _Lengths) -> Iterator[_Claim]:
+def _claims(
+    root: Path, step: Step, made: Manifest, run: Manifest | None, broken: Container[Path], known: _Lengths
+) -> Iterator[_Claim]:
     """What a phase says of its inputs beside what these say of themselves, as far as both were kept."""
     if step.phase == "rollout":
         yield str(Path(str(step)).parent), "round", made.identity.get("round"), step.round
     trained = _training_before(step)
-    if Path() not in broken and is_manifest(run := part_folder(root, WHOLE) / MANIFEST):
-        yield from _claims_of_base(made, Manifest.read(run), is_base=trained is None)
-        yield from _claims_of_settings(step, made, Manifest.read(run))
+    if run is not None:
+        yield from _claims_of_base(made, run, is_base=trained is None)
+        yield from _claims_of_settings(step, made, run)
     if trained is not None and _is_there(root, trained, broken):
         summary, name = read_record(trained.folder(root) / SUMMARY, DistillSummary), str(trained)
         if "model" in made.inputs:
