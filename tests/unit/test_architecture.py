@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 
 import pytest
 
@@ -129,3 +130,17 @@ def test_unit_tests_use_public_names_only() -> None:
     assert tests
     found = {path.name: private_uses(path.read_text(encoding="utf-8"), private) for path in tests}
     assert {name: uses for name, uses in found.items() if uses} == {}
+
+
+def test_nothing_that_is_ignored_is_in_the_repository() -> None:
+    """A link to an environment, once committed, stops the installation of every fresh checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a checkout of git: nothing to ask")
+    assert listed.stdout.splitlines() == []
