@@ -17,6 +17,8 @@ _FENCE = re.compile(
 _LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(?P<text>.+?) *#*$", re.M)
 _MARK = re.compile(r"<!-- (?P<kind>not run|run by): (?P<reason>[^>]+?) -->\n\s*\Z")
+_TABLE = re.compile(r"(?:^\|.*\n)+", re.M)
+_CELL_END = re.compile(r"(?<!\\)\|")
 _INDENTED_COMMAND = re.compile(r"^ {4}(?:\$ )?(?:vpgea|python3?|make|pip|torchrun|sbatch|git) .*$", re.M)
 _SOURCE = re.compile(r"`((?:vpgea|vpgea_cli|docs|tests|benchmarks|examples|constraints)/[\w./-]+)(?::([\w.]+))?`")
 
@@ -84,6 +86,15 @@ def shell_blocks(page: Path) -> Iterator[ShellBlock]:
                 mark=mark["kind"] if mark else "",
                 reason=mark["reason"] if mark else "",
             )
+
+
+def torn_rows(page: Path) -> list[str]:
+    """Rows of tables that do not have as many cells as their head: an unescaped `|` within one starts another."""
+    torn = []
+    for table in _TABLE.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+        head, *rows = table.splitlines()
+        torn += [row for row in rows if len(_CELL_END.findall(row)) != len(_CELL_END.findall(head))]
+    return torn
 
 
 def commands_outside_blocks(page: Path) -> list[str]:

@@ -18,6 +18,7 @@ from docs.tools.pages import (
     pages,
     shell_blocks,
     source_references,
+    torn_rows,
 )
 
 PAGES = {page.relative_to(ROOT).as_posix(): page for page in pages()}
@@ -43,6 +44,11 @@ def test_a_block_that_is_run_elsewhere_names_a_test_or_a_step_of_ci(name: str) -
 @pytest.mark.parametrize("name", PAGES)
 def test_shell_stands_in_blocks_that_a_test_finds(name: str) -> None:
     assert commands_outside_blocks(PAGES[name]) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_have_rows_as_wide_as_their_heads(name: str) -> None:
+    assert torn_rows(PAGES[name]) == []
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "CHANGELOG.md"])
