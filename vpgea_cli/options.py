@@ -72,6 +72,7 @@ def resolve_options(
     *,
     config: Path | None = None,
     sets: Sequence[str] | None = None,
+    samples: int | None = None,
     inherited: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Resolved:
     """Resolve a command's configuration with the process environment.
@@ -82,13 +83,16 @@ def resolve_options(
         given: dotted key → option value, where None means that the option was not given.
         config: a configuration file.
         sets: texts `key.path=value`.
+        samples: of each view that the objective draws.
         inherited: (origin, dotted key → value) of folders, later ones above earlier ones.
 
     Raises:
         UsageError: everything that is wrong, in one.
     """
     options = {key: value for key, value in given.items() if value is not None}
-    resolved = resolve(file=config, sets=sets or (), env=os.environ, options=options, inherited=inherited)
+    resolved = resolve(
+        file=config, sets=sets or (), env=os.environ, options=options, samples=samples, inherited=inherited
+    )
     if os.environ.get("RANK", "0") == "0":
         if chosen := [text for text in experimental_choices(resolved.config) if _is_given(text, resolved)]:
             Output().info(f"experimental: {', '.join(chosen)}; the method did not need it, and it may change or go")

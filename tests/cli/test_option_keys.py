@@ -132,7 +132,8 @@ TABLE = [
             (
                 "--objective grpo",
                 {"objective": "grpo", "rollout.posterior_samples": 0, "filter.utility.length_price": 0.0},
-            )
+            ),
+            ("--num-samples 3", {"rollout.prior_samples": 3}),  # of the views that the objective draws
         ],
     ),
     Given(

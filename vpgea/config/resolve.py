@@ -44,6 +44,7 @@ RESERVED = frozenset(  # not configuration keys; a server's keys are secrets and
     {"VPGEA_DEBUG", "VPGEA_TEST_DATA", "VPGEA_SERVER_API_KEY", "VPGEA_SERVER_ADMIN_KEY"}
 )
 DEFAULT = "default"
+_OF_EACH_VIEW = ("rollout.prior_samples", "rollout.posterior_samples")
 PATH_KEYS = (
     "model.path",
     "model.adapter",
@@ -86,6 +87,7 @@ def resolve(
     sets: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    samples: int | None = None,
     inherited: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Resolved:
     """Lay the layers over each other and check the result.
@@ -95,6 +97,7 @@ def resolve(
         sets: Texts `key.path=value`.
         env: The process environment, of which only `VPGEA_*` is read.
         options: Dotted key → value.
+        samples: An option too, beside those of a view alone: of each view, but for one that the objective does not draw.
         inherited: (origin, dotted key → value) of folders, later ones above earlier ones. What of it runs code has to
             be given by another layer.
 
@@ -113,6 +116,9 @@ def resolve(
     ]
     objective, place = _chosen_objective(layers)
     made = _objective_entries(objective)
+    if samples is not None:
+        told = {entry.key for entry in made} | set(options or {})
+        layers[-1] += [_Entry(key, samples, "option") for key in _OF_EACH_VIEW if key not in told]
     layers.insert(place, made)
     values: dict[str, Any] = {}
     origins = dict.fromkeys(FIELDS, DEFAULT)

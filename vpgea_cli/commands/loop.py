@@ -125,14 +125,13 @@ def command(
             "loop.questions_per_round": questions_per_round,
             "loop.eval_every": eval_every,
             "loop.keep_rounds": keep_rounds,
-            "rollout.prior_samples": num_samples,
-            "rollout.posterior_samples": num_samples,
             "rollout.seed": seed,
             "distill.seed": seed,
             "objective": objective,
         },
         config=config,
         sets=sets,
+        samples=num_samples,
     )
     require_consistent(resolved.config)
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)

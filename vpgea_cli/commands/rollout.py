@@ -81,12 +81,13 @@ def command(
             "data.dataset": dataset,
             "data.limit": limit,
             "data.skip_bad_rows": skip_bad_rows,
-            "rollout.prior_samples": num_samples if prior_samples is None else prior_samples,
-            "rollout.posterior_samples": num_samples if posterior_samples is None else posterior_samples,
+            "rollout.prior_samples": prior_samples,
+            "rollout.posterior_samples": posterior_samples,
             "rollout.seed": seed,
         },
         config=config,
         sets=sets,
+        samples=num_samples,
     )
     require_consistent(resolved.config)
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
