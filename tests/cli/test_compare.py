@@ -190,6 +190,6 @@ def test_formats_hold_the_same_figures(here: Cli, base: Path, tuned: Path) -> No
         "accuracy_finished",
         "right -> wrong 1.2%",
         "questions that changed most, 10 of 40",
-        "told by the other half",
+        "told by every second sample",
     ):
         assert line in shown.stderr

@@ -97,7 +97,7 @@ def resolve(
         sets: Texts `key.path=value`.
         env: The process environment, of which only `VPGEA_*` is read.
         options: Dotted key → value.
-        samples: An option too, beside those of a view alone: of each view, but for one that the objective does not draw.
+        samples: An option too, below those of one view: of each view but one that the objective does not draw.
         inherited: (origin, dotted key → value) of folders, later ones above earlier ones. What of it runs code has to
             be given by another layer.
 

@@ -75,15 +75,15 @@ def difficulty_bins(
 ) -> list[DifficultyBin]:
     """Figures by how hard a question is for the base.
 
-    A question's bin is told by every other of the base's samples, its figures by the samples between: the same samples
-    would put lucky ones among the easy and show a loss there that is none. Questions with fewer than two valid samples
-    of the base are in no bin.
+    A question's bin is told by its second, fourth, ... sample of the base, the figures of every run by the samples
+    between. The same samples would put lucky ones among the easy and show a loss there that is none; and samples of
+    another run that have the seeds of those that bin share their luck, and would show a gain. Rows of a question stand
+    in the order of their seeds. Questions without a valid sample of the base in both halves are in no bin.
     """
-    split = _alternate(base)
-    binned, held = _rows(base, split == 0), _rows(base, split == 1)
+    binned = _rows(base, _is_second(base))
     labels = np.unique(np.concatenate([np.asarray(table.question) for table in (base, *others)]))
     right, valid, _ = _sums(binned, labels)
-    figures = [_sums(table, labels) for table in (held, *others)]
+    figures = [_sums(_rows(table, ~_is_second(table)), labels) for table in (base, *others)]
     share = ratio(right, valid)
     usable = (valid > 0) & (figures[0][1] > 0)
     bins = []
@@ -101,16 +101,14 @@ def difficulty_bins(
     return bins
 
 
-def _alternate(table: SampleTable) -> npt.NDArray[np.int64]:
-    """(n,) 0 and 1 in turns over the valid samples of each question, -1 for the others."""
-    seen: dict[int, int] = {}
-    turns = np.full(np.asarray(table.question).size, -1)
-    valid = ~np.isnan(np.asarray(table.correct, np.float64))
-    for row, question in enumerate(np.asarray(table.question).tolist()):
-        if valid[row]:
-            turns[row] = seen.get(question, 0) % 2
-            seen[question] = seen.get(question, 0) + 1
-    return turns
+def _is_second(table: SampleTable) -> npt.NDArray[np.bool_]:
+    """(n,) whether a row is the second, fourth, ... of its question."""
+    question = np.asarray(table.question)
+    order = np.argsort(question, kind="stable")
+    starts = np.flatnonzero(np.diff(question[order], prepend=-1))
+    place = np.empty(question.size, np.int64)
+    place[order] = np.arange(question.size) - np.repeat(starts, np.diff(starts, append=question.size))
+    return place % 2 == 1
 
 
 def _rows(table: SampleTable, chosen: npt.NDArray[np.bool_]) -> SampleTable:

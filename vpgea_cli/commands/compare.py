@@ -63,7 +63,7 @@ def _show(one: SetComparison, output: Output) -> None:
         head = f"{title}{pair.run}: questions that changed most, {len(shown)} of {len(pair.questions):,} (--json: all)"
         output.table(head, ("question", "accuracy", "tokens"), shown)
     if one.difficulty:
-        head = f"{title}by how hard a question is, told by the other half of the base's samples: accuracy, tokens"
+        head = f"{title}by how hard a question is, told by every second sample of the base: accuracy, tokens"
         output.table(head, ("base", "questions", *names), bin_rows(one))
 
 

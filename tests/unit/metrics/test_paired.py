@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,25 @@ def test_bins_show_no_loss_where_there_is_none() -> None:
     all_right = np.asarray(again.correct).reshape(600, 4)[right == 1].mean()
     assert all_right < 0.95, "which binned by the same samples would be a loss from 1"
     assert sum(one.questions for one in difficulty_bins(base, [again], draws=50)) == 600
+
+
+def test_bins_show_no_gain_where_seeds_are_shared() -> None:
+    """A run of the base's seeds, most samples of which come out the same: its luck is the base's."""
+    base, other = table(5, questions=2000), table(6, questions=2000)
+    is_same = np.random.default_rng(7).random(8000) < 0.8
+    again = replace(base, correct=np.where(is_same, base.correct, other.correct))
+    for one in difficulty_bins(base, [again, base], draws=50):
+        (before, _), (after, _), (twin, _) = one.runs
+        assert abs((after.value or 0) - (before.value or 0)) < 0.03, one.name
+        assert twin == before
+
+
+def test_bins_find_a_sample_of_a_run_that_has_but_one() -> None:
+    base, once = small([1, 0, 1, 1], [10, 10, 10, 10]), replace(table(1, questions=2, k=1), correct=[1.0, 0.0])
+    assert [(one.name, one.questions, one.runs[1][0].value) for one in difficulty_bins(base, [once], draws=50)] == [
+        ("none right", 1, 1.0),
+        ("all right", 1, 0.0),
+    ]
 
 
 def test_a_question_of_one_sample_is_in_no_bin() -> None:
