@@ -143,6 +143,25 @@ def test_what_was_measured_otherwise_is_refused_with_a_way_out(here: Cli, base: 
     assert here("compare", base, base, "--format", "pdf").returncode == 2
 
 
+def test_two_protocols_and_two_versions_of_one_are_never_compared(here: Cli, base: Path, tmp_path: Path) -> None:
+    """Not with one another, nor with an evaluation by none."""
+    stated = {"protocol.benchmark": "gsm8k", "protocol.name": "deepseek", "protocol.version": 1}
+    first = write_evaluation(tmp_path / "first", base_samples(), protocol=stated, inputs={"protocol": "a"})
+    again = write_evaluation(tmp_path / "again", base_samples(), protocol=stated, inputs={"protocol": "a"})
+    assert here("compare", first, again).returncode == 0
+    for key, value in (("protocol.version", 2), ("protocol.name", "lm-eval"), ("protocol.benchmark", "math500")):
+        other = write_evaluation(tmp_path / key, base_samples(), protocol=stated | {key: value})
+        done = here("compare", first, other)
+        assert done.returncode == 2, key
+        assert f"{key} is {stated[key]!r} in the base and {value!r} in" in done.stderr
+        assert "same --benchmark and --protocol" in done.stderr
+    changed = write_evaluation(tmp_path / "rows", base_samples(), protocol=stated, inputs={"protocol": "b"})
+    assert "same rows for its examples" in here("compare", first, changed).stderr
+    done = here("compare", base, first)
+    assert done.returncode == 2
+    assert "protocol.benchmark is not stated in the base" in done.stderr
+
+
 def test_several_sets_are_corrected_together(here: Cli, tmp_path: Path) -> None:
     """`hard` has a set of its own, which is left out and said to be."""
     for run, make in (("base", base_samples), ("tuned", tuned_samples)):

@@ -59,12 +59,17 @@ def write_evaluation(
     *,
     model: str = "0" * 16,
     inputs: Mapping[str, str] | None = None,
+    protocol: Mapping[str, object] | None = None,
     **dotted: Any,
 ) -> Path:
-    """An evaluation with these samples; `eval__temperature=0.5` sets a key of its configuration."""
+    """An evaluation with these samples; `eval__temperature=0.5` sets a key of its configuration.
+
+    protocol: what its identity says of one, `{"protocol.version": 2}`.
+    """
     options = {"eval.bootstrap": 200} | {key.replace("__", "."): value for key, value in dotted.items()}
     config = resolve(options=options).config
     identity = {**identity_of(config, "model", "data", "views", "rollout", "grading", "eval"), "round": 0}
+    identity |= protocol or {}
     own = {"model": model, "questions": "1" * 32, "template": "2" * 16, **(inputs or {})}
     part = PhaseFolder.open(folder, Manifest(phase="eval", identity=identity, inputs=own, config=flat_config(config)))
     counts: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,18 +12,12 @@ from vpgea.metrics import bootstrap
 from vpgea.metrics.bootstrap import Estimate, SampleTable
 from vpgea.metrics.curves import BudgetPoint, DifficultyBin, budget_curve, budgets_below, difficulty_bins
 from vpgea.metrics.paired import Flips, Gain, flips, gains, holm, question_changes
+from vpgea.phases.comparable import require_comparable
 from vpgea.phases.evaluate import sample_table
 from vpgea.phases.evaluations import find_evaluations
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.manifest import FOREIGN_TOOL
 from vpgea.storage.rows import Text, UInt64, iterate_rows
 
-_SAME = ("eval.max_new_tokens", "eval.temperature", "eval.top_p", "grading.grader", "grading.relative_tolerance")
-# what two imports must share: all that their logs state, but for the model
-_SAME_FOREIGN = (
-    FOREIGN_TOOL,
-    *(f"foreign.{name}" for name in ("version", "protocol", "metric", "regraded", "tokenizer")),
-)
 _CLAIM = 0.05  # of all comparisons of a table together
 
 
@@ -151,52 +145,11 @@ def compare(references: Sequence[str], *, draws: int = 2000, seed: int = 0) -> C
     return Comparison(base=references[0], sets=sets, left_out=left_out, verdict=_summary(sets))
 
 
-def require_comparable(base: CompletePhase, run: CompletePhase) -> None:
-    """Same questions, prompts, cap, sampling and grader, or the comparison says nothing.
-
-    Raises:
-        UsageError: One of them differs; it says how to come by two that can be compared.
-    """
-    ours, theirs = run.manifest, base.manifest
-    if ours.is_imported != theirs.is_imported:
-        foreign = ours if ours.is_imported else theirs
-        raise UsageError(
-            f"{run.root} was measured otherwise than {base.root}",
-            why=f"one is an import from {foreign.identity[FOREIGN_TOOL]}, whose protocol is foreign, the other is not",
-            mend="compare two imports of one tool, or evaluate both here",
-        )
-    ways = dict.fromkeys(_SAME, "evaluate both with the same cap, temperature and top_p")
-    ways |= {key: _regrading(key, base) for key in _SAME if key.startswith("grading.")}
-    ways |= {
-        "questions": "evaluate both on the same questions",
-        "template": "evaluate both with the same views.* and chat template",
-    }
-    if theirs.is_imported:
-        ways = dict.fromkeys(_SAME_FOREIGN, "compare two evaluations that the tool made in the same way") | ways
-    for key, way in ways.items():
-        kind: tuple[Mapping[str, object], ...] = (ours.inputs, theirs.inputs)
-        if "." in key:
-            kind = (ours.identity, theirs.identity)
-        mine, other = (one.get(key) for one in kind)
-        if mine != other:
-            raise UsageError(
-                f"{run.root} was measured otherwise than {base.root}",
-                why=f"{key} is {mine!r} there and {other!r} in the base",
-                mend=way,
-            )
-
-
-def _regrading(key: str, base: CompletePhase) -> str:
-    """The stored samples of one can be graded as those of the other were."""
-    option = f"--grader {base.manifest.identity.get(key)}" if key == "grading.grader" else f"--set {key}=..."
-    return f"`vpgea regrade FOLDER {option} -o NEW` grades stored samples as the base's were"
-
-
 def _compare_set(
     name: str, references: Sequence[str], evaluations: Sequence[CompletePhase], *, draws: int, seed: int
 ) -> SetComparison:
     for evaluation in evaluations[1:]:
-        require_comparable(evaluations[0], evaluation)
+        require_comparable(evaluations[0], evaluation.manifest, str(evaluation.root))
     runs = _read(references, evaluations)
     ids = sorted(set().union(*(one.texts for one in runs)))
     base, *others = runs

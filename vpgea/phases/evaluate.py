@@ -10,12 +10,12 @@ import numpy as np
 
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease, lent, opening
-from vpgea.errors import UsageError
 from vpgea.grading.base import Grade
 from vpgea.grading.samples import grade_rows, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
 from vpgea.metrics.curves import budget_curve, budgets_below
+from vpgea.phases.comparable import AskedColumns, require_comparable
 from vpgea.phases.ends import tell_ends
 from vpgea.phases.rollout import Drawing, RolloutPlan
 from vpgea.prompts.views import Views
@@ -25,7 +25,7 @@ from vpgea.runs.clock import Clock
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, LOGS, RESULTS
-from vpgea.runs.manifest import FOREIGN_TOOL, Manifest
+from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder, begun_inputs
 from vpgea.runs.progress import NullProgress, Progress
@@ -36,10 +36,6 @@ from vpgea.storage.records import json_of
 from vpgea.storage.rows import Bool, FinishReason, Ids, Int32, Text, Texts, iterate_rows, to_table
 from vpgea.storage.schemas import GradedRow, SampleRow
 
-_COMPARED = (  # what a run and its baseline must share
-    *("questions", "eval.max_new_tokens", "eval.temperature", "eval.top_p"),
-    *("grading.grader", "grading.relative_tolerance"),
-)
 _LONGEST_ANSWER = 1000  # characters of an answer that is read as a value
 
 
@@ -109,7 +105,8 @@ class EvalPlan:
             part=part,
         )
         if baseline is not None:
-            _require_comparable(manifest, baseline, questions)
+            asked = (AskedColumns(question_id=one.id, question=one.text, answer=one.answer) for one in questions)
+            require_comparable(baseline, manifest, "this evaluation", asked=asked)
         return cls(sampling, manifest, baseline)
 
 
@@ -259,37 +256,6 @@ def _scored(evaluation: CompletePhase) -> tuple[list[_ScoredColumns], list[float
 def _value_voted_for(answer: str) -> Hashable:
     """`0.5` and `1/2` are one vote; a text too long to be an answer is its own."""
     return value_of(answer) if len(answer) <= _LONGEST_ANSWER else answer
-
-
-def _require_comparable(run: Manifest, baseline: CompletePhase, questions: Sequence[Question]) -> None:
-    """Same questions, cap, sampling and grader, or the comparison says nothing."""
-    base = baseline.manifest
-    if base.is_imported:
-        raise UsageError(
-            f"the baseline {baseline.root} was measured by {base.identity[FOREIGN_TOOL]}",
-            why="its protocol is foreign: its prompts and sampling are not known to be those of this evaluation",
-            mend="evaluate the base model here too; `vpgea inspect` shows the figures of each",
-        )
-    ours, theirs = {**run.inputs, **run.identity}, {**base.inputs, **base.identity}
-    for key in _COMPARED:
-        if ours[key] != theirs.get(key):
-            why = f"{key} is {theirs.get(key)!r} there and {ours[key]!r} here"
-            raise UsageError(
-                f"the baseline {baseline.root} was measured otherwise",
-                why=_other_questions(questions, baseline) if key == "questions" else why,
-                mend="evaluate both with the same questions, cap, sampling and grader",
-            )
-
-
-def _other_questions(questions: Sequence[Question], baseline: CompletePhase) -> str:
-    """In which questions two evaluations differ, by the rows of the baseline."""
-    there = {row.question_id: row for row in iterate_rows(baseline.chunks(), _ScoredColumns)}
-    here = {question.id: question for question in questions}
-    for where, ids in (("here", here.keys() - there.keys()), ("there", there.keys() - here.keys())):
-        if ids:
-            return f"{len(there)} questions were sampled there, {len(here)} are given here; {min(ids)} is {where} alone"
-    other = [key for key, one in here.items() if (one.text, one.answer) != (there[key].question, there[key].answer)]
-    return f"the {len(here)} questions have the same ids; {other[0] if other else 'one'} is another in it"
 
 
 def graded_row(views: Views, grader: str, sample: SampleRow, grade: Grade) -> GradedRow:

@@ -207,6 +207,7 @@ def test_a_baseline_can_be_named_later_without_a_model(base: Path, other: Path, 
         ({"eval__temperature": 0.5}, "eval.temperature"),
         ({"data__limit": 7}, "8 questions were sampled there, 7 are given here; "),
         ({"grading__grader": "math"}, "grading.grader"),
+        ({"views__chat_template_kwargs": {"enable_thinking": False}}, "template is"),
     ],
 )
 def test_a_baseline_measured_otherwise_is_refused_before_any_sample(
