@@ -151,7 +151,7 @@ class GraderPool:
 
     def _select(self, workers: list[WorkerProcess]) -> list[WorkerProcess]:
         """Those that have something to read, at the latest after a tick, when all are looked at."""
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # made anew each time, for which epoll needs calls of its own
             for worker in workers:
                 selector.register(worker, selectors.EVENT_READ, worker)
             readable = [key.data for key, _ in selector.select(self._clock.tick_s)]

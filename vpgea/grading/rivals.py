@@ -44,6 +44,7 @@ _BETWEEN = re.compile(
 )
 _RATHER = re.compile(r"\bor rather\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.?](?=\s|$)|!(?=\s+[A-Z]|$)|\n\s*\n")
+_ALONE = re.compile(rf"[\s$*_\\(]*{_NUMBER}[\s$*_\\)\](\[,;:]*")
 _WORK = re.compile(r"(?:[-+*/]|\\(?:cdot|times|frac|div)(?![A-Za-z]))[^=\n]{1,40}=")
 _BEHIND, _BEFORE, MAX_BETWEEN = 120, 60, 160  # characters
 _MAX_LENGTH = 400
@@ -65,8 +66,7 @@ def alternatives(text: str, start: int, end: int) -> list[str]:
 
 def ends_sentence(between: str) -> bool:
     """Whether a statement ends in a text, so that what follows it is another one: `4. So `, `4, `."""
-    alone = re.fullmatch(rf"[\s$*_\\(]*{_NUMBER}[\s$*_\\)\](\[,;:]*", between)
-    return alone is not None or _SENTENCE_END.search(between) is not None
+    return _ALONE.fullmatch(between) is not None or _SENTENCE_END.search(between) is not None
 
 
 def goes_on_working(between: str) -> bool:
