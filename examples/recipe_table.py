@@ -87,16 +87,16 @@ DIMENSIONS: dict[str, dict[str, Any]] = {
 
 def estimates(config: RunConfig, assumed: Assumed, hardware: str) -> list[PhaseEstimate]:
     """Rollout, filter, distill and eval of one round, and the whole run: mean lengths, but the memory of the caps."""
-    estimator = Estimator(config, published_shape(DIMENSIONS[config.model.path], dtype_bytes=2), NAMED[hardware])
+    formulas = estimator(config, hardware)
     questions = config.loop.questions_per_round
     assert questions is not None, "a recipe names its questions per round"
     prompts = np.full(questions, assumed.prior_prompt), np.full(questions, assumed.posterior_prompt)
     held_out = np.full(assumed.held_out_questions, assumed.prior_prompt)
     expected = [
-        *estimator.round(*prompts, assumed.prior_completion, assumed.posterior_completion),
-        estimator.evaluation(held_out, assumed.prior_completion),
+        *formulas.round(*prompts, assumed.prior_completion, assumed.posterior_completion),
+        formulas.evaluation(held_out, assumed.prior_completion),
     ]
-    longest = [*estimator.round(*prompts), estimator.evaluation(held_out)]
+    longest = [*formulas.round(*prompts), formulas.evaluation(held_out)]
     phases = [replace(one, memory=full.memory) for one, full in zip(expected, longest, strict=True)]
     return [*phases, whole_run(phases[:3], phases[3], config.loop)]
 
@@ -108,25 +108,42 @@ def table(config: RunConfig, assumed: Assumed | None = None) -> list[str]:
     for index, phase in enumerate(next(iter(columns.values()))):
         figures = [_millions(phase.sampled_tokens), _millions(phase.trained_tokens)]
         figures += [f"{size / 1e9:.1f} GB" for size in (phase.peak_memory, phase.disk_bytes)]
-        rows.append([phase.phase, *figures, *(f"{each[index].seconds / 3600:.1f} h" for each in columns.values())])
+        rows.append([phase.phase, *figures, *(_time(each[index].seconds) for each in columns.values())])
     return aligned(rows)
 
 
 def longer_paths(config: RunConfig) -> list[str]:
-    """Peak memory by the cap on new tokens; of the training step also where activations are computed again."""
-    rows = [["new tokens", "rollout", "filter", "distill", "distill, recomputing"]]
+    """Peak memory by the cap on new tokens; of the training step also where activations are computed again.
+
+    A server takes the whole card: for it, how many sequences of the cap it has room for at a time.
+    """
+    served = config.rollout.engine == "sglang"
+    sampling = ["sequences at a time"] if served else ["rollout", "filter"]
+    rows = [["new tokens", *sampling, "distill", "distill, recomputing"]]
     for cap in (8192, 16384, 32768):
         kept, recomputed = (_with(config, cap, recompute=recompute) for recompute in (False, True))
         phases = estimates(kept, Assumed(), next(iter(NAMED)))[:3]
         phases.append(estimates(recomputed, Assumed(), next(iter(NAMED)))[2])
-        rows.append([f"{cap:,}", *(f"{phase.peak_memory / 1e9:.1f} GB" for phase in phases)])
+        cells = [f"{phase.peak_memory / 1e9:.1f} GB" for phase in phases]
+        if (serving := estimator(kept, next(iter(NAMED))).serving) is not None:
+            cells[:2] = [f"{serving.together(Assumed().posterior_prompt + cap):,}"]
+        rows.append([f"{cap:,}", *cells])
     return aligned(rows)
+
+
+def estimator(config: RunConfig, hardware: str) -> Estimator:
+    """Of a recipe on named hardware."""
+    return Estimator(config, published_shape(DIMENSIONS[config.model.path], dtype_bytes=2), NAMED[hardware])
 
 
 def _with(config: RunConfig, max_new_tokens: int, *, recompute: bool) -> RunConfig:
     rollout = config.rollout.model_copy(update={"max_new_tokens": max_new_tokens})
     distill = config.distill.model_copy(update={"gradient_checkpointing": recompute})
     return config.model_copy(update={"rollout": rollout, "distill": distill})
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(seconds / 60, 1):.0f} min"
 
 
 def _millions(tokens: int) -> str:

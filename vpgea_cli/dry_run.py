@@ -74,11 +74,23 @@ def _notes(estimator: Estimator, bound: str) -> list[str]:
     where = "; ".join(f"{what}: {text}" for what, text in placement(estimator.config).items())
     return [
         f"devices: {where}",
+        *_server_note(estimator),
         f"tokens: {bound}",
         f"model: {shape.parameters:,} parameters, {size_text(shape.stored_bytes)} on disk, vocabulary "
         f"{shape.vocabulary:,}, {shape.kv_bytes_per_token(estimator.dtype_bytes):,} bytes of cache per token",
         f"time: from {machine.flops / 1e9:,.0f} GFLOP/s and {machine.bandwidth / 1e9:,.1f} GB/s measured now, and "
         f"{machine.overhead_s * 1e3:g} ms per layer and forward pass; expect it to be off by a factor of two or more",
+    ]
+
+
+def _server_note(estimator: Estimator) -> list[str]:
+    """What a server of the run's own has room for."""
+    if (serving := estimator.serving) is None:
+        return []
+    cap = estimator.config.rollout.max_new_tokens
+    return [
+        f"server: keys and values of {serving.pool // serving.kv:,} tokens, so {serving.together(cap):,} sequences of "
+        f"rollout.max_new_tokens={cap:,} at a time; a shorter one leaves its room to another"
     ]
 
 

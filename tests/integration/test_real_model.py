@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from tests.support import servers
-from tests.support.forks import COMMAND_LINE, Fork, Forks
+from tests.support.forks import COMMAND_LINE, Forks
 from tests.support.models import causal_model, views_of
+from tests.support.real_model import CLOSE, MODEL, ROOT, done, require_converted, start
 from tests.support.whole_logits import next_token_logits
 from vpgea.config.resolve import dump_yaml, resolve
 from vpgea.config.schema import RunConfig
@@ -32,11 +33,8 @@ from vpgea.storage.rows import read_rows
 from vpgea.storage.schemas import SampleRow
 
 pytestmark = pytest.mark.smollm2
-ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "build" / "smollm2"
 QUESTIONS, PRIORS, POSTERIORS = 10, 2, 1
 TOGETHER = 8
-CLOSE = 5e-4  # nats: float32 on a CPU through 30 layers
 END_OF_THINKING = "."
 OPTIONS: dict[str, Any] = {
     "model.path": str(MODEL),
@@ -69,7 +67,7 @@ TransformersEngine.generate = watched
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the questions and the configuration, where all commands of this module run."""
-    assert (MODEL / "model.safetensors").is_file(), "these tests need the real model: `make test-smollm2` converts it"
+    require_converted()
     folder = tmp_path_factory.mktemp("smollm2")
     with gzip.open(ROOT / "tests/data/questions/gsm8k_test_25.jsonl.gz", "rt", encoding="utf-8") as lines:
         (folder / "questions.jsonl").write_text("".join(line for line, _ in zip(lines, range(QUESTIONS), strict=False)))
@@ -87,20 +85,6 @@ def config(place: Path) -> RunConfig:
 def trainer(config: RunConfig) -> Any:
     """The model as a training step runs it: whole sequences, no cache."""
     return causal_model(config.model)
-
-
-def start(forks: Forks, place: Path, name: str, *words: str | Path, script: str = COMMAND_LINE) -> Fork:
-    """A command with the configuration of this module; --json and nothing else on stdout."""
-    arguments: list[str | Path] = [*words, "--config", place / "run.yaml", "--json", "--offline"]
-    return forks.start(arguments, place, name, {"OMP_NUM_THREADS": "2", "DRAWN": str(place / "drawn.txt")}, script)
-
-
-def done(process: Fork, code: int = 0) -> dict[str, Any]:
-    """What the command has given; {} when it was to fail."""
-    process.wait(800)
-    assert process.returncode == code, process.err.read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(process.out.read_text()) if code == 0 else {}
-    return found
 
 
 def kept(folder: Path) -> dict[str, list[int]]:

@@ -14,6 +14,7 @@ import numpy as np
 from vpgea.config.schema import LoopConfig, RunConfig
 from vpgea.engines.transformers import SCORE_TOKENS
 from vpgea.estimate.hardware import Hardware
+from vpgea.estimate.serving import SERVER_PASS_S, Serving
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.registry import CHECKS
 from vpgea.filtering.cost import ANSWER_TOKENS, Cost, Lengths, Paths, RolloutLengths
@@ -98,6 +99,7 @@ class Estimator:
         self.dtype_bytes = torch_dtype(config.model).itemsize
         self.weights = shape.parameters * self.dtype_bytes
         self.kv = shape.kv_bytes_per_token(self.dtype_bytes)
+        self.serving = Serving.of(config, self.weights, self.kv, hardware, _PROGRAM_BYTES)
 
     # --- phases -----------------------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class Estimator:
             + journals,
             scratch_bytes=journals,
             memory=self._sampling_memory(longest, longest + options.max_new_tokens, len(paths.prompt), samples),
-            seconds=sum(map(self._seconds, work)) / self.hardware.devices,
+            seconds=sum(map(self._engine_seconds, work)) / self.hardware.devices,
         )
 
     def evaluation(self, prompts: Lengths, mean_tokens: float | None = None) -> PhaseEstimate:
@@ -225,8 +227,8 @@ class Estimator:
             flops=sum(part.flops for part in work),
             disk_bytes=self._filter_disk(lengths, answer_tokens) + journals,
             scratch_bytes=journals,
-            memory=max([self._scoring_memory(together), *peaks], key=lambda memory: sum(memory.values())),
-            seconds=sum(map(self._seconds, work)) / self.hardware.devices,
+            memory=max([self._scoring_memory(together, ends), *peaks], key=lambda memory: sum(memory.values())),
+            seconds=sum(map(self._engine_seconds, work)) / self.hardware.devices,
         )
 
     def _filter_disk(self, known: RolloutLengths, answer_tokens: float | None) -> int:
@@ -312,16 +314,28 @@ class Estimator:
         return _Work(self.flops(np.zeros_like(ends), ends), passes * self.weights, passes)
 
     def _decode(self, paths: Paths, cap: int) -> _Work:
-        """Token by token, batch by batch: every step reads the weights, and every token its own cache."""
+        """Token by token: every step reads the weights, and every token its own cache.
+
+        transformers goes batch by batch, each to its cap; a server puts another sequence where one has ended.
+        """
         steps = -(-len(paths.prompt) // self.config.rollout.batch_size) * cap
+        if self.serving is not None and len(paths.prompt):
+            together = self.serving.together(float(paths.end.mean()))
+            steps = max(-(-int(paths.completion.sum()) // together), _longest(paths.completion))
         context = (paths.end.astype(float) ** 2 - paths.prompt.astype(float) ** 2).sum() / 2
         moved = steps * self.shape.matmul_parameters * self.dtype_bytes + _CACHE_TRAFFIC * self.kv * context
         return _Work(self.flops(paths.prompt, paths.end), float(moved), steps)
 
     def _seconds(self, work: _Work) -> float:
-        machine = self.hardware
-        busy = max(work.flops / machine.flops, work.moved_bytes / machine.bandwidth)
-        return busy + work.passes * self.shape.layers * machine.overhead_s
+        """Of transformers, which trains."""
+        return self._busy(work) + work.passes * self.shape.layers * self.hardware.overhead_s
+
+    def _engine_seconds(self, work: _Work) -> float:
+        """Of what samples and scores."""
+        return self._seconds(work) if self.serving is None else self._busy(work) + work.passes * SERVER_PASS_S
+
+    def _busy(self, work: _Work) -> float:
+        return max(work.flops / self.hardware.flops, work.moved_bytes / self.hardware.bandwidth)
 
     # --- memory -----------------------------------------------------------------------------------------------
 
@@ -330,6 +344,8 @@ class Estimator:
 
         A layer has a quarter of room ahead at most; while one grows or lets rows go, it is there up to three times.
         """
+        if self.serving is not None:
+            return self.serving.memory(end)
         options = self.config.rollout
         rows = min(options.batch_size, sequences)
         truncated = options.top_p < 1 or options.top_k > 0
@@ -342,8 +358,10 @@ class Estimator:
             "activations": -(-rows // samples) * prompt * self._forward_bytes_per_token(),
         }
 
-    def _scoring_memory(self, tokens: int) -> dict[str, int]:
-        """Peak of one scoring pass, which has no cache."""
+    def _scoring_memory(self, tokens: int, ends: Lengths) -> dict[str, int]:
+        """Peak of one scoring pass, which has no cache; a server scores with one."""
+        if self.serving is not None:
+            return self.serving.memory(_longest(ends))
         return {
             "program": _PROGRAM_BYTES,
             "weights": self.weights,

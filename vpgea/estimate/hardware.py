@@ -34,6 +34,7 @@ class Hardware:
         memory_bytes: Of one device.
         devices: Servers, or parts (`--shard i/N`), that run side by side.
         ranks: Devices that train together.
+        on_gpu: Whether the devices are GPUs, with memory of their own.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Hardware:
     memory_bytes: int
     devices: int = 1
     ranks: int = 1
+    on_gpu: bool = False
 
 
 def _published(name: str, teraflops: float, terabytes_per_s: float, gigabytes: int, devices: int = 1) -> Hardware:
@@ -53,6 +55,8 @@ def _published(name: str, teraflops: float, terabytes_per_s: float, gigabytes: i
         overhead_s=GPU_OVERHEAD_S,
         memory_bytes=gigabytes * 10**9,
         devices=devices,
+        ranks=devices,
+        on_gpu=True,
     )
 
 
@@ -85,6 +89,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> Hardware:
         bandwidth=copies * 2 * block,  # read and written
         overhead_s=GPU_OVERHEAD_S if on_gpu else CPU_OVERHEAD_S,
         memory_bytes=free_memory(device),
+        on_gpu=on_gpu,
     )
 
 

@@ -248,6 +248,8 @@ def memory_warning(estimate: PhaseEstimate, machine: hardware.Hardware) -> str |
     ways = {
         "distill": "lower distill.max_tokens_per_batch, use --gradient-checkpointing, --dtype bfloat16 or an adapter",
     }
+    if "KV pool" in estimate.memory:
+        ways[estimate.phase] = "lower the caps, or give each server more devices (-- --tp 2)"
     return (
         f"{estimate.phase} would need {size_text(estimate.peak_memory)} of memory, and {machine.name} has "
         f"{size_text(machine.memory_bytes)} free: {ways.get(estimate.phase, 'lower rollout.batch_size or the caps')}"

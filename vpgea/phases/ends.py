@@ -63,10 +63,11 @@ class Ends:
     def no_end_remark(self, views: Views) -> str:
         """Of responses without an end of thinking, and what to do."""
         ended = self.samples - self.at_cap
-        count = f"none of {ended:,}" if self.none_ends_thinking else f"{self.unended:,} of {ended:,}"
-        lack = "holds" if self.none_ends_thinking else "do not hold"
+        count, lack = f"{self.unended:,} of {ended:,} responses ({self.unended / ended:.0%})", "do not hold"
+        if self.none_ends_thinking:
+            count, lack = f"none of {ended:,} responses", "holds"
         return (
-            f"{count} responses that ended by themselves {lack} the end of thinking {views.end_shown}: "
+            f"{count} that ended by themselves {lack} the end of thinking {views.end_shown}: "
             "they count as cut off, without an answer. Set views.end_of_thinking to what ends this model's thinking, "
             "or to null for a model that does not think, from which only the prior view can be drawn"
         )

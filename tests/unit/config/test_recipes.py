@@ -74,8 +74,10 @@ def test_tables_in_the_recipe_and_the_docs_are_the_computed_ones(recipe_table: M
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_phase_fits_the_card_with_room_for_fragments(recipe_table: ModuleType, name: str) -> None:
-    for phase in recipe_table.estimates(recipe(name), recipe_table.Assumed(), "1x A100 80GB"):
-        assert phase.peak_memory < 0.85 * NAMED["1x A100 80GB"].memory_bytes, phase.phase
+    card = NAMED["1x A100 80GB"].memory_bytes
+    for phase in recipe_table.estimates(recipe(name), recipe_table.Assumed(), "1x A100 80GB")[:-1]:
+        served = recipe(name).rollout.engine == "sglang" and phase.phase != "distill"  # what is left is for its graphs
+        assert phase.peak_memory <= (card if served else 0.85 * card), phase.phase
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -86,6 +88,16 @@ def test_recipes_train_at_temperature_one_and_measure_as_the_model_card_says(nam
     assert config.model.dtype == "bfloat16"
     thresholds = (config.filter.answerability, config.filter.derivation)
     assert [(check.enabled, check.threshold) for check in thresholds] == [(True, 0.875), (True, 0.5)]
+
+
+@pytest.mark.parametrize("name", ["r1-distill-1.5b", "r1-distill-7b"])
+def test_recipes_for_one_card_or_eight_let_paths_be_long(recipe_table: ModuleType, name: str) -> None:
+    config = recipe(name)
+    assert (config.rollout.engine, config.model.devices, config.rollout.max_new_tokens) == ("sglang", "auto", 16384)
+    assert config.distill.gradient_checkpointing
+    assert config.distill.max_tokens_per_batch >= config.views.max_prompt_tokens + config.rollout.max_new_tokens
+    one, eight = (recipe_table.estimates(config, recipe_table.Assumed(), card)[-1] for card in list(NAMED)[1:])
+    assert eight.seconds == pytest.approx(one.seconds / 8)
 
 
 @pytest.mark.parametrize("name", RECIPES)

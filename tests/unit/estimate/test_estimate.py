@@ -316,10 +316,10 @@ def test_this_machine_is_measured() -> None:
     assert machine.memory_bytes > 10**8
 
 
-def test_eight_cards_share_everything_but_the_training_step() -> None:
+def test_eight_cards_share_everything() -> None:
     shape, prompts = shape_of_model(qwen2()), lengths(10, 20)
     one, eight = (
         Estimator(config_of(), shape, NAMED[name]).round(prompts, prompts) for name in ("1x H100 80GB", "8x H100 80GB")
     )
     factors = [a.seconds / b.seconds for a, b in zip(one, eight, strict=True)]
-    assert factors == pytest.approx([8, 8, 1])
+    assert factors == pytest.approx([8, 8, 8])

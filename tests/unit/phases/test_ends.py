@@ -46,7 +46,7 @@ def test_cut_by_the_cap_and_ended_without_end_of_thinking_are_two_things(views: 
     ends = counted(("length", True), ("stop", True), ("stop", False), ("length", False))
     assert (ends.samples, ends.at_cap, ends.unended) == (4, 2, 1)
     (remark,) = ends.remarks(views, 8)
-    assert remark.startswith("1 of 2 responses that ended by themselves do not hold the end of thinking </think>")
+    assert remark.startswith("1 of 2 responses (50%) that ended by themselves do not hold the end of thinking </think>")
     assert "views.end_of_thinking" in remark
     assert counted(("length", True), ("stop", False)).remarks(views, 8) == []
     assert Ends().remarks(views, 8) == []

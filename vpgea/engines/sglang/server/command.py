@@ -10,6 +10,7 @@ import random
 import re
 import secrets
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,14 +220,34 @@ def _pool_tokens(config: RunConfig, model: LocalModel, dtype: str, servers: int)
     from vpgea.modeling.shape import read_shape
 
     per_token = read_shape(model).kv_bytes_per_token(_DTYPE_BYTES[dtype])
-    budget = min(psutil.virtual_memory().available // _POOL_SHARE // servers, _POOL_BYTES)
-    longest = config.views.max_prompt_tokens + max(config.rollout.max_new_tokens, config.eval.max_new_tokens) + 1
-    longest = min(longest, model.context_length or longest)
-    if longest * per_token > budget:
+    free = psutil.virtual_memory().available // servers
+    longest = min(_longest(config), model.context_length or sys.maxsize)
+    if longest * per_token > (budget := _pool_bytes(free)):
         raise UsageError(
             f"no room for one sequence of {longest} tokens in the memory",
             why=f"its keys and values take {longest * per_token >> 20} MiB; {budget >> 20} MiB may be used for them",
             mend="lower max_new_tokens or views.max_prompt_tokens, or use a machine with more memory",
         )
-    longest += _KEPT_POSITIONS
-    return int(min(budget // per_token, longest * min(config.sglang.max_concurrency, _POOL_SEQUENCES)))
+    return cpu_pool_tokens(config, per_token, free, longest)
+
+
+def cpu_pool_tokens(config: RunConfig, per_token: int, free: int, longest: int | None = None) -> int:
+    """Tokens of the KV pool of a server on a CPU.
+
+    Args:
+        config: Of the run.
+        per_token: Bytes of keys and values of a token.
+        free: Bytes of memory, its share of them where several servers have it.
+        longest: Tokens of the longest sequence; None: as the caps have it.
+    """
+    sequences = min(config.sglang.max_concurrency, _POOL_SEQUENCES)
+    return min(_pool_bytes(free) // per_token, ((longest or _longest(config)) + _KEPT_POSITIONS) * sequences)
+
+
+def _pool_bytes(free: int) -> int:
+    return min(free // _POOL_SHARE, _POOL_BYTES)
+
+
+def _longest(config: RunConfig) -> int:
+    """Tokens of the longest sequence that the caps allow."""
+    return config.views.max_prompt_tokens + max(config.rollout.max_new_tokens, config.eval.max_new_tokens) + 1

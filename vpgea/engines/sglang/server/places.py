@@ -67,7 +67,13 @@ def devices_per_server(options: Sequence[str]) -> int:
 
 
 def _value(options: Sequence[str], names: Sequence[str]) -> int:
-    """The last number that is given under one of these names; what is none is the server's to refuse."""
+    """The number that is given under one of these names; what is none is the server's to refuse."""
+    found = last_value(options, names)
+    return max(int(found), 1) if found is not None and found.isdecimal() else 1
+
+
+def last_value(options: Sequence[str], names: Sequence[str]) -> str | None:
+    """What is given last under one of these names."""
     words = [word for option in options for word in option.split("=", 1)]
-    found = [value for name, value in itertools.pairwise(words) if name in names and value.isdecimal()]
-    return max(int(found[-1]), 1) if found else 1
+    found = [value for name, value in itertools.pairwise(words) if name in names]
+    return found[-1] if found else None
