@@ -10,8 +10,8 @@ from vpgea.config.strict_yaml import scalar
 from vpgea.engines.lease import placement
 from vpgea.estimate.estimator import Estimator, PhaseEstimate
 from vpgea.estimate.phases import Forecast, size_text
+from vpgea.report.prompt_text import prompt_text
 from vpgea_cli.output import Output, aligned, duration
-from vpgea_cli.prompt_text import prompt_text
 
 
 def show(forecast: Forecast, output: Output) -> None:

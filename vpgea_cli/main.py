@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
+from vpgea.report.text import visible
 from vpgea.runs.stopping import INTERRUPTED
 from vpgea_cli.streams import Lasting, hold_open
-from vpgea_cli.text import visible
 
 # Each is a module of vpgea_cli.commands with a function or a Typer app named `command`; it is imported when it is
 # called or listed. Its imports at the top must be light: no torch, transformers, peft, pyarrow, datasets, numpy.
@@ -25,6 +25,7 @@ COMMANDS = (
     "loop",
     "eval",
     "compare",
+    "report",
     "regrade",
     "import",
     "inspect",

@@ -12,8 +12,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vpgea.report.text import aligned, duration, rate, visible
 from vpgea.runs.progress import NullProgress, Progress
-from vpgea_cli.text import aligned, duration, rate, visible
 
 if TYPE_CHECKING:
     from vpgea_cli.screen import Bar, Screen

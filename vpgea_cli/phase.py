@@ -91,11 +91,3 @@ def _time_limit() -> float | None:
 
 def share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if whole else "-"
-
-
-def with_interval(value: float | None, low: float | None, high: float | None, *, digits: int = 3) -> str:
-    """`0.912 [0.887, 0.935]`."""
-    if value is None:
-        return "-"
-    text = f"{value:.{digits}f}"
-    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"

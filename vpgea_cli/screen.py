@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
-from vpgea_cli.text import duration, rate, visible
+from vpgea.report.text import duration, rate, visible
 
 _BESIDE_ROWS = 6  # lines of title, header, "...", bar, notice and the cursor's own
 _WIDE, _NARROW, _NARROWEST = 100, 78, 60  # columns of terminals with a long bar, a short one, none, and no pace either

@@ -17,6 +17,7 @@ FLOORS = {
     "benchmarks": 10,
     "vpgea.estimate": 9,
     "vpgea.cluster": 9,
+    "vpgea.report": 9,
     "vpgea.phases": 8,
     "vpgea.inspection": 7,
     "vpgea.filtering": 6,

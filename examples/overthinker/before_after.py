@@ -9,12 +9,12 @@ from typing import Any
 
 from vpgea.config.resolve import load
 from vpgea.phases.schedule import best_round
+from vpgea.report.text import aligned
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.history import all_lines
 from vpgea.runs.layout import round_dir
 from vpgea.storage.shards import iterate_rows
 from vpgea_cli.commands.loop import COLUMNS, row
-from vpgea_cli.text import aligned
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

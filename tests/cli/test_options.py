@@ -81,6 +81,8 @@ STORY: list[tuple[str, str]] = [
     ),
     ("compare e0 e0 --format csv", "accuracy"),
     ("compare e0 e0 --json --quiet", '"verdict'),
+    ("report e0 e0 --output report.html --plots plots --json --quiet", '"verdict"'),
+    ("report e0 --format csv", "accuracy"),
     ("regrade e0 -o g --grader exact --set grading.workers=1 --offline --quiet", "g"),
     ("regrade e0 -o g --grader math --model MODEL --set grading.workers=1 --overwrite --json", '"disagreements"'),
     ("import LOG --regrade --questions sums.jsonl --dry-run --json", '"samples"'),

@@ -16,6 +16,7 @@ from vpgea.errors import UsageError
 from vpgea.grading.references import final_answer
 from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.local_model import LocalModel
+from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import read_json
 from vpgea.storage.rows import Float32, Ids, Int32, IntArray, Logprobs, Text, UInt64, View, from_table, schema_of
 from vpgea.storage.schemas import IDENTITY, IMPORTED, POSTERIOR, PRIOR, SAMPLES, SELECTION, ForeignProvenance, SampleKey
@@ -183,7 +184,8 @@ def sample_detail(source: Source, key: SampleName) -> SampleDetail:
     tables = _Tables(source.path, found or [_find([source.path], key)])
     row: Columns = {name: value for table in tables.found for name, value in table.to_pylist()[0].items()}
     sampled = tables.read(_Sampled)
-    strings = _strings(source, sampled, notes)
+    ids, text = ([], "") if sampled is None else (sampled.ids, sampled.completion)
+    strings = strings_of(source.manifest, ids, text, notes)
     continued = tables.read(_Continued)
     return SampleDetail(
         id="/".join(map(str, key)),
@@ -285,20 +287,25 @@ class Strings:
     name: Callable[[int], str | None]
 
 
-def _strings(source: Source, sampled: _Sampled | None, notes: list[str]) -> Strings | None:
+def strings_of(manifest: Manifest | None, ids: list[int], text: str, notes: list[str]) -> Strings | None:
     """Those of the recorded model's tokenizer; None, with a note, when it is not here or is another one by now.
 
     Code that comes with a model is never run for looking at its samples.
+
+    Args:
+        manifest: Of the phase folder around the samples, if there is one.
+        ids: Of a completion.
+        text: The same, as it is stored: what the tokenizer must give.
+        notes: Grows by why there are none.
     """
-    if source.manifest is not None and source.manifest.is_imported:
+    if manifest is not None and manifest.is_imported:
         notes.append("it was imported: its text is all there is, and no model's log-probabilities")
         return None
-    if source.manifest is None:
+    if manifest is None:
         notes.append("the shard stands in no phase folder: ids are shown without their strings")
         return None
-    named = {key: value for key, value in source.manifest.config.items() if key in ("model.path", "model.revision")}
+    named = {key: value for key, value in manifest.config.items() if key in ("model.path", "model.revision")}
     model = resolve(inherited=[("this folder", named)]).config.model
-    ids, text = ([], "") if sampled is None else (sampled.ids, sampled.completion)
     try:
         found = LocalModel.resolve(model)
         for load in (_quick_strings, _transformers_strings):

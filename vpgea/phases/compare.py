@@ -130,7 +130,23 @@ def compare(references: Sequence[str], *, draws: int = 2000, seed: int = 0) -> C
             why=f"{len(references)} evaluation was named",
             mend="name two or more: the base, then what is compared with it",
         )
-    found = [find_evaluations(reference) for reference in references]
+    return hold(references, [find_evaluations(reference) for reference in references], draws=draws, seed=seed)
+
+
+def hold(
+    references: Sequence[str], found: Sequence[Mapping[str, CompletePhase]], *, draws: int = 2000, seed: int = 0
+) -> Comparison:
+    """The same of evaluations that were found already; one alone has figures, and no pairs.
+
+    Args:
+        references: What each is called.
+        found: Of each its evaluations by the names of their sets.
+        draws: As for `compare`.
+        seed: As for `compare`.
+
+    Raises:
+        UsageError: As `compare` does.
+    """
     shared = [name for name in found[0] if all(name in one for one in found)]
     every = sorted({name for one in found for name in one})
     if not shared:

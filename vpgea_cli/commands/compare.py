@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vpgea.errors import UsageError
-from vpgea_cli.comparison_text import FORMATS, as_text, bin_rows, change_rows, figure_rows, flip_text
+from vpgea.report.comparison_text import FORMATS, as_text, bin_rows, change_rows, figure_rows, flip_text
 from vpgea_cli.options import JsonOption, QuietOption
 from vpgea_cli.output import Output
 

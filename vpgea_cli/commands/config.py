@@ -14,6 +14,7 @@ from vpgea.config.resolve import Resolved, dump_yaml, resolve
 from vpgea.config.schema import RunConfig, value_of
 from vpgea.config.strict_yaml import scalar
 from vpgea.errors import UsageError
+from vpgea.report.prompt_text import prompt_text
 from vpgea_cli.options import (
     ConfigOption,
     DatasetOption,
@@ -28,7 +29,6 @@ from vpgea_cli.options import (
     resolve_options,
 )
 from vpgea_cli.output import Output, aligned
-from vpgea_cli.prompt_text import prompt_text
 
 if TYPE_CHECKING:
     from vpgea.prompts.views import PromptPreview

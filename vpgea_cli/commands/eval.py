@@ -9,6 +9,7 @@ import typer
 
 from vpgea.config.resolve import DEFAULT, Resolved
 from vpgea.questions.benchmarks import find_evalset, load_evalset
+from vpgea.report.text import with_interval
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
@@ -37,7 +38,7 @@ from vpgea_cli.options import (
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import required, running, say_devices, with_interval
+from vpgea_cli.phase import required, running, say_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vpgea.errors import UsageError
+from vpgea.report.text import with_interval
 from vpgea_cli.options import JsonOption, go_offline
 from vpgea_cli.output import Output, aligned
-from vpgea_cli.phase import share, with_interval
+from vpgea_cli.phase import share
 
 if TYPE_CHECKING:
     from vpgea.runs.records import RoundLine

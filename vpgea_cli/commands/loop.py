@@ -13,6 +13,7 @@ import typer
 from vpgea.config.contradictions import require_consistent
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
+from vpgea.report.text import with_interval
 from vpgea.runs.stopping import StopRequest
 from vpgea_cli.commands.slurm import SiteOption, show_launched
 from vpgea_cli.options import (
@@ -44,7 +45,7 @@ from vpgea_cli.options import (
     server_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import required, running, say_devices, with_interval, with_ranks
+from vpgea_cli.phase import required, running, say_devices, with_ranks
 
 if TYPE_CHECKING:
     from vpgea.phases.loop import Loop

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vpgea.report.text import with_interval
 from vpgea_cli.options import (
     JsonOption,
     ModelOption,
@@ -18,7 +19,7 @@ from vpgea_cli.options import (
     resolve_options,
 )
 from vpgea_cli.output import Output
-from vpgea_cli.phase import inherited_from, required, running, with_interval
+from vpgea_cli.phase import inherited_from, required, running
 
 if TYPE_CHECKING:
     from vpgea.runs.records import EvalResults

@@ -28,8 +28,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def with_interval(value: float | None, low: float | None, high: float | None, *, digits: int = 3) -> str:
+    """`0.912 [0.887, 0.935]`."""
+    if value is None:
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def visible(text: str) -> str:
     """The text with control characters made visible: what a model wrote must not steer the terminal."""
+    if text.isprintable():  # of which no control, format or unassigned character is
+        return text
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE else _escaped(c) for c in text)
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from vpgea_cli.phase import with_interval
+from vpgea.report.text import with_interval
 
 if TYPE_CHECKING:
     from vpgea.metrics.bootstrap import Estimate
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Cells = tuple[str, ...]
 FORMATS = ("text", "csv", "markdown", "latex")
 _SHOWN = ("accuracy", "accuracy_finished", "tokens", "tokens_median", "tokens_p95", "tokens_correct", "truncation_rate")
-_HEAD = ("set", "run", "accuracy", "tokens", "accuracy gain", "p (Holm)", "tokens change", "p (Holm)")
+HEAD = ("set", "run", "accuracy", "tokens", "accuracy gain", "p (Holm)", "tokens change", "p (Holm)")
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     sign: f"\\{sign}" for sign in "&%$#_{}"
 }
@@ -29,10 +29,10 @@ def as_text(comparison: Comparison, form: str) -> str:
         return _csv(comparison)
     rows = list(main_rows(comparison))
     if form == "markdown":
-        lines = [_HEAD, ("---",) * len(_HEAD), *rows]
+        lines = [HEAD, ("---",) * len(HEAD), *rows]
         return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    written = [" & ".join(map(_latex, row)) + r" \\" for row in (_HEAD, *rows)]
-    columns = "l" * len(_HEAD)
+    written = [" & ".join(map(_latex, row)) + r" \\" for row in (HEAD, *rows)]
+    columns = "l" * len(HEAD)
     body = [
         rf"\begin{{tabular}}{{{columns}}}",
         r"\hline",

@@ -1,0 +1,178 @@
+"""`vpgea report` on stored evaluations and on a loop: what stands in the file, its formats, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import simulated_run
+from tests.support.evaluations import Sample, write_evaluation
+from vpgea.runs.layout import round_dir, round_record
+from vpgea.storage import files
+from vpgea.storage.files import write_json
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+HOSTILE = "q<script>alert(1)</script>\u202e&amp;"
+
+
+def samples(*, tokens: int = 100, right: int = 2) -> list[Sample]:
+    """Twenty questions with four samples each, one of them with a hostile name."""
+    return [
+        Sample(
+            question=HOSTILE if number == 0 else f"q{number:02d}",
+            correct=number % right == 0,
+            tokens=tokens + number,
+            seed=10 * number + index,
+        )
+        for number in range(20)
+        for index in range(4)
+    ]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("report")
+    base = write_evaluation(folder / "base", samples())
+    return base, write_evaluation(folder / "tuned", samples(tokens=40, right=1), model="1" * 16)
+
+
+@pytest.fixture(scope="module")
+def loop(small_run: Path) -> Path:
+    return small_run.parent / "whole" / "run"
+
+
+def reported(here: Cli, tmp_path: Path, *arguments: str | Path) -> str:
+    out = tmp_path / "report.html"
+    done = here("report", *arguments, "-o", out)
+    assert (done.returncode, done.stdout.strip()) == (0, str(out)), done.stderr
+    return out.read_text(encoding="utf-8")
+
+
+def traces_of(page: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The list, and every question's detail."""
+    texts = re.findall(r'<script type="text/plain" id="(traces-index|t\d+)">([^<]*)</script>', page)
+    unpacked = [json.loads(gzip.decompress(base64.b64decode(text))) for _, text in texts]
+    return unpacked[0], unpacked[1:]
+
+
+def test_two_evaluations_have_the_verdict_the_figures_and_the_traces(
+    here: Cli, tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    page = reported(here, tmp_path, *pair)
+    verdict = here("compare", *pair).stdout.strip()
+    assert verdict.startswith("tokens -54")
+    assert verdict in page
+    for text in ("accuracy against mean tokens", "if every response were cut", ": flips", "how hard a question is"):
+        assert text in page, text
+    assert "no protocol" in page
+    index, details = traces_of(page)
+    assert len(index["questions"]) == len(details) == 20
+    assert index["questions"][0]["c"] == "more often right"
+    assert "160 of 160 samples are in this file" in page
+    assert {trace["col"] for trace in details[0]["t"]} == {0, 2}
+
+
+def test_the_file_is_the_same_twice_and_holds_no_script_of_a_model(
+    here: Cli, tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    page = reported(here, tmp_path, *pair)
+    assert page == reported(here, tmp_path, *pair)
+    assert "alert(1)</script>" not in page
+    assert "\u202e" not in page
+    assert r"q&lt;script&gt;alert(1)&lt;/script&gt;\u202e&amp;amp;" in page
+
+
+def test_a_folder_may_have_any_name(here: Cli, tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / '"><script>alert(2)<' / "eval", samples())
+    page = reported(here, tmp_path, folder)
+    assert "<script>alert(2)" not in page
+    assert "one evaluation: nothing was compared" in page
+
+
+def test_choices_are_counted_by_letter(here: Cli, tmp_path: Path) -> None:
+    given = [replace(one, answer="B") for one in samples()]
+    folder = write_evaluation(tmp_path / "eval", given, grading__grader="choice")
+    page = reported(here, tmp_path, folder)
+    assert "accuracy where it is right" in page
+    assert '<th scope="row">B</th><td>0.0%</td><td>100.0%</td><td>-</td>' in page
+
+
+def test_a_loop_shows_its_rounds_its_log_ratios_and_where_the_time_went(here: Cli, tmp_path: Path, loop: Path) -> None:
+    page = reported(here, tmp_path, loop)
+    for text in ("posterior paths: accepted, and why not", "where the time went", "engine against trainer", "ESS / K"):
+        assert text in page, text
+    assert "a prompt as the model saw it" in page
+    _, details = traces_of(page)
+    posterior = [trace for one in details for trace in one["t"] if trace["col"] == 1]
+    measured = [trace for trace in posterior if trace["r"]]
+    assert measured
+    for trace in measured:
+        assert len(trace["r"]) == trace["z"] <= len(trace["p"]) == trace["tokens"]
+    assert any(trace["reasons"] for trace in posterior)
+
+
+def test_a_loop_without_an_evaluation_shows_its_rounds(here: Cli, tmp_path: Path, loop: Path) -> None:
+    run = shutil.copytree(loop, tmp_path / "run")
+    shutil.rmtree(run / "base")
+    page = reported(here, tmp_path, run)
+    assert "has no finished evaluation of its base model" in page
+    assert "where the time went" in page
+
+
+def test_three_hundred_rounds_are_shown(here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_run, "PARTS", 1)
+    monkeypatch.setattr(files, "fsync", lambda path: None)
+    run = tmp_path / "run"
+    simulated_run.begin_run(run, 300)
+    simulated_run.write_round(run, 0, 1)
+    for index in range(1, 300):
+        shutil.copytree(round_dir(run, 0), round_dir(run, index), copy_function=os.link)
+        round_record(run, index).unlink()
+        write_json(round_record(run, index), simulated_run.round_line(index, e3=1 + index / 1000).as_json())
+    page = reported(here, tmp_path, run)
+    assert '<th scope="row">299</th>' in page
+    groups = traces_of(page)[0]["groups"]
+    assert [name for name in groups if name.endswith((" round 0", " round 299"))] == [groups[1], groups[-1]]
+
+
+def test_formats_and_plots_hold_the_same_figures(here: Cli, tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    compared = json.loads(here("compare", *pair, "--json").stdout)
+    found = json.loads(here("report", *pair, "--format", "json").stdout)
+    assert found["comparison"]["sets"][0]["runs"] == compared["sets"][0]["runs"]
+    for form in ("csv", "latex"):
+        assert here("report", *pair, "--format", form).stdout == here("compare", *pair, "--format", form).stdout
+    done = here("report", *pair, "--plots", tmp_path / "plots", "--json")
+    written = json.loads(done.stdout)["plots"]
+    assert tmp_path / "plots" / "accuracy-tokens.svg" in map(Path, written)
+    for path in map(Path, written):
+        assert path.stat().st_size > 0
+
+
+def test_what_cannot_be_reported_is_refused_in_words(here: Cli, tmp_path: Path, loop: Path) -> None:
+    out = tmp_path / "report.html"
+    begun = tmp_path / "begun"
+    simulated_run.begin_run(begun, 1)
+    shutil.rmtree(begun / "base")
+    (begun / "base").mkdir()
+    for arguments, said in (
+        ((loop / "round-000" / "rollout", "-o", out), "is a rollout folder"),
+        ((tmp_path / "nothing", "-o", out), "not found"),
+        ((loop,), "--output is missing"),
+        ((loop, "--format", "pdf"), "no such format"),
+        ((begun, "-o", out), "nothing was measured yet"),
+    ):
+        done = here("report", *arguments)
+        assert done.returncode == 2, arguments
+        assert said in done.stderr
+    assert not out.exists()

@@ -1,0 +1,81 @@
+"""Charts as SVG: well formed, escaped, and every value where its axis says."""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from vpgea.report.figures import svg
+from vpgea.report.model import Bars, Point, Points, Series
+
+HOSTILE = '</title><script>alert(1)</script>"\u202e\x00'
+SPACE = "{http://www.w3.org/2000/svg}"
+
+
+def points(**changes: object) -> Points:
+    values: dict[str, object] = {
+        "name": "p",
+        "title": "t",
+        "x_label": "x",
+        "y_label": "y",
+        "series": [Series("a", [Point(x=1, y=0.5, x_bounds=(0.5, 2), y_bounds=(0.4, 0.6)), Point(x=4, y=0.9)])],
+    }
+    return Points(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("log_x", [False, True])
+@pytest.mark.parametrize("values", [[(1, 0.5)], [(1, 0), (300, 1)], [(3, -1e-9), (3, 1e9)], []])
+def test_charts_of_any_values_are_well_formed(joined: bool, log_x: bool, values: list[tuple[float, float]]) -> None:
+    series = [Series("a", [Point(x=x, y=y) for x, y in values]), Series("b", [])]
+    for percent in (False, True):
+        found = svg(points(series=series, joined=joined, log_x=log_x, percent_y=percent))
+        ET.fromstring(found)
+        assert "nan" not in found
+        assert "inf" not in found.replace("info", "")
+
+
+def test_bars_stand_on_one_another_and_are_as_high_as_their_values() -> None:
+    chart = Bars(
+        name="b", title="t", x_label="x", y_label="y", labels=["one", "two"], stacks=[("low", [1, 2]), ("high", [3, 0])]
+    )
+    rects = [rect.attrib for rect in ET.fromstring(svg(chart)).iter(f"{SPACE}rect")]
+    low, low_two, high = ({name: float(rect[name]) for name in ("y", "height")} for rect in rects)
+    assert high["height"] == pytest.approx(3 * low["height"], abs=0.2)
+    assert low_two["height"] == pytest.approx(2 * low["height"], abs=0.2)
+    assert high["y"] + high["height"] == pytest.approx(low["y"], abs=0.2)
+
+
+def test_points_stand_where_the_ticks_say() -> None:
+    root = ET.fromstring(svg(points(series=[Series("a", [Point(x=x, y=0.0) for x in (0, 50, 100)])])))
+    ticks = {text.text: float(text.attrib["x"]) for text in root.iter(f"{SPACE}text") if "x" in text.attrib}
+    marks = [float(re.findall(r"M([\d.]+)", path.attrib["d"])[0]) + 4 for path in root.iter(f"{SPACE}path")]
+    assert marks == pytest.approx([ticks["0"], (ticks["0"] + ticks["100"]) / 2, ticks["100"]], abs=0.2)
+
+
+def test_no_text_becomes_markup() -> None:
+    labelled = [Series(HOSTILE, [Point(x=1, y=1, label=HOSTILE)]), Series("b", [])]
+    bars = Bars(
+        name="b", title=HOSTILE, x_label=HOSTILE, y_label=HOSTILE, labels=[HOSTILE], stacks=[(HOSTILE, [1.0])] * 2
+    )
+    for chart in (points(title=HOSTILE, x_label=HOSTILE, series=labelled), bars):
+        for standalone in (False, True):
+            found = svg(chart, standalone=standalone)
+            root = ET.fromstring(found)
+            assert [one for one in root.iter() if one.tag == f"{SPACE}script"] == []
+            assert "\u202e" not in found
+            assert "\x00" not in found
+            assert r"\u202e\x00" in found
+
+
+def test_a_run_of_three_hundred_rounds_has_a_line_and_few_ticks() -> None:
+    series = [Series("a", [Point(x=x, y=math.sin(x)) for x in range(300)])]
+    found = svg(points(series=series, joined=True))
+    assert len(found) < 20_000
+    bars = Bars(
+        name="b", title="t", x_label="x", y_label="y", labels=list(map(str, range(300))), stacks=[("a", [1.0] * 300)]
+    )
+    assert 5 < len(list(ET.fromstring(svg(bars)).iter(f"{SPACE}text"))) < 60

@@ -1,0 +1,229 @@
+"""Charts as SVG: pure functions of what they show. Colours are classes, so that a page can be light or dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from vpgea.report.model import Bars, Point, Points, Series
+from vpgea.report.text import visible
+
+WIDTH, HEIGHT = 640, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
+_STEPS = (1, 2, 2.5, 5, 10)
+_SHAPES = 5
+COLOURS = 8
+_LEGEND = 20  # height of a line of the legend
+_CHARACTER = 6.6  # width of a character of a label
+
+_RECT = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
+
+STYLE = """
+text{font:12px system-ui,sans-serif;fill:#333}.axis,.grid{stroke:#ccc;fill:none}.level{stroke:#777;stroke-dasharray:5 4}
+.s0{--c:#0072b2}.s1{--c:#d55e00}.s2{--c:#009e73}.s3{--c:#cc79a7}.s4{--c:#b8860b}.s5{--c:#56b4e9}.s6{--c:#7a5195}.s7{--c:#777}
+.bar,.mark{fill:var(--c)}.line,.cross{stroke:var(--c);fill:none}.line{stroke-width:2}.band{fill:var(--c);opacity:.15}
+"""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """From values to places; ticks: (value, its label)."""
+
+    low: float
+    high: float
+    place: Callable[[float], float]
+    ticks: Sequence[tuple[float, str]]
+
+
+def svg(chart: Points | Bars, *, standalone: bool = False) -> Markup:
+    """A chart; standalone: with its style, as a file of its own."""
+    drawn = _points(chart) if isinstance(chart, Points) else _bars(chart)
+    names = [one.name for one in chart.series] if isinstance(chart, Points) else [name for name, _ in chart.stacks]
+    legend, height = _legend(names) if len(names) > 1 else (Markup(""), 0)
+    title = escape(visible(chart.title))
+    start = Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}" class="chart">'
+    ).format(WIDTH, HEIGHT + height, title)
+    style = Markup(f"<style>{STYLE}</style>") if standalone else Markup("")  # noqa: S704 - ours
+    return Markup("").join([start, style, Markup("<title>{}</title>").format(title), drawn, legend, Markup("</svg>")])
+
+
+# --- points ---------------------------------------------------------------------------------------------------------
+
+
+def _points(chart: Points) -> Markup:
+    points = [point for one in chart.series for point in one.points]
+    if not points:
+        return _text(WIDTH / 2, HEIGHT / 2, "nothing was measured", "middle")
+    xs = [x for point in points for x in (point.x, *(point.x_bounds or ()))]
+    ys = [y for point in points for y in (point.y, *(point.y_bounds or ()))]
+    ys += [] if chart.level is None else [chart.level]
+    across = _logarithmic(xs) if chart.log_x and min(xs) > 0 else _linear(xs, _LEFT, WIDTH - _RIGHT)
+    up = _linear(ys, HEIGHT - _BOTTOM, _TOP, percent=chart.percent_y)
+    drawn = [_frame(chart.x_label, chart.y_label, across, up)]
+    if chart.level is not None:
+        drawn.append(_line(_LEFT, up.place(chart.level), WIDTH - _RIGHT, up.place(chart.level), "level"))
+    drawn += [_series(one, number, across, up, joined=chart.joined) for number, one in enumerate(chart.series)]
+    return Markup("").join(drawn)
+
+
+def _series(series: Series, number: int, across: _Axis, up: _Axis, *, joined: bool) -> Markup:
+    drawn = []
+    if joined:
+        banded = [point for point in series.points if point.y_bounds is not None]
+        edges = [(point.x, point.y_bounds[0]) for point in banded if point.y_bounds]
+        edges += [(point.x, point.y_bounds[1]) for point in reversed(banded) if point.y_bounds]
+        drawn += [_path(edges, across, up, "band", closed=True)] if len(banded) > 1 else []
+        drawn.append(_path([(point.x, point.y) for point in series.points], across, up, "line"))
+    many = len(series.points) > 60
+    for point in series.points:
+        x, y = across.place(point.x), up.place(point.y)
+        if not joined and point.x_bounds is not None:
+            drawn.append(_line(across.place(point.x_bounds[0]), y, across.place(point.x_bounds[1]), y, "cross"))
+        if not joined and point.y_bounds is not None:
+            drawn.append(_line(x, up.place(point.y_bounds[0]), x, up.place(point.y_bounds[1]), "cross"))
+        if not (joined and many):
+            drawn.append(_mark(x, y, number, point, series.name))
+    return Markup('<g class="s{}">{}</g>').format(number % COLOURS, Markup("").join(drawn))
+
+
+def _mark(x: float, y: float, number: int, point: Point, name: str) -> Markup:
+    """A shape of its own for every run: colours alone do not tell them apart for everybody."""
+    shape = number % _SHAPES
+    d = {
+        0: f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",
+        1: f"M{x - 4:.1f} {y - 4:.1f}h8v8h-8z",
+        2: f"M{x:.1f} {y - 5:.1f}l5 9h-10z",
+        3: f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z",
+        4: f"M{x:.1f} {y + 5:.1f}l5 -9h-10z",
+    }[shape]
+    said = ": ".join(text for text in (visible(name), visible(point.label)) if text)
+    return Markup('<path class="mark" d="{}"><title>{}</title></path>').format(d, said)
+
+
+# --- bars -----------------------------------------------------------------------------------------------------------
+
+
+def _bars(chart: Bars) -> Markup:
+    count = len(chart.labels) - chart.edges
+    heights = [sum(values[place] for _, values in chart.stacks) for place in range(count)]
+    if not heights:
+        return _text(WIDTH / 2, HEIGHT / 2, "nothing was measured", "middle")
+    up = _linear([0.0, max(heights) or 1.0], HEIGHT - _BOTTOM, _TOP)
+    wide = (WIDTH - _LEFT - _RIGHT) / count
+    every = max(1, math.ceil(max(map(len, chart.labels)) * _CHARACTER / wide))
+    shift = 0.0 if chart.edges else 0.5
+    ticks = [(place + shift, label) for place, label in enumerate(chart.labels) if place % every == 0]
+    across = _Axis(0, count, lambda value: _LEFT + value * wide, ticks)
+    drawn = [_frame(chart.x_label, chart.y_label, across, up)]
+    bottoms = [0.0] * count
+    gap = min(1.0, wide * 0.1)
+    for number, (name, values) in enumerate(chart.stacks):
+        rects = []
+        for place, value in enumerate(values):
+            if value > 0:
+                top, bottom = up.place(bottoms[place] + value), up.place(bottoms[place])
+                label = "-".join(chart.labels[place : place + 2]) if chart.edges else chart.labels[place]
+                sizes = map(_number, (across.place(place) + gap, top, wide - 2 * gap, bottom - top))
+                rects.append(_RECT.format(*sizes, visible(f"{label}: {name} {value:,.6g}")))
+                bottoms[place] += value
+        drawn.append(Markup('<g class="s{}">{}</g>').format(number % COLOURS, Markup("").join(rects)))
+    return Markup("").join(drawn)
+
+
+# --- axes -----------------------------------------------------------------------------------------------------------
+
+
+def _linear(values: Sequence[float], start: float, end: float, *, percent: bool = False) -> _Axis:
+    low, high = min(values), max(values)
+    if high == low:
+        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
+    step = _step((high - low) / 5)
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    ticks = [(low + place * step) for place in range(round((high - low) / step) + 1)]
+    digits = max(0, -math.floor(math.log10(step * (100 if percent else 1)) + 1e-9)) if step < 1 else 0
+    digits += step * (100 if percent else 1) / 10 ** math.floor(math.log10(step * (100 if percent else 1))) == 2.5
+    labels = [f"{100 * tick:.{digits}f} %" if percent else f"{tick:,.{digits}f}" for tick in ticks]
+    labels = [label.replace("-0 ", "0 ") if percent else "0" if label == "-0" else label for label in labels]
+    scale = (end - start) / (high - low)
+    return _Axis(low, high, lambda value: start + (value - low) * scale, list(zip(ticks, labels, strict=True)))
+
+
+def _logarithmic(values: Sequence[float]) -> _Axis:
+    low, high = math.log2(min(values)), math.log2(max(values))
+    low, high = (low - 0.5, high + 0.5) if high - low < 1 else (low - 0.1, high + 0.1)
+    powers = range(math.ceil(low), math.floor(high) + 1)
+    every = max(1, len(powers) // 8)
+    ticks = [(2.0**power, f"{2.0**power:,.6g}") for power in powers if power % every == 0]
+    scale = (WIDTH - _RIGHT - _LEFT) / (high - low)
+    return _Axis(low, high, lambda value: _LEFT + (math.log2(value) - low) * scale, ticks)
+
+
+def _step(rough: float) -> float:
+    """The smallest round number that is not below."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in _STEPS if factor * power >= rough * (1 - 1e-9))
+
+
+def _frame(x_label: str, y_label: str, across: _Axis, up: _Axis) -> Markup:
+    bottom = HEIGHT - _BOTTOM
+    drawn = []
+    for value, label in up.ticks:
+        y = up.place(value)
+        drawn += [_line(_LEFT, y, WIDTH - _RIGHT, y, "grid"), _text(_LEFT - 6, y + 4, label, "end")]
+    for value, label in across.ticks:
+        x = across.place(value)
+        drawn += [_line(x, bottom, x, bottom + 4, "axis"), _text(x, bottom + 17, label, "middle")]
+    drawn.append(_line(_LEFT, bottom, WIDTH - _RIGHT, bottom, "axis"))
+    drawn.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 8, x_label, "middle"))
+    turned = Markup('<text transform="translate(13 {}) rotate(-90)" text-anchor="middle">{}</text>')
+    drawn.append(turned.format(_number((_TOP + bottom) / 2), visible(y_label)))
+    return Markup("").join(drawn)
+
+
+# --- pieces ---------------------------------------------------------------------------------------------------------
+
+
+def _legend(names: Sequence[str]) -> tuple[Markup, int]:
+    """One line of names after the other below the chart, and how high they are."""
+    drawn, x, line = [], float(_LEFT), 0
+    for number, name in enumerate(names):
+        shown = visible(name)
+        width = 22 + len(shown) * _CHARACTER
+        if x + width > WIDTH and x > _LEFT:
+            x, line = float(_LEFT), line + 1
+        y = HEIGHT + line * _LEGEND + 8
+        mark = _mark(x + 5, y, number, Point(x=0, y=0), "")
+        label = _text(x + 15, y + 4, shown, "start")
+        drawn.append(Markup('<g class="s{}">{}{}</g>').format(number % COLOURS, mark, label))
+        x += width
+    return Markup("").join(drawn), (line + 1) * _LEGEND
+
+
+def _path(
+    places: Sequence[tuple[float, float]], across: _Axis, up: _Axis, name: str, *, closed: bool = False
+) -> Markup:
+    steps = " ".join(_steps(places, across, up)) + ("Z" if closed else "")
+    return Markup('<path class="{}" d="{}"/>').format(name, steps)
+
+
+def _steps(places: Sequence[tuple[float, float]], across: _Axis, up: _Axis) -> Iterator[str]:
+    for number, (x, y) in enumerate(places):
+        yield f"{'L' if number else 'M'}{_number(across.place(x))} {_number(up.place(y))}"
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, name: str) -> Markup:
+    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(name, *map(_number, (x1, y1, x2, y2)))
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        _number(x), _number(y), anchor, visible(text)
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
