@@ -110,6 +110,19 @@ def test_a_count_that_is_not_recorded_makes_no_figure_and_a_tokenizer_makes_all(
     assert (rows[2].cut_off, thinking[2]) == (True, lengths[2])
 
 
+def test_more_thinking_than_tokens_makes_no_figure_of_thinking(here: Cli, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": f"q{number}", "response": "<think>x</think>1", "correct": 1, "tokens": 10, "thinking_tokens": thinking}
+        for number, thinking in enumerate([9, 10, 99, 4, 5, 6])
+    ]
+    log = table(tmp_path / "log.jsonl", *rows)
+    done = here("import", log, "-o", tmp_path / "out", "--json")
+    assert "of 1 of 6 samples more thinking than tokens is recorded" in done.stderr
+    metrics = json.loads(done.stdout)["metrics"]
+    assert [metrics[name]["value"] for name in ("tokens", "thinking_tokens", "answer_tokens")] == [10, None, None]
+    assert [row.thinking_tokens for row in rows_of(tmp_path / "out")] == [9, 10, None, 4, 5, 6]
+
+
 def test_our_grades_stand_beside_the_recorded_ones(here: Cli, tmp_path: Path) -> None:
     log = table(
         tmp_path / "log.jsonl",

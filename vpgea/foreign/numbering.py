@@ -54,6 +54,7 @@ class Survey:
         listed: The first of them, with their reasons.
         repeated: Rows that say once more what stands before them: same question, same index, same response.
         per_question: Samples of each question.
+        contradicting: Samples with more tokens of thinking than tokens.
         opened_unseen: Responses with an end of thinking and no beginning: the prompt had it.
     """
 
@@ -65,6 +66,7 @@ class Survey:
     without_tokens: int = 0
     without_end: int = 0
     without_reference: int = 0
+    contradicting: int = 0
     opened_unseen: int = 0
     _contents: dict[str, bytes] = field(default_factory=dict)
 
@@ -99,6 +101,7 @@ class Survey:
         self.without_tokens += sample.tokens is None
         self.without_end += sample.finish_reason is None
         self.without_reference += sample.reference is None
+        self.contradicting += sample.contradicts_itself
         self.opened_unseen += THINKING_ENDS in sample.completion and THINKING_OPENS not in sample.completion
 
 

@@ -43,6 +43,11 @@ class ForeignSample:
     scores: Mapping[str, object] = field(default_factory=dict)
     extracted: str | None = None
 
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether more tokens of thinking were recorded than tokens: then nobody knows the thinking's."""
+        return self.tokens is not None and self.thinking_tokens is not None and self.thinking_tokens > self.tokens
+
 
 @dataclass(frozen=True)
 class Unreadable:

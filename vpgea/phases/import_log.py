@@ -158,6 +158,11 @@ class ImportPlan:
                 f"{survey.without_tokens} of {survey.samples} samples have no count of tokens: no figure of tokens is "
                 "made; --tokenizer MODEL counts them"
             )
+        if self.tokenizer is None and survey.contradicting:
+            said.append(
+                f"of {survey.contradicting} of {survey.samples} samples more thinking than tokens is recorded: "
+                "no figure of thinking is made; --tokenizer MODEL counts them"
+            )
         if survey.without_end:
             said.append(
                 f"of {survey.without_end} of {survey.samples} samples it is not recorded how they ended: no figure of "

@@ -93,7 +93,8 @@ class RowMaker:
 
     def _row(self, numbered: Numbered, one: Cut, counted: tuple[list[int], int | None] | None) -> ImportedRow:
         sample, recorded = numbered.sample, recorded_verdict(numbered.sample, self.metric)
-        ids, thinking = counted or (None, sample.tokens if one.is_off else sample.thinking_tokens)
+        told = None if sample.contradicts_itself else sample.thinking_tokens
+        ids, thinking = counted or (None, sample.tokens if one.is_off else told)
         return ImportedRow(
             key=SampleKey(0, numbered.question_id, PRIOR, numbered.index),
             seed=None,
