@@ -56,6 +56,7 @@ class _Process:
     error: Exception | None = None
     is_echo: bool = False
     is_given_up: bool = False
+    has_kept_log: bool = False
 
     def take(self, data: bytes, progress: Progress) -> None:
         """What it reported; of progress only rank 0's counts."""
@@ -72,7 +73,7 @@ class _Process:
         """Beside what the ranks have written, where they have and something was printed."""
         if logs.parent.is_dir() and self.log.stat().st_size:
             logs.mkdir(exist_ok=True)
-            self.log = Path(shutil.move(self.log, logs / self.log.name))
+            self.log, self.has_kept_log = Path(shutil.move(self.log, logs / self.log.name)), True
 
     def tell(self, message: Mapping[str, Any]) -> None:
         assert self.popen.stdin is not None
@@ -93,7 +94,9 @@ class _Process:
         said = self._last_words()
         if not said and code == -signal.SIGKILL:
             said = "somebody killed it, or the system did, which had no memory left"
-        mend = "run the same command again: it continues from the last checkpoint; logs/ has what the ranks printed"
+        mend = "run the same command again: it continues from the last checkpoint"
+        if self.has_kept_log:
+            mend += f"; {self.log} has what it printed"
         return EngineError(f"rank {self.rank} of the training {how}", why=said or "it said nothing", mend=mend)
 
     def _last_words(self) -> str:

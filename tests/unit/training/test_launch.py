@@ -98,8 +98,17 @@ def test_a_dead_rank_ends_all_with_its_last_words(tmp_path: Path, monkeypatch: p
         together(tmp_path, "hang", "die", stop)
     assert error.value.exit_code == 4
     assert "terminate called after throwing" in error.value.why
+    assert error.value.mend.endswith(f"; {tmp_path / 'logs' / 'rank-1.log'} has what it printed")
     assert not is_there(tmp_path, 0)
     assert not stop.process_groups
+
+
+def test_no_log_is_named_where_nothing_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "GRACE_S", 0.3)
+    with pytest.raises(EngineError, match="rank 1 of the training left with code 1") as error:
+        together(tmp_path, "hang", "leave")
+    assert error.value.mend == "run the same command again: it continues from the last checkpoint"
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_stop_is_told_to_every_rank_once_and_comes_back_as_one(tmp_path: Path) -> None:
