@@ -18,7 +18,8 @@ from vpgea.phases.rollout import Drawing
 from vpgea.questions.load import Question
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
-from vpgea.runs.layout import chunk_number, samples_dir
+from vpgea.runs.layout import PARTS, chunk_number, samples_dir, samples_numbers
+from vpgea.runs.overwriting import clear
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
@@ -78,24 +79,31 @@ def evaluate_until(
     """Evaluate with eval.samples per question, then twice as many, until the interval is narrow or the limit reached.
 
     The interval is that of the gain in accuracy where there is a baseline, else that of the accuracy. Each number of
-    samples has an evaluation folder of its own below the output folder, and takes over the samples of the one before;
-    the next call goes on with the last one. What ends the sampling is the interval's width, never on which side of
-    anything it lies.
+    samples has an evaluation folder of its own below the output folder, and takes over the samples of the one before.
+    The last one counts wherever the folder is read, so the next call goes on to it however wide an interval it is
+    asked for. Nothing ends the sampling but the interval's width, which depends on the accuracy, too (docs/eval.md).
 
     Returns:
         The last folder, and its results.
 
     Raises:
-        UsageError: There is no interval, since there are too few questions; or what `evaluate` raises, as it does.
+        UsageError: There is no interval, since there are too few questions, or the output folder is an evaluation
+            itself; or what `evaluate` raises, as it does.
     """
     stop = stop or StopRequest()
+    if (output_dir / PARTS).is_dir():
+        raise UsageError(
+            f"{output_dir} holds an evaluation itself",
+            why="with --until-width it holds one for each number of samples, of which the last one counts",
+            mend="choose another --output-dir",
+        )
     samples, before = config.eval.samples, None
     with EngineLease(output_dir / LOGS, stop) as lease:
         while True:
             step = config.model_copy(update={"eval": config.eval.model_copy(update={"samples": samples})})
             folder = samples_dir(output_dir, samples)
             if before is not None:
-                _take_over(before, step, questions, folder, stop=stop, resume=resume, overwrite=overwrite)
+                _take_over(before, step, questions, folder, stop=stop, resume=resume)
             is_first = before is None
             with progress_of() as progress:
                 found = evaluate(
@@ -109,14 +117,17 @@ def evaluate_until(
                     progress=progress,
                 )
             assert found is not None, "there is one part"
+            if overwrite and is_first:
+                _clear_others(output_dir, samples)
             name, estimate = _watched(found)
             reached = _width_of(name, estimate)
             say(f"{samples} samples per question: the interval of {name} is {reached:.4f} wide")
-            if reached <= width.width or samples >= width.max_samples:
+            later = [number for number in samples_numbers(output_dir) if number > samples]
+            if not later and (reached <= width.width or samples >= width.max_samples):
                 if reached > width.width:
                     say(f"it is wider than {width.width:g}, and {samples} is the limit: more questions narrow it")
                 return folder, found
-            before, samples = folder, min(2 * samples, width.max_samples)
+            before, samples = folder, later[0] if later else min(2 * samples, width.max_samples)
 
 
 def _watched(found: EvalResults) -> tuple[str, Estimate]:
@@ -134,6 +145,14 @@ def _width_of(name: str, estimate: Estimate) -> float:
     return estimate.high - estimate.low
 
 
+def _clear_others(output_dir: Path, samples: int) -> None:
+    """Delete what was overwritten: a folder of more samples would count as the result of what is sampled now."""
+    for number in samples_numbers(output_dir):
+        if number != samples:
+            clear(samples_dir(output_dir, number), "eval", count=1)
+            samples_dir(output_dir, number).rmdir()
+
+
 def _take_over(
     before: Path,
     config: RunConfig,
@@ -142,12 +161,11 @@ def _take_over(
     *,
     stop: StopRequest,
     resume: bool,
-    overwrite: bool,
 ) -> None:
     """Begin an evaluation with the samples of one that had fewer: they are kept as those of an earlier attempt are."""
     source = CompletePhase.open(before, "eval")
     plan = EvalPlan.make(config, questions, begun=source.manifest.inputs)
-    opened = PhaseFolder.open(folder, plan.manifest, resume=resume, overwrite=overwrite)
+    opened = PhaseFolder.open(folder, plan.manifest, resume=resume)
     missing = set(opened.missing(plan.sampling.own_chunks))
     shards = {chunk_number(path): path for path in source.chunks()}
     with opened.writing(), Journals(opened, sorted(missing), stop, NullProgress()) as journals:

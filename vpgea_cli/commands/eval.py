@@ -129,6 +129,9 @@ def command(
         output.warn_all(loaded.said())
         if target is None:
             _show_costs(resolved.config, loaded.questions, Part.parse(shard), output)
+            if width is not None:
+                first, most = resolved.config.eval.samples, width.max_samples
+                output.info(f"that is for {first} samples per question; --until-width may go on to {most}")
             return
         say_devices(resolved.config, output)
         if width is not None:

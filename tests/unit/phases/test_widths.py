@@ -22,11 +22,12 @@ from vpgea.questions.load import load_questions
 from vpgea.runs.parts import WHOLE, Part
 
 
-def until(folder: Path, width: float, most: int, **dotted: Any) -> tuple[Path, list[str], Estimate]:
+def until(
+    folder: Path, width: float, most: int, *, overwrite: bool = False, **dotted: Any
+) -> tuple[Path, list[str], Estimate]:
     chosen, said = overthinker.config(**dotted), list[str]()
-    last, found = evaluate_until(
-        chosen, load_questions(chosen.data).questions, folder, Width(width, most), say=said.append
-    )
+    questions = load_questions(chosen.data).questions
+    last, found = evaluate_until(chosen, questions, folder, Width(width, most), overwrite=overwrite, say=said.append)
     return last, said, found.metrics["accuracy" if found.baseline is None else "accuracy_gain"]
 
 
@@ -63,8 +64,9 @@ def test_it_ends_at_the_width(grown: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(grown, tmp_path / "eval")
     widths = []
     for name in ("samples-0001", "samples-0002"):
-        last, _, estimate = until(copy, 0.999, 1 if name.endswith("1") else 2, eval__samples=int(name[-1]))
-        assert last == copy / name
+        alone = shutil.copytree(grown / name, tmp_path / name / name).parent
+        last, _, estimate = until(alone, 0.999, 64, eval__samples=int(name[-1]))
+        assert last == alone / name
         widths.append((estimate.high or 0) - (estimate.low or 0))
     assert widths[1] < widths[0]
     last, said, estimate = until(copy, (widths[0] + widths[1]) / 2, 64)
@@ -81,6 +83,25 @@ def test_the_next_call_goes_on_without_a_model(grown: Path, monkeypatch: pytest.
     before = rollouts.bytes_of(grown / "samples-0002")
     assert until(grown, 1e-6, 2)[0] == grown / "samples-0002"
     assert rollouts.bytes_of(grown / "samples-0002") == before
+
+
+def test_what_was_sampled_further_is_the_result_of_a_wider_interval_too(grown: Path) -> None:
+    """Else the figures that are shown would not be those that `compare` takes for the folder."""
+    last, said, _ = until(grown, 0.999, 1)
+    assert last == grown / "samples-0002"
+    assert len(said) == 2
+
+
+def test_what_is_overwritten_leaves_no_evaluation_of_more_samples(grown: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(grown, tmp_path / "eval")
+    last, _, _ = until(copy, 0.999, 64, overwrite=True, eval__seed=5)
+    assert last == copy / "samples-0001"
+    assert [path.name for path in copy.iterdir() if path.name.startswith("samples")] == ["samples-0001"]
+
+
+def test_an_evaluation_itself_holds_no_others(grown: Path) -> None:
+    with pytest.raises(UsageError, match="holds an evaluation itself"):
+        until(grown / "samples-0001", 0.1, 64)
 
 
 def test_the_last_one_counts_in_comparisons(grown: Path) -> None:
