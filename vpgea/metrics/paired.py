@@ -180,5 +180,5 @@ def _rank(table: SampleTable) -> tuple[float, ...]:
 
 
 def _negated(found: Estimate) -> Estimate:
-    value, low, high = (None if one is None else -one for one in (found.value, found.high, found.low))
+    value, low, high = (None if one is None else 0.0 - one for one in (found.value, found.high, found.low))
     return Estimate(value=value, low=low, high=high, n=found.n, warning=found.warning)

@@ -91,12 +91,7 @@ def evaluate_until(
             itself; or what `evaluate` raises, as it does.
     """
     stop = stop or StopRequest()
-    if (output_dir / PARTS).is_dir():
-        raise UsageError(
-            f"{output_dir} holds an evaluation itself",
-            why="with --until-width it holds one for each number of samples, of which the last one counts",
-            mend="choose another --output-dir",
-        )
+    _require_no_evaluation(output_dir)
     samples, before = config.eval.samples, None
     with EngineLease(output_dir / LOGS, stop) as lease:
         while True:
@@ -119,20 +114,36 @@ def evaluate_until(
             assert found is not None, "there is one part"
             if overwrite and is_first:
                 _clear_others(output_dir, samples)
-            name, estimate = _watched(found)
-            reached = _width_of(name, estimate)
-            say(f"{samples} samples per question: the interval of {name} is {reached:.4f} wide")
-            later = [number for number in samples_numbers(output_dir) if number > samples]
-            if not later and (reached <= width.width or samples >= width.max_samples):
-                if reached > width.width:
-                    say(f"it is wider than {width.width:g}, and {samples} is the limit: more questions narrow it")
+            following = _following(found, output_dir, samples, width, say)
+            if following is None:
                 return folder, found
-            before, samples = folder, later[0] if later else min(2 * samples, width.max_samples)
+            before, samples = folder, following
 
 
-def _watched(found: EvalResults) -> tuple[str, Estimate]:
+def _require_no_evaluation(output_dir: Path) -> None:
+    if (output_dir / PARTS).is_dir():
+        raise UsageError(
+            f"{output_dir} holds an evaluation itself",
+            why="with --until-width it holds one for each number of samples, of which the last one counts",
+            mend="choose another --output-dir",
+        )
+
+
+def _following(
+    found: EvalResults, output_dir: Path, samples: int, width: Width, say: Callable[[str], None]
+) -> int | None:
+    """The samples per question to go on to: the next number that was begun, or twice as many; None at the end."""
     name = "accuracy" if found.baseline is None else "accuracy_gain"
-    return name, found.metrics[name]
+    reached = _width_of(name, found.metrics[name])
+    say(f"{samples} samples per question: the interval of {name} is {reached:.4f} wide")
+    if later := [number for number in samples_numbers(output_dir) if number > samples]:
+        return later[0]
+    if reached <= width.width:
+        return None
+    if samples >= width.max_samples:
+        say(f"it is wider than {width.width:g}, and {samples} is the limit: more questions narrow it")
+        return None
+    return min(2 * samples, width.max_samples)
 
 
 def _width_of(name: str, estimate: Estimate) -> float:

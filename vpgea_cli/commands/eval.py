@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vpgea.config.schema import RunConfig
+    from vpgea.phases.widths import Width
     from vpgea.questions.load import LoadedQuestions
     from vpgea.questions.question import Question
     from vpgea.runs.parts import Part
@@ -128,10 +129,7 @@ def command(
         loaded = _load(resolved, evalset, offline=offline)
         output.warn_all(loaded.said())
         if target is None:
-            _show_costs(resolved.config, loaded.questions, Part.parse(shard), output)
-            if width is not None:
-                first, most = resolved.config.eval.samples, width.max_samples
-                output.info(f"that is for {first} samples per question; --until-width may go on to {most}")
+            _show_costs(resolved.config, loaded.questions, Part.parse(shard), width, output)
             return
         say_devices(resolved.config, output)
         if width is not None:
@@ -173,12 +171,17 @@ def _finish(target: Path, results: EvalResults | None, output: Output) -> None:
     output.result({"path": str(target), "complete": True, **json_of(results)})
 
 
-def _show_costs(config: RunConfig, questions: Sequence[Question], part: Part, output: Output) -> None:
+def _show_costs(
+    config: RunConfig, questions: Sequence[Question], part: Part, width: Width | None, output: Output
+) -> None:
     from vpgea.estimate.phases import forecast_eval
     from vpgea.phases.evaluate import EvalPlan
     from vpgea_cli.dry_run import show
 
     show(forecast_eval(config, EvalPlan.make(config, questions, part=part)), output)
+    if width is not None:
+        first, most = config.eval.samples, width.max_samples
+        output.info(f"that is for {first} samples per question; --until-width may go on to {most}")
 
 
 def _load(resolved: Resolved, evalset: str | None, *, offline: bool) -> LoadedQuestions:

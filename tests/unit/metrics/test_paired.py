@@ -75,6 +75,8 @@ def test_exchanged_runs_give_the_opposite() -> None:
     assert change.sign == -1
     assert change.p is not None
     assert change.p < 1e-6
+    one, same = small([1, 0, 1, 0], [9, 9, 9, 9]), small([0, 1, 0, 1], [8, 8, 8, 8])
+    assert [str(gains(*pair, draws=10)[0].estimate.value) for pair in ((one, same), (same, one))] == ["0.0", "0.0"]
 
 
 def test_the_order_of_rows_says_nothing() -> None:
