@@ -71,6 +71,22 @@ def test_another_grader_changes_grades_and_no_sample(here: Cli, source: Path, tm
         assert line in shown
 
 
+def test_a_damaged_one_is_graded_again_and_never_sampled(here: Cli, source: Path, tmp_path: Path) -> None:
+    """From the samples that it was made of: the repair knows of none."""
+    again = tmp_path / "again"
+    assert here("regrade", source, "-o", again, "-q").returncode == 0
+    whole, results = rollouts.bytes_of(again), read_json(again / "results.json")
+    shard = min(again.rglob("chunk-*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    done = here("doctor", again, "--repair")
+    assert done.returncode == 2
+    assert "run the same `vpgea regrade` again" in done.stderr
+    assert here("regrade", source, "-o", again, "-q").returncode == 0
+    assert rollouts.bytes_of(again) == whole
+    assert read_json(again / "results.json") == results
+    assert here("doctor", again).returncode == 0
+
+
 def test_what_is_refused(here: Cli, source: Path, tmp_path: Path) -> None:
     for target in (source, source / "inside", source.parent):
         done = here("regrade", source, "-o", target)

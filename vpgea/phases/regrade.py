@@ -23,7 +23,7 @@ from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, RESULTS, chunk_number
-from vpgea.runs.manifest import Manifest
+from vpgea.runs.manifest import REGRADED, Manifest
 from vpgea.runs.parts import part_folders
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
@@ -138,12 +138,12 @@ def _views(source: CompletePhase, config: RunConfig) -> Views:
 
 
 def _manifest(source: CompletePhase, config: RunConfig) -> Manifest:
-    """What an evaluation with the new grader would have: the samples are the same."""
+    """What an evaluation with the new grader would have, and where its samples are from."""
     grading = {key: value for key, value in flat_config(config).items() if key.startswith("grading.")}
     return Manifest(
         phase="eval",
         identity={**source.manifest.identity, **identity_of(config, "grading")},
-        inputs=source.manifest.inputs,
+        inputs={**source.manifest.inputs, REGRADED: source.content_fingerprint},
         config={**source.manifest.config, **grading, "eval.baseline": None},
         contents=source.manifest.contents,
     )

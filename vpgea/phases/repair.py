@@ -152,13 +152,19 @@ def _repair_phase(
     """Run the parts of a phase that have lost something, as recorded. Raises what the phase raises.
 
     Raises:
-        UsageError: Its source is not the folder beside it, or was another tool's log.
+        UsageError: Its source is not the folder beside it, or was another tool's log or an evaluation anywhere.
     """
     if manifest.is_imported:
         raise UsageError(
             f"{root} was imported, and the log is not in it",
             why="what was damaged is set aside; only the log can give it again",
             mend="run the same `vpgea import` again: it makes what is missing",
+        )
+    if manifest.is_regraded:
+        raise UsageError(
+            f"{root} has the samples of another evaluation, graded again",
+            why="what was damaged is set aside; samples that were drawn again might be others",
+            mend="run the same `vpgea regrade` again: it makes what is missing",
         )
     run_dir = _run_around(root) if manifest.phase in ("rollout", "eval") else None
     if run_dir is not None:  # which questions, and what is compared with what, is known there

@@ -17,6 +17,7 @@ from vpgea.storage.records import from_json, json_of
 from vpgea.storage.rows import SCHEMA_VERSION
 
 FOREIGN_TOOL = "foreign.tool"  # identity of an imported evaluation: which tool made it
+REGRADED = "regraded"
 
 
 def fingerprint_of(identity: Mapping[str, object], inputs: dict[str, str]) -> str:
@@ -68,6 +69,11 @@ class Manifest:
     def is_imported(self) -> bool:
         """Whether another tool made the samples: its prompts and sampling are not those of our protocols."""
         return FOREIGN_TOOL in self.identity
+
+    @property
+    def is_regraded(self) -> bool:
+        """Whether its samples are another evaluation's, of which its inputs have the content."""
+        return REGRADED in self.inputs
 
     def as_json(self) -> dict[str, object]:
         """What manifest.json says."""
