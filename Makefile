@@ -8,14 +8,14 @@ DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-smollm2 test-slurm kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
+.PHONY: demo test test-sglang test-smollm2 test-slurm test-report kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2 and not chromium"
 
 # Against the real SGLang server, in its own environment.
 test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed
@@ -46,6 +46,14 @@ slurm-kills: $(VENV)/.installed
 test-slurm: $(VENV)/.installed
 	OMP_NUM_THREADS=1 tests/slurm/run.sh $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m slurm --timeout 600 \
 	  tests/integration
+
+# A report in a headless Chromium, which Debian's packages have: unpacked into build/, no root. Photographs in build/report.
+CHROMIUM ?= build/chromium/chromium
+test-report: $(VENV)/.installed $(CHROMIUM)
+	VPGEA_CHROMIUM=$(abspath $(CHROMIUM)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --durations=15 -m chromium tests/integration
+
+build/chromium/chromium: tests/chromium/chromium.sh
+	tests/chromium/chromium.sh build/chromium
 
 # The kill campaign behind docs/reliability.md; `make test` runs a small slice of it.
 KILLS ?= 20

@@ -5,7 +5,7 @@ Model text is untrusted: control characters are made visible, and nothing of it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vpgea_cli.output import aligned, visible
@@ -13,12 +13,15 @@ from vpgea_cli.output import aligned, visible
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from vpgea.inspection.differences import Stretch
     from vpgea.inspection.samples import SampleDetail, TokenRow
 
 HEADER = ["position", "id", "part", "weight", "log pi", "log q", "log q - log pi", "token"]
 # From how many nats of log q - log pi on a token takes the colour; the first that fits.
 _ABOVE = ((4.0, "bold red"), (2.0, "red"), (0.5, "yellow"))
 _BELOW = ((-4.0, "bold blue"), (-2.0, "blue"), (-0.5, "cyan"))
+_MARKS = {"both": "{}", "first": "[-{}-]", "second": "{{+{}+}}"}
+_TOLD = ("status", "extracted", "reasons")
 LEGEND = "log q - log pi: how much likelier the note makes a token (positive), or the plain prompt does (negative)"
 
 
@@ -48,6 +51,28 @@ def print_coloured(detail: SampleDetail) -> None:
     elif detail.completion is not None:
         console.print(Text("completion:", style="bold"), Text(visible(detail.completion)), soft_wrap=True, sep="\n")
     console.print(Text("\n".join(map(visible, _after(detail)))))
+
+
+def plain_difference(details: Sequence[SampleDetail], found: Sequence[Stretch]) -> str:
+    """Two samples as text without colours, as wdiff writes it."""
+    return "\n".join([*map(_title, details), "", "".join(_MARKS[one.of].format(one.text) for one in found)])
+
+
+def print_difference(details: Sequence[SampleDetail], found: Sequence[Stretch]) -> None:
+    """The same on the terminal at stdout, in colours too."""
+    from rich.console import Console
+    from rich.text import Text
+
+    colours = {"both": "", "first": "red strike", "second": "green"}
+    console = Console(highlight=False)
+    console.print(Text("\n".join(map(visible, map(_title, details))) + "\n"))
+    marked = ((visible(_MARKS[one.of].format(one.text)), colours[one.of]) for one in found)
+    console.print(Text.assemble(*marked), soft_wrap=True)
+
+
+def _title(detail: SampleDetail) -> str:
+    said = [f"{name} {_value(value)}" for name, value in detail.verdict.items() if name in _TOLD and value]
+    return ", ".join([f"sample {detail.id}", f"{len(detail.tokens)} tokens", *said])
 
 
 def style(token: TokenRow) -> str:

@@ -228,6 +228,38 @@ def test_a_damaged_shard_is_named(here: Cli, runs: Finished, copied: Callable[[P
     assert refused.stderr.startswith(f"error: damaged shard: {shard}")
 
 
+def test_rows_of_a_question_and_of_a_reason_are_those_of_the_shards(here: Cli, runs: Finished) -> None:
+    rows = list(iterate_rows(shard_files(runs.filter / "selected") + shard_files(runs.filter / "rejected")))
+    found = inspect_json(here, runs.filter, "--question", "q1")["rows"]
+    assert list(map(_key, found)) == [_key(row) for row in rows if row["question_id"] == "q1"]
+    reason = next(row["reasons"][0] for row in rows if row["reasons"])
+    wanted = [_key(row) for row in rows if reason in row["reasons"]]
+    both = inspect_json(here, runs.filter, "--rejected", reason, "--head", "1000")["rows"]
+    assert list(map(_key, both)) == wanted
+    shown = here("inspect", runs.filter, "--rejected", reason).stdout.splitlines()
+    assert [line.split()[0] for line in shown[1:]] == wanted[:5]
+    asked = here("inspect", runs.rollout, "--question", "q0").stdout
+    assert asked.startswith("question  ")
+
+
+def test_two_samples_differ_word_by_word(here: Cli, runs: Finished) -> None:
+    first, second = ("q0/prior/0", "q0/prior/1")
+    found = inspect_json(here, runs.rollout, "--diff", first, second)
+    texts = {_key(row): row["completion"] for row in iterate_rows(chunk_paths(runs.rollout))}
+    for name, key in (("first", first), ("second", second)):
+        own = "".join(one["text"] for one in found["stretches"] if one["of"] in ("both", name))
+        assert own == texts[key]
+    shown = here("inspect", runs.rollout, "--diff", first, second).stdout
+    assert shown.startswith(f"sample {first}, ")
+    assert "[-" in shown or "{+" in shown
+
+
+def test_a_finished_run_is_watched_to_its_end(here: Cli, runs: Finished) -> None:
+    done = here("inspect", runs.loop, "--watch")
+    assert (done.returncode, done.stdout.strip()) == (0, str(runs.loop))
+    assert [line.split()[1] for line in done.stderr.splitlines()] == ["base", "0", "1"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -237,7 +269,12 @@ def test_a_damaged_shard_is_named(here: Cli, runs: Finished, copied: Callable[[P
         (["{root}/rollout", "--sample", "q0/prior/9"], "question q0 has prior 0-3, posterior 0-3"),
         (["{root}/rollout", "--sample", "q00/prior/1"], "the nearest are q0/prior/0"),
         (["{root}/rollout", "--sample", "q0/middle/1"], "a sample is named QUESTION_ID/VIEW/INDEX"),
-        (["{root}/rollout", "--sample", "q0/prior/1", "--stats"], "--sample shows one sample"),
+        (["{root}/rollout", "--sample", "q0/prior/1", "--stats"], "--sample and --stats are two views"),
+        (["{root}/rollout", "--sample", "q0/prior/1", "--head", "3"], "--head counts rows"),
+        (["{root}/rollout", "--question", "q00"], "the nearest are q0"),
+        (["{root}/rollout", "--rejected", "leak"], "give the filter folder"),
+        (["{root}/filter", "--rejected", "no such reason"], "the reasons in {root}/filter are "),
+        (["{root}/rollout", "--watch"], "--watch follows the rounds of a loop"),
         (["{root}/distill", "--sample", "q0/prior/1"], "a distill folder has no samples of its own"),
     ],
 )

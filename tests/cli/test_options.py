@@ -123,6 +123,10 @@ STORY: list[tuple[str, str]] = [
     ("inspect f --head 2", "filter"),
     ("inspect r --stats --json", '"prior"'),
     ("inspect f --sample dev-0000/posterior/0", "posterior"),
+    ("inspect r --question dev-0000 --head 1", "dev-0000/prior/0"),
+    ("inspect f --rejected derivation --head 1", "derivation"),
+    ("inspect l --watch --json", '"rounds"'),
+    ("inspect r --diff dev-0000/prior/0 dev-0000/prior/1 --json", '"stretches"'),
     ("export l --round 0 --output-dir x --offline --quiet", "x"),
     ("export a -o x --merge --model MODEL --overwrite --json", '"merged model"'),
 ]

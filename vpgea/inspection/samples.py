@@ -29,6 +29,8 @@ _ORIGIN = ("model_fingerprint", "template_fingerprint", "engine", "temperature",
 _OF_IMPORT = ("detail", "graded_by", "recorded_status", "recorded_score", "recorded_tokens", "place")
 _VERDICT = ("status", "extracted", "reasons", "utility", "advantage", "gate", *_OF_IMPORT)
 
+_GAP = 12  # characters that a token may begin behind the end of the one before
+
 R = TypeVar("R")
 Columns = dict[str, object]  # of one row, for people to read
 
@@ -390,3 +392,20 @@ def token_text(strings: Strings, token: int) -> str:
     """One id as text; of an id that is no whole character, the tokenizer's own name for it."""
     text = strings.decode([token])
     return str(strings.name(token)) if "\ufffd" in text or not text else text
+
+
+def pieces_of(strings: Strings, ids: list[int], text: str) -> list[str]:
+    """The text cut where its tokens meet; joined it is the text again.
+
+    A tokenizer may give a token without the space before it, or a character in several tokens: what no token alone
+    gives goes to the next one that is found.
+    """
+    pieces, place = [""] * len(ids), 0
+    for number, token in enumerate(ids):
+        piece = strings.decode([token])
+        found = -1 if "\ufffd" in piece or not piece else text.find(piece, place, place + len(piece) + _GAP)
+        if found >= 0:
+            pieces[number], place = text[place : found + len(piece)], found + len(piece)
+    if pieces:
+        pieces[-1] += text[place:]
+    return pieces

@@ -62,9 +62,9 @@ def _traces(sources: Sources, comparison: Comparison | None) -> Traces:
         rule += (
             f"Of training: of at most {ROUNDS} rounds, evenly spread, {QUESTIONS} questions: one for every reason of a "
             f"rejection, then the first by their ids; of each {SAMPLES} posterior and {PRIOR_SAMPLES} prior samples, "
-            "different fates first. "
+            "different fates first. Evaluations of its other rounds are in none: name them as RUN@K. "
         )
-    rule += "`vpgea inspect FOLDER --sample ID` shows any other."
+    rule += "vpgea inspect FOLDER --sample ID shows any other."
     return Traces(
         questions=questions,
         columns=("prior, before", "posterior, with the note", "prior, after"),

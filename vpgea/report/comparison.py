@@ -19,7 +19,7 @@ def comparison_sections(found: Comparison) -> list[Section]:
     sections = [
         Section("figures", "Figures", list(_figures(found))),
         Section("tokens", "Accuracy and tokens", [_frontier(one) for one in found.sets]),
-        Section("budget", "Accuracy within a budget of tokens", list(_budgets(found))),
+        Section("budget", "Budget of tokens", list(_budgets(found))),
         Section("pairs", "Question by question", list(_paired(found))),
         Section("difficulty", "By difficulty", [_difficulty(one) for one in found.sets if one.difficulty]),
     ]
@@ -50,10 +50,11 @@ def bounds_of(found: Estimate) -> tuple[float, float] | None:
 
 
 def _figures(found: Comparison) -> Iterator[Block]:
+    named = int(not any(one.name for one in found.sets))  # one alone has no name to show
     yield Table(
-        title="Every run on every set, the base first",
-        head=HEAD,
-        rows=list(main_rows(found)),
+        title="every run on every set, the base first",
+        head=HEAD[named:],
+        rows=[row[named:] for row in main_rows(found)],
         note="95 % intervals by a bootstrap over questions; p values are Holm's, of all pairs on all sets together",
     )
     for one in found.sets:

@@ -144,10 +144,9 @@ def _linear(values: Sequence[float], start: float, end: float, *, percent: bool 
     step = _step((high - low) / 5)
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     ticks = [(low + place * step) for place in range(round((high - low) / step) + 1)]
-    digits = max(0, -math.floor(math.log10(step * (100 if percent else 1)) + 1e-9)) if step < 1 else 0
-    digits += step * (100 if percent else 1) / 10 ** math.floor(math.log10(step * (100 if percent else 1))) == 2.5
-    labels = [f"{100 * tick:.{digits}f} %" if percent else f"{tick:,.{digits}f}" for tick in ticks]
-    labels = [label.replace("-0 ", "0 ") if percent else "0" if label == "-0" else label for label in labels]
+    shown = [round(100 * tick if percent else tick, 9) + 0.0 for tick in ticks]  # no -0.0
+    digits = next((d for d in range(9) if all(abs(round(value, d) - value) < step * 1e-6 for value in shown)), 9)
+    labels = [f"{value:.{digits}f} %" if percent else f"{value:,.{digits}f}" for value in shown]
     scale = (end - start) / (high - low)
     return _Axis(low, high, lambda value: start + (value - low) * scale, list(zip(ticks, labels, strict=True)))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vpgea.inspection.folders import open_source
-from vpgea.inspection.samples import Strings, strings_of, token_text
+from vpgea.inspection.samples import Strings, pieces_of, strings_of
 from vpgea.report.model import Trace, TracedQuestion
 from vpgea.report.sources import LoopRun
 from vpgea.report.traces import AFTER, BEFORE, POSTERIOR_COLUMN, SAMPLES, rows_of
@@ -200,7 +200,7 @@ def _varied(rows: Sequence[_Selected], most: int) -> list[_Selected]:
 def _trace(one: _Round, row: _Selected, column: int) -> Trace:
     measured = one.measured.get(row.key, _Measured(None, None, None))
     ids = row.completion_ids.tolist()
-    pieces = [row.completion] if one.strings is None else [token_text(one.strings, token) for token in ids]
+    pieces = [row.completion] if one.strings is None else pieces_of(one.strings, ids, row.completion)
     ratios: list[float] = []
     if measured.other is not None and one.strings is not None:
         shared = min(len(measured.other), len(row.logprobs))

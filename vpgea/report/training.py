@@ -88,7 +88,7 @@ _LINES: tuple[tuple[str, str, str, Sequence[tuple[str, Callable[[Round], float |
 def training_section(loop: LoopRun, number: int) -> Section:
     """Of one loop folder; number: its place among those of the report."""
     rounds = [_read(loop.folder, line) for line in loop.lines if line.round is not None]
-    title = f"Training of {loop.folder}"
+    title = f"Training of {loop.folder.name}"
     key = f"training-{number}"
     if not rounds:
         return Section(key, title, [Words("no round is finished yet")])

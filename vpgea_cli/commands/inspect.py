@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vpgea.runs.records import RoundLine
 
 ROWS = 5
+WATCH_SECONDS = 2.0
 _TEXT = 80  # characters of a completion in the head; what is left out is counted
 
 
@@ -35,20 +37,52 @@ def command(
     sample: Annotated[
         str | None, typer.Option("--sample", metavar="QUESTION_ID/VIEW/INDEX", help="One sample, token by token.")
     ] = None,
+    question: Annotated[
+        str | None, typer.Option("--question", metavar="ID", help="All samples of one question.")
+    ] = None,
+    rejected: Annotated[
+        str | None, typer.Option("--rejected", metavar="REASON", help="Of a filter: paths rejected for this reason.")
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option("--diff", metavar="A B", help="Two samples, word by word.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Of a loop: rows of its rounds as they are finished.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a folder or shard holds: its origin, its rows, its statistics, or one sample token by token."""
     go_offline(True)  # to look at something must not download a model
+    output = Output(as_json=as_json)
+    filters = question is not None or rejected is not None
+    _require_one_view({"--sample": sample, "--diff": diff, "--watch": watch, "--stats": stats, "--question": filters})
+    if head is not None and (sample is not None or diff is not None or watch):
+        raise UsageError(
+            "--head counts rows", why="--sample, --diff and --watch do not show rows of a table", mend="leave it out"
+        )
+    if sample is not None:
+        _show_sample(path, sample, output)
+    elif diff is not None:
+        _show_difference(path, diff, output)
+    elif watch:
+        _watch(path, output)
+    elif filters:
+        _show_picked(path, question, rejected, ROWS if head is None and question is None else head, output)
+    else:
+        _show_folder(path, head, stats, output)
+
+
+def _require_one_view(given: Mapping[str, object]) -> None:
+    wanted = [name for name, value in given.items() if value]
+    if len(wanted) > 1:
+        raise UsageError(
+            f"{wanted[0]} and {wanted[1]} are two views",
+            why="one is shown at a time",
+            mend="leave out one or the other",
+        )
+
+
+def _show_folder(path: Path, head: int | None, stats: bool, output: Output) -> None:
     from vpgea.inspection import folders as inspection
 
-    output = Output(as_json=as_json)
-    if sample is not None:
-        if stats or head is not None:
-            raise UsageError(
-                "--sample shows one sample", why="--head and --stats show many", mend="leave out one or the other"
-            )
-        _show_sample(path, sample, output)
-        return
     source = inspection.open_source(path)
     found: dict[str, Any] = {"overview": inspection.overview(source)}
     has_rows = source.kind not in ("distill", "loop")
@@ -59,13 +93,70 @@ def command(
             found["head"] = inspection.head(source, ROWS if head is None else head)
     elif source.kind == "distill":
         found["head"] = inspection.head(source, ROWS)
-    if as_json:
+    if output.as_json:
         output.result(found)
         return
     sections = [_overview_text(found["overview"])]
     sections += [_statistics_text(found["statistics"])] if "statistics" in found else []
     sections += [_head_text(source.kind, found["head"])] if "head" in found else []
     output.result("\n\n".join(section for section in sections if section))
+
+
+def _show_picked(path: Path, question: str | None, reason: str | None, count: int | None, output: Output) -> None:
+    from vpgea.inspection.folders import open_source
+    from vpgea.inspection.picking import picked
+
+    source = open_source(path)
+    rows = picked(source, question=question, reason=reason, count=count)
+    if output.as_json:
+        output.result({"path": str(path), "rows": rows})
+        return
+    asked = next((row for row in rows if question is not None and row.get("question")), None)
+    start = [f"question  {asked['question']}", f"reference  {asked['answer']}", ""] if asked else []
+    output.result("\n".join([*start, _head_text(source.kind, rows)]))
+
+
+def _show_difference(path: Path, names: tuple[str, str], output: Output) -> None:
+    """As wdiff writes it: [-only in the first-] {+only in the second+}."""
+    from vpgea.inspection.differences import stretches
+    from vpgea.inspection.folders import open_source
+    from vpgea.inspection.samples import parse_key, sample_detail
+    from vpgea_cli import sample_text
+
+    source = open_source(path)
+    details = [sample_detail(source, parse_key(name)) for name in names]
+    found = list(stretches(*(detail.completion or "" for detail in details)))
+    if output.as_json:
+        samples = [{"id": one.id, "verdict": one.verdict, "tokens": len(one.tokens)} for one in details]
+        output.result({"path": str(path), "samples": samples, "stretches": [vars(one) for one in found]})
+    elif sys.stdout.isatty():
+        sample_text.print_difference(details, found)
+    else:
+        output.result(sample_text.plain_difference(details, found))
+
+
+def _watch(path: Path, output: Output) -> None:
+    """Until the run is finished, or Ctrl-C."""
+    from vpgea.inspection.folders import open_source, read_manifest, run_config
+    from vpgea.runs.history import finished_lines
+    from vpgea_cli.commands.loop import COLUMNS, row
+
+    source = open_source(path)
+    if source.kind != "loop":
+        raise UsageError(
+            f"{path} is a {source.kind} folder", why="--watch follows the rounds of a loop", mend="give a loop's folder"
+        )
+    shown = 0
+    with output.live_table(f"rounds of {path}", COLUMNS) as add:
+        while True:
+            lines = finished_lines(path)
+            for line in lines[shown:]:
+                add(row(line))
+            shown = len(lines)
+            if shown > run_config(path, read_manifest(path)).loop.rounds:
+                break
+            time.sleep(WATCH_SECONDS)
+    output.result({"path": str(path), "rounds": [line.as_json() for line in lines]})
 
 
 def _show_sample(path: Path, name: str, output: Output) -> None:
