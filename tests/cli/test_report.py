@@ -18,9 +18,12 @@ import pytest
 
 from benchmarks import simulated_run
 from tests.support.evaluations import Sample, write_evaluation
-from vpgea.runs.layout import round_dir, round_record
+from vpgea.metrics.estimates import Estimate
+from vpgea.runs.layout import RESULTS, round_dir, round_record
+from vpgea.runs.records import Disagreement, Regraded
 from vpgea.storage import files
-from vpgea.storage.files import write_json
+from vpgea.storage.files import read_json, write_json
+from vpgea.storage.records import json_of
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 HOSTILE = "q<script>alert(1)</script>\u202e&amp;"
@@ -98,6 +101,35 @@ def test_a_folder_may_have_any_name(here: Cli, tmp_path: Path) -> None:
     page = reported(here, tmp_path, folder)
     assert "<script>alert(2)" not in page
     assert "one evaluation: nothing was compared" in page
+
+
+def test_the_protocol_is_named_and_what_differs_is_marked(here: Cli, tmp_path: Path) -> None:
+    protocol = {"protocol.benchmark": "aime24", "protocol.name": "deepseek", "protocol.version": 3}
+    runs = [
+        write_evaluation(tmp_path / model, samples(), model=model * 16, protocol=protocol, eval__seed=int(model))
+        for model in "12"
+    ]
+    page = reported(here, tmp_path, *runs)
+    assert "aime24: deepseek, version 3" in page
+    differing = re.findall(r'<tr class="differs"><th scope="row">([^<]*)', page)
+    assert {"model", "eval.seed"} <= set(differing)
+    assert "protocol" not in differing
+
+
+def test_what_other_graders_say_is_shown(here: Cli, tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "eval", samples())
+    said = {"as stored": "wrong", "last box, as a string": "correct"}
+    share = Estimate(value=0.25, low=None, high=None, n=80)
+    regraded = Regraded(
+        source="elsewhere",
+        accuracy=dict.fromkeys(said, share),
+        not_graded=dict.fromkeys(said, 0),
+        disagreements=[Disagreement("q03", 1, said)] * 60,
+    )
+    write_json(folder / RESULTS, {**read_json(folder / RESULTS), "regraded": json_of(regraded)})
+    page = reported(here, tmp_path, folder)
+    assert "samples on which they differ, 50 of 60" in page
+    assert '<th scope="row">q03</th><td>1</td><td>wrong</td><td>correct</td>' in page
 
 
 def test_choices_are_counted_by_letter(here: Cli, tmp_path: Path) -> None:

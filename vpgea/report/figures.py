@@ -12,19 +12,21 @@ from vpgea.report.model import Bars, Point, Points, Series
 from vpgea.report.text import visible
 
 WIDTH, HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 16, 12, 44
 _STEPS = (1, 2, 2.5, 5, 10)
 _SHAPES = 5
-COLOURS = 8
+_TICKS = 8  # of a logarithmic axis; fewer values than that are their own
 _LEGEND = 20  # height of a line of the legend
-_CHARACTER = 6.6  # width of a character of a label
+_CHARACTER = 7.4  # width of a character of a label
 
 _RECT = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
 
-STYLE = """
-text{font:12px system-ui,sans-serif;fill:#333}.axis,.grid{stroke:#ccc;fill:none}.level{stroke:#777;stroke-dasharray:5 4}
-.s0{--c:#0072b2}.s1{--c:#d55e00}.s2{--c:#009e73}.s3{--c:#cc79a7}.s4{--c:#b8860b}.s5{--c:#56b4e9}.s6{--c:#7a5195}.s7{--c:#777}
-.bar,.mark{fill:var(--c)}.line,.cross{stroke:var(--c);fill:none}.line{stroke-width:2}.band{fill:var(--c);opacity:.15}
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7a5195", "#777777")
+_COLOURS = "".join(f".s{place}{{--c:{colour}}}" for place, colour in enumerate(PALETTE))
+STYLE = f"""
+text{{font:12px system-ui,sans-serif;fill:#333}}.axis,.grid{{stroke:#ccc;fill:none}}
+.level{{stroke:#777;stroke-dasharray:5 4}}{_COLOURS}.bar,.mark{{fill:var(--c)}}
+.line,.cross{{stroke:var(--c);fill:none}}.line{{stroke-width:2}}.band{{fill:var(--c);opacity:.15}}
 """
 
 
@@ -87,7 +89,7 @@ def _series(series: Series, number: int, across: _Axis, up: _Axis, *, joined: bo
             drawn.append(_line(x, up.place(point.y_bounds[0]), x, up.place(point.y_bounds[1]), "cross"))
         if not (joined and many):
             drawn.append(_mark(x, y, number, point, series.name))
-    return Markup('<g class="s{}">{}</g>').format(number % COLOURS, Markup("").join(drawn))
+    return Markup('<g class="s{}">{}</g>').format(number % len(PALETTE), Markup("").join(drawn))
 
 
 def _mark(x: float, y: float, number: int, point: Point, name: str) -> Markup:
@@ -130,7 +132,7 @@ def _bars(chart: Bars) -> Markup:
                 sizes = map(_number, (across.place(place) + gap, top, wide - 2 * gap, bottom - top))
                 rects.append(_RECT.format(*sizes, visible(f"{label}: {name} {value:,.6g}")))
                 bottoms[place] += value
-        drawn.append(Markup('<g class="s{}">{}</g>').format(number % COLOURS, Markup("").join(rects)))
+        drawn.append(Markup('<g class="s{}">{}</g>').format(number % len(PALETTE), Markup("").join(rects)))
     return Markup("").join(drawn)
 
 
@@ -155,8 +157,10 @@ def _logarithmic(values: Sequence[float]) -> _Axis:
     low, high = math.log2(min(values)), math.log2(max(values))
     low, high = (low - 0.5, high + 0.5) if high - low < 1 else (low - 0.1, high + 0.1)
     powers = range(math.ceil(low), math.floor(high) + 1)
-    every = max(1, len(powers) // 8)
-    ticks = [(2.0**power, f"{2.0**power:,.6g}") for power in powers if power % every == 0]
+    every = max(1, len(powers) // _TICKS)
+    own = sorted(set(values))
+    shown = own if len(own) <= _TICKS else [2.0**power for power in powers if power % every == 0]
+    ticks = [(value, f"{value:,.6g}") for value in shown]
     scale = (WIDTH - _RIGHT - _LEFT) / (high - low)
     return _Axis(low, high, lambda value: _LEFT + (math.log2(value) - low) * scale, ticks)
 
@@ -197,7 +201,7 @@ def _legend(names: Sequence[str]) -> tuple[Markup, int]:
         y = HEIGHT + line * _LEGEND + 8
         mark = _mark(x + 5, y, number, Point(x=0, y=0), "")
         label = _text(x + 15, y + 4, shown, "start")
-        drawn.append(Markup('<g class="s{}">{}{}</g>').format(number % COLOURS, mark, label))
+        drawn.append(Markup('<g class="s{}">{}{}</g>').format(number % len(PALETTE), mark, label))
         x += width
     return Markup("").join(drawn), (line + 1) * _LEGEND
 

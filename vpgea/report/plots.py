@@ -46,15 +46,20 @@ def _png(chart: Points | Bars, path: Path) -> Path:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    with matplotlib.rc_context({"text.usetex": False, "text.parse_math": False}):
+    style = {
+        "text.usetex": False,
+        "text.parse_math": False,
+        "axes.prop_cycle": matplotlib.cycler(color=figures.PALETTE),
+    }
+    with matplotlib.rc_context(style):
         drawn, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
         if isinstance(chart, Points):
             _points(axes, chart)
         else:
             _bars(axes, chart)
         axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            drawn.legend(loc="outside lower center", ncols=3, fontsize="small")
         drawn.savefig(path, dpi=150, metadata={"Software": None})  # so that the bytes are the same every time
         pyplot.close(drawn)
     return path

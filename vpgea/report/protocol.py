@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 
 from vpgea.inspection.samples import strings_of, token_text
+from vpgea.phases.comparable import PROTOCOL
 from vpgea.report.model import Block, Prompt, Section, Table, Words
 from vpgea.report.sources import Sources
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.runs.layout import MANIFEST, RESULTS
+from vpgea.runs.layout import MANIFEST
+from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import read_json
 from vpgea.storage.shards import read_table
 
@@ -57,18 +59,24 @@ def _facts(evaluation: CompletePhase) -> dict[str, str]:
     config = {key: value for key, value in manifest.config.items() if key.startswith(_SECTIONS)}
     identity = {key: value for key, value in manifest.identity.items() if key.startswith(_SECTIONS)}
     version = read_json(evaluation.root / MANIFEST).get("vpgea_version")
-    results = evaluation.root / RESULTS
-    protocol = (read_json(results).get("protocol") if results.is_file() else None) or _NONE
     facts: Mapping[str, object] = {
         **config,
         **identity,
-        **manifest.inputs,
+        **{"examples of the protocol" if name == "protocol" else name: one for name, one in manifest.inputs.items()},
         **{f"content of {name}": value for name, value in manifest.contents.items()},
         "vpgea_version": version,
-        "protocol": protocol,
+        "protocol": _protocol(manifest),
         **_of_first_row(evaluation),
     }
     return {key: _shown(value) for key, value in facts.items()}
+
+
+def _protocol(manifest: Manifest) -> str:
+    """`aime24: deepseek, version 1`; an import has what its log says."""
+    benchmark, name, version = (manifest.identity.get(key) for key in PROTOCOL)
+    if name is None:
+        return str(manifest.identity.get("foreign.protocol") or _NONE)
+    return f"{benchmark}: {name}, version {version}"
 
 
 def _of_first_row(evaluation: CompletePhase) -> dict[str, object]:
