@@ -19,6 +19,7 @@ from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
+from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.schedule import fell_behind, length_price
 from vpgea.runs.manifest import Manifest
@@ -140,20 +141,28 @@ def test_an_adapter_goes_on_from_round_to_round(lora: Path) -> None:
         assert Manifest.read(lora / f"round-{index:03d}" / "distill" / "manifest.json").inputs["model"] == before
 
 
-def test_one_engine_serves_an_evaluation_and_the_next_rollout(
+def test_one_model_is_sampled_from_trained_and_sampled_from_again(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the base model's weights are read for it: those of each round were just reloaded by its training."""
-    opened: list[bool] = []
+    """Weights are read once, and then once after each training, which are those that the next one begins with."""
+    opened: list[LocalModel] = []
+    read: list[Path | None] = []
     really_open = EngineLease._open
 
-    def counted(lease: EngineLease, run_config: RunConfig, model: LocalModel, loaded: Any) -> Engine:
-        opened.append(loaded is not None)
-        return really_open(lease, run_config, model, loaded)
+    def counted(lease: EngineLease, run_config: RunConfig, model: LocalModel) -> Engine:
+        opened.append(model)
+        return really_open(lease, run_config, model)
+
+    def seen(local: LocalModel) -> Any:
+        read.append(local.adapter)
+        return load_model(local)
 
     monkeypatch.setattr(EngineLease, "_open", counted)
+    for module in ("vpgea.modeling.held", "vpgea.training.publish"):
+        monkeypatch.setattr(f"{module}.load_model", seen)
     assert loop(config, tmp_path / "run", *LORA, "--rounds", "2", "--quiet") == 0
-    assert opened == [False, True, True]
+    assert len(opened) == 3, "one engine for an evaluation and the rollout that follows it"
+    assert [adapter is not None for adapter in read] == [False, True, True]
 
 
 def test_a_round_that_costs_too_much_accuracy_is_the_last(
@@ -177,7 +186,7 @@ def test_a_finished_run_loads_and_writes_nothing_and_says_so(
     def refuse(*_: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    for module in ("vpgea.modeling.load", "vpgea.training.publish", "vpgea.training.roles"):
+    for module in ("vpgea.modeling.held", "vpgea.training.publish", "vpgea.training.roles"):
         monkeypatch.setattr(f"{module}.load_model", refuse)
     before = stamps(finished)
     assert loop(config, finished) == 0

@@ -63,6 +63,26 @@ def test_steps_in_parts_are_the_loop_of_one_process(
         assert take(folder, str(step), 0, 1 if step.phase == "distill" else PARTS) == 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"distill__train": "lora", "distill__lora__dropout": 0.1, "distill__teacher": "ema"},
+        {"distill__train": "full", "model__dtype": "bfloat16"},
+    ],
+    ids=["an adapter with dropout", "float32 weights behind a rounded model"],
+)
+def test_weights_that_stay_in_memory_train_as_those_that_are_read(
+    options: dict[str, object], tiny_model: Path, tmp_path: Path
+) -> None:
+    """In one process they stay from phase to phase; each step of its own reads them from disk."""
+    file = write_config(tmp_path, tiny_model, loop__rounds=2, **options)
+    assert run(["loop", "-c", str(file), "-o", str(tmp_path / "one"), "-q"]) == 0
+    folder = open_run(file, tmp_path / "steps")
+    for step in all_steps(2):
+        assert take(folder, str(step)) == 0
+    assert results(folder) == results(tmp_path / "one")
+
+
 def test_one_process_goes_on_where_jobs_in_parts_have_left(config: Path, straight: Path, tmp_path: Path) -> None:
     folder = open_run(config, tmp_path / "run")
     assert take(folder, "base/eval", 0, PARTS) == 0

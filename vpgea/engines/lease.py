@@ -13,6 +13,7 @@ from vpgea.engines.base import Engine
 from vpgea.errors import UsageError
 from vpgea.grading.pool import GraderPool
 from vpgea.grading.samples import grader_pool
+from vpgea.modeling.held import HeldModel
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.clock import Activity
 from vpgea.runs.stopping import StopRequest
@@ -74,6 +75,14 @@ def lent(lease: EngineLease | None, logs: Path, stop: StopRequest) -> AbstractCo
     return nullcontext(lease) if lease else EngineLease(logs, stop)
 
 
+def _may_hold(config: RunConfig) -> bool:
+    """Whether weights may stay in this process while others sample: a GPU belongs to the servers of our own on it."""
+    from vpgea.modeling.device import torch_device
+
+    own_servers = engine_kind(config) == "sglang" and not config.sglang.server_url
+    return not (own_servers and torch_device(config.model).type == "cuda")
+
+
 class EngineLease:
     """Opens an engine and graders at their first use and closes them at the end of the `with` block.
 
@@ -85,6 +94,9 @@ class EngineLease:
         stop: Of the run.
         publishes: Folder below which the run will publish weights that servers are to load.
         replaceable: Tells the fingerprints of weights that the run may replace on servers behind a URL.
+
+    Attributes:
+        held: Weights in this process: an engine in it samples from them, and a training that follows takes them.
     """
 
     def __init__(
@@ -98,7 +110,7 @@ class EngineLease:
         self._logs, self._stop, self._publishes, self._replaceable = logs, stop, publishes, replaceable
         self._engine: Engine | None = None
         self._model: ModelConfig | None = None
-        self._offered: tuple[ModelConfig, Any] | None = None
+        self.held = HeldModel()
         self._graders: GraderPool | None = None
         self._grading: GradingConfig | None = None
 
@@ -110,10 +122,8 @@ class EngineLease:
         """
         self._stop.check()
         if self._engine is None or self._model != model.config:
-            offered = self._offered
             self.release()
-            loaded = offered[1] if offered is not None and offered[0] == model.config else None
-            self._engine, self._model = self._open(config, model, loaded), model.config
+            self._engine, self._model = self._open(config, model), model.config
         return self._engine
 
     def graders(self, config: RunConfig) -> GraderPool:
@@ -133,25 +143,25 @@ class EngineLease:
             self._graders = self._grading = None
 
     def release(self) -> None:
-        """Close the engine, so that its memory is free for others; the next `get` opens one again."""
+        """Close the engine; the next `get` opens one again. Weights that it has in this process stay in `held`."""
         if self._engine is not None:
             self._engine.close()
             self._engine = self._model = None
-        self._offered = None
 
     def offer(self, config: RunConfig, model: ModelConfig, loaded: Any) -> None:
-        """Weights that this process has just loaded: an engine in this process need not read them again.
+        """Weights that this process has just loaded: those who come next need not read them again.
 
         Args:
             config: Of the run.
             model: Where phases find them.
             loaded: As `load_model` gives them.
         """
-        if engine_kind(config) == "transformers":
-            self._offered = model, loaded
+        if _may_hold(config):
+            self.held.put(LocalModel.resolve(model), loaded)
 
-    def _open(self, config: RunConfig, model: LocalModel, loaded: Any) -> Engine:
-        """loaded: the model's weights, where they are in memory."""
+    def _open(self, config: RunConfig, model: LocalModel) -> Engine:
+        if not _may_hold(config):
+            self.held.drop()
         if engine_kind(config) == "sglang":
             from vpgea.engines.sglang.traffic.engine import SglangEngine
 
@@ -164,13 +174,8 @@ class EngineLease:
                 replaceable=self._replaceable(),
             )
         from vpgea.engines.transformers import TransformersEngine
-        from vpgea.modeling.load import load_model, require_whole
 
-        if loaded is None:
-            loaded = load_model(model)
-        else:
-            require_whole(model)
-        return TransformersEngine(loaded, batch_size=config.rollout.batch_size)
+        return TransformersEngine(self.held.get(model), batch_size=config.rollout.batch_size)
 
     def __enter__(self) -> EngineLease:
         return self
@@ -180,3 +185,4 @@ class EngineLease:
     ) -> None:
         self._close_graders()
         self.release()
+        self.held.drop()

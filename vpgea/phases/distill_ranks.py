@@ -41,7 +41,7 @@ def distill_on_devices(
 ) -> DistillSummary:
     """`distill`, by one rank on each device of the configuration; by this process where it has one, or is a rank.
 
-    logs: folder for what the ranks print. lease: offered the weights by this process alone; ranks offer none.
+    logs: folder for what the ranks print. lease: lends and is offered weights by this process alone, not by ranks.
 
     Raises:
         EngineError: A rank died.
@@ -61,6 +61,8 @@ def distill_on_devices(
             config, filter_dir, output_dir, stop=stop, progress=progress, ranks=ranks, lease=lease, **options
         )
     stop.check("nothing was begun")
+    if lease is not None:
+        lease.held.drop()
     _free_memory()
     task = {"config": flat_config(config), "filter_dir": str(filter_dir), "output_dir": str(output_dir), **options}
     run_together(__name__, task, devices, logs=logs, stop=stop, progress=progress)

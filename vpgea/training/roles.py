@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vpgea.config.schema import RunConfig
+from vpgea.modeling.held import HeldModel
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.packing import ATTENTION
@@ -21,7 +22,7 @@ from vpgea.training.checkpoint import full_state
 from vpgea.training.data import TrainingPath
 from vpgea.training.ranks import Ranks
 from vpgea.training.sharding import shard, whole_head
-from vpgea.training.students import full_student, lora_student
+from vpgea.training.students import beginning, full_student, lora_student
 
 _STUDENT, _TEACHER = "default", "round_teacher"
 _NO_PATH = ([[1, 1]], [1])  # the shortest sequence there is, for a rank without work
@@ -43,8 +44,18 @@ class Roles:
         *,
         masters: LocalModel | None = None,
         seed: int | None = None,
+        held: HeldModel | None = None,
     ) -> None:
-        """masters: float32 weights to begin with instead. seed: if not distill.seed."""
+        """Make the student, and what stands beside it.
+
+        Args:
+            config: Of the run.
+            model: To be trained.
+            ranks: All that train together.
+            masters: Float32 weights to begin with instead.
+            seed: If not distill.seed.
+            held: Weights in memory, which are taken if they are those; else they are read.
+        """
         distill = config.distill
         self.model = model
         self.is_sharded = ranks is not None and ranks.world > 1 and distill.is_sharded
@@ -52,8 +63,9 @@ class Roles:
         self.is_lora = distill.train == "lora"
         self.compute_dtype = model.dtype
         self._packing = distill.packing
-        torch.manual_seed(distill.seed if seed is None else seed)
-        self.student = self._policy(lora_student(config, model) if self.is_lora else full_student(model, masters))
+        loaded = (held or HeldModel()).take(beginning(config, model, masters))
+        torch.manual_seed(distill.seed if seed is None else seed)  # loading draws where weights are made before read
+        self.student = self._policy(lora_student(config, model, loaded) if self.is_lora else full_student(loaded))
         kind = distill.teacher if distill.runs_teacher else None
         needs_reference = distill.reference_weight > 0
         base = self._base(config) if needs_reference or kind == "frozen" else None

@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from vpgea.config.schema import RunConfig
-from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.training.requirements import (
     require_known_targets,
@@ -16,11 +15,25 @@ from vpgea.training.requirements import (
 )
 
 
-def lora_student(config: RunConfig, base: LocalModel) -> Any:
-    """A trainable adapter: the configured one continued, or a new one that changes nothing at first."""
+def beginning(config: RunConfig, model: LocalModel, masters: LocalModel | None = None) -> LocalModel:
+    """What a student is made of: with an adapter the model as it is, else all weights in float32.
+
+    masters: those behind the published weights, where there are such.
+    """
+    if config.distill.train == "lora":
+        return model
+    require_no_adapter(model)
+    return (masters or model).in_dtype("float32")
+
+
+def lora_student(config: RunConfig, base: LocalModel, loaded: Any) -> Any:
+    """A trainable adapter: the configured one continued, or a new one that changes nothing at first.
+
+    loaded: the base, with its adapter if any, as `load_model` gives it; it becomes the student.
+    """
     from peft import LoraConfig, get_peft_model
 
-    model, lora = without_dropout(load_model(base)), config.distill.lora
+    model, lora = without_dropout(loaded), config.distill.lora
     if base.adapter is not None:
         require_same_adapter(config, model.peft_config["default"])
         model.set_adapter("default")  # trainable again
@@ -41,10 +54,9 @@ def lora_student(config: RunConfig, base: LocalModel) -> Any:
     )
 
 
-def full_student(model: LocalModel, masters: LocalModel | None = None) -> Any:
-    """All weights, in float32: those behind the published ones where there are such."""
-    require_no_adapter(model)
-    return without_dropout(load_model((masters or model).in_dtype("float32"))).requires_grad_(True)
+def full_student(loaded: Any) -> Any:
+    """All weights are trained. loaded: in float32, as `load_model` gives them; they become the student."""
+    return without_dropout(loaded).requires_grad_(True)
 
 
 def without_dropout(model: Any) -> Any:

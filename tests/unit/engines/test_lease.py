@@ -60,7 +60,10 @@ def test_offered_weights_are_not_read_again_and_give_the_same_bits(tiny_model: P
         (again,) = engine.score(requests)
         assert again.tobytes() == read.tobytes()
         lease.release()
-        assert cast(TransformersEngine, lease.get(config, model)).model is not offered, "once it was released"
+        assert cast(TransformersEngine, lease.get(config, model)).model is offered, "the weights outlive the engine"
+        lease.release()
+        assert lease.held.take(model) is offered
+        assert cast(TransformersEngine, lease.get(config, model)).model is not offered, "once a training has them"
 
 
 def test_weights_of_another_model_are_not_taken(tiny_model: Path, tmp_path: Path) -> None:
