@@ -63,8 +63,8 @@ def distill(
     `log` receives every line of metrics.jsonl as it is written, besides the loggers of the configuration. With several
     `ranks` each of them calls this with the same arguments; rank 0 writes what is not sharded. continued: it is a part
     of a run that was begun, which was asked then whether it can train. rounds_left: of that run, this one included;
-    over them a schedule falls. lease: of the phases around, from which weights that it holds are taken,
-    and which is offered those that are published, as they were reloaded.
+    over them a schedule falls. lease: of the phases around, which lends what it holds and is offered what
+    is published, as it was reloaded.
 
     Raises:
         UsageError: Other weights, other inputs.
@@ -75,7 +75,7 @@ def distill(
     stop, progress, ranks, clock = stop or StopRequest(), progress or NullProgress(), ranks or Ranks(), Clock()
     require_consistent(config)
     filtered = CompletePhase.open(filter_dir, "filter")
-    model = LocalModel.resolve(config.model)
+    model, held = LocalModel.resolve(config.model), lease.held if lease else None
     masters = masters_of(model) if config.distill.train == "full" else None
     before = None if overwrite else begun(output_dir)
     carried, optimizer = _taken_up(config, model, before, output_dir)
@@ -100,7 +100,6 @@ def distill(
                 require_contents(f"{filtered.root} was made with", filtered.manifest.contents, folder.manifest.contents)
             data = _training_set(config, filtered, folder.manifest)
             with clock.on("loading"):
-                held = None if lease is None else lease.held
                 roles = Roles(config, model, ranks, masters=masters, seed=data.torch_seed, held=held)
         ranks.on_first(lambda: PhaseFolder.open(output_dir, folder.manifest, resume=resume, overwrite=overwrite))
         # before anything takes its time: --overwrite deletes nothing from here on
