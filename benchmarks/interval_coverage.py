@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpgea.metrics.bootstrap import SampleTable, evaluate
+from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.metrics.scores import aes, e3_score
 from vpgea.storage.files import write_json
 
@@ -91,6 +92,46 @@ def coverage(world: World, questions: int, k: int, *, repeats: int, draws: int) 
     return {name: count / repeats for name, count in hits.items()}
 
 
+def grown(
+    world: World, questions: int, first: int, most: int, width: float, *, repeats: int, draws: int
+) -> tuple[float, float, float]:
+    """Of accuracies whose samples are doubled until the interval is narrow, as `vpgea eval --until-width` does.
+
+    Returns:
+        The share of intervals that hold the truth; the mean error, in mean half widths of an interval; and the mean
+        number of samples per question.
+    """
+    truth, found, counts = float(world.chances(np.random.default_rng(0), 500_000)[1].mean()), list[Estimate](), 0
+    for repeat in range(repeats):
+        rng = np.random.default_rng([repeat, questions, first])
+        chance = world.chances(rng, questions)[1]
+        samples, right = first, rng.binomial(first, chance).astype(np.float64)
+        while True:
+            one = share_of(right, np.full(questions, float(samples)), draws=draws, seed=repeat)
+            assert one.low is not None and one.high is not None  # noqa: PT018
+            if one.high - one.low <= width or samples >= most:
+                break
+            more = min(2 * samples, most) - samples
+            samples, right = samples + more, right + rng.binomial(more, chance)
+        found.append(one)
+        counts += samples
+    held = np.mean([(one.low or 0) <= truth <= (one.high or 0) for one in found])
+    half = np.mean([((one.high or 0) - (one.low or 0)) / 2 for one in found])
+    error = np.mean([(one.value or 0) - truth for one in found])
+    return float(held), float(error / half), counts / repeats
+
+
+def _print_grown(options: argparse.Namespace) -> None:
+    print("| questions | A0, concentration | begun with | until | covered | error / half width | samples |")
+    print("|---|---|---|---|---|---|---|")
+    for n, world in itertools.product(options.questions, WORLDS):
+        for first, width in itertools.product(options.samples, options.until_width):
+            shares = grown(world, n, first, 64, width, repeats=options.repeats, draws=options.draws)
+            held, error, samples = 100 * shares[0], *shares[1:]
+            cells = f"{first} | {width:g} | {held:.1f} | {error:+.2f} | {samples:.1f}"
+            print(f"| {n} | {world.accuracy}, {world.concentration:g} | {cells} |", flush=True)
+
+
 def main() -> None:
     """Print a table, and write it to a file where one is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,8 +139,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4, 32])
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--until-width", type=float, nargs="+", help="double the samples until intervals are so narrow")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.until_width:
+        _print_grown(options)
+        return
     rows = []
     print("| questions | samples | A0, concentration | " + " | ".join(FIGURES) + " |")
     print("|---|---|---|" + "---|" * len(FIGURES))

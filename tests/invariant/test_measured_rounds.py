@@ -80,6 +80,10 @@ def test_a_finished_run_is_whole_and_shown(finished: Path, capsys: pytest.Captur
     assert run(["inspect", str(finished)]) == 0
     rows = capsys.readouterr().out.split("round  accuracy")[1].splitlines()
     assert [row.split()[1] == "-" for row in rows[1:5]] == [False, True, False, False]
+    assert run(["compare", f"{finished}@base", f"{finished}@0"]) == 2
+    told = capsys.readouterr().err
+    assert f"round 0 of {finished} was not measured" in told
+    assert "name one that was (1, 2)" in told
 
 
 def test_steps_are_the_loop_of_one_process(

@@ -62,4 +62,12 @@ def _of_round(run_dir: Path, name: str) -> Path:
             why=f"the run has the rounds {', '.join(map(str, rounds)) or 'none'}",
             mend=_ROUNDS,
         )
-    return Step(index, "eval").folder(run_dir)
+    folder = Step(index, "eval").folder(run_dir)
+    if not folder.is_dir():
+        measured = [str(number) for number in rounds if Step(number, "eval").folder(run_dir).is_dir()]
+        raise UsageError(
+            f"round {index} of {run_dir} was not measured",
+            why="loop.eval_every passes it over, or it is not finished",
+            mend=f"name one that was ({', '.join(measured) or 'none yet'}), or RUN@{BASE}",
+        )
+    return folder

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpgea.errors import DamagedError, UsageError
-from vpgea.runs.layout import CHUNK, COMPLETE, MANIFEST, PARTS, REFERENCE_LENGTHS, SETS, Phase, chunk_number, is_run
+from vpgea.runs.layout import (
+    CHUNK,
+    COMPLETE,
+    MANIFEST,
+    PARTS,
+    REFERENCE_LENGTHS,
+    SETS,
+    Phase,
+    chunk_number,
+    is_run,
+    samples_dir,
+    samples_numbers,
+)
 from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, content_of
 from vpgea.runs.parts import WHOLE, Part, part_folders
@@ -106,10 +118,11 @@ def _require_phase(root: Path, phase: Phase) -> None:
     if is_run(root):
         raise _another_phase(root, "loop", phase)
     if not (root / PARTS).is_dir() and any(root.iterdir()):
+        numbers = samples_numbers(root)
         raise UsageError(
             f"{root} is no folder of a phase",
-            why=f"it has no {PARTS}",
-            mend=f"give the folder that `vpgea {phase}` wrote",
+            why=f"it has evaluations of {' and '.join(map(str, numbers))} samples" if numbers else f"it has no {PARTS}",
+            mend=f"give {samples_dir(root, numbers[-1])}" if numbers else f"give the folder that `vpgea {phase}` wrote",
         )
     require_phase_folder(root)
     if not (root / COMPLETE).is_file():

@@ -19,6 +19,7 @@ from vpgea.phases.evaluate import evaluate
 from vpgea.phases.evaluations import find_evaluations
 from vpgea.phases.widths import Width, evaluate_until
 from vpgea.questions.load import load_questions
+from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.parts import WHOLE, Part
 
 
@@ -107,6 +108,9 @@ def test_an_evaluation_itself_holds_no_others(grown: Path) -> None:
 def test_the_last_one_counts_in_comparisons(grown: Path) -> None:
     (found,) = find_evaluations(str(grown)).values()
     assert found.root == grown / "samples-0002"
+    with pytest.raises(UsageError, match="has evaluations of 1 and 2 samples") as refused:
+        CompletePhase.open(grown, "eval")
+    assert refused.value.mend == f"give {grown / 'samples-0002'}"
 
 
 def test_with_a_baseline_the_gain_is_watched(grown: Path, tmp_path: Path) -> None:
