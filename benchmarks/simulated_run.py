@@ -62,7 +62,7 @@ FILTER_SUMMARY = FilterSummary(
     needs_no_thinking=[],
     elbo="not available (simulated)",
     checks={},
-    tokens={"check_tokens": 0, "score_tokens": 0},
+    tokens={"rollout_tokens": 0, "check_tokens": 0, "score_tokens": 0},
 )
 DISTILL_SUMMARY = DistillSummary(
     steps=1,

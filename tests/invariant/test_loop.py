@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.simulated_run import round_line
-from tests.support import tiny
+from tests.support import rollouts, tiny
 from tests.support.loops import as_if_measured, essence, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -22,6 +22,8 @@ from vpgea.engines.lease import EngineLease
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.schedule import fell_behind, length_price
+from vpgea.runs.history import read_line
+from vpgea.runs.layout import round_dir
 from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import file_checksum, read_json, temporary_path
 from vpgea_cli.main import run
@@ -175,6 +177,27 @@ def test_a_round_that_costs_too_much_accuracy_is_the_last(
     assert not (copy_of / "round-002").exists()
     assert loop(config, copy_of, "--rounds", "2", *band) == 0  # nothing was to follow anyway
     assert "the loop ends" not in capsys.readouterr().err
+
+
+def test_a_run_that_has_sampled_what_it_may_begins_no_round_more(
+    config: Path, copy_of: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = [
+        sum(len(row["completion_ids"]) for row in rollouts.rows_of(round_dir(copy_of, index) / "rollout"))
+        + sum(row["check_tokens"] for row in rollouts.rows_of(round_dir(copy_of, index) / "filter"))
+        for index in range(2)
+    ]
+    assert [read_line(copy_of, index).sampled_tokens for index in range(2)] == drawn
+    bound = ("--set", f"loop.max_sampled_tokens={sum(drawn)}")
+    assert loop(config, copy_of, "--rounds", "3", *bound) == 0
+    assert f"the loop ends after round 1: {sum(drawn):,} tokens were sampled" in capsys.readouterr().err
+    assert not (copy_of / "round-002").exists()
+    record = json.loads((copy_of / "round-001/round.json").read_text())
+    (copy_of / "round-001/round.json").write_text(
+        json.dumps({k: v for k, v in record.items() if k != "sampled_tokens"})
+    )
+    assert loop(config, copy_of, "--rounds", "3", *bound) == 2  # what an earlier version has sampled is not known
+    assert "did not count what it sampled" in capsys.readouterr().err
 
 
 # --- run again -----------------------------------------------------------------------------------------------------

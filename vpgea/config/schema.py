@@ -179,6 +179,9 @@ class LoopConfig(Section):
     max_accuracy_drop: Share | None = execution(
         None, "the loop ends after a round whose held-out accuracy is further than this below the base's"
     )
+    max_sampled_tokens: int | None = execution(
+        None, "the loop ends after the round by which so many tokens were sampled, by rollouts and for checks", ge=1
+    )
 
 
 class RunConfig(Section):

@@ -50,7 +50,10 @@ def summary(
         needs_no_thinking=questions_without_need(samples, config.filter),
         elbo=_elbo(config, samples, references),
         checks=_check_means(config, samples, checks),
-        tokens={name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
+        tokens={
+            "rollout_tokens": sum(sample.completion_tokens for sample in samples),
+            **{name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
+        },
         no_end_of_thinking=sum(sample.unended for sample in samples),
         answers=cut_answers(samples),
         reference_lengths=reference_counts,

@@ -74,6 +74,7 @@ class JudgedSample:
         length: tokens; of a posterior path |z| + mean |y| over its prior-view continuations.
         log_ratio: sum over z of log q - log pi, nats; None where one of them is not known.
         own_logprob: mean over z under the view that sampled it, nats.
+        completion_tokens: as they were sampled, z and y.
         unended: the response ended by itself, and its thinking did not.
     """
 
@@ -86,6 +87,7 @@ class JudgedSample:
     own_logprob: float | None
     thinking_tokens: int
     stats: PathStats | None
+    completion_tokens: int = 0
     reasons: list[str] = field(default_factory=list)
     utility: float = float("nan")
     advantage: float | None = None

@@ -134,6 +134,7 @@ def _samples(
             own_logprob=float(np.mean(own)) if thinking else None,
             thinking_tokens=thinking,
             stats=stats,
+            completion_tokens=len(row.completion_ids),
         )
 
 

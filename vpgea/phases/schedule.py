@@ -66,8 +66,30 @@ def fell_behind(config: RunConfig, base: RoundLine, line: RoundLine) -> bool:
 
 
 def ended_early(config: RunConfig, lines: Sequence[RoundLine]) -> str | None:
-    """Why no further round is to follow, if so: held-out accuracy has left its band."""
-    band = config.loop.max_accuracy_drop
+    """Why no further round is to follow, if so: what may be sampled is used up, or held-out accuracy left its band.
+
+    Raises:
+        UsageError: There is a bound on what is sampled, and a round of an earlier version does not say its share.
+    """
+    return _used_up(config.loop.max_sampled_tokens, lines) or _left_band(config.loop.max_accuracy_drop, lines)
+
+
+def _used_up(bound: int | None, lines: Sequence[RoundLine]) -> str | None:
+    if bound is None:
+        return None
+    sampled = 0
+    for line in lines[1:]:
+        if line.sampled_tokens is None:
+            raise UsageError(
+                "loop.max_sampled_tokens cannot be kept in this run",
+                why=f"round {line.round} was made by an earlier version, which did not count what it sampled",
+                mend="leave it away, or begin the run anew in another folder",
+            )
+        sampled += line.sampled_tokens
+    return f"{sampled:,} tokens were sampled, and loop.max_sampled_tokens is {bound:,}" if sampled >= bound else None
+
+
+def _left_band(band: float | None, lines: Sequence[RoundLine]) -> str | None:
     if band is None or not lines:
         return None
     base = lines[0].measured.accuracy

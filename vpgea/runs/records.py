@@ -110,7 +110,7 @@ class FilterSummary:
         plausibility_limits: In words where there are none.
         elbo: In words where there is none.
         checks: Means over posterior paths, and how many have each of them (NAME_n).
-        tokens: Sampled and scored for the checks.
+        tokens: Sampled by the rollout (not counted by earlier versions), sampled for the checks, scored for them.
         no_end_of_thinking: Samples, of either view, that ended by themselves without an end of thinking.
         selection: Fingerprint of what is learnt from, as this filter selected it; None before that was kept.
         answers: Continuations of paths: those with a grade, and how many of them came to their cap without the right
@@ -281,6 +281,9 @@ class Measured:
     e3: float
 
 
+NEWER_FIGURES = {"times", "sampled_tokens"}  # of a round's line, which one of an earlier version does not have
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundLine:
     """round.json: the figures of a finished round, of the base model where round is None.
@@ -291,6 +294,7 @@ class RoundLine:
     which is 1 for the base by definition.
 
     Attributes:
+        sampled_tokens: By the rollout and for the checks; None where an earlier version made the round.
         seconds: Of the process that finished the round; None where jobs of a cluster made it.
         times: Phase → activity → seconds, over all attempts and parts; None where an earlier version made the round.
     """
@@ -316,6 +320,7 @@ class RoundLine:
     kl: float | None = None
     elbo: float | None = None
     check_tokens: int | None = None
+    sampled_tokens: int | None = None
     length_price: float | None = None
     loss_reference_kl: float | None = None
     trained_tokens: int | None = None
@@ -342,7 +347,7 @@ class RoundLine:
     def as_json(self) -> dict[str, object]:
         """The entries that round.json has: of the base model only its own, and none that its version did not write."""
         absent = {entry.name for entry in fields(self) if entry.default is not MISSING and self.round is None}
-        absent = absent - {"times"} | ({"times"} if self.times is None else set())
+        absent = absent - NEWER_FIGURES | {name for name in NEWER_FIGURES if getattr(self, name) is None}
         return {name: value for name, value in json_of(self).items() if name not in absent}
 
     @classmethod

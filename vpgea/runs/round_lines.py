@@ -12,7 +12,7 @@ from vpgea.errors import DamagedError, QualityGateError
 from vpgea.metrics.bootstrap import Estimate
 from vpgea.runs.layout import MANIFEST, METRICS, RESULTS, ROUND_RECORD, SUMMARY, Step, round_record
 from vpgea.runs.manifest import Manifest
-from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, RoundLine
+from vpgea.runs.records import NEWER_FIGURES, DistillSummary, EvalResults, FilterSummary, RoundLine
 from vpgea.storage.files import read_json_lines
 from vpgea.storage.records import damaged_record, read_record
 
@@ -82,6 +82,7 @@ class TrainingFigures:
     kl: float | None
     elbo: float | None
     check_tokens: int
+    sampled_tokens: int | None
     length_price: float
     loss_reference_kl: float | None
     trained_tokens: int
@@ -102,11 +103,17 @@ class TrainingFigures:
             kl=None if isinstance(bound, str) else bound.kl.value,
             elbo=None if isinstance(bound, str) else bound.elbo.value,
             check_tokens=selection.tokens["check_tokens"],
+            sampled_tokens=_sampled_tokens(selection),
             length_price=price,
             loss_reference_kl=reference_kl,
             trained_tokens=training.trained_tokens,
             engine_mismatch=None if training.engine_mismatch is None else training.engine_mismatch.largest,
         )
+
+
+def _sampled_tokens(selection: FilterSummary) -> int | None:
+    drawn = selection.tokens.get("rollout_tokens")
+    return None if drawn is None else drawn + selection.tokens["check_tokens"]
 
 
 def last_reference_kl(path: Path) -> float | None:
@@ -156,6 +163,7 @@ def other_figures(run_dir: Path, line: RoundLine) -> list[OtherFigure]:
         OtherFigure(name=name, in_line=getattr(line, name), source=path, in_source=value)
         for name, (path, value) in said.items()
         if not _are_equal(getattr(line, name), value)
+        and not (name in NEWER_FIGURES and getattr(line, name) is None)  # the phase was made again since
     ]
 
 
