@@ -25,6 +25,7 @@ COMMANDS = (
     "loop",
     "eval",
     "compare",
+    "experiment",
     "report",
     "regrade",
     "import",

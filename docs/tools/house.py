@@ -18,6 +18,7 @@ FLOORS = {
     "vpgea.estimate": 9,
     "vpgea.cluster": 9,
     "vpgea.report": 9,
+    "vpgea.experiment": 9,
     "vpgea.phases": 8,
     "vpgea.inspection": 7,
     "vpgea.filtering": 6,

@@ -80,6 +80,7 @@ STORY: list[tuple[str, str]] = [
         "w",
     ),
     ("compare e0 e0 --format csv", "accuracy"),
+    ("experiment GRID -o x --shard 0/2 --dry-run --offline --json --quiet --verbose", '"runs"'),
     ("compare e0 e0 --json --quiet", '"verdict'),
     ("report e0 e0 --output report.html --plots plots --json --quiet", '"verdict"'),
     ("report e0 --format csv", "accuracy"),
@@ -149,6 +150,7 @@ def filled(line: str) -> list[str]:
         "DEV": QUESTIONS / "dev.jsonl",
         "TRAIN": QUESTIONS / "train.jsonl",
         "LOG": LOG,
+        "GRID": overthinker.ROOT / "experiment.yaml",
         "METRIC": "exact_match,flexible-extract",
         "SITE": overthinker.ROOT.parent / "slurm" / "site.yaml",
     }

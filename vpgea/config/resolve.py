@@ -196,7 +196,7 @@ def recorded_values(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: It cannot be read.
     """
-    return {entry.key: entry.value for entry in _yaml_entries(_read(path), str(path))}
+    return {entry.key: entry.value for entry in _yaml_entries(read_file(path), str(path))}
 
 
 def load(path: Path) -> RunConfig:
@@ -205,7 +205,7 @@ def load(path: Path) -> RunConfig:
     Raises:
         UsageError: It cannot be read, or is no valid configuration.
     """
-    return loads(_read(path), str(path))
+    return loads(read_file(path), str(path))
 
 
 def loads(text: str, name: str = "text") -> RunConfig:
@@ -248,7 +248,12 @@ def _dump_section(section: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}: {strict_yaml.scalar(value)}  # {meaning(field)}\n"
 
 
-def _read(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """The text of a file that somebody wrote for us.
+
+    Raises:
+        UsageError: It cannot be read, or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -287,13 +292,16 @@ def _flat(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[t
 
 
 def _file_entries(file: Path) -> list[_Entry]:
-    def beside_file(entry: _Entry) -> _Entry:
-        if entry.key not in PATH_KEYS or not isinstance(entry.value, str) or not entry.value:
-            return entry
-        path = (file.parent / entry.value).absolute()
-        return _Entry(entry.key, str(path), entry.origin) if _exists(path) else entry
+    entries = _yaml_entries(read_file(file), str(file))
+    return [_Entry(entry.key, beside_file(file, entry.key, entry.value), entry.origin) for entry in entries]
 
-    return [beside_file(entry) for entry in _yaml_entries(_read(file), str(file))]
+
+def beside_file(file: Path, key: str, value: Any) -> Any:
+    """A path in a file is looked for beside that file first."""
+    if key not in PATH_KEYS or not isinstance(value, str) or not value:
+        return value
+    path = (file.parent / value).absolute()
+    return str(path) if _exists(path) else value
 
 
 def _exists(path: Path) -> bool:

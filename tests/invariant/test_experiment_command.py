@@ -1,0 +1,144 @@
+"""`vpgea experiment` on the testbed: runs in shards and together, chosen prices, tests, and what is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import overthinker
+from vpgea.storage.shards import read_table
+from vpgea_cli.main import run
+
+GRID: dict[str, Any] = {
+    "config": str(overthinker.ROOT / "overthinker.yaml"),
+    "keys": {
+        "loop.questions_per_round": 6,
+        "loop.eval_limit": 6,
+        "distill.questions_per_step": 6,
+        "eval.bootstrap": 100,
+        "grading.workers": 1,
+        "filter.note_dependence.enabled": False,
+    },
+    "objectives": {"method": {"objective": None}, "free": {"objective": None, "filter.utility.length_price": 0.0}},
+    "prices": [0.1, 1.0],
+    "seeds": [0],
+    "sampled_tokens": 1,
+    "test": {"dataset": str(overthinker.ROOT / "questions/test.jsonl"), "limit": 6, "samples": 2},
+}
+RUNS = {"method_price-0.1_seed-0", "method_price-1_seed-0", "free_seed-0"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experiment")
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
+    return folder / "experiment.yaml"
+
+
+@pytest.fixture(scope="module")
+def done(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of its runs were made as a shard of two, the rest with the comparison."""
+    folder = tmp_path_factory.mktemp("done") / "out"
+    assert run(["experiment", str(file), "-o", str(folder), "--shard", "0/2", "--offline", "-q"]) == 0
+    assert {path.name for path in (folder / "runs").iterdir()} == {"method_price-0.1_seed-0", "free_seed-0"}
+    assert not (folder / "results.json").exists()
+    assert run(["experiment", str(file), "-o", str(folder), "--offline", "-q"]) == 0
+    return folder
+
+
+def test_every_run_is_made_and_ends_at_its_bound(done: Path) -> None:
+    assert {path.name for path in (done / "runs").iterdir()} == RUNS
+    for name in RUNS:
+        assert [path.name for path in (done / "runs" / name).glob("round-*")] == ["round-000"]  # of two rounds
+
+
+def test_the_chosen_runs_alone_are_tested_each_against_the_base(done: Path) -> None:
+    tested = {path.name for path in (done / "tests").iterdir()}
+    assert "base_seed-0" in tested
+    assert "free_seed-0_round-000" in tested
+    assert len(tested) == 3
+
+
+def test_results_say_what_was_found(done: Path) -> None:
+    (setting,) = json.loads((done / "results.json").read_text())["settings"]
+    assert setting["questions"] == 6
+    method, free = setting["objectives"]
+    assert (method["objective"], free["objective"]) == ("method", "free")
+    assert method["price"] in (0.1, 1.0)
+    assert free["price"] is None
+    assert method["against"] is None  # the reference
+    assert free["against"]["verdict"]
+    assert method["metrics"]["accuracy"]["n"] == 12
+    page = (done / "report.md").read_text(encoding="utf-8")
+    assert "Against method:" in page
+    assert "| free |" in page
+
+
+def test_the_table_has_a_row_for_each_round_with_its_cost(done: Path) -> None:
+    rows = read_table(done / "rounds.arrow").to_pylist()
+    assert {row["run"] for row in rows} == RUNS
+    assert {row["round"] for row in rows} == {None, 0}
+    for row in rows:
+        line = json.loads((done / "runs" / row["run"] / "round-000" / "round.json").read_text())
+        assert row["sampled_tokens"] == (line["sampled_tokens"] if row["round"] == 0 else 0)
+        assert row["trained_tokens"] == (line["trained_tokens"] if row["round"] == 0 else 0)
+    assert {row["run"] for row in rows if row["is_chosen"]} >= {"free_seed-0"}
+    assert len({row["run"] for row in rows if row["is_chosen"]}) == 2
+
+
+def test_a_second_call_samples_nothing_and_writes_the_same(
+    file: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy)
+    names = ("report.md", "results.json", "rounds.arrow")
+    before = {name: (copy / name).read_bytes() for name in names}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("everything is there")
+
+    monkeypatch.setattr("vpgea.engines.lease.EngineLease.get", refuse)
+    assert run(["experiment", str(file), "-o", str(copy), "--offline", "-q"]) == 0
+    assert {name: (copy / name).read_bytes() for name in names} == before
+
+
+def test_a_dry_run_says_what_would_run_and_touches_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["experiment", str(file), "--dry-run", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert set(said["runs"]) == RUNS
+    assert said["sampled_tokens"] == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_runs_is_refused(file: Path, done: Path, tmp_path: Path) -> None:
+    other = file.with_name("other.yaml")
+    other.write_text(yaml.safe_dump({**GRID, "keys": {**GRID["keys"], "rollout.temperature": 0.5}}, sort_keys=False))
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy)
+    assert run(["experiment", str(other), "-o", str(copy), "--offline", "-q"]) == 2
+
+
+def test_a_run_that_ends_at_a_quality_gate_is_said_and_left_out(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = file.with_name("strict.yaml")
+    keys = {**GRID["keys"], "filter.min_selected": 1000}
+    strict.write_text(
+        yaml.safe_dump(
+            {**GRID, "keys": keys, "prices": [], "objectives": {"free": {"objective": None}}}, sort_keys=False
+        )
+    )
+    assert run(["experiment", str(strict), "-o", str(tmp_path / "out"), "--offline"]) == 0
+    said = capsys.readouterr()
+    assert "free_seed-0 ends after 0 rounds" in said.err
+    record = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(record["ended"]) == ["free_seed-0"]
+    assert record["settings"][0]["left_out"] == ["free_seed-0"]

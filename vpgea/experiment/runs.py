@@ -1,0 +1,98 @@
+"""The runs of an experiment: loops that go on where they stopped, and their last weights on the test questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vpgea.config.schema import RunConfig
+from vpgea.errors import QualityGateError
+from vpgea.experiment.grid import Experiment, Run, TestQuestions
+from vpgea.phases.distill import trained_model
+from vpgea.phases.evaluate import evaluate
+from vpgea.phases.loop import Loop
+from vpgea.questions.load import Question, load_questions
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.history import finished_lines
+from vpgea.runs.layout import Step, is_phase_finished
+from vpgea.runs.progress import Reporter
+from vpgea.runs.records import RoundLine
+from vpgea.runs.stopping import StopRequest
+
+RUNS, TESTS = "runs", "tests"  # folders of an experiment
+
+
+class Workshop:
+    """An experiment's folder, in which its runs are made."""
+
+    def __init__(
+        self, experiment: Experiment, folder: Path, *, offline: bool, reporter: Reporter, stop: StopRequest
+    ) -> None:
+        """Nothing is touched yet."""
+        self.experiment, self.folder = experiment, folder
+        self._offline, self._reporter, self._stop = offline, reporter, stop
+
+    def folder_of(self, run: Run) -> Path:
+        """The loop's own, for every command that looks at loops."""
+        return self.folder / RUNS / run.name
+
+    def lines_of(self, run: Run) -> list[RoundLine]:
+        """Of the base model and of every finished round."""
+        return finished_lines(self.folder_of(run))
+
+    def train(self, runs: Sequence[Run], on_run: Callable[[Run, list[RoundLine]], None]) -> dict[str, str]:
+        """Make what is missing of these runs, one after another.
+
+        on_run: Called with each run and its lines.
+
+        Returns:
+            Run's name → why it could go no further, of those that ended at a quality gate. What it has counts.
+
+        Raises:
+            VpgeaError: What a loop raises, that excepted.
+        """
+        ended = {}
+        for number, run in enumerate(runs, 1):
+            self._reporter.info(f"run {number} of {len(runs)}: {run.name}")
+            try:
+                self._loop(run).run()
+            except QualityGateError as error:
+                ended[run.name] = f"{error.what}: {error.why}"
+                self._reporter.warn(f"{run.name} ends after {max(len(self.lines_of(run)) - 1, 0)} rounds: {error.what}")
+            on_run(run, self.lines_of(run))
+        return ended
+
+    def test(self, run: Run) -> tuple[CompletePhase, CompletePhase]:
+        """The last round's weights and the base model on the test questions: (the run's samples, the base's)."""
+        config = _on_test(run.config, self.experiment.test)
+        questions = load_questions(config.data, grader=config.grading.grader, offline=self._offline).questions
+        setting = f"{run.setting}_" if run.setting else ""
+        base = self._measured(config, questions, self.folder / TESTS / f"{setting}base_seed-{run.seed}")
+        last = len(self.lines_of(run)) - 2
+        tuned = config.model_copy(
+            update={
+                "model": trained_model(config, Step(last, "distill").folder(self.folder_of(run))),
+                "eval": config.eval.model_copy(update={"baseline": str(base.root)}),
+            }
+        )
+        return self._measured(tuned, questions, self.folder / TESTS / f"{run.name}_round-{last:03d}"), base
+
+    def _loop(self, run: Run) -> Loop:
+        return Loop.open(
+            run.config, self.folder_of(run), offline=self._offline, reporter=self._reporter, stop=self._stop
+        )
+
+    def _measured(self, config: RunConfig, questions: Sequence[Question], folder: Path) -> CompletePhase:
+        if not is_phase_finished(folder, "eval"):
+            with self._reporter.progress(len(questions), f"test: {folder.name}") as progress:
+                evaluate(config, questions, folder, stop=self._stop, progress=progress)
+        return CompletePhase.open(folder, "eval")
+
+
+def _on_test(config: RunConfig, test: TestQuestions) -> RunConfig:
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"dataset": test.dataset, "limit": test.limit}),
+            "eval": config.eval.model_copy(update={"samples": test.samples, "baseline": None}),
+        }
+    )

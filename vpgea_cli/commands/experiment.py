@@ -1,0 +1,118 @@
+"""`vpgea experiment`: objectives, prices and seeds as loops of equal cost, compared on questions that none has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vpgea.runs.parts import Part
+from vpgea.runs.stopping import StopRequest
+from vpgea_cli.options import (
+    DryRunOption,
+    JsonOption,
+    OfflineOption,
+    OutputDirOption,
+    QuietOption,
+    ShardOption,
+    VerboseOption,
+)
+from vpgea_cli.output import Output
+from vpgea_cli.phase import required, running
+
+if TYPE_CHECKING:
+    from vpgea.experiment.grid import Experiment
+    from vpgea.experiment.runs import Workshop
+
+REPORT, RESULTS, ROUNDS = "report.md", "results.json", "rounds.arrow"
+
+
+def command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The experiment: docs/experiment.md.")],
+    *,
+    output_dir: OutputDirOption = None,
+    shard: ShardOption = "0/1",
+    dry_run: DryRunOption = False,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run objectives, prices and seeds, choose prices on held-out questions, compare on test questions."""
+    from vpgea.experiment.grid import read_experiment
+
+    output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
+    part = Part.parse(shard)
+    experiment = read_experiment(file)
+    if dry_run:
+        _show_runs(experiment, part, output)
+        return
+    with running(output, offline=offline) as stop:
+        _run(experiment, required(output_dir), part, offline=offline, output=output, stop=stop)
+
+
+def _show_runs(experiment: Experiment, part: Part, output: Output) -> None:
+    """What would run, and what that may sample."""
+    runs = part.of(experiment.runs)
+    bounds = [run.config.loop.max_sampled_tokens for run in runs]
+    output.table(
+        f"{len(runs)} of {len(experiment.runs)} runs",
+        ("run", "rounds at most", "sampled tokens, about"),
+        [
+            (run.name, run.config.loop.rounds, "-" if bound is None else f"{bound:,}")
+            for run, bound in zip(runs, bounds, strict=True)
+        ],
+    )
+    known = [bound for bound in bounds if bound is not None]
+    output.result(
+        {
+            "runs": [run.name for run in runs],
+            "sampled_tokens": sum(known) if len(known) == len(runs) else None,
+            "reference": experiment.reference,
+        }
+        if output.as_json
+        else f"{len(runs)} runs"
+        + (f" that sample about {sum(known):,} tokens, and the evaluations" if len(known) == len(runs) else "")
+    )
+
+
+def _run(experiment: Experiment, folder: Path, part: Part, *, offline: bool, output: Output, stop: StopRequest) -> None:
+    from vpgea.experiment.runs import Workshop
+    from vpgea_cli.commands.loop import row
+
+    shop = Workshop(experiment, folder, offline=offline, reporter=output, stop=stop)
+    runs = part.of(experiment.runs)
+    ended = shop.train(runs, lambda run, lines: output.info(f"{run.name}: {'  '.join(row(lines[-1])[:5])}"))
+    if part.count > 1:
+        output.info(f"{len(runs)} runs are done; without --shard the command compares them once all are")
+        output.result({"path": str(folder), "runs": [run.name for run in runs], "ended": ended})
+        return
+    _compare(shop, ended, output)
+
+
+def _compare(shop: Workshop, ended: dict[str, str], output: Output) -> None:
+    from vpgea.experiment.results import results_of, rounds_table
+    from vpgea.experiment.text import AGAINST, HEAD, against_rows, figure_rows, page
+    from vpgea.storage.files import write_bytes, write_json
+    from vpgea.storage.records import json_of
+    from vpgea.storage.shards import write_table_anew
+
+    found = results_of(shop)
+    folder = shop.folder
+    write_table_anew(folder / ROUNDS, rounds_table(shop), told_by=folder / RESULTS)
+    record = {
+        "reference": shop.experiment.reference,
+        "ended": ended,
+        "settings": [json_of(one) for one in found],
+    }
+    write_json(folder / RESULTS, record)
+    write_bytes(folder / REPORT, page(shop.experiment, found).encode())
+    for one in found:
+        title = f"{one.name}: " if one.name else ""
+        output.table(f"{title}{one.questions:,} test questions, 95 % intervals", HEAD, figure_rows(one))
+        if rows := against_rows(one):
+            output.table(f"{title}against {shop.experiment.reference}", AGAINST, rows)
+        for name in one.left_out:
+            output.warn(f"{name} is left out: it has no finished round")
+    output.result({"path": str(folder / REPORT), **record})
