@@ -111,4 +111,4 @@ def _figure(found: Estimate | None, digits: int = 3, times: float = 1, unit: str
 
 
 def _p(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
