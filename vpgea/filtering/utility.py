@@ -83,7 +83,7 @@ def target_lengths(questions: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]])
     A question's bin is the third that its share of correct samples lies in. A bin's target is the shortest length L
     for which the samples of a question that are correct and no longer than L are at least one in the mean; without
     such a length no path is too long. As in LASER-D (arXiv 2505.15612), with the round's own prior samples for the
-    monitoring set.
+    monitoring set. A question without a valid sample is in no bin, and has no target.
 
     Args:
         questions: Id → (r, length) of its valid prior samples, (n,) each.
@@ -91,9 +91,9 @@ def target_lengths(questions: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]])
     bins: dict[int, list[str]] = {}
     rows = {key: (np.asarray(r, np.float64), np.asarray(length, np.float64)) for key, (r, length) in questions.items()}
     for key, (r, _) in rows.items():
-        share = float((r == 1).mean()) if r.size else 0.0
-        bins.setdefault(min(int(3 * share), 2), []).append(key)
-    targets: dict[str, float] = {}
+        if r.size:
+            bins.setdefault(min(int(3 * float((r == 1).mean())), 2), []).append(key)
+    targets = dict.fromkeys(rows, math.inf)
     for members in bins.values():
         correct = np.sort(np.concatenate([rows[key][1][rows[key][0] == 1] for key in members]))
         enough = len(members)  # so many correct samples are one for each question

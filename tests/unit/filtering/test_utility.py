@@ -159,8 +159,8 @@ def test_target_lengths_are_those_of_questions_of_like_difficulty() -> None:
             "easy": ([1, 1, 1, 1], [10, 20, 30, 40]),
             "easy too": ([1, 1, 1, 0], [25, 35, 45, 5]),
             "middle": ([1, 1, 0, 0], [70, 90, 10, 10]),
-            "hard": ([1, 0, 0, 0], [200, 10, 10, 10]),
-            "hard too": ([0, 0, 0, 0], [10, 10, 10, 10]),
+            "hard": ([1, 0, 0, 0, 0, 0, 0], [200, 10, 10, 10, 10, 10, 10]),
+            "hard too": ([1, 0, 0, 0, 0], [300, 10, 10, 10, 10]),
             "nothing valid": ([], []),
         }
     )
@@ -168,10 +168,11 @@ def test_target_lengths_are_those_of_questions_of_like_difficulty() -> None:
         "easy": 20,  # of 10, 20, 25, 30, ... the second: two questions
         "easy too": 20,
         "middle": 70,
-        "hard": np.inf,  # three questions, one correct sample
-        "hard too": np.inf,
-        "nothing valid": np.inf,
+        "hard": 300,
+        "hard too": 300,
+        "nothing valid": np.inf,  # and no third question beside the hard ones
     }
+    assert target_lengths({"hard": ([1, 0, 0, 0], [20] * 4), "none right": ([0, 0], [5, 5])})["hard"] == np.inf
 
 
 def test_the_distance_form_compares_with_the_shortest_correct_sample() -> None:
