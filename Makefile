@@ -8,14 +8,18 @@ DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-sglang test-smollm2 test-slurm test-report kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
+.PHONY: demo test test-gpu test-sglang test-smollm2 test-slurm test-report kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2 and not chromium"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2 and not chromium and not gpu"
+
+# What only a GPU can show; without one a single line says that nothing ran, and why. docs/performance.md has the benchmark beside it.
+test-gpu: $(VENV)/.installed
+	$(BIN)/python -m tests.gpu.run
 
 # Against the real SGLang server, in its own environment.
 test-sglang: $(VENV)/.installed $(SGLANG_VENV)/.installed

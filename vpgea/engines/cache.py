@@ -15,8 +15,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from vpgea.errors import UsageError
+from vpgea.modeling.policy import SAME, largest_difference, short_windows
 
 _ROOM = 64  # tokens that a new buffer has ahead at least
+# Ids that every vocabulary has. They come again and again, so that a choice among keys has equals to choose from.
+_PROBE, _PROBE_START = (5, 6, 7, 8, 9) * 5, 19
+_CHOSEN = "keep_window_size"  # of a configuration: attention to the keys of largest weight, as in Doge
 _ROOM_SHARE = 4  # or this part of what it holds: every token is copied about four times, however many come
 
 
@@ -152,6 +156,34 @@ def require_cache(model: Any) -> None:
             why="they keep more of a sequence than keys and values, and rows could not leave a batch",
             mend="use rollout.engine=sglang, or a model with attention alone",
         )
+    if getattr(model.config.get_text_config(), _CHOSEN, None) is not None:
+        raise _not_the_same(model, f"from {_CHOSEN} keys on their attention chooses among equals, and rounding decides")
+
+
+@torch.inference_mode()
+def require_same_cached(model: Any) -> None:
+    """See that tokens that come one by one behind a cache get the logits that they get in a whole forward pass.
+
+    Raises:
+        UsageError: They do not: what is sampled would be scored and trained with other probabilities.
+    """
+    ids = torch.tensor([_PROBE], device=next(model.parameters()).device)
+    with short_windows(model):
+        whole = model(input_ids=ids, use_cache=False).logits[0]
+        cache = growing_cache(model)
+        stretches = [slice(0, _PROBE_START), *(slice(at, at + 1) for at in range(_PROBE_START, len(_PROBE)))]
+        parts = [model(input_ids=ids[:, part], past_key_values=cache, use_cache=True).logits[0] for part in stretches]
+    difference = largest_difference(torch.cat(parts), whole)
+    if not difference <= SAME[whole.dtype]:
+        raise _not_the_same(model, f"their logits differ by {difference:.2g} of their size")
+
+
+def _not_the_same(model: Any, how: str) -> UsageError:
+    return UsageError(
+        f"models of type {model.config.model_type} do not compute token by token what a whole forward pass does",
+        why=f"{how}: samples would be trained with other probabilities than they were drawn with",
+        mend="use a model whose attention sees all keys, or those in a window",
+    )
 
 
 def _is_attention(layer: Any) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from vpgea.engines.base import (
     TopLogprobs,
     ignore_tokens,
 )
-from vpgea.engines.cache import growing_cache, require_cache
+from vpgea.engines.cache import growing_cache, require_cache, require_same_cached
 from vpgea.engines.crowding import CoreTime
 from vpgea.engines.decoding import use_decoding_attention
 from vpgea.errors import EngineError, UsageError
@@ -55,6 +54,8 @@ class TransformersEngine:
         require_cache(model)
         use_decoding_attention(model)
         self.model = model.eval()
+        require_same_cached(model)
+        self._policy = _scoring_policy(model)
         self.device = next(model.parameters()).device
         self.batch_size = self.draws_together = batch_size
         self.usage = EngineUsage()
@@ -168,17 +169,17 @@ class TransformersEngine:
             self.usage.seconds += time.perf_counter() - began
         return results
 
-    @cached_property
-    def _policy(self) -> Policy:
-        """For scoring; packed where the model can be."""
-        try:
-            return checked_policy(self.model, packing=True)
-        except UsageError:
-            return checked_policy(self.model, packing=False)
-
     def close(self) -> None:
         """Drop the weights."""
-        del self.model
+        del self.model, self._policy
+
+
+def _scoring_policy(model: Any) -> Policy:
+    """Packed where the model can be. Raises what `checked_policy` does."""
+    try:
+        return checked_policy(model, packing=True)
+    except UsageError:
+        return checked_policy(model, packing=False)
 
 
 def _ends_of_one(requests: Sequence[ScoreRequest]) -> list[list[int]]:

@@ -20,8 +20,10 @@ BASE = None  # the name under which a model without its adapter goes
 CURRENT = ""  # the adapter that is on
 
 # Relative to the size of the values, by dtype: rounding stays far below, a wrong computation far above.
-_SAME = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
-_PROBE_WINDOW = 4  # tokens: less than the probes have, so that a window that packing loses shows in them
+SAME = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+_PROBE_WINDOW = 4  # tokens: less than the probes have, so that a window that is lost shows in them
+# What models call the number of tokens that a layer sees at most: those next to it, or those that it weighs most.
+_WINDOWS = ("sliding_window", "keep_window_size", "attention_chunk_size")
 _PROBE = ((5, 6, 7, 8, 9, 10, 11), (12, 11, 10, 9, 8))  # ids that every vocabulary has
 
 
@@ -161,7 +163,7 @@ def checked_policy(model: Any, *, packing: bool) -> Policy:
     device = next(model.parameters()).device
     policy = Policy(model, packing=packing)
     try:
-        with _short_windows(model):
+        with short_windows(model):
             own = torch.cat([model(input_ids=torch.tensor([ids], device=device)).logits[0, :-1] for ids in _PROBE])
             with packed_attention(model) if packing else nullcontext():
                 ours = policy(_PROBE, [1] * len(_PROBE), policy.logits)
@@ -174,8 +176,8 @@ def checked_policy(model: Any, *, packing: bool) -> Policy:
             mend="use a model whose decoder and head are two parts",
         ) from error
     model.train(was_training)
-    difference = float((ours - own).abs().max() / own.abs().max().clamp(min=1e-6))
-    if difference > _SAME[own.dtype]:
+    difference = largest_difference(ours, own)
+    if difference > SAME[own.dtype]:
         if packing:
             raise _no_packing(model, f"logits of packed sequences differ by {difference:.2g} of their size")
         raise UsageError(
@@ -187,22 +189,27 @@ def checked_policy(model: Any, *, packing: bool) -> Policy:
 
 
 @contextmanager
-def _short_windows(model: Any) -> Iterator[None]:
-    """Sliding windows of a few tokens while the block runs, wherever a model keeps theirs.
+def short_windows(model: Any) -> Iterator[None]:
+    """Windows of a few tokens while the block runs, wherever a model keeps theirs.
 
     Some have them in their layers, which packing asks, others in their configuration alone, from which they make a mask
     that packing leaves out: only sequences beyond the window show it, and real windows are thousands of tokens wide.
     """
-    text = model.config.get_text_config()
-    places = [text, *(one for one in model.modules() if isinstance(getattr(one, "sliding_window", None), int))]
-    before = [(place, place.sliding_window) for place in places if getattr(place, "sliding_window", None)]
+    places = [model.config.get_text_config(), *model.modules()]
+    named = [(place, name, getattr(place, name, None)) for place in places for name in _WINDOWS]
+    before = [(place, name, window) for place, name, window in named if isinstance(window, int) and window > 0]
     try:
-        for place, window in before:
-            place.sliding_window = min(window, _PROBE_WINDOW)
+        for place, name, window in before:
+            setattr(place, name, min(window, _PROBE_WINDOW))
         yield
     finally:
-        for place, window in before:
-            place.sliding_window = window
+        for place, name, window in before:
+            setattr(place, name, window)
+
+
+def largest_difference(found: Tensor, expected: Tensor) -> float:
+    """Of logits, relative to the size of the expected ones."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
 def _no_packing(model: Any, why: str) -> UsageError:

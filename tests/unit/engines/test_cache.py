@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from vpgea.engines.base import Completion, GenerateRequest, Sampling, ScoreRequest
-from vpgea.engines.cache import GrowingLayer, GrowingWindowLayer, require_cache
+from vpgea.engines.cache import GrowingLayer, GrowingWindowLayer, require_cache, require_same_cached
 from vpgea.engines.decoding import ATTENTION, attend
 from vpgea.engines.transformers import TransformersEngine
 from vpgea.errors import UsageError
@@ -163,8 +163,33 @@ def test_llama4_whose_decoder_is_another_is_refused_in_three_lines() -> None:
     options = {"attention_chunk_size": 8, "head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama4_text", **{**SIZES, **options}))
     with pytest.raises(UsageError, match="can neither be scored nor trained") as caught:
-        TransformersEngine(model, batch_size=4).score([ScoreRequest([5, 6, 7], 1)])
+        TransformersEngine(model, batch_size=4)
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_attention_that_chooses_among_equal_keys_is_refused_in_three_lines() -> None:
+    """Doge keeps the keys of largest weight: beyond so many a token that comes again ties with itself."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("doge", **SIZES), attn_implementation="sdpa").eval()
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)
+    for refuse in (require_cache, require_same_cached):
+        with pytest.raises(UsageError, match="doge do not compute token by token") as caught:
+            refuse(model)
+        assert len(str(caught.value).splitlines()) == 3
+    assert {layer.self_attn.keep_window_size for layer in model.model.layers} == {2048}, "as before"
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_the_same_token_by_token_is_taken(name: str, dtype: torch.dtype) -> None:
+    require_same_cached(small_model(name).to(dtype))
+
+
+def test_a_cache_that_loses_a_token_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GrowingLayer, "update", lambda self, keys, values, *_: (keys, values))
+    with pytest.raises(UsageError, match="llama do not compute token by token"):
+        require_same_cached(small_model("llama"))
 
 
 def test_a_layer_that_was_never_used_holds_no_rows() -> None:

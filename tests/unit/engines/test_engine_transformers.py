@@ -351,7 +351,10 @@ def test_finished_rows_leave_the_batch(model: Any, prompts: list[list[int]], row
     requests = [
         GenerateRequest(prompts[0], seed, 40 if seed == 0 else 1 + seed % 4) for seed in range(32)
     ]  # a long tail: one row goes on alone
-    completions = draw(model, requests, Sampling(max_new_tokens=40, stop_ids=()))
+    engine = TransformersEngine(model, batch_size=64)
+    rows_forwarded.clear()  # its probes of the model
+    drawn = engine.generate([requests], Sampling(max_new_tokens=40, stop_ids=()))
+    completions = [completion for _, _, completion in drawn]
     steps = rows_forwarded[1:]
     assert len(steps) == 39
     assert steps[4:] == [1] * 35
@@ -364,6 +367,7 @@ def test_a_prompt_that_many_rows_share_is_read_once(
     model: Any, prompts: list[list[int]], rows_forwarded: list[int]
 ) -> None:
     engine = TransformersEngine(model, batch_size=64)
+    rows_forwarded.clear()  # its probes of the model
     assert len(list(engine.generate([requests_for(prompts[:2], 16)], Sampling(max_new_tokens=1, stop_ids=())))) == 32
     assert rows_forwarded == [2 * max(len(prompt) for prompt in prompts[:2])]
     assert engine.usage.prompt_tokens == sum(len(prompt) for prompt in prompts[:2])
