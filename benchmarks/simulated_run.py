@@ -38,7 +38,7 @@ _SECTIONS = {
     "loop": ("model", "data", "views", "rollout", "grading", "filter", "distill", "eval", "loop"),
 }
 _SCHEMAS = {"rollout": SAMPLES, "filter": MEASUREMENTS, "eval": GRADED}
-_VALUES: dict[str, Any] = {  # where the first value of a type will not do
+VALUES: dict[str, Any] = {  # where the first value of a type will not do
     "prompt_ids": list(range(8)),
     "completion_ids": list(range(8)),
     "logprobs": [-0.5] * 8,
@@ -113,7 +113,7 @@ class _Views:
     """What plans and selections ask of the views, without a tokenizer."""
 
     def prior_prompt(self, question: Question) -> list[int]:
-        return _VALUES["prompt_ids"]
+        return VALUES["prompt_ids"]
 
     posterior_prompt = prior_prompt
 
@@ -191,7 +191,7 @@ def some_value(field: pa.Field, row: dict[str, Any]) -> Any:
 
 def _table(schema: pa.Schema, chunks: Iterable[int]) -> pa.Table:
     rows = [
-        {**_VALUES, "question_id": question.id, "view": view, "question": question.text, "answer": question.answer}
+        {**VALUES, "question_id": question.id, "view": view, "question": question.text, "answer": question.answer}
         for question in questions_of(chunks)
         for view in (PRIOR, POSTERIOR)
     ]

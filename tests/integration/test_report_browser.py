@@ -46,8 +46,10 @@ def question(number: int) -> TracedQuestion:
             reasons=["leak"] if column == 1 and number % 2 == 0 else [],
             pieces=pieces,
             thinking=len(pieces) // 2,
-            ratios=[(-1) ** place * (place % 6) for place in range(len(pieces) // 2)] if column == 1 else [],
-            marked=4 if column == 1 else None,
+            ratios=[place % 11 - 5.0 if place % 5 == 0 else 0.1 for place in range(len(pieces) // 2)]
+            if column == 1
+            else [],
+            marked=6 if column == 1 else None,
         )
         for column in range(3)
     ]

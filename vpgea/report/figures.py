@@ -25,7 +25,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7
 _COLOURS = "".join(f".s{place}{{--c:{colour}}}" for place, colour in enumerate(PALETTE))
 STYLE = f"""
 text{{font:12px system-ui,sans-serif;fill:#333}}.axis,.grid{{stroke:#ccc;fill:none}}
-.level{{stroke:#777;stroke-dasharray:5 4}}{_COLOURS}.bar,.mark{{fill:var(--c)}}
+.level{{stroke:#777;stroke-dasharray:5 4}}{_COLOURS}.bar,.mark{{fill:var(--c)}}.mark{{fill-opacity:.75}}
 .line,.cross{{stroke:var(--c);fill:none}}.line{{stroke-width:2}}.band{{fill:var(--c);opacity:.15}}
 """
 

@@ -15,9 +15,10 @@ from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import read_json
 from vpgea.storage.shards import read_table
 
+_HELD_OUT = "loop.eval_dataset"  # a loop's questions are those, whatever data.dataset says
 _FIRST = (
-    *("protocol", "model.path", "model.adapter", "model", "data.dataset", "questions", "template", "eval.samples"),
-    *("eval.temperature", "eval.top_p", "eval.max_new_tokens", "eval.seed", "grading.grader"),
+    *("protocol", "model.path", "model.adapter", "model", "data.dataset", _HELD_OUT, "questions", "template"),
+    *("eval.samples", "eval.temperature", "eval.top_p", "eval.max_new_tokens", "eval.seed", "grading.grader"),
     *("grading.relative_tolerance", "engine", "logprobs_of", "vpgea_version"),
 )
 _SECTIONS = ("model.", "data.", "views.", "eval.", "grading.", "foreign.")
@@ -59,7 +60,9 @@ def _facts(evaluation: CompletePhase) -> dict[str, str]:
     config = {key: value for key, value in manifest.config.items() if key.startswith(_SECTIONS)}
     identity = {key: value for key, value in manifest.identity.items() if key.startswith(_SECTIONS)}
     version = read_json(evaluation.root / MANIFEST).get("vpgea_version")
+    held_out = manifest.config.get(_HELD_OUT)
     facts: Mapping[str, object] = {
+        **({_HELD_OUT: held_out} if held_out else {}),
         **config,
         **identity,
         **{"examples of the protocol" if name == "protocol" else name: one for name, one in manifest.inputs.items()},

@@ -103,17 +103,21 @@ const shade = ratio => {
 };
 const body = sample => {
   const text = make("pre", "text"), parts = [make("span"), make("span", "after")];
+  let plain = "", into = parts[0];
+  const flush = () => { if (plain) into.append(plain); plain = ""; };
   text.tabIndex = 0;
   sample.p.forEach((piece, place) => {
     const ratio = place < sample.r.length && sample.r[place] !== null ? sample.r[place] / 100 : null;
     const name = [ratio === null ? "" : shade(ratio), place === sample.m ? "here" : ""].filter(Boolean).join(" ");
     const part = parts[sample.z && place >= sample.z ? 1 : 0];
-    if (!name) { part.append(piece); return; }
+    if (part !== into) { flush(); into = part; }
+    if (!name) { plain += piece; return; }
+    flush();
     const node = make("span", name, piece);
     node.title = `log q - log π ${ratio === null ? "-" : ratio.toFixed(2)}` + (place === sample.m ? ": the note dependence stands here" : "");
     part.append(node);
   });
-  parts.forEach(part => part.normalize());
+  flush();
   highlight(parts[1].textContent ? parts[1] : parts[0], sample.facts["answer found"]);
   text.append(...parts);
   return text;
