@@ -319,7 +319,7 @@ def _is_foreign(name: str) -> bool:
     rest = name.removeprefix(PREFIX)
     if not name.startswith(PREFIX) or name in RESERVED or "__" in rest:
         return False
-    ours = [name.removeprefix(PREFIX) for name in RESERVED]
+    ours = [name.removeprefix(PREFIX) for name in RESERVED] + [key.upper() for key in FIELDS if "." not in key]
     first_words = {section.upper() for section in SECTIONS}
     return rest.partition("_")[0] not in first_words and not difflib.get_close_matches(rest, ours, n=1, cutoff=0.7)
 

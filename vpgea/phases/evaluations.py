@@ -30,12 +30,17 @@ def find_evaluations(reference: str) -> dict[str, CompletePhase]:
         folder = _of_round(Path(run), name)
     elif folder.is_dir() and is_run(folder):
         raise UsageError(f"{folder} is a loop folder", why="each of its rounds has an evaluation", mend=_ROUNDS)
-    inner = sorted(path for path in folder.iterdir() if (path / PARTS).is_dir()) if folder.is_dir() else []
-    if numbers := samples_numbers(folder):
-        return {"": CompletePhase.open(samples_dir(folder, numbers[-1]), "eval")}
-    if (folder / PARTS).is_dir() or not inner:
-        return {"": CompletePhase.open(folder, "eval")}
-    return {path.name: CompletePhase.open(path, "eval") for path in inner}
+    if (folder / PARTS).is_dir() or samples_numbers(folder):
+        return {"": _of_folder(folder)}
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    sets = [path for path in inner if (path / PARTS).is_dir() or samples_numbers(path)]
+    return {path.name: _of_folder(path) for path in sets} or {"": _of_folder(folder)}
+
+
+def _of_folder(folder: Path) -> CompletePhase:
+    """The evaluation in a folder, or the last one of a growing number of samples."""
+    numbers = samples_numbers(folder)
+    return CompletePhase.open(samples_dir(folder, numbers[-1]) if numbers else folder, "eval")
 
 
 def _of_round(run_dir: Path, name: str) -> Path:

@@ -78,3 +78,11 @@ def test_an_unknown_objective_is_refused_with_all_names() -> None:
     with pytest.raises(UsageError, match="objective cannot be 'gpro'") as raised:
         resolve(options={"objective": "gpro"})
     assert "grpo, grpo-sigmoid-length" in str(raised.value.mend)
+
+
+def test_the_environment_names_one_too() -> None:
+    found = resolve(env={"VPGEA_OBJECTIVE": "grpo"})
+    assert found.config.objective == "grpo"
+    assert found.passed_over == ()
+    with pytest.raises(UsageError, match="unknown environment variable VPGEA_OBJECTIV"):
+        resolve(env={"VPGEA_OBJECTIV": "grpo"})

@@ -108,6 +108,8 @@ def test_an_evaluation_itself_holds_no_others(grown: Path) -> None:
 def test_the_last_one_counts_in_comparisons(grown: Path) -> None:
     (found,) = find_evaluations(str(grown)).values()
     assert found.root == grown / "samples-0002"
+    sets = find_evaluations(str(grown.parent))
+    assert {name: one.root for name, one in sets.items()} == {"eval": grown / "samples-0002"}
     with pytest.raises(UsageError, match="has evaluations of 1 and 2 samples") as refused:
         CompletePhase.open(grown, "eval")
     assert refused.value.mend == f"give {grown / 'samples-0002'}"
