@@ -126,6 +126,28 @@ def test_a_folder_with_other_runs_is_refused(file: Path, done: Path, tmp_path: P
     assert run(["experiment", str(other), "-o", str(copy), "--offline", "-q"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"test": {"dataset": "none.jsonl"}}, "none.jsonl"),
+        (
+            {"test": {"dataset": str(overthinker.ROOT / "questions/dev.jsonl")}},
+            "test questions are also among those of",
+        ),
+        ({"settings": {"a": {"model.path": "no/such"}}}, "no/such"),
+        ({"keys": {"eval.max_new_tokens": 5000}}, "context"),
+    ],
+)
+def test_what_the_end_would_refuse_is_refused_at_the_start(
+    file: Path, tmp_path: Path, changed: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = file.with_name("wrong.yaml")
+    wrong.write_text(yaml.safe_dump({**GRID, **changed}, sort_keys=False))
+    assert run(["experiment", str(wrong), "-o", str(tmp_path / "out"), "--offline"]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_that_ends_at_a_quality_gate_is_said_and_left_out(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vpgea.config.schema import RunConfig
-from vpgea.errors import QualityGateError
+from vpgea.errors import QualityGateError, UsageError
 from vpgea.experiment.grid import Experiment, Run, TestQuestions
+from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.distill import trained_model
-from vpgea.phases.evaluate import evaluate
+from vpgea.phases.evaluate import EvalPlan, evaluate
 from vpgea.phases.loop import Loop
-from vpgea.questions.load import Question, load_questions
+from vpgea.questions.load import Question, load_questions, shared_questions
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import finished_lines
 from vpgea.runs.layout import Step, is_phase_finished
 from vpgea.runs.progress import Reporter
 from vpgea.runs.records import RoundLine
 from vpgea.runs.stopping import StopRequest
+from vpgea.training.requirements import require_trainable
 
 RUNS, TESTS = "runs", "tests"  # folders of an experiment
 
@@ -39,6 +41,27 @@ class Workshop:
     def lines_of(self, run: Run) -> list[RoundLine]:
         """Of the base model and of every finished round."""
         return finished_lines(self.folder_of(run))
+
+    def require_ready(self) -> None:
+        """See that every run can be trained and tested, before anything is sampled.
+
+        Raises:
+            UsageError: One of them cannot, or test questions are among those that it is trained or measured on.
+        """
+        for run in self.experiment.runs:
+            loop = Loop.read(
+                run.config, self.folder_of(run), offline=self._offline, reporter=self._reporter, stop=self._stop
+            )
+            require_trainable(loop.config, LocalModel.resolve(loop.config.model))
+            config = _on_test(run.config, self.experiment.test)
+            questions = self._test_questions(config)
+            if seen := shared_questions(questions, [*loop.questions, *loop.held_out]):
+                raise UsageError(
+                    f"{len(seen)} test questions are also among those of {run.name}, e.g. {seen[0]}",
+                    why="what is compared in the end must be new to every run, and to the choice between them",
+                    mend="remove them from test.dataset, data.dataset or loop.eval_dataset",
+                )
+            EvalPlan.make(config, questions)
 
     def train(self, runs: Sequence[Run], on_run: Callable[[Run, list[RoundLine]], None]) -> dict[str, str]:
         """Make what is missing of these runs, one after another.
@@ -65,7 +88,7 @@ class Workshop:
     def test(self, run: Run) -> tuple[CompletePhase, CompletePhase]:
         """The last round's weights and the base model on the test questions: (the run's samples, the base's)."""
         config = _on_test(run.config, self.experiment.test)
-        questions = load_questions(config.data, grader=config.grading.grader, offline=self._offline).questions
+        questions = self._test_questions(config)
         setting = f"{run.setting}_" if run.setting else ""
         base = self._measured(config, questions, self.folder / TESTS / f"{setting}base_seed-{run.seed}")
         last = len(self.lines_of(run)) - 2
@@ -81,6 +104,9 @@ class Workshop:
         return Loop.open(
             run.config, self.folder_of(run), offline=self._offline, reporter=self._reporter, stop=self._stop
         )
+
+    def _test_questions(self, config: RunConfig) -> list[Question]:
+        return load_questions(config.data, grader=config.grading.grader, offline=self._offline).questions
 
     def _measured(self, config: RunConfig, questions: Sequence[Question], folder: Path) -> CompletePhase:
         if not is_phase_finished(folder, "eval"):

@@ -31,7 +31,7 @@ from vpgea.phases.schedule import (
     round_questions,
 )
 from vpgea.prompts.views import load_views
-from vpgea.questions.load import Question, fingerprint_questions, load_questions
+from vpgea.questions.load import Question, fingerprint_questions, load_questions, shared_questions
 from vpgea.runs.history import finished_lines, phases_of, required_rounds
 from vpgea.runs.layout import (
     CHECKPOINTS,
@@ -403,9 +403,7 @@ def _require_teacher(config: RunConfig) -> None:
 
 
 def _require_disjoint(questions: Sequence[Question], held_out: Sequence[Question]) -> None:
-    texts = {" ".join(question.text.split()) for question in questions}
-    shared = [question.id for question in held_out if " ".join(question.text.split()) in texts]
-    if shared:
+    if shared := shared_questions(held_out, questions):
         raise UsageError(
             f"{len(shared)} held-out questions are also trained on, e.g. {shared[0]}",
             why="rounds are measured and chosen on questions that the model has not seen",

@@ -290,6 +290,12 @@ def content_id(text: str, answer: str, options: tuple[str, ...]) -> str:
     return f"q-{hashlib.blake2b(_canonical(text, answer, options), digest_size=8).hexdigest()}"
 
 
+def shared_questions(some: Sequence[Question], others: Sequence[Question]) -> list[str]:
+    """Ids of those among some whose text is among the others' too, whatever its spaces."""
+    texts = {" ".join(question.text.split()) for question in others}
+    return [question.id for question in some if " ".join(question.text.split()) in texts]
+
+
 def fingerprint_questions(questions: Sequence[Question]) -> str:
     """128-bit hash (hex) of ids, texts, answers and options in their order."""
     digest = hashlib.blake2b(digest_size=16)

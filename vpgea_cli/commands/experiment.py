@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vpgea.runs.parts import Part
-from vpgea.runs.stopping import StopRequest
 from vpgea_cli.options import (
     DryRunOption,
     JsonOption,
@@ -45,11 +44,16 @@ def command(
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     part = Part.parse(shard)
     experiment = read_experiment(file)
-    if dry_run:
-        _show_runs(experiment, part, output)
-        return
+    from vpgea.experiment.runs import Workshop
+
     with running(output, offline=offline) as stop:
-        _run(experiment, required(output_dir), part, offline=offline, output=output, stop=stop)
+        folder = (output_dir or Path()) if dry_run else required(output_dir)
+        shop = Workshop(experiment, folder, offline=offline, reporter=output, stop=stop)
+        shop.require_ready()
+        if dry_run:
+            _show_runs(experiment, part, output)
+        else:
+            _run(shop, part, output)
 
 
 def _show_runs(experiment: Experiment, part: Part, output: Output) -> None:
@@ -77,16 +81,14 @@ def _show_runs(experiment: Experiment, part: Part, output: Output) -> None:
     )
 
 
-def _run(experiment: Experiment, folder: Path, part: Part, *, offline: bool, output: Output, stop: StopRequest) -> None:
-    from vpgea.experiment.runs import Workshop
+def _run(shop: Workshop, part: Part, output: Output) -> None:
     from vpgea_cli.commands.loop import row
 
-    shop = Workshop(experiment, folder, offline=offline, reporter=output, stop=stop)
-    runs = part.of(experiment.runs)
+    runs = part.of(shop.experiment.runs)
     ended = shop.train(runs, lambda run, lines: output.info(f"{run.name}: {'  '.join(row(lines[-1])[:5])}"))
     if part.count > 1:
         output.info(f"{len(runs)} runs are done; without --shard the command compares them once all are")
-        output.result({"path": str(folder), "runs": [run.name for run in runs], "ended": ended})
+        output.result({"path": str(shop.folder), "runs": [run.name for run in runs], "ended": ended})
         return
     _compare(shop, ended, output)
 
