@@ -1,4 +1,4 @@
-"""A small slice of the testbed's experiment, whose full figures stand in docs/experiments.md."""
+"""A small slice of the testbed's experiment, whose full figures stand in docs/results/testbed.md."""
 
 from __future__ import annotations
 
