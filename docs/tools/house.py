@@ -26,6 +26,7 @@ FLOORS = {
     "vpgea.foreign": 5,
     "vpgea.training": 5,
     "vpgea.prompts": 5,
+    "vpgea.protocols": 5,
     "vpgea.objective": 4,
     "vpgea.runs": 4,
     "vpgea.questions": 4,

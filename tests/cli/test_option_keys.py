@@ -29,6 +29,9 @@ NO_KEY = {
     *(
         "--until-width",
         "--max-samples",
+        "--benchmark",
+        "--protocol",
+        "--list",
         "--offline",
         "--json",
         "--quiet -q",

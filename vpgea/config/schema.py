@@ -127,7 +127,7 @@ class SglangConfig(Section):
 class GradingConfig(Section):
     """How answers are graded."""
 
-    grader: str = identity("math", "math, choice, exact, or package.module:function of your own")
+    grader: str = identity("math", "math, choice, exact, a protocol's pattern, or package.module:function of your own")
     relative_tolerance: float = identity(1e-6, "two decimals closer than this are the same answer", ge=0)
     deadline_s: float = execution(
         10.0, "seconds of its own CPU time (or of waiting) that a worker may take for one answer", gt=0

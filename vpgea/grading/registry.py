@@ -13,6 +13,7 @@ from vpgea.grading.budget import is_own_fault
 from vpgea.grading.choice import grade_choice
 from vpgea.grading.exact import grade_exact
 from vpgea.grading.math import grade_math
+from vpgea.grading.patterns import LETTERS, PATTERNS
 from vpgea.grading.values import canonical_answers, find_value, value_is_distinct
 
 __all__ = [
@@ -22,10 +23,11 @@ __all__ = [
     "is_own_grader",
     "load_grader",
     "not_worked_out",
+    "reads_letters",
     "value_is_distinct",
 ]
 
-BUILT_IN = ("math", "choice", "exact")
+BUILT_IN = ("math", "choice", "exact", *PATTERNS)
 
 _SPEC = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _SIGNATURE = "def grade(*, response: str, reference: str, question: str) -> bool: ..."
@@ -48,8 +50,13 @@ def is_own_grader(spec: str) -> bool:
     )
 
 
+def reads_letters(spec: str) -> bool:
+    """Whether a grader's answers are letters of options, which are words of their own in any text."""
+    return spec == "choice" or spec in LETTERS
+
+
 def load_grader(spec: str, relative_tolerance: float) -> Grader:
-    """The grader behind `math`, `choice`, `exact` or `package.module:function`.
+    """The grader behind a name of BUILT_IN, or `package.module:function`.
 
     A function of one's own is called with the keyword arguments response, reference and question, and returns a
     bool, a Status or its name. It is imported here, so call this inside a worker.
@@ -63,7 +70,7 @@ def load_grader(spec: str, relative_tolerance: float) -> Grader:
         import math_verify  # noqa: F401  # loaded now, so that its import is not charged to the first answer
 
         return partial(grade_math, relative_tolerance=relative_tolerance)
-    return {"choice": grade_choice, "exact": grade_exact}[spec]
+    return {"choice": grade_choice, "exact": grade_exact, **PATTERNS}[spec]
 
 
 def not_worked_out(spec: str, request: GradeRequest, status: Status, detail: str) -> Grade:

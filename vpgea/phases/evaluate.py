@@ -11,20 +11,24 @@ import numpy as np
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease, lent, opening
 from vpgea.grading.base import Grade
+from vpgea.grading.registry import reads_letters
 from vpgea.grading.samples import grade_rows, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
 from vpgea.metrics.curves import budget_curve, budgets_below
 from vpgea.phases.comparable import AskedColumns, require_comparable
 from vpgea.phases.ends import tell_ends
+from vpgea.phases.protocol_results import protocol_card, protocol_figures
 from vpgea.phases.rollout import Drawing, RolloutPlan
+from vpgea.prompts.benchmark import BenchmarkTurns
 from vpgea.prompts.views import Views
+from vpgea.protocols.asking import Asked
 from vpgea.questions.load import Question
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.clock import Clock
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
-from vpgea.runs.layout import CHUNK, LOGS, RESULTS
+from vpgea.runs.layout import CHUNK, LOGS, PROTOCOL, RESULTS
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder, begun_inputs
@@ -80,6 +84,7 @@ class EvalPlan:
         *,
         part: Part = WHOLE,
         begun: Mapping[str, str] | None = None,
+        asked: Asked | None = None,
     ) -> EvalPlan:
         """Plan the samples of a part, and look at the baseline.
 
@@ -88,6 +93,7 @@ class EvalPlan:
             questions: To measure on.
             part: Of the chunks.
             begun: The inputs of what is gone on with; else those of the baseline, where there is one.
+            asked: The questions as a benchmark's protocol asks them; None: by the template of the training.
 
         Raises:
             UsageError: What a rollout's plan raises, or the baseline was measured otherwise.
@@ -95,18 +101,23 @@ class EvalPlan:
         baseline = None if config.eval.baseline is None else CompletePhase.open(Path(config.eval.baseline), "eval")
         if begun is None and baseline is not None:
             begun = baseline.manifest.inputs
-        sampling = RolloutPlan.make(as_rollout(config), questions, part=part, begun=begun)
+        turns = None if asked is None else BenchmarkTurns(asked.turns, asked.protocol.system)
+        sampling = RolloutPlan.make(as_rollout(config), questions, part=part, begun=begun, asked=turns)
         manifest = Manifest(
             phase="eval",
-            identity={**sampling.manifest.identity, **identity_of(config, "grading", "eval")},
-            inputs=sampling.manifest.inputs,
+            identity={
+                **sampling.manifest.identity,
+                **identity_of(config, "grading", "eval"),
+                **({} if asked is None else asked.identity),
+            },
+            inputs=sampling.manifest.inputs | ({} if asked is None else {"protocol": asked.fingerprint}),
             config=sampling.manifest.config,
             contents=sampling.manifest.contents,
             part=part,
         )
         if baseline is not None:
-            asked = (AskedColumns(question_id=one.id, question=one.text, answer=one.answer) for one in questions)
-            require_comparable(baseline, manifest, "this evaluation", asked=asked)
+            rows = (AskedColumns(question_id=one.id, question=one.text, answer=one.answer) for one in questions)
+            require_comparable(baseline, manifest, "this evaluation", asked=rows)
         return cls(sampling, manifest, baseline)
 
 
@@ -122,10 +133,11 @@ def evaluate(
     stop: StopRequest | None = None,
     progress: Progress | None = None,
     continued: Mapping[str, str] | None = None,
+    asked: Asked | None = None,
 ) -> EvalResults | None:
     """Sample, grade and score; return the results once all parts are there (else None).
 
-    continued: inputs of the run that the evaluation is a part of.
+    continued: inputs of the run that the evaluation is a part of. asked: the questions by a benchmark's protocol.
 
     Raises:
         UsageError: Another baseline.
@@ -135,7 +147,7 @@ def evaluate(
     """
     stop, progress, clock = stop or StopRequest(), progress or NullProgress(), Clock()
     begun = (None if overwrite else begun_inputs(output_dir)) or continued
-    planned = EvalPlan.make(config, questions, part=part, begun=begun)
+    planned = EvalPlan.make(config, questions, part=part, begun=begun, asked=asked)
     plan, baseline = planned.sampling, planned.baseline
     folder = PhaseFolder.open(output_dir, planned.manifest, resume=resume, overwrite=overwrite)
     with folder.writing(), clock.kept(folder):  # from here on: also while an engine starts
@@ -170,6 +182,8 @@ def evaluate(
         if not folder.complete({"questions": len(questions), **plan.rejection_counts}):
             return None
         found = results(config, CompletePhase.open(output_dir, "eval"), baseline, plan.rejection_counts)
+        if asked is not None:
+            write_json(output_dir / PROTOCOL, json_of(protocol_card(config, plan, asked, found)))
         write_json(output_dir / RESULTS, json_of(found))
     return found
 
@@ -199,6 +213,7 @@ def results(
     base_table = None if baseline is None else sample_table(baseline, numbers)
     draws, seed = config.eval.bootstrap, config.eval.seed
     estimates = bootstrap.evaluate(table, base_table, draws=draws, seed=seed)
+    estimates |= protocol_figures(evaluation, draws=draws, seed=seed)
     budgets = budgets_below(config.eval.max_new_tokens)
     return EvalResults(
         questions=len(set(np.asarray(table.question).tolist())),
@@ -265,7 +280,7 @@ def graded_row(views: Views, grader: str, sample: SampleRow, grade: Grade) -> Gr
         status=grade.status.value,
         extracted=grade.extracted,
         detail=grade.detail,
-        first_correct_tokens=None if grader == "choice" else _first_correct(views, sample),
+        first_correct_tokens=None if reads_letters(grader) else _first_correct(views, sample),
     )
 
 

@@ -18,6 +18,7 @@ from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.evaluate import graded_row, results
+from vpgea.prompts.benchmark import BenchmarkTurns
 from vpgea.prompts.views import Views, load_views
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
@@ -127,7 +128,9 @@ def _views(source: CompletePhase, config: RunConfig) -> Views:
     """By which the stored ids are read, as they were when they were drawn."""
     recorded = str(source.manifest.identity["grading.grader"])
     made_with = source.manifest.inputs["template"]
-    views = load_views(LocalModel.resolve(config.model), config.views, recorded, begun=source.manifest.inputs)
+    asked = BenchmarkTurns({}) if "protocol" in source.manifest.inputs else None
+    model, begun = LocalModel.resolve(config.model), source.manifest.inputs
+    views = load_views(model, config.views, recorded, begun=begun, asked=asked)
     if views.fingerprint != made_with:
         raise UsageError(
             f"{config.model.path} has not the tokenizer and template of {source.root}",

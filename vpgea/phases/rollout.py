@@ -18,6 +18,7 @@ from vpgea.engines.lease import EngineLease, lent, opening
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.ends import EndsWatch, tell_ends
+from vpgea.prompts.benchmark import BenchmarkTurns
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question, chunk_questions, fingerprint_questions
 from vpgea.runs.chunks import Made, run_chunks
@@ -59,18 +60,18 @@ class RolloutPlan:
         part: Part = WHOLE,
         round_index: int = 0,
         begun: Mapping[str, str] | None = None,
+        asked: BenchmarkTurns | None = None,
     ) -> RolloutPlan:
         """Reject what cannot be a prompt, cut the rest into chunks, and say what the part will be made from.
 
-        begun: inputs of the folder or run that this continues, or of the baseline it is compared with: `load_views`.
+        begun: inputs of what this continues or is compared with: `load_views`. asked: user turns of a protocol.
 
         Raises:
-            UsageError: Nothing is left, the posterior view has no thinking to sample, or prompt and completion together
-                can outgrow the model's context.
+            UsageError: Nothing is left, the posterior view has no thinking to sample, or the context is too short.
         """
         model = LocalModel.resolve(config.model)
         require_published(model)
-        views = load_views(model, config.views, config.grading.grader, begun=begun)
+        views = load_views(model, config.views, config.grading.grader, begun=begun, asked=asked)
         views.require_ends()
         _require_thinking(config, views)
         view = POSTERIOR if config.rollout.posterior_samples else PRIOR
@@ -384,7 +385,6 @@ class _OpenChunk:
             self._add(position, found.completion, _origin(plan, found.engine, found.logprobs_of))
 
     def ask(self, engine: Engine) -> list[GenerateRequest]:
-        """What the engine is to draw."""
         self._drawn_by = _origin(self.plan, engine.name, engine.logprobs_of)
         return self._batch.ask(engine)
 

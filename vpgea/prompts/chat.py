@@ -80,6 +80,21 @@ class Chat:
             )
         return after
 
+    def require_one_start(self, ids: Sequence[int]) -> None:
+        """See that a prompt does not begin twice.
+
+        Raises:
+            UsageError: It begins with two beginning-of-sequence tokens.
+        """
+        start = self.tokenizer.bos_token_id
+        if start is not None and list(ids[:2]) == [start, start]:
+            raise UsageError(
+                "the prompt begins with two beginning-of-sequence tokens",
+                why=f"{self.tokenizer.bos_token} is written by the chat template and once more behind it; models were "
+                "trained with one, and answer much worse behind two",
+                mend="take one of them out of the chat template, or out of the system text of views.template",
+            )
+
     @cached_property
     def turn_ends(self) -> list[int]:
         """The id with which the template ends an assistant's turn, where that is one token of its own."""

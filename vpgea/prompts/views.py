@@ -22,6 +22,7 @@ from vpgea.errors import UsageError
 from vpgea.grading.references import final_answer
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.tokenizer import LoadedTokenizer, decode, encode
+from vpgea.prompts.benchmark import PROTOCOL_KEEPS, BenchmarkTurns
 from vpgea.prompts.chat import RENDERING, Chat
 from vpgea.prompts.texts import load_template
 from vpgea.prompts.wrong_answers import wrong_answer
@@ -44,23 +45,8 @@ _FINGERPRINTED_PHRASES = [
 # How answers begin: each may make one token with the end of the cue.
 _ANSWERS = (
     *("0", "12", "-5", "−5", "+5", ".5", "x", "A", "Yes", "é", "√2", "π", "½", "∞", "中"),
-    *(
-        r"\frac{1}{2}",
-        r"\sqrt{2}",
-        r"\{1\}",
-        r"\$5",
-        "$5$",
-        "(1, 2)",
-        "[0, 1)",
-        "{1}",
-        "|x|",
-        "<2",
-        "=2",
-        '"a"',
-        "'a'",
-        "#1",
-    ),
-    *(" 5", "\n5", "}"),
+    *(r"\frac{1}{2}", r"\sqrt{2}", r"\{1\}", r"\$5", "$5$", "(1, 2)", "[0, 1)", "{1}", "|x|", "<2", "=2"),
+    *('"a"', "'a'", "#1", " 5", "\n5", "}"),
 )
 
 SHOWN_QUESTIONS = 2  # of which prompts are shown to people
@@ -88,6 +74,7 @@ class Views:
         more_ends: Further ones, which are no part of the fingerprint: runs go on that were begun without them.
         vocabulary: Rows of the model's embedding, beyond which no id can be fed; None: not known.
         loaded: How the tokenizer was found, where it was loaded from files.
+        asked: What the prior is asked, where a benchmark's protocol says it.
     """
 
     def __init__(
@@ -100,12 +87,15 @@ class Views:
         more_ends: Sequence[int] = (),
         vocabulary: int | None = None,
         loaded: LoadedTokenizer | None = None,
+        asked: BenchmarkTurns | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.config = config
         self.grader = grader
         self.template = load_template(config.template)
-        self.chat = Chat(tokenizer, config.chat_template_kwargs, self.template.system)
+        self.asked = asked
+        system = self.template.system if asked is None else asked.only_system(self.template)
+        self.chat = Chat(tokenizer, config.chat_template_kwargs, system)
         self._eos_ids, self._more_ends = tuple(dict.fromkeys(eos_ids)), tuple(more_ends)
         self._vocabulary = sys.maxsize if vocabulary is None else vocabulary
         self._loaded = loaded or LoadedTokenizer(tokenizer=tokenizer, remarks=[], differs="")
@@ -163,7 +153,13 @@ class Views:
         Raises:
             UsageError: The template cannot be rendered.
         """
-        return self._prompt(self._user_turn(question, note_answer=None))
+        if self.asked is not None:
+            return self._prompt(self.asked.turns[question.id])
+        return self._prompt(self.template_turn(question))
+
+    def template_turn(self, question: Question) -> str:
+        """The user turn by which the model is trained, whatever a benchmark's protocol asks."""
+        return self._user_turn(question, note_answer=None)
 
     def posterior_prompt(self, question: Question, answer: str | None = None) -> list[int]:
         """Ids of the prompt with the note; `answer` replaces the final answer in it (counterfactual)."""
@@ -205,7 +201,8 @@ class Views:
 
         The tokenizer would take it for the real one: the question could end its own turn, or the thinking.
         """
-        ids = self.encode("\n".join([question.text, *question.options, question.answer]))
+        asked = [] if self.asked is None else [self.asked.turns[question.id]]
+        ids = self.encode("\n".join([question.text, *question.options, question.answer, *asked]))
         return next((self._control_tokens[token] for token in ids if token in self._control_tokens), None)
 
     @cached_property
@@ -313,6 +310,8 @@ class Views:
     def fingerprint(self) -> str:
         """Changes with every text that can change a prompt or a cut."""
         template = self.template.model_dump()
+        if self.asked is not None:  # its texts have a fingerprint of their own
+            template = {key: template[key] for key in PROTOCOL_KEEPS}
         without_answer = template.pop("note_without_answer")
         if self.config.note != "none":
             without_answer = None  # changes no prompt
@@ -365,6 +364,7 @@ class Views:
                 f"{self._vocabulary:,} rows",
                 mend="use the tokenizer that belongs to the model, or the model whose embedding was resized for it",
             )
+        self.chat.require_one_start(ids)
         tail = self.encode(self.assistant_tail)
         if ids[len(ids) - len(tail) :] != tail:
             raise UsageError(
@@ -395,24 +395,35 @@ class Views:
 
 
 def load_views(
-    model: LocalModel, config: ViewsConfig, grader: str = "math", *, begun: Mapping[str, str] | None = None
+    model: LocalModel,
+    config: ViewsConfig,
+    grader: str = "math",
+    *,
+    begun: Mapping[str, str] | None = None,
+    asked: BenchmarkTurns | None = None,
 ) -> Views:
     """The two views with a model's tokenizer.
 
     grader: whose reading of references the notes hold.
     begun: inputs of what is continued or compared with. Where its prompts were made with the tokenizer in its declared
     class, which version 0.1.0 always took, they go on to be.
+    asked: what the prior is asked, where a benchmark's protocol says it.
     """
-    views = _views(model, config, grader, model.loaded_tokenizer)
+    views = _views(model, config, grader, model.loaded_tokenizer, asked)
     if begun is None or begun.get("template") in (None, views.fingerprint):
         return views
     earlier = model.declared_tokenizer
-    if earlier is not None and (before := _views(model, config, grader, earlier)).fingerprint == begun["template"]:
+    if (
+        earlier is not None
+        and (before := _views(model, config, grader, earlier, asked)).fingerprint == begun["template"]
+    ):
         return before
     return views
 
 
-def _views(model: LocalModel, config: ViewsConfig, grader: str, loaded: LoadedTokenizer) -> Views:
+def _views(
+    model: LocalModel, config: ViewsConfig, grader: str, loaded: LoadedTokenizer, asked: BenchmarkTurns | None
+) -> Views:
     return Views(
         loaded.tokenizer,
         config,
@@ -421,6 +432,7 @@ def _views(model: LocalModel, config: ViewsConfig, grader: str, loaded: LoadedTo
         more_ends=model.configured_eos_ids,
         vocabulary=model.vocabulary_size,
         loaded=loaded,
+        asked=asked,
     )
 
 

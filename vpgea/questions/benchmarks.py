@@ -6,8 +6,9 @@ The project ships none of them. A set is read from a file or folder of the user'
 from __future__ import annotations
 
 import difflib
+import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
 from vpgea.questions.folders import split_names
-from vpgea.questions.load import LoadedQuestions, to_questions, wanted_columns
+from vpgea.questions.load import CATEGORY, LoadedQuestions, to_questions, wanted_columns
 from vpgea.questions.rows import RawRow, RawRows
 from vpgea.questions.sources import read_source
 
@@ -37,6 +38,8 @@ class EvalSet:
         notes: What a reader of the results should know.
         columns: Further columns that `prepare` needs.
         prepare: Raw rows, and which column is which → raw rows, before they are checked.
+        rows: Of its published copy.
+        places: Where a folder of several sets may have its file, without what the file's name ends in.
     """
 
     name: str
@@ -48,6 +51,12 @@ class EvalSet:
     notes: str
     columns: tuple[str, ...] = ()
     prepare: Callable[[RawRows, FieldMapping], RawRows] = lambda raw, fields: raw
+    places: tuple[str, ...] = ()
+    rows: int
+
+    def asked(self, order: str) -> int:
+        """Questions that there are with this order of choices: simple-evals asks every row of GPQA four times."""
+        return self.rows * (GPQA_REPEATS if order == "simple-evals" else 1)
 
 
 def load_evalset(
@@ -60,6 +69,7 @@ def load_evalset(
     limit: int | None = None,
     skip_bad_rows: bool = False,
     offline: bool = False,
+    order: str | None = None,
 ) -> LoadedQuestions:
     """Load a named set from `path` (any format of `load_questions`), or from the hub.
 
@@ -78,6 +88,7 @@ def load_evalset(
         limit: Use only the first so many questions.
         skip_bad_rows: Leave out, count and list rows that cannot be used.
         offline: Local caches only.
+        order: One of ORDERS for the choices of gpqa-diamond; None: that of simple-evals.
 
     Raises:
         UsageError: The name is unknown, or for anything that `load_questions` raises it for.
@@ -91,7 +102,7 @@ def load_evalset(
     )
     raw = read_source(source, wanted, offline=offline)
     mapped = given if evalset.columns == _GPQA_COLUMNS else _mapping(evalset.fields, given, raw)
-    prepared = evalset.prepare(raw, mapped)
+    prepared = _prepare_gpqa(raw, ORDERS[order]) if order in ORDERS else evalset.prepare(raw, mapped)
     return to_questions(prepared, mapped, evalset.grader, limit=limit, skip_bad_rows=skip_bad_rows)
 
 
@@ -163,10 +174,10 @@ def _only_adds(text: str, alternative: str) -> bool:
     return all(word in words for word in text.split())
 
 
-def _prepare_gpqa(raw: RawRows, fields: FieldMapping) -> RawRows:
-    """Repeat the rows and permute their choices, as OpenAI's simple-evals does (gpqa_eval.py).
+def _prepare_gpqa(raw: RawRows, order: GpqaOrder) -> RawRows:
+    """Repeat the rows and permute their choices.
 
-    The permutations depend on the number of rows alone: bad rows take part, and are left out afterwards.
+    The permutations depend on the rows' number or texts alone: bad rows take part, and are left out afterwards.
     """
     missing = [name for name in _GPQA_COLUMNS if name not in raw.columns]
     if missing and raw.rows:
@@ -175,25 +186,52 @@ def _prepare_gpqa(raw: RawRows, fields: FieldMapping) -> RawRows:
             why=f"the columns are {', '.join(raw.columns)}",
             mend="use gpqa_diamond.csv as it was published",
         )
-    rng = random.Random(0)  # noqa: S311  # the published order, no secret
-    rows: list[RawRow] = []
-    for repeat in range(GPQA_REPEATS):
-        for row in raw.rows:
-            order = rng.sample(range(len(GPQA_CHOICES)), len(GPQA_CHOICES))
-            rows.append(replace(row, values=_gpqa_row(row.values, order, repeat)))
+    rows = [replace(row, values=values) for row, values in order(raw.rows)]
     return replace(raw, columns=dict.fromkeys(("id", "question", "answer", "options")), rows=rows)
 
 
-def _gpqa_row(row: dict[str, Any], order: list[int], repeat: int) -> dict[str, Any]:
+def _simple_evals(rows: Sequence[RawRow]) -> Iterator[tuple[RawRow, dict[str, Any]]]:
+    """All rows four times; Random(0).sample for each, in that order (gpqa_eval.py)."""
+    rng = random.Random(0)  # noqa: S311  # the published order, no secret
+    for repeat in range(GPQA_REPEATS):
+        for row in rows:
+            order = rng.sample(range(len(GPQA_CHOICES)), len(GPQA_CHOICES))
+            yield row, _gpqa_row(row.values, order, repeat)
+
+
+def _inspect(rows: Sequence[RawRow]) -> Iterator[tuple[RawRow, dict[str, Any]]]:
+    """Random(42).shuffle of each row's places, one generator for all rows in their order."""
+    rng = random.Random(42)  # noqa: S311  # the published order, no secret
+    for row in rows:
+        order = list(range(len(GPQA_CHOICES)))
+        rng.shuffle(order)
+        yield row, _gpqa_row(row.values, order, None)
+
+
+def _evalscope(rows: Sequence[RawRow]) -> Iterator[tuple[RawRow, dict[str, Any]]]:
+    """The right choice last, then a shuffle whose seed is the SHA-256 of the question; all texts stripped."""
+    for row in rows:
+        question = str(row.values["Question"] or "").strip()
+        seed = int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big")
+        order = [1, 2, 3, 0]
+        random.Random(seed).shuffle(order)  # noqa: S311  # the published order, no secret
+        values = _gpqa_row(row.values, order, None)
+        values["options"] = [text.strip() if isinstance(text, str) else text for text in values["options"]]
+        yield row, values
+
+
+def _gpqa_row(row: dict[str, Any], order: Sequence[int], repeat: int | None) -> dict[str, Any]:
     record = row["Record ID"]
     return {
-        "id": record and f"{record}/{repeat}",
+        "id": record and (record if repeat is None else f"{record}/{repeat}"),
         "question": row["Question"],
         "answer": "ABCD"[order.index(0)],
         "options": [row[GPQA_CHOICES[i]] for i in order],
     }
 
 
+GpqaOrder = Callable[[Sequence[RawRow]], Iterator[tuple[RawRow, dict[str, Any]]]]
+ORDERS: dict[str, GpqaOrder] = {"simple-evals": _simple_evals, "inspect": _inspect, "evalscope": _evalscope}
 _AIME_FIELDS = FieldMapping(question="problem")
 
 EVALSETS: dict[str, EvalSet] = {
@@ -201,6 +239,8 @@ EVALSETS: dict[str, EvalSet] = {
     for evalset in (
         EvalSet(
             name="gsm8k",
+            rows=1319,
+            places=("gsm8k/test", "gsm8k"),
             hub_id="openai/gsm8k",
             subset="main",
             split="test",
@@ -211,6 +251,8 @@ EVALSETS: dict[str, EvalSet] = {
         ),
         EvalSet(
             name="math500",
+            rows=500,
+            places=("math500/test", "math500"),
             hub_id="HuggingFaceH4/MATH-500",
             subset=None,
             split="test",
@@ -220,6 +262,8 @@ EVALSETS: dict[str, EvalSet] = {
         ),
         EvalSet(
             name="aime24",
+            rows=30,
+            places=("aime/aime24", "aime24/test", "aime24"),
             hub_id="HuggingFaceH4/aime_2024",
             subset=None,
             split="train",
@@ -232,6 +276,8 @@ EVALSETS: dict[str, EvalSet] = {
         ),
         EvalSet(
             name="aime25",
+            rows=30,
+            places=("aime/aime25", "aime25/test", "aime25"),
             hub_id="math-ai/aime25",
             subset=None,
             split="test",
@@ -242,6 +288,8 @@ EVALSETS: dict[str, EvalSet] = {
         ),
         EvalSet(
             name="gpqa-diamond",
+            rows=198,
+            places=("gpqa/gpqa_diamond", "gpqa_diamond", "gpqa-diamond"),
             hub_id="Idavidrein/gpqa",
             subset="gpqa_diamond",
             split="train",
@@ -250,15 +298,18 @@ EVALSETS: dict[str, EvalSet] = {
             notes="198 rows, 4 orders of the choices each; gated on the hub: "
             "accept its terms, or give gpqa_diamond.csv.",
             columns=_GPQA_COLUMNS,
-            prepare=_prepare_gpqa,
+            prepare=lambda raw, fields: _prepare_gpqa(raw, _simple_evals),
         ),
         EvalSet(
             name="mmlu-pro",
+            rows=12032,
+            places=("mmlu_pro/test", "mmlu-pro/test", "mmlu-pro", "mmlu_pro"),
             hub_id="TIGER-Lab/MMLU-Pro",
             subset=None,
             split="test",
             fields=FieldMapping(id="question_id"),
             grader="choice",
+            columns=(CATEGORY,),
             notes="12032 rows with 3-10 options; the letter of row 3983 contradicts its index, so it is a bad row: "
             "skip_bad_rows leaves 12031.",
         ),

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 ANSWER_INDEX = "answer_index"  # MMLU-Pro's second statement of the answer, which must agree with the letter
+CATEGORY = "category"  # MMLU-Pro's subject
 _SAMPLE_COLUMNS = ("question_id", "view", "sample_index", "question", "answer")  # of a shard that vpgea wrote
 _SHOWN_BAD_ROWS, _SHOWN_TEXT = 5, 60
 _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
@@ -47,7 +48,7 @@ _LETTER_AND_TEXT = re.compile(r"\(?\s*([A-Za-z])\s*[).:]\s*(.+)", re.DOTALL)
 _LETTERS = re.compile(r"[A-Z](?:(?:\s*[,;/&+]\s*|\s+and\s+|\s*)[A-Z])+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedQuestions:
     """What one source gave.
 
@@ -55,12 +56,16 @@ class LoadedQuestions:
         skipped: Rows left out, in file order; empty unless `skip_bad_rows`.
         fingerprint: Of the content of `questions` alone; neither path nor file format enters.
         warnings: What a user should know of them, one line each: files left out, references that contradict each other.
+        revision: Commit of the hub's data set; "" for files.
+        categories: Of the questions that have one, by their ids.
     """
 
     questions: list[Question]
     skipped: list[BadRow] = field(default_factory=list)
     fingerprint: str = ""
     warnings: list[str] = field(default_factory=list)
+    revision: str = ""
+    categories: dict[str, str] = field(default_factory=dict)
 
     def said(self, most: int = 20) -> list[str]:
         """What is to be said to the user: the warnings, and the rows left out, counted and listed."""
@@ -114,6 +119,7 @@ def to_questions(
         fields = existing_columns(raw, fields)
     without_id = fields.model_copy(update={"id": None})
     questions: dict[str, tuple[Question, Place]] = {}
+    categories: dict[str, str] = {}
     bad = list(raw.bad)
     for row in raw.rows:
         try:
@@ -122,6 +128,7 @@ def to_questions(
             _require_grantable(question, grader)
             if (before := questions.get(question.id)) is None:
                 questions[question.id] = question, row.place
+                categories[question.id] = str(row.values.get(CATEGORY, ""))
             elif not (are_samples and before[0] == question):  # a question has several samples
                 raise _duplicate(question, *before, named.id)
         except RowError as error:
@@ -134,7 +141,14 @@ def to_questions(
     kept = dict(list(questions.items())[:limit])
     loaded = [question for question, _ in kept.values()]
     warnings = [*raw.left_out, *unread_meaning(raw, fields), *doubts(list(kept.values()), grader)]
-    return LoadedQuestions(loaded, bad, fingerprint_questions(loaded), warnings)
+    return LoadedQuestions(
+        questions=loaded,
+        skipped=bad,
+        fingerprint=fingerprint_questions(loaded),
+        warnings=warnings,
+        revision=raw.revision,
+        categories={key: categories[key] for key in kept},
+    )
 
 
 def _lacks_id(row: RawRow, fields: FieldMapping, raw: RawRows) -> bool:

@@ -72,6 +72,7 @@ class RawRows:
         columns_of: Those of each file, where the source is a folder of several.
         example: The first row, with all columns that were read.
         left_out: What the source holds beside the rows, and why it was not read; in words.
+        revision: Commit of the hub's data set; "" for files.
     """
 
     file: str
@@ -82,6 +83,7 @@ class RawRows:
     bad: list[BadRow] = field(default_factory=list)
     example: dict[str, object] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    revision: str = ""
 
     def add(self, number: int, row: dict[str, object], wanted: AbstractSet[str]) -> None:
         for name in row:

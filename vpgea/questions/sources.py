@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _FILE_SUFFIXES = (*READERS, ".gz", ".txt", ".zip")
 _ROWS_AT_A_TIME = 1000
+_COMMIT = re.compile(r"@([0-9a-f]{40})(?:/|$)")
 _SAVED = ("state.json", "dataset_dict.json")  # one of them lies in a folder from `save_to_disk`
 
 
@@ -76,6 +78,7 @@ def _read_with_datasets(data: DataConfig, folder: Path | None, wanted: AbstractS
     try:
         with _network(off=offline):
             table = _saved(data, folder) if folder else _from_hub(data)
+        raw.revision = "" if folder else _revision(table)
         features, schema = table.features.to_dict(), table.features.arrow_schema
         read = [
             field.name for field in schema if field.name in wanted or is_media_column(field, features.get(field.name))
@@ -119,6 +122,12 @@ def _from_hub(data: DataConfig) -> Dataset:
     import datasets
 
     return datasets.load_dataset(data.dataset, data.subset, split=data.split)
+
+
+def _revision(table: Dataset) -> str:
+    """The commit that the files of a hub's data set are of; "" where the library does not say."""
+    commits = {found[1] for name in table.info.download_checksums or {} if (found := _COMMIT.search(str(name)))}
+    return commits.pop() if len(commits) == 1 else ""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ PHASE/  manifest.json · COMPLETE · logs/ · parts/I-of-N/ manifest.json · COM
   of a filter   selected/ · rejected/ · reference_lengths.json · summary.json; teacher-00000.arrow in its parts
   of a distill  adapter/ or model/ · masters/ · optimizer/ · summary.json · metrics.jsonl; checkpoints/ and old_logprobs
                 in its part
-  of an eval    results.json; summary.json too where it was imported
+  of an eval    results.json; protocol.json too where a protocol says how, summary.json where it was imported
 EVAL --until-width    samples-0004/ · samples-0008/ · ...   an eval's folder for each number of samples per question
 """
 
@@ -49,6 +49,7 @@ MADE_FROM = "made_from"  # entry of a checkpoint's state: the fingerprint of its
 OLD_LOGPROBS = "old_logprobs.safetensors"
 
 RESULTS = "results.json"
+PROTOCOL = "protocol.json"  # of an evaluation by a benchmark's protocol: how it was asked, sampled and graded
 
 CONFIG = "config.yaml"
 BASE = "base"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vpgea.config.resolve import DEFAULT, Resolved
+from vpgea.errors import UsageError
 from vpgea.questions.benchmarks import find_evalset, load_evalset
 from vpgea.report.text import with_interval
+from vpgea_cli.benchmarks import BenchmarkRun, chosen_protocols, list_protocols, run_benchmarks
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
@@ -41,14 +44,16 @@ from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running, say_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vpgea.config.schema import RunConfig
     from vpgea.phases.widths import Width
+    from vpgea.protocols.protocol import Protocol
     from vpgea.questions.load import LoadedQuestions
     from vpgea.questions.question import Question
     from vpgea.runs.parts import Part
     from vpgea.runs.records import EvalResults
+    from vpgea.runs.stopping import StopRequest
 
 
 def command(
@@ -66,6 +71,23 @@ def command(
             "gpqa-diamond, mmlu-pro.",
         ),
     ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark",
+            help="Benchmarks by a published protocol, commas between them; --dataset is then a file of one or a folder "
+            "of several, else the hub is asked.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol", help="How --benchmark is asked: deepseek (default), another name of --list, or a YAML file."
+        ),
+    ] = None,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List benchmarks and protocols with rows, samples and tokens.")
+    ] = False,
     output_dir: OutputDirOption = None,
     baseline: Annotated[
         Path | None, typer.Option("--baseline", help="The base model's evaluation folder, same questions.")
@@ -100,64 +122,133 @@ def command(
     options: ServerOptionsArgument = None,
 ) -> None:
     """Measure a model on questions: accuracy, tokens, and against a baseline the scores that join them."""
-    resolved = resolve_options(
-        {
-            **server_options(server_url, sglang_python, options),
-            "model.path": model,
-            "model.adapter": adapter,
-            "model.dtype": dtype,
-            "model.devices": devices,
-            "data.dataset": dataset,
-            "data.limit": limit,
-            "data.skip_bad_rows": skip_bad_rows,
-            "eval.samples": num_samples,
-            "eval.seed": seed,
-            "eval.baseline": None if baseline is None else str(baseline),
-            "grading.grader": None if evalset is None else find_evalset(evalset).grader,
-        },
-        config=config,
-        sets=sets,
-    )
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
+    if list_all:
+        list_protocols(output)
+        return
+    given = {
+        **server_options(server_url, sglang_python, options),
+        "model.path": model,
+        "model.adapter": adapter,
+        "model.dtype": dtype,
+        "model.devices": devices,
+        "data.dataset": dataset,
+        "data.limit": limit,
+        "data.skip_bad_rows": skip_bad_rows,
+        "eval.samples": num_samples,
+        "eval.seed": seed,
+        "eval.baseline": None if baseline is None else str(baseline),
+    }
+    if benchmark is not None or protocol is not None:
+        run = BenchmarkRun(
+            chosen=_chosen(benchmark, protocol, evalset, until_width or max_samples),
+            resolve=lambda one: _resolved_by(one, given, config, sets),
+            output_dir=output_dir,
+            shard=shard,
+            resume=resume,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            offline=offline,
+        )
+        run_benchmarks(run, output)
+        return
+    given |= {} if evalset is None else {"grading.grader": find_evalset(evalset).grader}
+    resolved = resolve_options(given, config=config, sets=sets)
     with running(output, offline=offline) as stop:
         from vpgea.phases.evaluate import evaluate
-        from vpgea.phases.widths import Width, evaluate_until
+        from vpgea.phases.widths import Width
         from vpgea.runs.parts import Part
 
-        target = None if dry_run else required(output_dir)
-        width = Width.asked(until_width, max_samples, resolved.config, Part.parse(shard))
-        loaded = _load(resolved, evalset, offline=offline)
-        output.warn_all(loaded.said())
+        target, part = None if dry_run else required(output_dir), Part.parse(shard)
+        width = Width.asked(until_width, max_samples, resolved.config, part)
+        loaded = _load(resolved, evalset, output, offline=offline)
         if target is None:
             _show_costs(resolved.config, loaded.questions, Part.parse(shard), width, output)
+            _show_costs(resolved.config, loaded.questions, part, output)
             return
         say_devices(resolved.config, output)
         if width is not None:
-            target, results = evaluate_until(
-                resolved.config,
-                loaded.questions,
-                target,
-                width,
-                resume=resume,
-                overwrite=overwrite,
-                stop=stop,
-                progress_of=lambda: output.progress(len(loaded.questions), "eval: questions"),
-                say=output.info,
-            )
-            _finish(target, results, output)
+            _grow(resolved.config, loaded.questions, target, width, output, stop, resume=resume, overwrite=overwrite)
             return
         with output.progress(len(loaded.questions), "eval: questions") as progress:
             part_results = evaluate(
                 resolved.config,
                 loaded.questions,
                 target,
-                part=Part.parse(shard),
+                part=part,
                 resume=resume,
                 overwrite=overwrite,
                 stop=stop,
                 progress=progress,
             )
         _finish(target, part_results, output)
+
+
+def _chosen(
+    benchmark: str | None, protocol: str | None, evalset: str | None, until: float | None
+) -> Sequence[Protocol]:
+    """The protocols that the options name. A protocol says how rows are asked, and how often.
+
+    Raises:
+        UsageError: There is none, or another option contradicts it.
+    """
+    if benchmark is None:
+        raise UsageError(
+            "--protocol is given without --benchmark", why="it is of benchmarks", mend="name them: --benchmark math500"
+        )
+    if evalset is not None or until is not None:
+        raise UsageError(
+            "--benchmark goes neither with --evalset nor with --until-width",
+            why="its protocol says how the rows are asked, and how many samples there are",
+            mend="leave the other option out; -n sets another number of samples, which the card then says",
+        )
+    return chosen_protocols(benchmark, protocol)
+
+
+def _resolved_by(
+    protocol: Protocol, given: Mapping[str, object], config: Path | None, sets: Sequence[str] | None
+) -> Resolved:
+    """The configuration of one benchmark: its protocol's settings stand above the defaults and below all else."""
+    layer = (f"protocol {protocol.name} of {protocol.benchmark}", protocol.settings)
+    resolved = resolve_options(given, config=config, sets=sets, inherited=[layer])
+    if (base := resolved.config.eval.baseline) is None:
+        return resolved
+    own = Path(base) / protocol.benchmark
+    if not own.is_dir():
+        return resolved
+    return replace(
+        resolved,
+        config=resolved.config.model_copy(
+            update={"eval": resolved.config.eval.model_copy(update={"baseline": str(own)})}
+        ),
+    )
+
+
+def _grow(
+    config: RunConfig,
+    questions: Sequence[Question],
+    target: Path,
+    width: Width,
+    output: Output,
+    stop: StopRequest,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    from vpgea.phases.widths import evaluate_until
+
+    last, results = evaluate_until(
+        config,
+        questions,
+        target,
+        width,
+        resume=resume,
+        overwrite=overwrite,
+        stop=stop,
+        progress_of=lambda: output.progress(len(questions), "eval: questions"),
+        say=output.info,
+    )
+    _finish(last, results, output)
 
 
 def _finish(target: Path, results: EvalResults | None, output: Output) -> None:
@@ -184,22 +275,26 @@ def _show_costs(
         output.info(f"that is for {first} samples per question; --until-width may go on to {most}")
 
 
-def _load(resolved: Resolved, evalset: str | None, *, offline: bool) -> LoadedQuestions:
+def _load(resolved: Resolved, evalset: str | None, output: Output, *, offline: bool) -> LoadedQuestions:
+    """The questions; what is to be said of them is said."""
     from vpgea.questions.load import load_questions
 
     data, origins = resolved.config.data, resolved.origins
     if evalset is None:
-        return load_questions(data, grader=resolved.config.grading.grader, offline=offline)
-    return load_evalset(
-        evalset,
-        data.dataset or None,
-        fields=data.fields,
-        split=None if origins["data.split"] == DEFAULT else data.split,
-        subset=data.subset,
-        limit=data.limit,
-        skip_bad_rows=data.skip_bad_rows,
-        offline=offline,
-    )
+        loaded = load_questions(data, grader=resolved.config.grading.grader, offline=offline)
+    else:
+        loaded = load_evalset(
+            evalset,
+            data.dataset or None,
+            fields=data.fields,
+            split=None if origins["data.split"] == DEFAULT else data.split,
+            subset=data.subset,
+            limit=data.limit,
+            skip_bad_rows=data.skip_bad_rows,
+            offline=offline,
+        )
+    output.warn_all(loaded.said())
+    return loaded
 
 
 def show_metrics(results: EvalResults, output: Output) -> None:

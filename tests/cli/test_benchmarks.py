@@ -1,0 +1,170 @@
+"""`vpgea eval --benchmark`: several benchmarks in one run, what is written of their protocols, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.forks import Forks
+from vpgea.protocols.card import ProtocolCard
+from vpgea.storage.files import read_json
+from vpgea.storage.records import read_record
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+DATA = Path(__file__).parents[1] / "data" / "questions"
+SMALL = ("--set", "eval.max_new_tokens=24", "--set", "eval.bootstrap=100", "--limit", "6", "--skip-bad-rows")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of several sets, each by its name."""
+    folder = tmp_path_factory.mktemp("sets")
+    for place, file in (
+        ("gsm8k/test", "gsm8k_test_25"),
+        ("math500/test", "math500_25"),
+        ("mmlu_pro/test", "mmlu_pro_25"),
+    ):
+        path = folder / f"{place}.jsonl.gz"
+        path.parent.mkdir()
+        shutil.copy(DATA / f"{file}.jsonl.gz", path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(forks: Forks, sets: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Two benchmarks by the default protocol, two samples each."""
+    root = tmp_path_factory.mktemp("benchmarks") / "base"
+    arguments = (
+        "eval",
+        "--benchmark",
+        "gsm8k,math500",
+        "--model",
+        tiny_model,
+        "--dataset",
+        sets,
+        "-o",
+        root,
+        "-n",
+        "2",
+    )
+    done = forks.start([*arguments, *SMALL, "--json"], root.parent, "measured", {"COLUMNS": "200"})
+    assert done.wait(120) == 0, done.err.read_text()
+    return root, (json.loads(done.out.read_text()), done.err.read_text())
+
+
+def test_each_benchmark_has_a_result_and_a_card(measured: tuple[Path, Any]) -> None:
+    root, (found, said) = measured
+    assert found["complete"] is True
+    assert list(found["benchmarks"]) == ["gsm8k", "math500"]
+    for name in found["benchmarks"]:
+        card = read_record(root / name / "protocol.json", ProtocolCard)
+        manifest = read_json(root / name / "manifest.json")
+        assert (card.benchmark, card.name, card.version) == (name, "deepseek", 1)
+        assert manifest["identity"]["protocol.version"] == 1
+        assert manifest["identity"]["protocol.rows"] == card.rows.sha256
+        assert manifest["inputs"]["protocol"] == card.fingerprint
+        assert card.figure == "mean@2", "never the protocol's number of samples"
+        assert manifest["identity"]["eval.temperature"] == 0.6, "the protocol's, since nothing else says one"
+        assert len(card.shown.ids) == len(card.shown.tokens) > 0
+        assert card.shown.text.endswith("<think>\n")
+        assert found["benchmarks"][name]["results"]["metrics"]["accuracy"]["n"] == 12
+    assert "--- ids ---" in said
+    assert "is not measured as its protocol says: eval.max_new_tokens is 24, not 32768" in said
+
+
+def test_a_run_goes_on_and_another_protocol_needs_another_folder(
+    here: Cli, measured: tuple[Path, Any], sets: Path, tiny_model: Path
+) -> None:
+    root, (found, _) = measured
+    arguments = (
+        "eval",
+        "--benchmark",
+        "gsm8k",
+        "--model",
+        tiny_model,
+        "--dataset",
+        sets,
+        "-o",
+        root,
+        "-n",
+        "2",
+        *SMALL,
+    )
+    again = here(*arguments, "--json")
+    assert json.loads(again.stdout)["benchmarks"]["gsm8k"] == found["benchmarks"]["gsm8k"]
+    other = here(*arguments, "--protocol", "lighteval")
+    assert other.returncode == 2
+    assert "differs" in other.stderr
+
+
+def test_the_prompt_of_the_training_is_told_apart(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Also where the set has letters, an official examples' split is missing, and the rows are an own file."""
+    arguments = ("eval", "--model", tiny_model, "-o", tmp_path / "out", *SMALL, "-n", "1")
+    file = sets / "math500" / "test.jsonl.gz"
+    done = here(*arguments, "--benchmark", "math500", "--protocol", "lighteval", "--dataset", file)
+    assert done.returncode == 0, done.stderr
+    assert "--- the training's template would ask ---" in done.stderr
+    card = read_record(tmp_path / "out" / "math500" / "protocol.json", ProtocolCard)
+    assert card.shown.user_turn.startswith("Solve the following problem. The final line")
+    assert card.shown.training_turn.endswith(r"put your final answer within \boxed{}.")
+    lacking = here(*arguments, "--benchmark", "mmlu-pro", "--protocol", "official", "--dataset", sets, "--offline")
+    assert lacking.returncode == 2
+    assert "the 5 examples of protocol official are not here" in lacking.stderr
+    assert "put validation.jsonl beside the questions" in lacking.stderr
+
+
+def test_official_examples_and_the_guess(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with gzip.open(sets / "mmlu_pro" / "test.jsonl.gz", "rt") as packed:
+        rows = [json.loads(line) for line in packed][:6]
+    folder = tmp_path / "mmlu_pro"
+    folder.mkdir()
+    shutil.copy(sets / "mmlu_pro" / "test.jsonl.gz", folder)
+    with (folder / "validation.jsonl").open("w") as file:
+        for number in range(5):
+            for category in {row["category"] for row in rows}:
+                solution = f"A: Let's think step by step. It is {number}. The answer is (A)."
+                row = {"question": f"Which is {number}?", "options": ["x", "y"], "answer": "A"}
+                file.write(json.dumps(row | {"category": category, "cot_content": solution}) + "\n")
+    out = tmp_path / "out"
+    arguments = ("eval", "--model", tiny_model, "-o", out, *SMALL, "--benchmark", "mmlu-pro", "--protocol", "official")
+    done = here(*arguments, "--dataset", tmp_path, "--set", "views.max_prompt_tokens=100000", "--json")
+    assert done.returncode == 0, done.stderr
+    card = read_record(out / "mmlu-pro" / "protocol.json", ProtocolCard)
+    assert card.example_rows is not None
+    assert card.shown.user_turn.count("Answer: Let's think step by step. It is") == 5
+    assert card.shown.user_turn.endswith("Answer: Let's think step by step.")
+    metrics = json.loads(done.stdout)["benchmarks"]["mmlu-pro"]["results"]["metrics"]
+    assert metrics["accuracy_guessed"]["value"] >= metrics["accuracy"]["value"]
+    assert "have no answer and count as guesses" in metrics["accuracy_guessed"]["warning"]
+    again = here("regrade", out / "mmlu-pro", "-o", tmp_path / "again", "--grader", "choice")
+    assert again.returncode == 0, again.stderr
+
+
+def test_what_is_refused(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path) -> None:
+    start = ("eval", "--model", tiny_model, "-o", tmp_path / "out")
+    for arguments, words in (
+        (("--protocol", "deepseek"), "--protocol is given without --benchmark"),
+        (("--benchmark", "math"), "did you mean math500?"),
+        (("--benchmark", "gsm8k", "--protocol", "simple-evals"), "gsm8k has no protocol named 'simple-evals'"),
+        (("--benchmark", "gsm8k,gsm8k"), "or one twice"),
+        (("--benchmark", "gsm8k", "--evalset", "gsm8k"), "neither with --evalset"),
+        (("--benchmark", "aime24", "--dataset", sets), "aime/aime24.jsonl"),
+    ):
+        done = here(*start, *arguments)
+        assert done.returncode == 2, arguments
+        assert words in done.stderr, arguments
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_list_needs_nothing(here: Cli) -> None:
+    found = json.loads(here("eval", "--list", "--json").stdout)["protocols"]
+    official = next(one for one in found if (one["benchmark"], one["protocol"]) == ("mmlu-pro", "official"))
+    assert (official["rows"], official["samples"], official["examples"]) == (12032, 12032, 5)
+    assert "gpqa-diamond" in here("eval", "--list").stdout
