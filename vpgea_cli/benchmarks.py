@@ -220,8 +220,8 @@ def _finish(root: Path, results: dict[str, EvalResults], asked: int, output: Out
 def _show_card(card: ProtocolCard, output: Output) -> None:
     """The prompt with its ids, once per benchmark, and what is otherwise than one may think."""
     from vpgea.prompts.views import PromptPreview
+    from vpgea.report.prompt_text import prompt_text
     from vpgea.storage.schemas import PRIOR
-    from vpgea_cli.prompt_text import prompt_text
 
     shown = card.shown
     preview = PromptPreview(

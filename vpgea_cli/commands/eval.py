@@ -163,8 +163,7 @@ def command(
         width = Width.asked(until_width, max_samples, resolved.config, part)
         loaded = _load(resolved, evalset, output, offline=offline)
         if target is None:
-            _show_costs(resolved.config, loaded.questions, Part.parse(shard), width, output)
-            _show_costs(resolved.config, loaded.questions, part, output)
+            _show_costs(resolved.config, loaded.questions, part, width, output)
             return
         say_devices(resolved.config, output)
         if width is not None:
