@@ -56,7 +56,7 @@ def _grade(spec: str, grader: Grader, item: dict[str, Any]) -> dict[str, Any]:
     except (MemoryError, RecursionError) as error:
         grade = not_worked_out(spec, request, Status.ERROR, f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever a grader raises on untrusted text is this row's error, not the run's
-        grade = Grade(Status.ERROR, detail=f"{type(error).__name__}: {error}")
+        grade = Grade(Status.ERROR, detail=_words_of(error))
     return {
         "index": item["index"],
         "status": grade.status,
@@ -64,6 +64,13 @@ def _grade(spec: str, grader: Grader, item: dict[str, Any]) -> dict[str, Any]:
         "detail": grade.detail,
         "source": grade.source,
     }
+
+
+def _words_of(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its own text is the grader's code, too
+        return f"{type(error).__name__}, whose message cannot be read"
 
 
 def _send(protocol: TextIO, message: dict[str, Any]) -> None:

@@ -27,6 +27,13 @@ def noisy(*, response: str, reference: str, question: str) -> bool:
     return response == reference
 
 
+class Speechless(Exception):
+    """One that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
 def misbehave(*, response: str, reference: str, question: str) -> bool:
     """Does what the response says; everything else is compared with the reference."""
     if response == "raise":
@@ -42,6 +49,8 @@ def misbehave(*, response: str, reference: str, question: str) -> bool:
         sys.exit(3)
     if response == "surrogate":
         raise ValueError("half a pair: \ud800")
+    if response == "speechless":
+        raise Speechless
     if response == "nap":
         time.sleep(0.3)
         return True

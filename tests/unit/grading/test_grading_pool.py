@@ -181,6 +181,14 @@ def test_half_a_surrogate_pair_in_an_error_is_written_out() -> None:
     assert grade.detail == r"ValueError: half a pair: \ud800"
 
 
+def test_an_error_without_a_message_is_its_rows_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    with make_pool(own("misbehave")) as pool:
+        found, good = pool.grade(responses("speechless", "right"))
+    assert (found.status, found.detail) == (Status.ERROR, "Speechless, whose message cannot be read")
+    assert good.status is Status.CORRECT
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_files_of_the_working_directory_do_not_shadow_libraries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
