@@ -90,11 +90,14 @@ def test_a_file_of_an_objective_is_the_objective(tmp_path: Path, capsys: pytest.
     assert shown["filter.utility.kind"]["value"] == "step"
 
 
-def test_the_page_lists_every_objective_with_its_keys() -> None:
+def test_the_page_lists_every_objective_with_its_formula_source_and_keys() -> None:
     lines = (ROOT / "docs" / "objectives.md").read_text(encoding="utf-8").splitlines()
     rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
     assert list(rows) == list(OBJECTIVES)
     for name, objective in OBJECTIVES.items():
+        source = "[method](method.md)" if objective.source == "docs/method.md" else objective.source
+        formula = objective.formula.replace("|", r"\|")
+        assert f"| {formula} | {source} |" in rows[name]
         for key, value in objective.settings.items():
             written = str(value).lower() if isinstance(value, bool) else value
             assert f"`{key}={written}`" in rows[name]

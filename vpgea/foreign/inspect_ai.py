@@ -34,11 +34,6 @@ _OF_EVAL = ("task", "task_version")
 _OF_DATASET = ("name", "location", "samples", "shuffled")
 
 
-def is_log(value: Mapping[str, object]) -> bool:
-    """Whether an object is a whole JSON log."""
-    return {"eval", "status", "samples"} <= value.keys()
-
-
 def read_log(files: Sequence[Path]) -> ForeignLog:
     """The log of one evaluation.
 

@@ -51,7 +51,7 @@ def read_log(source: Path, tool: str | None = None) -> ForeignLog:
     if not tools:
         raise UsageError(
             f"{source} holds no log that is known here",
-            why=f"what is read are logs of {', '.join(TOOLS)}",
+            why=_why_none(source),
             mend="name the tool with --from, or bring it into a table: docs/import.md has its columns",
         )
     if len(tools) > 1:
@@ -61,6 +61,15 @@ def read_log(source: Path, tool: str | None = None) -> ForeignLog:
             mend="give the file or folder of one",
         )
     return _READERS[tools[0]](sorted(found))
+
+
+def _why_none(source: Path) -> str:
+    known = f"what is read are logs of {', '.join(TOOLS)}"
+    if source.is_file():
+        return known if source.stat().st_size else f"the file is empty; {known}"
+    if not _candidates(source):
+        return f"no file in it ends in {', '.join(_SUFFIXES)}; {known}"
+    return known
 
 
 def _candidates(source: Path) -> list[Path]:

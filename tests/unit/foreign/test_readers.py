@@ -219,3 +219,14 @@ def test_logs_of_two_tools_and_of_none_are_refused(tmp_path: Path) -> None:
     assert read_log(tmp_path, "table").tool == "table"
     with pytest.raises(UsageError, match="--from knows no 'helm'"):
         read_log(tmp_path, "helm")
+
+
+def test_where_nothing_is_found_it_is_said_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(UsageError, match="holds no log") as refused:
+        read_log(tmp_path / "log.jsonl")
+    assert refused.value.why.startswith("the file is empty; what is read are logs of lm-eval, ")
+    (tmp_path / "log.jsonl").rename(tmp_path / "log.txt")
+    with pytest.raises(UsageError, match="holds no log") as refused:
+        read_log(tmp_path)
+    assert refused.value.why.startswith("no file in it ends in .eval, .json, ")
