@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
+import io
 import json
 import os
 import re
@@ -152,6 +154,10 @@ def test_a_loop_shows_its_rounds_its_log_ratios_and_where_the_time_went(here: Cl
     for trace in measured:
         assert len(trace["r"]) == trace["z"] <= len(trace["p"]) == trace["tokens"]
     assert any(trace["reasons"] for trace in posterior)
+    place = re.findall(r'data-file="([^"]*)" data-name="rounds.csv"', page)[0]
+    (packed,) = re.findall(rf'<script type="text/plain" id="{place}">([^<]*)</script>', page)
+    rows = list(csv.DictReader(io.StringIO(gzip.decompress(base64.b64decode(packed)).decode())))
+    assert [row["round"] for row in rows] == ["", "0"]
 
 
 def test_a_loop_without_an_evaluation_shows_its_rounds(here: Cli, tmp_path: Path, loop: Path) -> None:

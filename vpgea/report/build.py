@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 
 from vpgea.phases.compare import Comparison, hold
 from vpgea.report.audits import audit_sections
@@ -17,6 +20,7 @@ from vpgea.report.round_traces import PRIOR_SAMPLES, QUESTIONS, ROUNDS, traced_r
 from vpgea.report.sources import LoopRun, Sources, open_sources
 from vpgea.report.traces import SAMPLES, evaluated_questions
 from vpgea.report.training import training_section
+from vpgea.runs.records import RoundLine
 from vpgea.storage.records import json_of
 
 
@@ -82,8 +86,22 @@ def _downloads(comparison: Comparison | None, loops: Sequence[LoopRun]) -> list[
             Download("table.tex", "text/x-tex", as_text(comparison, "latex") + "\n"),
             Download("table.md", "text/markdown", as_text(comparison, "markdown") + "\n"),
         ]
+    if any(loop.lines for loop in loops):
+        found.append(Download("rounds.csv", "text/csv", _rounds(loops)))
     everything = json.dumps(finite(as_json(comparison, loops)), ensure_ascii=False, indent=1)
     return [*found, Download("report.json", "application/json", everything + "\n")]
+
+
+def _rounds(loops: Sequence[LoopRun]) -> str:
+    """A line for each round of each loop, the base model's without a number."""
+    text = io.StringIO()
+    names = [field.name for field in fields(RoundLine) if field.name != "times"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("run", *names))
+    for loop in loops:
+        for line in loop.lines:
+            writer.writerow((loop.folder, *(getattr(line, name) for name in names)))
+    return text.getvalue()
 
 
 def as_json(comparison: Comparison | None, loops: Sequence[LoopRun]) -> dict[str, object]:

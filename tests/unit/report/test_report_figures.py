@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
 from vpgea.report.figures import svg
-from vpgea.report.model import Bars, Point, Points, Series
+from vpgea.report.model import Bars, Point, Points, Report, Section, Series
+from vpgea.report.plots import write_plots
 
 HOSTILE = '</title><script>alert(1)</script>"\u202e\x00'
 SPACE = "{http://www.w3.org/2000/svg}"
@@ -79,3 +81,14 @@ def test_a_run_of_three_hundred_rounds_has_a_line_and_few_ticks() -> None:
         name="b", title="t", x_label="x", y_label="y", labels=list(map(str, range(300))), stacks=[("a", [1.0] * 300)]
     )
     assert 5 < len(list(ET.fromstring(svg(bars)).iter(f"{SPACE}text"))) < 60
+
+
+def test_charts_become_the_same_pictures_twice(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="PNG needs matplotlib: pip install 'vpgea[plots]'")
+    bars = Bars(name="b", title="$x^", x_label="x", y_label="y", labels=["0", "1"], stacks=[("a", [1.0])], edges=True)
+    curve = points(name="../c", joined=True, log_x=True)
+    report = Report(title="t", verdict=[], sections=[Section("s", "s", [points(level=0.5), curve, bars])])
+    written = [write_plots(report, tmp_path / name, lambda text: None) for name in "ab"]
+    assert [path.name for path in written[0]] == ["p.svg", "p.png", ".._c.svg", ".._c.png", "b.svg", "b.png"]
+    for one, other in zip(*written, strict=True):
+        assert one.read_bytes() == other.read_bytes()
