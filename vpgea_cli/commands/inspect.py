@@ -138,6 +138,7 @@ def _show_difference(path: Path, names: tuple[str, str], output: Output) -> None
 def _watch(path: Path, output: Output) -> None:
     """Until the run is finished, or Ctrl-C."""
     from vpgea.inspection.folders import open_source, read_manifest, run_config
+    from vpgea.phases.schedule import ended_early
     from vpgea.runs.history import finished_lines
     from vpgea_cli.commands.loop import COLUMNS, row
 
@@ -153,7 +154,8 @@ def _watch(path: Path, output: Output) -> None:
             for line in lines[shown:]:
                 add(row(line))
             shown = len(lines)
-            if shown > run_config(path, read_manifest(path)).loop.rounds:
+            config = run_config(path, read_manifest(path))
+            if shown > config.loop.rounds or ended_early(config, lines) is not None:
                 break
             time.sleep(WATCH_SECONDS)
     output.result({"path": str(path), "rounds": [line.as_json() for line in lines]})
