@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "runs" / "version-0.1.0.tar.xz"
+from tests.support import earlier
+
 KINDS = ("full", "lora")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -22,19 +22,13 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("earlier")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    return earlier.unpack(tmp_path_factory.mktemp("earlier"))
 
 
 @pytest.fixture
 def runs(written: Path, tmp_path: Path) -> Path:
     """A copy that a test may change, which says that it was made where it stands."""
-    runs = shutil.copytree(written, tmp_path / "runs")
-    for file in (*runs.rglob("config.yaml"), *runs.rglob("manifest.json")):
-        file.write_text(file.read_text().replace("/srv/vpgea-run", str(runs)))
-    return runs
+    return earlier.settle(shutil.copytree(written, tmp_path / "runs"))
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -115,6 +109,7 @@ def test_it_is_whole_and_its_model_can_be_looked_at_measured_and_taken_away(here
         ("doctor", kind),
         ("inspect", kind, "--json"),
         ("inspect", f"{kind}/round-001/filter", "--json"),
+        ("report", kind, "-o", "report.html"),
         ("export", kind, "-o", "exported", "--offline"),
     ):
         done = here(*words, cwd=runs)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from benchmarks import simulated_run
+from tests.support import earlier
 from tests.support.evaluations import Sample, write_evaluation
 from vpgea.metrics.estimates import Estimate
 from vpgea.runs.layout import RESULTS, round_dir, round_record
@@ -53,8 +54,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def loop(small_run: Path) -> Path:
-    return small_run.parent / "whole" / "run"
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two rounds, with its model."""
+    return earlier.settle(earlier.unpack(tmp_path_factory.mktemp("earlier"))) / "full"
 
 
 def reported(here: Cli, tmp_path: Path, *arguments: str | Path) -> str:
@@ -157,7 +159,7 @@ def test_a_loop_shows_its_rounds_its_log_ratios_and_where_the_time_went(here: Cl
     place = re.findall(r'data-file="([^"]*)" data-name="rounds.csv"', page)[0]
     (packed,) = re.findall(rf'<script type="text/plain" id="{place}">([^<]*)</script>', page)
     rows = list(csv.DictReader(io.StringIO(gzip.decompress(base64.b64decode(packed)).decode())))
-    assert [row["round"] for row in rows] == ["", "0"]
+    assert [row["round"] for row in rows] == ["", "0", "1"]
 
 
 def test_a_loop_without_an_evaluation_shows_its_rounds(here: Cli, tmp_path: Path, loop: Path) -> None:
