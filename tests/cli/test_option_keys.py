@@ -126,6 +126,7 @@ TABLE = [
             ("--seed 7", {"rollout.seed": 7, "distill.seed": 7}),
             ("--keep-rounds 6", {"loop.keep_rounds": 6}),
             ("--eval-every 3", {"loop.eval_every": 3}),
+            ("--keep-servers", {"sglang.keep_servers": True}),
         ],
     ),
     Given("loop", OWN_SERVER),

@@ -114,7 +114,7 @@ STORY: list[tuple[str, str]] = [
     ),
     (
         f"loop -c CFG -o l --rounds 1 --questions-per-round 8 -n 2 --limit 16 {SMALL} --set loop.eval_limit=8 "
-        f"{SERVER} -q",
+        f"{SERVER} --keep-servers -q",
         "l",
     ),
     ("loop -c l/config.yaml -o l --step round-000/rollout --shard 0/1 -q", "l/round-000/rollout"),

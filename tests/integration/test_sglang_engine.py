@@ -40,10 +40,8 @@ def config(server: ServerProcess) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def engine(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SglangEngine]:
-    engine = SglangEngine(
-        config, LocalModel.resolve(config.model), logs=tmp_path_factory.mktemp("logs"), stop=StopRequest()
-    )
+def engine(config: RunConfig) -> Iterator[SglangEngine]:
+    engine = SglangEngine(config, LocalModel.resolve(config.model), stop=StopRequest())
     yield engine
     engine.close()
 
@@ -136,7 +134,7 @@ def test_nor_does_the_company_of_greedy_and_truncated_requests_change_it(
     requests, sampling = requests_for(64), Sampling(max_new_tokens=40, stop_ids=(2,))
     alone = draw(engine, requests, sampling)
     second, enough = (
-        SglangEngine(config, LocalModel.resolve(config.model), logs=tmp_path, stop=StopRequest()),
+        SglangEngine(config, LocalModel.resolve(config.model), stop=StopRequest()),
         threading.Event(),
     )
 

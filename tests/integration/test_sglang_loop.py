@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.test_sglang_faults import parts_of_server
 from tests.support import overthinker, servers
 from tests.support.servers import Command, until
 from vpgea.engines.sglang.server.process import ServerProcess
@@ -71,6 +72,26 @@ def test_the_loop_starts_and_stops_its_own_server_around_the_training(tmp_path: 
         assert ours["tokens"] == pytest.approx(theirs["tokens"], rel=0.15)
 
 
+@pytest.mark.parametrize("train", ["full", "lora"])
+def test_a_server_that_is_kept_is_given_the_new_weights(train: str, tmp_path: Path) -> None:
+    own = ("--sglang-python", servers.python(), "--keep-servers")
+    rate = 2e-3 if train == "lora" else SMALL["distill.learning_rate"]
+    rounds = rounds_of(loop(tmp_path / "run", *own, distill__train=train, distill__learning_rate=rate))
+    assert_trained(rounds, 2)
+    assert [path.name for path in (tmp_path / "run" / "logs").iterdir()] == ["sglang-1.log"], "it was started once"
+
+
+def test_a_kept_server_that_dies_while_the_loop_trains_is_started_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = loop(folder, "--sglang-python", servers.python(), "--keep-servers", distill__train="full")
+    begun = folder / "round-000" / "distill" / "parts" / "0-of-1" / "manifest.json"
+    until(begun.is_file, 240, "a training has begun", pause_s=0.01)
+    (server,) = parts_of_server(command, "sglang.launch_server")
+    os.kill(_processes(server)[0], signal.SIGKILL)
+    assert_trained(rounds_of(command), 2)
+    assert sorted(path.name for path in (folder / "logs").iterdir()) == ["sglang-1.log", "sglang-2.log"]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
@@ -96,7 +117,7 @@ def test_an_update_cut_off_by_a_kill_is_made_again(server: ServerProcess, tmp_pa
     command = loop(folder, "--server-url", keys_file(server), *impatient, distill__train="full")
     begun = b"Update engine weights online from disk begin"
     until(lambda: begun in server.log.read_bytes(), 240, "new weights are read", pause_s=0.001)
-    for pid in _processes(server):
+    for pid in _processes(server.pid):
         os.kill(pid, signal.SIGKILL)
     code, _, told = command.end()
     assert code == 4, told
@@ -106,13 +127,13 @@ def test_an_update_cut_off_by_a_kill_is_made_again(server: ServerProcess, tmp_pa
         assert_trained(rounds, 2)
 
 
-def _processes(server: ServerProcess) -> list[int]:
-    """The server's scheduler first: the process that loads weights."""
+def _processes(server: int) -> list[int]:
+    """Those of a server, whose first one leads their session; its scheduler first: the process that loads weights."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
             fields = (path / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == server.pid:
+            if int(fields[3]) == server:
                 found[int(path.name)] = (path / "cmdline").read_bytes()
         except OSError:
             continue

@@ -108,6 +108,9 @@ class SglangConfig(Section):
         60.0, "a server that does nothing with its requests for so long is left, and they go elsewhere", gt=0
     )
     patience_s: float = execution(120.0, "seconds without any server that answers before the run gives up", gt=0)
+    keep_servers: bool = execution(
+        False, "own servers on CPUs stay up while a loop trains, and are given the new weights instead of a restart"
+    )
     max_concurrency: int = execution(1024, "most requests under way at one server; fewer where it has no room", ge=1)
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vpgea.config.schema import GradingConfig, ModelConfig, RunConfig
 from vpgea.engines.base import Engine
@@ -17,6 +17,9 @@ from vpgea.modeling.held import HeldModel
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.clock import Activity
 from vpgea.runs.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from vpgea.engines.sglang.server.own import OwnServers
 
 LOGS = "logs"  # folder beside a phase's parts: what servers of our own say
 
@@ -111,6 +114,8 @@ class EngineLease:
         self._engine: Engine | None = None
         self._model: ModelConfig | None = None
         self.held = HeldModel()
+        self._servers: OwnServers | None = None
+        self._keeps_servers = False
         self._graders: GraderPool | None = None
         self._grading: GradingConfig | None = None
 
@@ -143,10 +148,31 @@ class EngineLease:
             self._graders = self._grading = None
 
     def release(self) -> None:
-        """Close the engine; the next `get` opens one again. Weights that it has in this process stay in `held`."""
+        """Close the engine; the next `get` opens one again.
+
+        Weights that it has in this process stay in `held`, and servers of our own with sglang.keep_servers.
+        """
         if self._engine is not None:
             self._engine.close()
             self._engine = self._model = None
+        if not self._keeps_servers:
+            self._close_servers()
+
+    def _started(self, config: RunConfig) -> OwnServers | None:
+        """Servers of our own, all alive: those that have stayed, and new ones; None where a URL names others."""
+        from vpgea.engines.sglang.server.own import OwnServers
+
+        if config.sglang.server_url:
+            return None
+        self._servers = self._servers or OwnServers(self._logs, self._stop)
+        self._keeps_servers = config.sglang.keep_servers
+        self._servers.start(config)
+        return self._servers
+
+    def _close_servers(self) -> None:
+        if self._servers is not None:
+            self._servers.close()
+            self._servers = None
 
     def offer(self, config: RunConfig, model: ModelConfig, loaded: Any) -> None:
         """Weights that this process has just loaded: those who come next need not read them again.
@@ -168,7 +194,7 @@ class EngineLease:
             return SglangEngine(
                 config,
                 model,
-                logs=self._logs,
+                servers=self._started(config),
                 stop=self._stop,
                 publishes=self._publishes,
                 replaceable=self._replaceable(),
@@ -185,4 +211,5 @@ class EngineLease:
     ) -> None:
         self._close_graders()
         self.release()
+        self._close_servers()
         self.held.drop()

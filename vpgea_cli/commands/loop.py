@@ -101,6 +101,10 @@ def command(
     site: SiteOption = None,
     server_url: ServerUrlOption = None,
     sglang_python: ServerPythonOption = None,
+    keep_servers: Annotated[
+        bool | None,
+        typer.Option("--keep-servers", help="Own servers on CPUs stay up in training, with new weights after."),
+    ] = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
@@ -125,6 +129,7 @@ def command(
             "loop.rounds": rounds,
             "loop.questions_per_round": questions_per_round,
             "loop.eval_every": eval_every,
+            "sglang.keep_servers": keep_servers,
             "loop.keep_rounds": keep_rounds,
             "rollout.seed": seed,
             "distill.seed": seed,

@@ -47,7 +47,7 @@ def fake(model: LocalModel) -> Iterator[FakeSglang]:
 def opened(fake: FakeSglang, model: LocalModel, tmp_path: Path) -> SglangEngine:
     options = {"model.path": str(model.folder), "sglang.server_url": fake.url}
     times = {"sglang.patience_s": 2.0, "sglang.stall_timeout_s": 2.0, "sglang.request_timeout_s": 5.0}
-    return SglangEngine(resolve(options=options | times).config, model, logs=tmp_path, stop=StopRequest())
+    return SglangEngine(resolve(options=options | times).config, model, stop=StopRequest())
 
 
 def used(fake: FakeSglang, model: LocalModel, tmp_path: Path) -> tuple[list[int], list[float], list[int]]:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,8 +30,7 @@ from vpgea.engines.base import (
     TopLogprobs,
     ignore_tokens,
 )
-from vpgea.engines.sglang.server.places import places_of
-from vpgea.engines.sglang.server.process import ServerProcess
+from vpgea.engines.sglang.server.own import OwnServers
 from vpgea.engines.sglang.traffic import wire
 from vpgea.engines.sglang.traffic.answers import Generated, Loads, Models
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient, descriptors, open_session
@@ -62,25 +61,25 @@ class SglangEngine:
         config: RunConfig,
         model: LocalModel,
         *,
-        logs: Path,
         stop: StopRequest,
         publishes: Path | None = None,
         replaceable: Collection[str] = (),
+        servers: OwnServers | None = None,
     ) -> None:
-        """Start the servers where they are our own, and wait until one serves the model.
+        """Wait until a server serves the model.
 
         Args:
             config: Of the run.
             model: What is to be served.
-            logs: Folder for the own servers' logs.
             stop: Looked at while waiting.
             publishes: Folder below which this run will publish weights that servers are to load.
-            replaceable: Fingerprints of weights that it may replace on servers behind a URL.
+            replaceable: Fingerprints of weights that it may replace on servers.
+            servers: Our own, which have started; whose they are ends them. None: those behind sglang.server_url.
 
         Raises:
             UsageError: It cannot work like this.
             QualityGateError: What a server serves is not what was asked for.
-            EngineError: No server answers, or the own one does not start.
+            EngineError: No server answers.
             Stopped: A stop was requested meanwhile.
         """
         self.name = "sglang"  # with its version, once a server has told it
@@ -90,8 +89,8 @@ class SglangEngine:
         self._model_context = model.context_length or sys.maxsize
         self._publishes, self._replaceable = publishes, replaceable
         self._context: dict[str, int] = {}  # url → longest sequence
-        self._processes: list[ServerProcess] = []
-        endpoints = self._endpoints(logs)
+        self._own = servers
+        endpoints = self._endpoints()
         self._resources = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sglang-client", daemon=True)
@@ -210,13 +209,12 @@ class SglangEngine:
         return values
 
     def close(self) -> None:
-        """Stop the client, then the servers, if they are ours."""
+        """Stop the client; servers go on."""
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(self._resources.aclose(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-        _close(self._processes)
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -300,42 +298,27 @@ class SglangEngine:
 
     # --- servers ----------------------------------------------------------------------------------------------
 
-    def _endpoints(self, logs: Path) -> Callable[[], list[Endpoint]]:
-        if self.config.sglang.server_url:
-            listed = EndpointList(self.config.sglang.server_url, os.environ)
-            listed.read()  # a list that cannot be read is the user's to mend, now
-            return listed.read
-        processes = self._processes
-        try:
-            for place in places_of(self.config):
-                processes.append(
-                    ServerProcess.start(self.config, logs, process_groups=self.stop.process_groups, place=place)
-                )
-            for process in processes:
-                process.wait_ready(self.stop.check)
-        except BaseException:
-            _close(processes)
-            raise
-        return lambda: [process.endpoint for process in processes]
+    def _endpoints(self) -> Callable[[], list[Endpoint]]:
+        if (own := self._own) is not None:
+            return lambda: own.endpoints
+        listed = EndpointList(str(self.config.sglang.server_url), os.environ)
+        listed.read()  # a list that cannot be read is the user's to mend, now
+        return listed.read
 
     def _diagnose(self) -> None:
         """Raises EngineError when none of our own servers is left."""
-        dead = [error for process in self._processes if (error := _death(process)) is not None]
-        if dead and len(dead) == len(self._processes):
-            raise dead[0]
+        if self._own is not None:
+            self._own.require_one()
 
     @property
     def _trouble(self) -> str:
         """Why less is done than could be; empty while all servers work."""
-        dead = [process for process in self._processes if _death(process) is not None]
-        if not dead:
-            return self._fleet.trouble
-        return f"{len(dead)} of {len(self._processes)} servers ended, see {dead[0].log}; the others do the work"
+        return (self._own.trouble if self._own is not None else "") or self._fleet.trouble
 
     async def _establish(self, client: ServerClient) -> wire.Served:
         """Make sure of one server before its first request."""
         try:
-            if self._publishes is not None and not self._processes:
+            if self._publishes is not None and self._own is None:
                 await weights.require_follows(client, self.config.distill, self._publishes)
             served, _ = await weights.establish(
                 client, self.config.model, replaceable=self._replaceable, timeout_s=self.config.sglang.request_timeout_s
@@ -358,8 +341,8 @@ class SglangEngine:
     async def _open(self, endpoints: Callable[[], list[Endpoint]]) -> Fleet:
         session = await self._resources.enter_async_context(open_session())
         remedy = "start the server (`vpgea serve`) or check --server-url"
-        if self._processes:
-            remedy = f"look at the servers' logs, {', '.join(str(process.log) for process in self._processes)}"
+        if self._own is not None:
+            remedy = f"look at the servers' logs, {', '.join(map(str, self._own.logs))}"
         most = descriptors(2 * self.config.sglang.max_concurrency + _OTHER_FILES)
         fleet = Fleet(endpoints, self.config.sglang, session, self._establish, self._diagnose, remedy, most)
         self._resources.push_async_callback(fleet.close)
@@ -379,22 +362,6 @@ class SglangEngine:
                 except BaseException:
                     future.cancel()
                     raise
-
-
-def _death(process: ServerProcess) -> EngineError | None:
-    """How a server of our own ended; None while it lives."""
-    try:
-        process.require_alive()
-    except EngineError as error:
-        return error
-    return None
-
-
-def _close(processes: list[ServerProcess]) -> None:
-    """All of them, also where one cannot be ended; twice does nothing."""
-    with ExitStack() as stack:
-        for process in processes:
-            stack.callback(process.close)
 
 
 async def _nothing() -> None:
