@@ -38,7 +38,6 @@ def asked(benchmark: str, name: str, folder: Path) -> list[str]:
     return list(load_asked(protocol, DataConfig(dataset=str(path)))[1].turns.values())
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="no golden prompts were made")
 def test_prompts_are_those_of_the_tools_byte_for_byte(tmp_path: Path) -> None:
     for number, one in enumerate(json.loads(GOLDEN.read_text(encoding="utf-8"))):
         folder = tmp_path / str(number)
