@@ -79,6 +79,7 @@ STORY: list[tuple[str, str]] = [
         f"eval -c CFG --model MODEL --dataset DEV -o w --limit 8 --seed 2 {SMALL} --until-width 0.9 --max-samples 2 -q",
         "w",
     ),
+    ("eval --list --json", '"protocols"'),
     ("compare e0 e0 --format csv", "accuracy"),
     ("experiment GRID -o x --shard 0/2 --dry-run --offline --json --quiet --verbose", '"runs"'),
     ("compare e0 e0 --json --quiet", '"verdict'),
@@ -157,9 +158,10 @@ def filled(line: str) -> list[str]:
     return [str(names.get(word, word)) for word in shlex.split(line)]
 
 
-# Their own tests are elsewhere: they need a real server (test_sglang_serve.py), or a real SLURM (test_slurm_*.py).
+# Their own tests are elsewhere: they need a real server (test_sglang_serve.py), a real SLURM (test_slurm_*.py), or a
+# model that knows the words of a benchmark (test_benchmarks.py).
 NEED_MORE = ("serve", "slurm submit", "slurm status", "slurm cancel", "slurm preflight")
-ALSO = ("loop --launcher", "loop --site")
+ALSO = ("loop --launcher", "loop --site", "eval --benchmark", "eval --protocol")
 
 
 def test_the_story_uses_every_option_of_every_command() -> None:
