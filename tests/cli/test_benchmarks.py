@@ -149,6 +149,7 @@ def test_official_examples_and_the_guess(here: Cli, sets: Path, tiny_model: Path
 
 def test_what_is_refused(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path) -> None:
     start = ("eval", "--model", tiny_model, "-o", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
     for arguments, words in (
         (("--protocol", "deepseek"), "--protocol is given without --benchmark"),
         (("--benchmark", "math"), "did you mean math500?"),
@@ -156,6 +157,8 @@ def test_what_is_refused(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path
         (("--benchmark", "gsm8k,gsm8k"), "or one twice"),
         (("--benchmark", "gsm8k", "--evalset", "gsm8k"), "neither with --evalset"),
         (("--benchmark", "aime24", "--dataset", sets), "aime/aime24.jsonl"),
+        (("--benchmark", "aime24", "--dataset", tmp_path / "empty"), "the rows of aime24 are not in"),
+        (("--benchmark", "aime24", "--offline"), "the rows of aime24 are not here"),
     ):
         done = here(*start, *arguments)
         assert done.returncode == 2, arguments

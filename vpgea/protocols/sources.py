@@ -79,7 +79,8 @@ def find_rows(benchmark: str, given: str, environment: Mapping[str, str] | None 
     if given:
         if found := _in_folder(folder, places):
             return str(found)
-        if any(folder.glob(f"*{suffix}") for suffix in _SUFFIXES) or (folder / "dataset_dict.json").exists():
+        has_rows = any(path.name.endswith(_SUFFIXES) for path in folder.iterdir())
+        if has_rows or (folder / "dataset_dict.json").exists():
             return given
         names = ", ".join(f"{place}.jsonl" for place in places)
         raise UsageError(
