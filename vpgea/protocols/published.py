@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from vpgea.config import strict_yaml
 from vpgea.config.fields import Section, Share
 from vpgea.metrics.estimates import Estimate
@@ -49,20 +47,11 @@ class PublishedModel(Section):
     stated: list[Stated]
 
 
-class Reported(Section):
-    """A figure that was told without protocol or source."""
-
-    benchmark: str
-    model: str
-    value: Share
-
-
 class Published(Section):
     """published.yaml. read: the date on which the sources were."""
 
     read: str
     models: list[PublishedModel]
-    reported: list[Reported] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
