@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.campaigns.fuzz.campaign import TARGETS, campaign
 
-INPUTS = 1200
+INPUTS = 800
 SEED = 20  # the campaigns draw and print their own
 
 

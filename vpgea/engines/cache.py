@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from vpgea.errors import UsageError
+from vpgea.errors import EngineError, UsageError
 from vpgea.modeling.policy import SAME, largest_difference, short_windows
 
 _ROOM = 64  # tokens that a new buffer has ahead at least
@@ -166,16 +166,32 @@ def require_same_cached(model: Any) -> None:
 
     Raises:
         UsageError: They do not: what is sampled would be scored and trained with other probabilities.
+        EngineError: They are not finite.
     """
     ids = torch.tensor([_PROBE], device=next(model.parameters()).device)
     with short_windows(model):
         whole = model(input_ids=ids, use_cache=False).logits[0]
+        require_finite(whole)
         cache = growing_cache(model)
         stretches = [slice(0, _PROBE_START), *(slice(at, at + 1) for at in range(_PROBE_START, len(_PROBE)))]
         parts = [model(input_ids=ids[:, part], past_key_values=cache, use_cache=True).logits[0] for part in stretches]
     difference = largest_difference(torch.cat(parts), whole)
     if not difference <= SAME[whole.dtype]:
         raise _not_the_same(model, f"their logits differ by {difference:.2g} of their size")
+
+
+def require_finite(logits: Tensor) -> None:
+    """See that each row of logits (B, V) has a largest one.
+
+    Raises:
+        EngineError: One has none.
+    """
+    if not torch.isfinite(logits.amax(-1)).all():
+        raise EngineError(
+            "the model's logits are not finite",
+            why="its weights are damaged, or its arithmetic overflows in this dtype",
+            mend="try model.dtype=bfloat16 or float32; else check the model",
+        )
 
 
 def _not_the_same(model: Any, how: str) -> UsageError:

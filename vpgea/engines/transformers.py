@@ -27,10 +27,10 @@ from vpgea.engines.base import (
     TopLogprobs,
     ignore_tokens,
 )
-from vpgea.engines.cache import growing_cache, require_cache, require_same_cached
+from vpgea.engines.cache import growing_cache, require_cache, require_finite, require_same_cached
 from vpgea.engines.crowding import CoreTime
 from vpgea.engines.decoding import use_decoding_attention
-from vpgea.errors import EngineError, UsageError
+from vpgea.errors import UsageError
 from vpgea.modeling.context import require_one_side
 from vpgea.modeling.head import logit_pieces
 from vpgea.modeling.logprobs import log_softmax, token_logprobs
@@ -352,12 +352,7 @@ def sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np
 def _sample(logits: Tensor, uniforms: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     """See sample."""
     wide = logits.float()
-    if not torch.isfinite(wide.amax(-1)).all():
-        raise EngineError(
-            "the model's logits are not finite",
-            why="its weights are damaged, or its arithmetic overflows in this dtype",
-            mend="try model.dtype=bfloat16 or float32; else check the model",
-        )
+    require_finite(wide)
     if sampling.temperature == 0:
         tokens = wide.argmax(-1)
         return tokens.int().cpu().numpy(), token_logprobs(wide, tokens).cpu().numpy()

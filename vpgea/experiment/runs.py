@@ -43,12 +43,12 @@ class Workshop:
         return finished_lines(self.folder_of(run))
 
     def require_ready(self) -> None:
-        """See that every run can be trained and tested, before anything is sampled.
+        """See that every run can be trained and tested, before anything is sampled; prices and seeds change nothing.
 
         Raises:
             UsageError: One of them cannot, or test questions are among those that it is trained or measured on.
         """
-        for run in self.experiment.runs:
+        for run in {(run.setting, run.objective): run for run in self.experiment.runs}.values():
             loop = Loop.read(
                 run.config, self.folder_of(run), offline=self._offline, reporter=self._reporter, stop=self._stop
             )
