@@ -27,4 +27,6 @@ def test_a_thread_at_work_in_one_round_is_no_growth() -> None:
     flat = Held(memory_mib=500.0, files=70, threads=6, processes=1)
     busy = Held(memory_mib=500.0, files=70, threads=7, processes=1)
     assert growth([flat, flat, flat, flat, busy]) == []
-    assert growth([flat, flat, flat, busy, busy]) == ["threads grew from 6.0 to 7.0"]
+    assert growth([flat, flat, flat, busy, busy]) == [], "begun once, for the rest of the process"
+    busier = Held(memory_mib=500.0, files=70, threads=8, processes=1)
+    assert growth([flat, flat, flat, busy, busier]) == ["threads grew from 6.0 to 7.0"]

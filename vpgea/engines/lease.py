@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpgea.config.schema import GradingConfig, ModelConfig, RunConfig
 from vpgea.engines.base import Engine
-from vpgea.errors import UsageError
+from vpgea.errors import EngineError, UsageError
 from vpgea.grading.pool import GraderPool
 from vpgea.grading.samples import grader_pool
 from vpgea.modeling.held import HeldModel
@@ -189,19 +189,27 @@ class EngineLease:
         if not _may_hold(config):
             self.held.drop()
         if engine_kind(config) == "sglang":
-            from vpgea.engines.sglang.traffic.engine import SglangEngine
-
-            return SglangEngine(
-                config,
-                model,
-                servers=self._started(config),
-                stop=self._stop,
-                publishes=self._publishes,
-                replaceable=self._replaceable(),
-            )
+            try:
+                return self._on_servers(config, model)
+            except EngineError:
+                if not self._keeps_servers or self._servers is None or not self._servers.trouble:
+                    raise
+                return self._on_servers(config, model)  # one that had stayed was dying while it was looked at
         from vpgea.engines.transformers import TransformersEngine
 
         return TransformersEngine(self.held.get(model), batch_size=config.rollout.batch_size)
+
+    def _on_servers(self, config: RunConfig, model: LocalModel) -> Engine:
+        from vpgea.engines.sglang.traffic.engine import SglangEngine
+
+        return SglangEngine(
+            config,
+            model,
+            servers=self._started(config),
+            stop=self._stop,
+            publishes=self._publishes,
+            replaceable=self._replaceable(),
+        )
 
     def __enter__(self) -> EngineLease:
         return self
