@@ -86,7 +86,7 @@ def test_a_real_time_limit(tmp_path: Path) -> None:
     """One minute for work that takes longer: the job stops by itself or is told to, as often as it needs."""
     samples = {"rollout__prior_samples": 16, "rollout__posterior_samples": 16}
     # one after the other, so that some attempts are needed; each keeps what it has finished
-    config = write_config(tmp_path, data__limit=24, rollout__batch_size=1, **samples)
+    config = write_config(tmp_path, data__limit=16, rollout__batch_size=1, **samples)
     site = write_site(tmp_path, inference={"partition": "main", "time": "1", "options": ["--exclude=n2,n3"]})
     run = ClusterRun.prepare(tmp_path / "run", config, site)
     step(run, "base/eval")
@@ -96,7 +96,7 @@ def test_a_real_time_limit(tmp_path: Path) -> None:
     assert sum(one.restarts for one in ended) >= 1, "it was over before the limit: nothing was tested"
     assert (run.folder / ROLLOUT / "COMPLETE").is_file()
     rows = [key for keys in sample_keys(run.folder / ROLLOUT).values() for key in keys]
-    assert len(rows) == len(set(rows)) == 24 * 32
+    assert len(rows) == len(set(rows)) == 16 * 32
 
 
 def test_preemption(base: ClusterRun, expected: ClusterRun, config: Path, tmp_path: Path) -> None:
