@@ -154,7 +154,7 @@ def test_every_filter_works(visit: Callable[[Visit], Any], file: Path, name: str
 def test_keys_move_search_and_colour_and_an_address_leads_back(visit: Callable[[Visit], Any], file: Path) -> None:
     async def look(page: Page) -> None:
         await ready(page, file)
-        title = "document.querySelector('#trace h3').textContent"
+        title = "document.querySelector('#trace h3')?.textContent"
         for key, expected in (("j", "q1 (odd)"), ("j", "q2 (even)"), ("k", "q1 (odd)")):
             await page.press(key)
             await page.until(f"{title} === '{expected}'")
@@ -176,7 +176,7 @@ def test_a_trace_of_thirty_thousand_tokens_opens_at_once(visit: Callable[[Visit]
         await set_filter(page, "search", "q7")
         script = (
             "(async () => { const start = performance.now(); document.querySelector('#list button').click();"
-            "while (!document.querySelector('#trace h3').textContent.startsWith('q7 '))"
+            "while (!document.querySelector('#trace h3')?.textContent.startsWith('q7 '))"
             "  await new Promise(requestAnimationFrame);"
             "document.getElementById('trace').offsetHeight; return performance.now() - start })()"
         )
