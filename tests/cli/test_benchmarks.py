@@ -37,24 +37,17 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def asked(benchmarks: str, model: Path, sets: Path, root: Path) -> list[str | Path]:
+    """Two samples of each question."""
+    return ["eval", "--benchmark", benchmarks, "--model", model, "--dataset", sets, "-o", root, "-n", "2", *SMALL]
+
+
 @pytest.fixture(scope="module")
 def measured(forks: Forks, sets: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """Two benchmarks by the default protocol, two samples each."""
     root = tmp_path_factory.mktemp("benchmarks") / "base"
-    arguments = (
-        "eval",
-        "--benchmark",
-        "gsm8k,math500",
-        "--model",
-        tiny_model,
-        "--dataset",
-        sets,
-        "-o",
-        root,
-        "-n",
-        "2",
-    )
-    done = forks.start([*arguments, *SMALL, "--json"], root.parent, "measured", {"COLUMNS": "200"})
+    arguments = asked("gsm8k,math500", tiny_model, sets, root)
+    done = forks.start([*arguments, "--json"], root.parent, "measured", {"COLUMNS": "200"})
     assert done.wait(120) == 0, done.err.read_text()
     return root, (json.loads(done.out.read_text()), done.err.read_text())
 
@@ -83,20 +76,7 @@ def test_a_run_goes_on_and_another_protocol_needs_another_folder(
     here: Cli, measured: tuple[Path, Any], sets: Path, tiny_model: Path
 ) -> None:
     root, (found, _) = measured
-    arguments = (
-        "eval",
-        "--benchmark",
-        "gsm8k",
-        "--model",
-        tiny_model,
-        "--dataset",
-        sets,
-        "-o",
-        root,
-        "-n",
-        "2",
-        *SMALL,
-    )
+    arguments = asked("gsm8k", tiny_model, sets, root)
     again = here(*arguments, "--json")
     assert json.loads(again.stdout)["benchmarks"]["gsm8k"] == found["benchmarks"]["gsm8k"]
     other = here(*arguments, "--protocol", "lighteval")
