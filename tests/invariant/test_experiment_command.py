@@ -126,6 +126,16 @@ def test_a_folder_with_other_runs_is_refused(file: Path, done: Path, tmp_path: P
     assert run(["experiment", str(other), "-o", str(copy), "--offline", "-q"]) == 2
 
 
+def test_other_test_questions_need_another_folder(
+    file: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = file.with_name("fewer.yaml")
+    fewer.write_text(yaml.safe_dump({**GRID, "test": {**GRID["test"], "limit": 5}}, sort_keys=False))
+    shutil.copytree(done, tmp_path / "copy")
+    assert run(["experiment", str(fewer), "-o", str(tmp_path / "copy"), "--offline", "-q"]) == 2
+    assert "base_seed-0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

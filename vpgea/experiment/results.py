@@ -17,11 +17,11 @@ from vpgea.experiment.grid import Run
 from vpgea.experiment.runs import Workshop
 from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate
 from vpgea.metrics.paired import Gain, gains, holm
+from vpgea.phases.compare import decided
 from vpgea.phases.evaluate import sample_table
 from vpgea.runs.records import RoundLine
 from vpgea.storage.shards import table_from_rows
 
-_CLAIM = 0.05
 _POOLED = ("question", "correct", "tokens", "truncated")
 ROUNDS = pa.schema(
     [
@@ -35,6 +35,10 @@ ROUNDS = pa.schema(
         pa.field("is_chosen", pa.bool_(), nullable=False),  # whether its price is its objective's
     ]
 )
+
+
+Lines = Mapping[str, Sequence[RoundLine]]  # run's name → of the base model and of every finished round
+Chosen = dict[tuple[str, str], float | None]  # (setting, objective) → price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +86,12 @@ class SettingResult:
     left_out: list[str]
 
 
-def choose(runs: Sequence[Run], lines: Mapping[str, Sequence[RoundLine]]) -> dict[tuple[str, str], float | None]:
+def choose(runs: Sequence[Run], lines: Lines) -> Chosen:
     """(Setting, objective) → the price whose runs have the highest mean e3 on the held-out questions at their ends.
 
     A run that was never measured is worth nothing: its e3 is 0.
     """
-    chosen: dict[tuple[str, str], float | None] = {}
+    chosen: Chosen = {}
     for key in dict.fromkeys((run.setting, run.objective) for run in runs):
         own = [run for run in runs if (run.setting, run.objective) == key]
         scores = {
@@ -102,15 +106,13 @@ def _last_e3(lines: Sequence[RoundLine]) -> float:
     return next((line.measured.e3 for line in reversed(lines[1:]) if line.is_measured), 0.0)
 
 
-def results_of(workshop: Workshop, *, draws: int = 2000) -> list[SettingResult]:
-    """Choose, test what was chosen, and compare. All runs are trained.
+def results_of(workshop: Workshop, lines: Lines, chosen: Chosen, *, draws: int = 2000) -> list[SettingResult]:
+    """Test what was chosen, and compare. All runs are trained.
 
     Raises:
         VpgeaError: What an evaluation raises.
     """
     runs = workshop.experiment.runs
-    lines = {run.name: workshop.lines_of(run) for run in runs}
-    chosen = choose(runs, lines)
     found = [
         _setting(workshop, name, [run for run in runs if run.setting == name], lines, chosen, draws)
         for name in dict.fromkeys(run.setting for run in runs)
@@ -122,8 +124,8 @@ def _setting(
     workshop: Workshop,
     name: str,
     runs: Sequence[Run],
-    lines: Mapping[str, Sequence[RoundLine]],
-    chosen: Mapping[tuple[str, str], float | None],
+    lines: Lines,
+    chosen: Chosen,
     draws: int,
 ) -> SettingResult:
     numbers: dict[str, int] = {}
@@ -133,7 +135,7 @@ def _setting(
         if len(lines[run.name]) < 2:
             left_out.append(run.name)
             continue
-        own, base = (sample_table(one, numbers) for one in workshop.test(run))
+        own, base = (sample_table(one, numbers) for one in workshop.test(run, len(lines[run.name]) - 2))
         tables.setdefault(run.objective, []).append((run, own, base))
     reference = workshop.experiment.reference
     theirs = {run.seed: table for run, table, _ in tables.get(reference, [])}
@@ -155,9 +157,7 @@ def _setting(
     )
 
 
-def _objective(
-    each: Sequence[tuple[Run, SampleTable, SampleTable]], lines: Mapping[str, Sequence[RoundLine]], draws: int
-) -> ObjectiveResult:
+def _objective(each: Sequence[tuple[Run, SampleTable, SampleTable]], lines: Lines, draws: int) -> ObjectiveResult:
     runs = [run for run, _, _ in each]
     spent = [costs(lines[run.name])[-1][0] for run in runs]
     return ObjectiveResult(
@@ -199,16 +199,12 @@ def _corrected(found: Sequence[SettingResult]) -> list[SettingResult]:
 
 
 def _verdict(against: Against) -> str:
-    def word(gain: Gain, p: float | None, words: tuple[str, str]) -> str:
-        is_decided = p is not None and p < _CLAIM and gain.sign != 0
-        return words[gain.sign > 0] if is_decided else "undecided"
-
     e3 = against.e3
     better = "undecided"
     if e3.low is not None and e3.high is not None:
         better = "better" if e3.low > 1 else "worse" if e3.high < 1 else "undecided"
-    accuracy = word(against.accuracy, against.accuracy_p_holm, ("lower", "higher"))
-    tokens = word(against.tokens, against.tokens_p_holm, ("fewer", "more"))
+    accuracy = decided(against.accuracy, against.accuracy_p_holm, ("higher", "lower"))
+    tokens = decided(against.tokens, against.tokens_p_holm, ("more", "fewer"))
     return f"accuracy {accuracy}, tokens {tokens}, ε³ {better}"
 
 
@@ -239,11 +235,8 @@ def _sums(values: Sequence[float | None]) -> Iterator[float | None]:
         yield total
 
 
-def rounds_table(workshop: Workshop) -> pa.Table:
+def rounds_table(runs: Sequence[Run], lines: Lines, chosen: Chosen) -> pa.Table:
     """A row of ROUNDS for the base model and each round of each run: what it had cost, and what it was worth."""
-    runs = workshop.experiment.runs
-    lines = {run.name: workshop.lines_of(run) for run in runs}
-    chosen = choose(runs, lines)
     rows = [
         {
             **{name: getattr(run, name) for name in ("setting", "objective", "price", "seed")},

@@ -15,7 +15,7 @@ from vpgea.phases.loop import Loop
 from vpgea.questions.load import Question, load_questions, shared_questions
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import finished_lines
-from vpgea.runs.layout import Step, is_phase_finished
+from vpgea.runs.layout import Step
 from vpgea.runs.progress import Reporter
 from vpgea.runs.records import RoundLine
 from vpgea.runs.stopping import StopRequest
@@ -78,20 +78,23 @@ class Workshop:
         for number, run in enumerate(runs, 1):
             self._reporter.info(f"run {number} of {len(runs)}: {run.name}")
             try:
-                self._loop(run).run()
+                lines = self._loop(run).run()
             except QualityGateError as error:
-                ended[run.name] = f"{error.what}: {error.why}"
-                self._reporter.warn(f"{run.name} ends after {max(len(self.lines_of(run)) - 1, 0)} rounds: {error.what}")
-            on_run(run, self.lines_of(run))
+                lines, ended[run.name] = self.lines_of(run), f"{error.what}: {error.why}"
+                self._reporter.warn(f"{run.name} ends after {max(len(lines) - 1, 0)} rounds: {error.what}")
+            on_run(run, lines)
         return ended
 
-    def test(self, run: Run) -> tuple[CompletePhase, CompletePhase]:
-        """The last round's weights and the base model on the test questions: (the run's samples, the base's)."""
+    def test(self, run: Run, last: int) -> tuple[CompletePhase, CompletePhase]:
+        """The last round's weights and the base model on the test questions: (the run's samples, the base's).
+
+        Raises:
+            UsageError: A folder holds samples of other questions, or drawn otherwise.
+        """
         config = _on_test(run.config, self.experiment.test)
         questions = self._test_questions(config)
         setting = f"{run.setting}_" if run.setting else ""
         base = self._measured(config, questions, self.folder / TESTS / f"{setting}base_seed-{run.seed}")
-        last = len(self.lines_of(run)) - 2
         tuned = config.model_copy(
             update={
                 "model": trained_model(config, Step(last, "distill").folder(self.folder_of(run))),
@@ -109,9 +112,9 @@ class Workshop:
         return load_questions(config.data, grader=config.grading.grader, offline=self._offline).questions
 
     def _measured(self, config: RunConfig, questions: Sequence[Question], folder: Path) -> CompletePhase:
-        if not is_phase_finished(folder, "eval"):
-            with self._reporter.progress(len(questions), f"test: {folder.name}") as progress:
-                evaluate(config, questions, folder, stop=self._stop, progress=progress)
+        """Also where it is finished: it must be what is asked for now."""
+        with self._reporter.progress(len(questions), f"test: {folder.name}") as progress:
+            evaluate(config, questions, folder, stop=self._stop, progress=progress)
         return CompletePhase.open(folder, "eval")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from vpgea.experiment.grid import Experiment
 from vpgea.experiment.results import ObjectiveResult, SettingResult
 from vpgea.metrics.bootstrap import Estimate
+from vpgea.report.comparison_text import interval, markdown, p_text
+from vpgea.report.text import with_interval
 
 HEAD = (
     "objective",
@@ -52,9 +54,9 @@ def figure_rows(one: SettingResult) -> list[tuple[str, ...]]:
         "",
         "",
         "",
-        _figure(one.base.get("accuracy")),
+        _interval(one.base.get("accuracy")),
         "",
-        _figure(one.base.get("tokens"), 1),
+        _interval(one.base.get("tokens"), 1),
         "",
         "",
         "",
@@ -70,11 +72,11 @@ def _figures(result: ObjectiveResult) -> tuple[str, ...]:
         ", ".join(map(str, result.seeds)),
         "-" if result.sampled_tokens is None else f"{result.sampled_tokens:,.0f}",
         f"{result.rounds:g}",
-        _figure(metrics["accuracy"]),
-        _figure(metrics["accuracy_gain"], 1, 100),
-        _figure(metrics["tokens"], 1),
-        _figure(metrics["token_saving"], 1, 100, " %"),
-        _figure(metrics["e3"], 2),
+        interval(metrics["accuracy"]),
+        _hundredfold(metrics["accuracy_gain"]),
+        interval(metrics["tokens"], digits=1),
+        _hundredfold(metrics["token_saving"], " %"),
+        interval(metrics["e3"], digits=2),
         ", ".join("-" if value is None else f"{value:.2f}" for value in result.e3_of_seeds),
     )
 
@@ -84,11 +86,11 @@ def against_rows(one: SettingResult) -> list[tuple[str, ...]]:
     return [
         (
             result.objective,
-            _figure(against.accuracy.estimate, 1, 100),
-            _p(against.accuracy_p_holm),
-            _figure(against.tokens.estimate, 1, 100, " %"),
-            _p(against.tokens_p_holm),
-            _figure(against.e3, 2),
+            _hundredfold(against.accuracy.estimate),
+            p_text(against.accuracy_p_holm),
+            _hundredfold(against.tokens.estimate, " %"),
+            p_text(against.tokens_p_holm),
+            interval(against.e3, digits=2),
             against.verdict,
         )
         for result in one.objectives
@@ -96,19 +98,11 @@ def against_rows(one: SettingResult) -> list[tuple[str, ...]]:
     ]
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table, line by line."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]
+def _interval(found: Estimate | None, digits: int = 3) -> str:
+    return "-" if found is None else interval(found, digits=digits)
 
 
-def _figure(found: Estimate | None, digits: int = 3, times: float = 1, unit: str = "") -> str:
-    if found is None or found.value is None:
-        return "-"
-    text = f"{times * found.value:.{digits}f}{unit}"
-    if found.low is None or found.high is None:
-        return text
-    return f"{text} [{times * found.low:.{digits}f}, {times * found.high:.{digits}f}]"
-
-
-def _p(value: float | None) -> str:
-    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _hundredfold(found: Estimate, unit: str = "") -> str:
+    """Of a share, in points or per cent."""
+    shares = (found.value, found.low, found.high)
+    return with_interval(*(None if share is None else 100 * share for share in shares), digits=1, unit=unit)

@@ -264,7 +264,8 @@ def _sign(gain: Gain, p_holm: float | None) -> int:
     return gain.sign if p_holm is not None and p_holm < _CLAIM else 0
 
 
-def _word(gain: Gain, p_holm: float | None, words: tuple[str, str]) -> str:
+def decided(gain: Gain, p_holm: float | None, words: tuple[str, str]) -> str:
+    """What may be said of a gain at 5 % for all comparisons together: one of the words (more, less), or undecided."""
     if gain.estimate.value is None:
         return "not defined"
     return ("undecided", *words)[_sign(gain, p_holm)] + _too_few(gain)
@@ -277,8 +278,8 @@ def _too_few(gain: Gain) -> str:
 def _verdict(pair: Pair, one: SetComparison) -> str:
     each = sorted({run.samples / one.questions for run in one.runs if run.name in (pair.run, one.runs[0].name)})
     counts = " and ".join(f"{count:g}" for count in each)
-    tokens = f"tokens {_percent(pair.tokens.estimate)}: {_word(pair.tokens, pair.tokens_p_holm, ('more', 'fewer'))}"
-    accuracy = _word(pair.accuracy, pair.accuracy_p_holm, ("higher", "lower"))
+    tokens = f"tokens {_percent(pair.tokens.estimate)}: {decided(pair.tokens, pair.tokens_p_holm, ('more', 'fewer'))}"
+    accuracy = decided(pair.accuracy, pair.accuracy_p_holm, ("higher", "lower"))
     text = f"{tokens}; accuracy {_percent(pair.accuracy.estimate, 'points')}: {accuracy}"
     start = "two runs of the same weights differ by chance: " if pair.same_weights else ""
     start = "foreign protocol, alike as far as the logs state it: " if pair.is_foreign else start

@@ -29,8 +29,7 @@ def as_text(comparison: Comparison, form: str) -> str:
         return _csv(comparison)
     rows = list(main_rows(comparison))
     if form == "markdown":
-        lines = [HEAD, ("---",) * len(HEAD), *rows]
-        return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+        return "\n".join(markdown(HEAD, rows))
     written = [" & ".join(map(_latex, row)) + r" \\" for row in (HEAD, *rows)]
     columns = "l" * len(HEAD)
     body = [
@@ -45,6 +44,12 @@ def as_text(comparison: Comparison, form: str) -> str:
     return "\n".join(body)
 
 
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table, line by line."""
+    lines = [head, ("---",) * len(head), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+
+
 def main_rows(comparison: Comparison) -> Iterator[Cells]:
     """One line for each run on each set, the base first."""
     for one in comparison.sets:
@@ -55,7 +60,7 @@ def main_rows(comparison: Comparison) -> Iterator[Cells]:
                 yield (*start, "", "", "", "")
             else:
                 gained, changed = interval(pair.accuracy.estimate), interval(pair.tokens.estimate)
-                yield (*start, gained, _p(pair.accuracy_p_holm), changed, _p(pair.tokens_p_holm))
+                yield (*start, gained, p_text(pair.accuracy_p_holm), changed, p_text(pair.tokens_p_holm))
 
 
 def figure_rows(one: SetComparison) -> list[Cells]:
@@ -107,7 +112,8 @@ def _figure(found: Estimate | None, name: str) -> str:
     return interval(found, digits=0 if "tokens" in name else 6 if name == "token_efficiency" else 3)
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """A p value; below 0.001 only that."""
     return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -28,11 +28,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None, *, digits: int = 3) -> str:
+def with_interval(
+    value: float | None, low: float | None, high: float | None, *, digits: int = 3, unit: str = ""
+) -> str:
     """`0.912 [0.887, 0.935]`."""
     if value is None:
         return "-"
-    text = f"{value:.{digits}f}"
+    text = f"{value:.{digits}f}{unit}"
     return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,9 @@ from vpgea_cli.output import Output
 from vpgea_cli.phase import required, running
 
 if TYPE_CHECKING:
-    from vpgea.experiment.grid import Experiment
+    from vpgea.experiment.grid import Experiment, Run
     from vpgea.experiment.runs import Workshop
+    from vpgea.runs.records import RoundLine
 
 REPORT, RESULTS, ROUNDS = "report.md", "results.json", "rounds.arrow"
 
@@ -40,12 +42,11 @@ def command(
 ) -> None:
     """Run objectives, prices and seeds, choose prices on held-out questions, compare on test questions."""
     from vpgea.experiment.grid import read_experiment
+    from vpgea.experiment.runs import Workshop
 
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     part = Part.parse(shard)
     experiment = read_experiment(file)
-    from vpgea.experiment.runs import Workshop
-
     with running(output, offline=offline) as stop:
         folder = (output_dir or Path()) if dry_run else required(output_dir)
         shop = Workshop(experiment, folder, offline=offline, reporter=output, stop=stop)
@@ -85,7 +86,12 @@ def _run(shop: Workshop, part: Part, output: Output) -> None:
     from vpgea_cli.commands.loop import row
 
     runs = part.of(shop.experiment.runs)
-    ended = shop.train(runs, lambda run, lines: output.info(f"{run.name}: {'  '.join(row(lines[-1])[:5])}"))
+
+    def tell(run: Run, lines: Sequence[RoundLine]) -> None:
+        if lines:  # none where its base could not be measured
+            output.info(f"{run.name}: {'  '.join(row(lines[-1])[:5])}")
+
+    ended = shop.train(runs, tell)
     if part.count > 1:
         output.info(f"{len(runs)} runs are done; without --shard the command compares them once all are")
         output.result({"path": str(shop.folder), "runs": [run.name for run in runs], "ended": ended})
@@ -94,15 +100,17 @@ def _run(shop: Workshop, part: Part, output: Output) -> None:
 
 
 def _compare(shop: Workshop, ended: dict[str, str], output: Output) -> None:
-    from vpgea.experiment.results import results_of, rounds_table
+    from vpgea.experiment.results import choose, results_of, rounds_table
     from vpgea.experiment.text import AGAINST, HEAD, against_rows, figure_rows, page
     from vpgea.storage.files import write_bytes, write_json
     from vpgea.storage.records import json_of
     from vpgea.storage.shards import write_table_anew
 
-    found = results_of(shop)
-    folder = shop.folder
-    write_table_anew(folder / ROUNDS, rounds_table(shop), told_by=folder / RESULTS)
+    runs, folder = shop.experiment.runs, shop.folder
+    lines = {run.name: shop.lines_of(run) for run in runs}
+    chosen = choose(runs, lines)
+    found = results_of(shop, lines, chosen)
+    write_table_anew(folder / ROUNDS, rounds_table(runs, lines, chosen), told_by=folder / RESULTS)
     record = {
         "reference": shop.experiment.reference,
         "ended": ended,
