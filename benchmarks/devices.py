@@ -4,7 +4,8 @@
 
 The devices are the CPU, once and twice with one thread each, so this needs two free cores; with `--gpus` the first GPU
 against the first two. Servers are started once, and a training's figure is that of its optimiser steps, without the
-start of its ranks.
+start of its ranks. CPU seconds are those of servers and client together: one device that keeps more than one of two
+cores busy cannot be twice as fast as two. `--model` samples from another model, and measures the rollout alone.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import argparse
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
 from vpgea.config.resolve import resolve
@@ -30,12 +35,15 @@ from vpgea.questions.load import load_questions
 from vpgea.runs.layout import LOGS, METRICS
 from vpgea.runs.stopping import StopRequest
 
-TESTBED = Path(__file__).parents[1] / "examples" / "overthinker"
+ROOT = Path(__file__).parents[1]
+TESTBED = ROOT / "examples" / "overthinker"
+QUESTIONS = ROOT / "tests" / "data" / "questions" / "gsm8k_test_25.jsonl.gz"
+PHASES = ("rollout", "filter", "distill")
 COUNTS = (1, 2)
 
 
 class Way:
-    """All three phases on so many devices."""
+    """The phases on so many devices."""
 
     def __init__(self, config: RunConfig, folder: Path, lease: EngineLease) -> None:
         self.config, self.folder, self._lease = config, folder, lease
@@ -44,13 +52,18 @@ class Way:
 
     def run(self, name: str) -> dict[str, Run]:
         """Each phase on what the one before it made."""
-        for phase in ("rollout", "filter", "distill"):
+        for phase in PHASES:
             shutil.rmtree(self.folder / phase, ignore_errors=True)
         return {
-            f"rollout {name}": timed(self._sample),
-            f"filter {name}": timed(self._filter),
+            f"rollout {name}": _timed(self._sample),
+            f"filter {name}": _timed(self._filter),
             f"distill {name}": self._train(),
         }
+
+    def run_rollout(self, name: str) -> dict[str, Run]:
+        """The first of them alone."""
+        shutil.rmtree(self.folder / "rollout", ignore_errors=True)
+        return {f"rollout {name}": _timed(self._sample)}
 
     def _sample(self) -> int:
         before = self.engine.usage.sampled_tokens
@@ -71,35 +84,54 @@ class Way:
         return Run(sum(line["tokens"] for line in steps), sum(line["seconds"] for line in steps))
 
 
+def _timed(work: Callable[[], int]) -> Run:
+    """With the CPU seconds of this process and of all that it has started."""
+    before = _cpu_seconds()
+    run = timed(work)
+    return replace(run, cpu_seconds=_cpu_seconds() - before)
+
+
+def _cpu_seconds() -> float:
+    here = psutil.Process()
+    times = [process.cpu_times() for process in (here, *here.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
 def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
     options: dict[str, Any] = {
         "model.devices": str(count) if arguments.gpus else f"cpu:{count}",
         "model.threads": 1,
         "rollout.engine": "sglang",
         "data.limit": arguments.questions,
-        "distill.questions_per_step": max(arguments.questions // 8, 1),
     }
+    if arguments.model:
+        samples = {"prior_samples": 2, "posterior_samples": 2, "max_new_tokens": 128, "questions_per_chunk": 8}
+        options |= {"model.path": str(arguments.model), "data.dataset": str(QUESTIONS), "views.end_of_thinking": "."}
+        return resolve(options=options | {f"rollout.{name}": value for name, value in samples.items()}).config
+    options["distill.questions_per_step"] = max(arguments.questions // 8, 1)
     return resolve(file=TESTBED / "overthinker.yaml", options=options).config
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=256, help="from which samples are drawn")
+    parser.add_argument("--questions", type=int, help="from which samples are drawn (default: 256, with --model 24)")
     parser.add_argument("--rounds", type=int, default=7, help="times that each way is measured")
+    parser.add_argument("--model", type=Path, help="folder of another model than the testbed's (examples/smollm2)")
     parser.add_argument("--gpus", action="store_true", help="GPUs instead of the CPU")
     parser.add_argument("--json", type=Path, help="file for every single run")
     arguments = parser.parse_args()
+    arguments.questions = arguments.questions or (24 if arguments.model else 256)
     with tempfile.TemporaryDirectory(prefix="vpgea-devices-") as name, ExitStack() as stack:
         folders = {count: Path(name) / str(count) for count in COUNTS}
         leases = {count: stack.enter_context(EngineLease(folders[count] / LOGS, StopRequest())) for count in COUNTS}
         ways = {count: Way(configured(arguments, count), folders[count], leases[count]) for count in COUNTS}
-        rounds = interleave({str(count): partial(way.run, str(count)) for count, way in ways.items()}, arguments.rounds)
-    comparisons = [
-        Comparison(f"{phase}: two devices / one", f"{phase} 2", f"{phase} 1")
-        for phase in ("rollout", "filter", "distill")
-    ]
-    about = {"settings": {"questions": arguments.questions, "gpus": arguments.gpus}, "machine": machine()}
-    report(rounds, comparisons, about=about, file=arguments.json)
+        runs = {count: way.run_rollout if arguments.model else way.run for count, way in ways.items()}
+        rounds = interleave({str(count): partial(run, str(count)) for count, run in runs.items()}, arguments.rounds)
+    phases = PHASES[:1] if arguments.model else PHASES
+    comparisons = [Comparison(f"{phase}: two devices / one", f"{phase} 2", f"{phase} 1") for phase in phases]
+    settings = {"questions": arguments.questions, "gpus": arguments.gpus, "model": str(arguments.model or "testbed")}
+    about = {"settings": settings, "machine": machine()}
+    report(rounds, comparisons, about=about, file=arguments.json, measured="servers and client")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Run:
-    """What one way did in one round. cpu_seconds: of the process that did it; None where it was not measured alone."""
+    """What one way did in one round. cpu_seconds: of what did it; None where that was not measured alone."""
 
     tokens: int
     seconds: float
@@ -79,8 +79,15 @@ def median_ratio(values: Sequence[float], others: Sequence[float], *, seed: int 
     return Estimate(value=float(np.median(ratios)), low=float(low), high=float(high), n=ratios.size)
 
 
-def report(rounds: Rounds, comparisons: Sequence[Comparison], *, about: dict[str, Any], file: Path | None) -> None:
-    """Print a table; write it with every single run to a JSON file where one is given."""
+def report(
+    rounds: Rounds,
+    comparisons: Sequence[Comparison],
+    *,
+    about: dict[str, Any],
+    file: Path | None,
+    measured: str = "the client",
+) -> None:
+    """Print a table; write it with every single run to a JSON file where one is given. measured: whose CPU it was."""
     entries = [_compare(rounds, comparison) for comparison in comparisons]
     with_cpu = any(run.cpu_seconds is not None for result in rounds for run in result.values())
     heads = f"{'CPU s':>8}{'other':>8}" if with_cpu else ""
@@ -91,7 +98,7 @@ def report(rounds: Rounds, comparisons: Sequence[Comparison], *, about: dict[str
         cells = "".join(f"{value:>8.3f}" for value in (entry["cpu"], entry["other_cpu"]) if value is not None)
         speeds = f"{entry['speed']:>10,.0f}{entry['other_speed']:>8,.0f}"
         print(f"{entry['label']:<40}{ratio['value']:>7.2f}{interval:>17}{speeds}{cells}")
-    print(f"medians of {len(rounds)} rounds" + ("; CPU s: of the client, per 1,000 tokens" if with_cpu else ""))
+    print(f"medians of {len(rounds)} rounds" + (f"; CPU s: of {measured}, per 1,000 tokens" if with_cpu else ""))
     if file is not None:
         runs = [{name: asdict(run) for name, run in result.items()} for result in rounds]
         file.write_text(

@@ -38,13 +38,19 @@ def grade_math(request: GradeRequest, relative_tolerance: float) -> Grade:
         return Grade(Status.WRONG)
     found = normalise(answer.text)
     gold, word = _read_reference(request.reference)
-    comparison = Comparison(request.question, Fraction(str(relative_tolerance)))
+    comparison = Comparison(request.question, _as_fraction(relative_tolerance))
     readings = [normalise(spell_signs(answer.text)), *([normalise(answer.repeated)] if answer.repeated else [])]
     if word is not None and found.isalpha():
         equal = same_word(word, found)
     else:
         equal = any(_is_answer(comparison, gold, reading, request.question) for reading in readings)
     return Grade(Status.CORRECT if equal else Status.WRONG, extracted=found or None, source=answer.source)
+
+
+@lru_cache(maxsize=8)
+def _as_fraction(tolerance: float) -> Fraction:
+    """1/10 of 0.1, as it is written."""
+    return Fraction(str(tolerance))
 
 
 @lru_cache(maxsize=256)

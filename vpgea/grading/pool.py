@@ -9,7 +9,7 @@ which it waits for something), and an answer that was lost to such an event is t
 
 from __future__ import annotations
 
-import selectors
+import select
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -117,7 +117,8 @@ class GraderPool:
             raise
 
     def _feed(self, worker: WorkerProcess, job: _Job) -> None:
-        if not job.queue or worker.batch:
+        size = max(1, min(_BATCH, len(job.queue) // (2 * len(self._workers))))
+        if not job.queue or len(worker.batch) > size // 4 or worker.unsent:  # the next batch arrives before it is idle
             return
         if worker.died_idle:
             worker.stop()  # killed between two batches: no answer is to blame
@@ -125,7 +126,6 @@ class GraderPool:
             if sum(other.running and not other.ready for other in self._workers) < len(job.queue):
                 worker.start()
         elif worker.ready:
-            size = max(1, min(_BATCH, len(job.queue) // (2 * len(self._workers))))
             worker.send([job.queue.popleft() for _ in range(size)], job.requests)
 
     def _collect(self, job: _Job) -> None:
@@ -151,10 +151,18 @@ class GraderPool:
 
     def _select(self, workers: list[WorkerProcess]) -> list[WorkerProcess]:
         """Those that have something to read, at the latest after a tick, when all are looked at."""
-        with selectors.PollSelector() as selector:  # made anew each time, for which epoll needs calls of its own
-            for worker in workers:
-                selector.register(worker, selectors.EVENT_READ, worker)
-            readable = [key.data for key, _ in selector.select(self._clock.tick_s)]
+        poll, writers, readers = select.poll(), dict[int, WorkerProcess](), dict[int, WorkerProcess]()
+        for worker in workers:
+            readers[worker.outbox] = worker
+            poll.register(worker.outbox, select.POLLIN)
+            if worker.unsent:
+                writers[worker.inbox] = worker
+                poll.register(worker.inbox, select.POLLOUT)
+        events = poll.poll(1000 * self._clock.tick_s)
+        for number, _ in events:
+            if number in writers:
+                writers[number].flush()
+        readable = [readers[number] for number, _ in events if number in readers]
         if tick := self._clock.tick():
             past_s, frozen = tick
             for worker in workers:

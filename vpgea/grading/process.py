@@ -70,7 +70,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._watched: psutil.Process | None = None
         self._mark = ""
-        self._unread = b""
+        self._unread = self._unsent = b""
         self._cpu_s = 0.0
         self._next_answer = True
         self._frozen = False
@@ -102,12 +102,13 @@ class WorkerProcess:
             [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             env={**os.environ, "PYTHONHASHSEED": "0", MARK: self._mark},
             process_group=0,
         )
+        os.set_blocking(self.inbox, False)
         with contextlib.suppress(psutil.NoSuchProcess):
             self._watched = psutil.Process(self._process.pid)
-        self._unread = b""
         self.ready = self.was_ready = self.ended = False
         self._begin_answer()
         self._write(self._settings)
@@ -116,9 +117,11 @@ class WorkerProcess:
         """Kill and reap it and what it has started; returns its code as `Popen.returncode`, 0 where none ran."""
         process, self._process = self._process, None
         self._watched = None
+        self._unread = self._unsent = b""
         self.ready = False
         if process is None:
             return 0
+        assert process.stdin is not None
         assert process.stdout is not None
         if self.ended:  # it is on its way out by itself: let it say how
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,7 +133,7 @@ class WorkerProcess:
         if self._own:
             kill_marked(self._mark)
         process.stdout.close()
-        _close_quietly(process)
+        process.stdin.close()
         return code
 
     def accept_start(self, message: dict[str, Any]) -> None:
@@ -142,9 +145,10 @@ class WorkerProcess:
         self._begin_answer()
 
     def send(self, indices: list[int], requests: Sequence[GradeRequest]) -> None:
-        """Give it the requests of these indices."""
+        """Give it the requests of these indices, behind those that it has."""
+        if not self.batch:
+            self._begin_answer()
         self.batch.extend(indices)
-        self._begin_answer()
         items = [(index, requests[index]) for index in indices]
         self._write(
             [{"index": i, "response": r.response, "reference": r.reference, "question": r.question} for i, r in items]
@@ -186,20 +190,41 @@ class WorkerProcess:
         self.disturbed, self._next_answer = self._frozen, True  # answers arrive late after a freeze: it may be this one
 
     def _write(self, message: object) -> None:
+        self._unsent += json.dumps(message).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what its pipe takes, without waiting: it may be busy, or stopped, while a deadline counts."""
+        while self._unsent:
+            try:
+                self._unsent = self._unsent[os.write(self.inbox, self._unsent) :]
+            except BlockingIOError:
+                return
+            except BrokenPipeError:  # it died; its end of output says so to `read`
+                self._unsent = b""
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits for room in its pipe."""
+        return bool(self._unsent)
+
+    @property
+    def inbox(self) -> int:
+        """The file that it reads from."""
         assert self._process is not None
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died; its end of output says so to `read`
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+        return self._process.stdin.fileno()
 
-    def fileno(self) -> int:
+    @property
+    def outbox(self) -> int:
+        """The file that it writes to."""
         assert self._process is not None
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
     def read(self) -> list[dict[str, Any]]:
         """The messages that have arrived in full; sets `ended` at the end of output."""
-        chunk = os.read(self.fileno(), 1 << 16)
+        chunk = os.read(self.outbox, 1 << 16)
         self.ended = not chunk
         *lines, self._unread = (self._unread + chunk).split(b"\n")
         return [json.loads(line) for line in lines]
@@ -221,9 +246,3 @@ def _has(process: psutil.Process, mark: str) -> bool:
         return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OSError):
         return False
-
-
-def _close_quietly(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # what was buffered for a dead worker
-        process.stdin.close()

@@ -237,6 +237,17 @@ def test_a_worker_killed_between_two_calls_costs_nothing() -> None:
         assert statuses(pool.grade(responses("right", "wrong"))) == [Status.CORRECT, Status.WRONG]
 
 
+def test_a_stopped_worker_whose_pipe_is_full_is_given_up() -> None:
+    long = "the same again " * 20_000  # more than a pipe takes
+    with make_pool("math", deadline_s=1.0) as pool:
+        pool.grade([GradeRequest("\\boxed{1}", "1")])
+        (worker,) = workers_of_pools()
+        worker.suspend()
+        grades = pool.grade([GradeRequest(f"{long}\\boxed{{{i}}}", str(i)) for i in range(8)])
+        assert not worker.is_running()
+    assert statuses(grades) == [Status.CORRECT] * 8
+
+
 def test_ctrl_c_does_not_reach_the_workers() -> None:
     with make_pool(own("misbehave")) as pool:
         (worker,) = workers_of_pools()
