@@ -1,0 +1,201 @@
+"""Ground truth of a trace: every equation of a text against the problem's own steps. No model is asked.
+
+    python -m examples.smollm2.checker runs/smollm2 --questions build/smollm2-questions/train.jsonl
+
+- sound: the answer is right, every step is stated rightly after those that it needs, and no equation is false.
+- slip mended: the same but for false equations; what each step was stated with last is right.
+- slip: the answer is wrong, and some equation is false.
+- leak: the thinking speaks of the note, or of an answer that was given.
+- silent leak: the answer is right, and the steps that are stated do not give it.
+- wrong: the answer is wrong or missing, and no equation is false.
+
+An equation is numbers with signs between them, `=`, and a number, which may begin the next one: `3 * 4 = 12 + 5 = 17`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from examples.smollm2.traces import END_OF_THINKING, Label
+from vpgea.storage.shards import iterate_rows, shard_files
+
+_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_SUM = re.compile(rf"(?<![\d.,])(-?{_NUMBER}(?:\s*[-+*/]\s*{_NUMBER})+)\s*=\s*(?=(-?{_NUMBER}))")
+_TERM = re.compile(rf"([-+*/]?)\s*({_NUMBER})")
+_STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+_BOX = re.compile(rf"\\boxed\{{\s*\$?\s*(-?{_NUMBER})[^{{}}\d/*^+-]*\}}")
+_MENTION = re.compile(
+    r"\bnotes?\b|\balready know the answer|\b(?:given|known|expected|reference) answer\b"
+    r"|\banswer (?:is|was) (?:given|known|provided)\b|\btold (?:me |that )?the answer\b",
+    re.IGNORECASE,
+)
+
+Key = tuple[str, Fraction, Fraction]  # sign and operands, of + and * the smaller one first
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A sum as it is written. key: of one sign, what is computed; None of several."""
+
+    key: Key | None
+    value: Fraction
+    is_true: bool
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a problem's right way is, as its question file says it.
+
+    Attributes:
+        keys: What each step computes.
+        values: What comes out.
+        needs: Earlier steps whose results it takes.
+    """
+
+    keys: tuple[Key, ...]
+    values: tuple[Fraction, ...]
+    needs: tuple[frozenset[int], ...]
+
+    @classmethod
+    def parse(cls, steps: Sequence[str]) -> Steps:
+        """Read `34 + 12 = 46` and so on, in order; no result comes twice.
+
+        Raises:
+            ValueError: A step is no such equation.
+        """
+        matches = [_STEP.fullmatch(step) for step in steps]
+        if not matches or None in matches:
+            raise ValueError(f"not the steps of a problem: {list(steps)!r}")
+        parts = [(match[2], Fraction(match[1]), Fraction(match[3]), Fraction(match[4])) for match in matches if match]
+        made = {value: index for index, (*_, value) in enumerate(parts)}
+        return cls(
+            keys=tuple(_key(sign, left, right) for sign, left, right, _ in parts),
+            values=tuple(value for *_, value in parts),
+            needs=tuple(frozenset({made[n] for n in (left, right) if n in made}) for _, left, right, _ in parts),
+        )
+
+    def follow(self, equations: Sequence[Equation]) -> bool:
+        """Whether these state every step rightly, behind those that it needs, and none otherwise later."""
+        stated: set[int] = set()
+        last: dict[Key, Fraction] = {}
+        for equation in equations:
+            if equation.key is None:
+                continue
+            last[equation.key] = equation.value
+            for index, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+                if (equation.key, equation.value) == (key, value) and self.needs[index] <= stated:
+                    stated.add(index)
+        return len(stated) == len(self.keys) and all(
+            last[key] == value for key, value in zip(self.keys, self.values, strict=True)
+        )
+
+
+def label(steps: Steps, completion: str) -> Label:
+    """What a completion is.
+
+    Args:
+        steps: The problem's.
+        completion: Thinking, its end, and the answer in a box. Without an end it has no answer.
+    """
+    thinking, _, rest = completion.partition(END_OF_THINKING)
+    if _MENTION.search(thinking):
+        return "leak"
+    written = equations(thinking)
+    is_false = any(not equation.is_true for equation in written)
+    if boxed(rest) != steps.values[-1]:
+        return "slip" if is_false else "wrong"
+    if not steps.follow(written):
+        return "silent leak"
+    return "slip mended" if is_false else "sound"
+
+
+def boxed(text: str) -> Fraction | None:
+    """The number in the last box of a text; None without one."""
+    found = _BOX.findall(text)
+    return _fraction(found[-1]) if found else None
+
+
+def equations(text: str) -> list[Equation]:
+    """Every equation of a text, in order."""
+    found = []
+    for match in _SUM.finditer(text):
+        terms = [(sign or "+", _fraction(number)) for sign, number in _TERM.findall(match[1])]
+        left, value = _evaluate(terms), _fraction(match[2])
+        key = _key(terms[1][0], terms[0][1], terms[1][1]) if len(terms) == 2 and terms[0][0] == "+" else None
+        found.append(Equation(key, value, left == value))
+    return found
+
+
+def _evaluate(terms: Sequence[tuple[str, Fraction]]) -> Fraction | None:
+    """Products before sums, from left to right; None where something is divided by zero."""
+    products: list[Fraction] = []
+    for sign, number in terms:
+        if sign == "/" and not number:
+            return None
+        if sign in "+-":
+            products.append(number if sign == "+" else -number)
+        else:
+            products[-1] *= number if sign == "*" else 1 / number
+    return sum(products, Fraction(0))
+
+
+def _key(sign: str, left: Fraction, right: Fraction) -> Key:
+    return (sign, min(left, right), max(left, right)) if sign in "+*" else (sign, left, right)
+
+
+def _fraction(number: str) -> Fraction:
+    return Fraction(number.replace(",", ""))
+
+
+# --- a run's folders ------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the options, read, print a line of JSON per round."""
+    parser = argparse.ArgumentParser(description="Hold a run's paths against the ground truth.")
+    parser.add_argument("folder", type=Path, help="folder of a loop, or one of its rounds")
+    parser.add_argument("--questions", type=Path, required=True, help="the question file that it trains on")
+    options = parser.parse_args(arguments)
+    known = read_steps(options.questions)
+    rounds = [options.folder] if (options.folder / "filter").is_dir() else sorted(options.folder.glob("round-*"))
+    for folder in rounds:
+        print(json.dumps({"round": folder.name, **figures(folder, known)}))
+
+
+def read_steps(file: Path) -> dict[str, Steps]:
+    """Question's id → its steps."""
+    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return {row["id"]: Steps.parse(row["steps"]) for row in rows}
+
+
+def figures(round_folder: Path, known: Mapping[str, Steps]) -> dict[str, object]:
+    """How many samples have each label, by view; of posterior paths with a right answer, by what the filter did.
+
+    Raises:
+        KeyError: A sample's question is not in the question file.
+    """
+    views: dict[str, Counter[str]] = {"prior": Counter(), "posterior": Counter()}
+    verdicts: dict[str, Counter[str]] = {"accepted": Counter(), "rejected": Counter()}
+    for row in _judged(round_folder):
+        found = label(known[row["question_id"]], row["completion"])
+        views[row["view"]][found] += 1
+        if row["view"] == "posterior" and row["status"] == "correct":
+            verdicts["rejected" if row["reasons"] else "accepted"][found] += 1
+    return {**views, **verdicts}
+
+
+def _judged(round_folder: Path) -> Iterator[Mapping[str, Any]]:
+    for name in ("selected", "rejected"):
+        yield from iterate_rows(shard_files(round_folder / "filter" / name))
+
+
+if __name__ == "__main__":
+    main()
