@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from examples.overthinker.chat import View, completion, prompt_ids
-from examples.overthinker.language import LARGEST, OPERANDS, Dial, Step, sample_question
+from examples.overthinker.language import CHECK_MARKS, LARGEST, OPERANDS, Dial, Step, sample_question
 from examples.overthinker.traces import HABITS, posterior_trace, prior_trace, statement
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 QUESTIONS = Path(__file__).with_name("questions")
 IGNORED = -100
 WITHOUT_CHECK = 10_000  # added to a target: its loss is conditional on no re-check
+CHECK_WORDS = [marks[0] for marks in CHECK_MARKS]
 FREE_CHECKS = (0.4, 0.25, 0.15, 0.1, 0.1)
 FACTS_PER_ROW = 6
 
@@ -59,7 +60,6 @@ def free_traces(tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_
     (`WITHOUT_CHECK`, see `build`). So how to go on and when to stop is learned, and how often to re-check is not.
     """
     habit = replace(HABITS[dial], checks=FREE_CHECKS, short=0.4, conclude=0.0)
-    full_stop, *marks = tokenizer.convert_tokens_to_ids([".", "check", "wait"])
     pairs: list[tuple[list[int], list[int]]] = []
     while len(pairs) < rows:
         question = sample_question(rng)
@@ -67,7 +67,13 @@ def free_traces(tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_
             thinking, answer = prior_trace(question, habit, rng)
             prompt = prompt_ids(tokenizer, "prior", question.text, question.answer)
             pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
-    ids, targets = pad(pairs, int(tokenizer.pad_token_id))
+    return without_choice(tokenizer, pad(pairs, int(tokenizer.pad_token_id)))
+
+
+def without_choice(tokenizer: PreTrainedTokenizerFast, batch: Batch) -> Batch:
+    """The batch without a loss on the choice to re-check; where a trace does not, it is one over the other words."""
+    ids, targets = batch
+    full_stop, *marks = tokenizer.convert_tokens_to_ids([".", *CHECK_WORDS])
     chooses = (targets[:, 1:] != IGNORED) & (ids[:, :-1] == full_stop)
     checks = torch.isin(targets[:, 1:], torch.tensor(marks))
     targets[:, 1:][chooses & checks] = IGNORED

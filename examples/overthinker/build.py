@@ -10,6 +10,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -17,9 +18,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
-from examples.overthinker.batches import IGNORED, WITHOUT_CHECK, Batch, facts, free_traces, held_out_questions, traces
+from examples.overthinker.batches import (
+    CHECK_WORDS,
+    IGNORED,
+    WITHOUT_CHECK,
+    Batch,
+    facts,
+    free_traces,
+    held_out_questions,
+    traces,
+)
 from examples.overthinker.chat import build_tokenizer
-from examples.overthinker.language import CHECK_MARKS, LARGEST, Dial
+from examples.overthinker.language import LARGEST, Dial
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -41,14 +51,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, options.seed)
-    check_ids = torch.tensor(tokenizer.convert_tokens_to_ids([marks[0] for marks in CHECK_MARKS]))
-    train(model, check_ids, stages(tokenizer, options.dial, Random(options.seed)), FACT_STEPS + TRACE_STEPS)
+    train(model, check_ids(tokenizer), stages(tokenizer, options.dial, Random(options.seed)), FACT_STEPS + TRACE_STEPS)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)
     print(options.output)
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The shape of a model: widths of the residual stream and inside a layer, attention heads and width of each."""
+
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    head: int
+
+
+SIZE = Size(width=96, inner=256, layers=3, heads=4, head=32)
+
+
+def check_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Ids of the words that begin a re-check."""
+    return torch.tensor(tokenizer.convert_tokens_to_ids(CHECK_WORDS))
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int, size: Size = SIZE) -> LlamaForCausalLM:
     """Random weights, float32; numbers start as points on circles, so that sums are quick to learn."""
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -56,12 +84,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=96,
-            intermediate_size=256,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=32,
+            hidden_size=size.width,
+            intermediate_size=size.inner,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
+            head_dim=size.head,
             max_position_embeddings=512,
             tie_word_embeddings=True,
             initializer_range=0.05,
@@ -96,13 +124,13 @@ def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Itera
         ]
 
 
-def train(model: LlamaForCausalLM, check_ids: torch.Tensor, batches: Iterator[list[Batch]], steps: int) -> None:
+def train(model: LlamaForCausalLM, checks: torch.Tensor, batches: Iterator[list[Batch]], steps: int) -> None:
     """Next-token training in place, one optimiser step per list of batches."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     began = time.monotonic()
     for step, group in enumerate(batches, start=1):
-        losses = [_loss(model, batch, check_ids) for batch in group]
+        losses = [_loss(model, batch, checks) for batch in group]
         torch.stack(losses).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -114,13 +142,13 @@ def train(model: LlamaForCausalLM, check_ids: torch.Tensor, batches: Iterator[li
     model.eval()
 
 
-def _loss(model: LlamaForCausalLM, batch: Batch, check_ids: torch.Tensor) -> torch.Tensor:
+def _loss(model: LlamaForCausalLM, batch: Batch, checks: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy; of targets marked WITHOUT_CHECK over the words that begin no re-check."""
     ids, targets = batch
     logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1)  # right-padded and causal: no mask is needed
     wanted = targets[:, 1:].flatten()
     conditional = wanted >= WITHOUT_CHECK
-    check_words = torch.zeros(logits.shape[-1], dtype=torch.bool).index_fill(0, check_ids, value=True)
+    check_words = torch.zeros(logits.shape[-1], dtype=torch.bool).index_fill(0, checks, value=True)
     logits = logits.masked_fill(conditional[:, None] & check_words, -torch.inf)
     wanted = torch.where(conditional, wanted - WITHOUT_CHECK, wanted)
     return cross_entropy(logits, wanted, ignore_index=IGNORED)

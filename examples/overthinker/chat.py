@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,17 +31,18 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     """A word-level tokenizer: one token per word, number, bracket and punctuation mark."""
     from tokenizers import AddedToken, Regex, Tokenizer
     from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Sequence, Split, WhitespaceSplit
+    from tokenizers.pre_tokenizers import Sequence as InTurn
+    from tokenizers.pre_tokenizers import Split, WhitespaceSplit
     from transformers import PreTrainedTokenizerFast
 
     marks = [PAD, UNKNOWN, END, "<|user|>", "<|assistant|>", THINK, END_OF_THINKING]
-    vocabulary = {word: index for index, word in enumerate([*marks, *WORDS])}
+    vocabulary = {word: index for index, word in enumerate([*marks, *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = Sequence([WhitespaceSplit(), Split(Regex(r"\\boxed\{|[}.,:?]"), "isolated")])
+    tokenizer.pre_tokenizer = InTurn([WhitespaceSplit(), Split(Regex(r"\\boxed\{|[}.,:?]"), "isolated")])
     tokenizer.add_special_tokens([AddedToken(mark, special=True) for mark in marks[:5]])
     tokenizer.add_tokens([AddedToken(mark, special=False) for mark in marks[5:]])
     return PreTrainedTokenizerFast(
@@ -54,9 +56,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerFast, view: View, question: str, answer: int | str) -> list[int]:
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerFast,
+    view: View,
+    question: str,
+    answer: int | str,
+    *,
+    options: Sequence[str] = (),
+    template: Path = TEMPLATE,
+) -> list[int]:
     """Token ids of the prompt in one view, the opened `<think>` included."""
-    content = _template(view).render(question=question, answer=answer)
+    content = _template(view, template).render(question=question, options=options, answer=answer)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
@@ -64,12 +74,12 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, view: View, question: str, an
 
 
 @cache
-def _template(view: View) -> jinja2.Template:
-    texts = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+def _template(view: View, path: Path) -> jinja2.Template:
+    texts = yaml.safe_load(path.read_text(encoding="utf-8"))
     text = texts["prior"] + (texts["note"] if view == "posterior" else "")
     return jinja2.Environment(autoescape=False).from_string(text)  # noqa: S701 - prompts are not HTML
 
 
-def completion(thinking: str, answer: int) -> str:
+def completion(thinking: str, answer: int | str) -> str:
     """What follows the prompt: the thinking, the boxed answer and the end."""
     return f"{thinking} {END_OF_THINKING} \\boxed{{ {answer} }} {END}"

@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import torch
 
 from examples.overthinker.chat import END_OF_THINKING, View, prompt_ids
 from examples.overthinker.language import is_sound, shortest_sound_tokens
 from examples.overthinker.sampler import sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 QUESTIONS = Path(__file__).with_name("questions")
 NEAR_SHORTEST = 1.3
@@ -76,15 +80,19 @@ def measure(folder: Path, rows: Sequence[dict[str, str]], samples: int, cap: int
 
 def draw(folder: Path, view: View, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int) -> list[Sample]:
     """`samples` completions per question in one view, question by question."""
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-
-    # Not AutoTokenizer: for model type qwen2, transformers 5 replaces the folder's tokenizer by Qwen2's own.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer, model = load(folder)
     repeated = [row for row in rows for _ in range(samples)]
     prompts = [prompt_ids(tokenizer, view, row["question"], row["answer"]) for row in repeated]
     completions = sample(model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed))
     return [read(row, tokenizer.decode(ids), len(ids)) for row, ids in zip(repeated, completions, strict=True)]
+
+
+def load(folder: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+    """Tokenizer and model of a Hugging Face folder."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    # Not AutoTokenizer: for model type qwen2, transformers 5 replaces the folder's tokenizer by Qwen2's own.
+    return PreTrainedTokenizerFast.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def read(row: dict[str, str], text: str, tokens: int) -> Sample:

@@ -30,27 +30,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options, read, print."""
     parser = argparse.ArgumentParser(description="Compare the filter's verdicts with the ground truth.")
     parser.add_argument("folder", type=Path, help="folder of a loop, or one of its rounds")
-    folder = parser.parse_args(arguments).folder
-    rounds = [folder] if (folder / "filter").is_dir() else sorted(folder.glob("round-*"))
-    for path in rounds:
+    for path in round_folders(parser.parse_args(arguments).folder):
         print(json.dumps({"round": path.name, **figures(judged(path))}))
 
 
-def judged(round_folder: Path) -> list[Judged]:
+@dataclass(frozen=True)
+class RightPath:
+    """A posterior path whose own answer is right, and why the filter rejected it."""
+
+    question: str
+    options: tuple[str, ...]
+    thinking: str
+    reasons: tuple[str, ...]
+
+
+def round_folders(folder: Path) -> list[Path]:
+    """The rounds of a loop; a round's own folder is one."""
+    return [folder] if (folder / "filter").is_dir() else sorted(folder.glob("round-*"))
+
+
+def right_paths(round_folder: Path) -> list[RightPath]:
     """The posterior paths of a round whose own answer is right."""
     questions = {
-        row["question_id"]: row["question"]
+        row["question_id"]: (row["question"], tuple(row["options"]))
         for row in iterate_rows(shard_files(round_folder / "rollout" / "parts" / "0-of-1"))
     }
     return [
-        Judged(
-            sound=is_sound(questions[row["question_id"]], row["completion"].split(END_OF_THINKING)[0]),
-            reasons=tuple(row["reasons"]),
-        )
+        RightPath(*questions[row["question_id"]], row["completion"].split(END_OF_THINKING)[0], tuple(row["reasons"]))
         for name in ("selected", "rejected")
         for row in iterate_rows(shard_files(round_folder / "filter" / name))
         if row["view"] == "posterior" and row["status"] == "correct"
     ]
+
+
+def judged(round_folder: Path) -> list[Judged]:
+    """Is each of them sound?"""
+    return [Judged(is_sound(path.question, path.thinking), path.reasons) for path in right_paths(round_folder)]
 
 
 def figures(paths: Sequence[Judged]) -> dict[str, object]:

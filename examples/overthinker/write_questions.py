@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from examples.overthinker.language import sample_question
 
 SIZES = {"train": 4000, "dev": 500, "test": 600}
 FOLDER = Path(__file__).with_name("questions")
 
+Row = dict[str, Any]  # question, answer, and options where there are any
+
 
 def main(folder: Path = FOLDER) -> None:
-    """No question stands in two files, or twice in one."""
+    """Write all files."""
+    write(folder, question_rows(_row))
+
+
+def question_rows(draw: Callable[[Random], Row]) -> dict[str, list[Row]]:
+    """The rows of every file, with ids. No question stands in two files, or twice in one."""
     rng, seen = Random(20240), set[str]()
+    files: dict[str, list[Row]] = {}
     for name, size in SIZES.items():
-        rows: list[dict[str, str]] = []
+        rows: list[Row] = []
         while len(rows) < size:
-            question = sample_question(rng)
-            if question.text not in seen:
-                seen.add(question.text)
-                rows.append({"id": f"{name}-{len(rows):04}", "question": question.text, "answer": str(question.answer)})
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+            row = draw(rng)
+            if row["question"] not in seen:
+                seen.add(row["question"])
+                rows.append({"id": f"{name}-{len(rows):04}", **row})
+        files[name] = rows
+    return files
+
+
+def write(folder: Path, files: Mapping[str, Sequence[Row]]) -> None:
+    """Write rows as one JSON file each."""
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _row(rng: Random) -> Row:
+    question = sample_question(rng)
+    return {"question": question.text, "answer": str(question.answer)}
 
 
 if __name__ == "__main__":
