@@ -1,0 +1,128 @@
+"""Measure a testbed of the families: `python -m examples.overthinker_families.measure runs/families`.
+
+Samples both views of its base model, or of another one, at temperature 1 and prints one JSON object: the bottleneck
+that was reached beside the one that was asked for, and what the paths are by the ground truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from examples.overthinker.chat import END, END_OF_THINKING, View
+from examples.overthinker.measure import NEAR_SHORTEST, load, share
+from examples.overthinker.sampler import sample
+from examples.overthinker_families.base import MADE
+from examples.overthinker_families.corpus import problem_of, prompt_of
+from examples.overthinker_families.problems import FAMILIES, Problem
+from examples.overthinker_families.truth import Label, judge
+from vpgea.grading.base import GradeRequest, Status
+from vpgea.grading.exact import grade_exact
+from vpgea.metrics.estimates import Estimate, share_of
+
+CAP = 224  # tokens of a completion
+DRAWS = 2000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion, judged. tokens: |z| + |y|."""
+
+    problem: Problem
+    tokens: int
+    correct: bool
+    label: Label
+
+    @property
+    def is_near_shortest(self) -> bool:
+        """Right, and within 1.3 times the shortest sound completion."""
+        return self.correct and self.tokens <= NEAR_SHORTEST * self.problem.shortest_tokens
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the options, measure, print."""
+    parser = argparse.ArgumentParser(description="Measure a base model of the question families.")
+    parser.add_argument("folder", type=Path, help="folder that examples.overthinker_families.base wrote")
+    parser.add_argument("--model", type=Path, help="another Hugging Face folder, e.g. what a loop exported")
+    parser.add_argument("--limit", type=int, help="use only the first so many of the dev questions")
+    parser.add_argument("--samples", "-n", type=int, default=4, help="samples per question and view")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    options = parser.parse_args(arguments)
+    lines = (options.folder / "questions" / "dev.jsonl").read_text(encoding="utf-8").splitlines()[: options.limit]
+    problems = [problem_of(json.loads(line)) for line in lines]
+    made = json.loads((options.folder / MADE).read_text(encoding="utf-8"))
+    model = options.model or options.folder / "base"
+    print(json.dumps({"made": made, **measure(model, problems, options.samples, options.seed)}, indent=2))
+
+
+def measure(model: Path, problems: Sequence[Problem], samples: int, seed: int) -> dict[str, object]:
+    """Draw from both views and summarise."""
+    prior = draw_samples(model, "prior", problems, samples, seed)
+    posterior = draw_samples(model, "posterior", problems, samples, seed + 1)
+    return {
+        "questions": len(problems),
+        "samples_per_view": samples,
+        "shortest_tokens": round(fmean(problem.shortest_tokens for problem in problems), 2),
+        "bottleneck": bottleneck(prior, samples).as_dict(),
+        "prior": figures(prior),
+        "posterior": figures(posterior),
+        "families": {
+            family: {
+                name: figures(chosen)
+                for name, paths in (("prior", prior), ("posterior", posterior))
+                if (chosen := [path for path in paths if path.problem.family == family])
+            }
+            for family in FAMILIES
+        },
+    }
+
+
+def draw_samples(model: Path, view: View, problems: Sequence[Problem], samples: int, seed: int) -> list[Sample]:
+    """`samples` completions per question in one view, question by question."""
+    tokenizer, loaded = load(model)
+    repeated = [problem for problem in problems for _ in range(samples)]
+    prompts = [prompt_of(tokenizer, view, problem) for problem in repeated]
+    found = sample(loaded, prompts, max_new_tokens=CAP, generator=torch.Generator().manual_seed(seed))
+    return [read(problem, tokenizer.decode(ids), len(ids)) for problem, ids in zip(repeated, found, strict=True)]
+
+
+def read(problem: Problem, text: str, tokens: int) -> Sample:
+    """Take a completion apart; without an end of thinking it is wrong."""
+    thinking, _, response = text.partition(END_OF_THINKING)
+    grade = grade_exact(GradeRequest(response.removesuffix(END), problem.answer, problem.text))
+    return Sample(problem, tokens, grade.status == Status.CORRECT, judge(problem, thinking))
+
+
+def bottleneck(prior: Sequence[Sample], samples: int) -> Estimate:
+    """Share of prior samples that are right and near the shortest, with a 95 % interval over questions."""
+    near = np.array([path.is_near_shortest for path in prior], np.float64).reshape(-1, samples)
+    return share_of(near.sum(1), np.full(len(near), float(samples)), draws=DRAWS, seed=0)
+
+
+def figures(paths: Sequence[Sample]) -> dict[str, object]:
+    """Accuracy, tokens, and the shares of labels among all paths and among those whose answer is right."""
+    correct = [path for path in paths if path.correct]
+    return {
+        "accuracy": share([path.correct for path in paths]),
+        "tokens": round(fmean(path.tokens for path in paths), 2),
+        "near_shortest": share([path.is_near_shortest for path in paths]),
+        "labels": _shares(paths),
+        "labels_of_correct": _shares(correct),
+    }
+
+
+def _shares(paths: Sequence[Sample]) -> dict[str, float]:
+    counts = Counter(path.label for path in paths)
+    return {label: round(counts[label] / max(len(paths), 1), 4) for label in Label}
+
+
+if __name__ == "__main__":
+    main()
