@@ -25,6 +25,7 @@ from vpgea.runs.layout import (
     OPTIMIZER,
     PARTS,
     PHASES,
+    PROTOCOL,
     REFERENCE_LENGTHS,
     REPAIR,
     RESULTS,
@@ -73,7 +74,7 @@ _OWN: dict[str, list[str]] = {
         f"(?:{'|'.join(LOGGERS)})/.+",
         *(SUMMARY, METRICS),
     ],
-    "eval": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{JOURNAL})", RESULTS, SUMMARY],  # a summary only of an import
+    "eval": [f"{_OF_A_PART}(?:chunk{_SHARDS}|{JOURNAL})", RESULTS, PROTOCOL, SUMMARY],  # a summary only of an import
 }
 _ROUNDS = rf"(?:{BASE}|round-\d{{3,}})"
 _OWN["loop"] = [

@@ -1,8 +1,8 @@
 """JSON records as frozen dataclasses: read strictly, written in the order of their fields.
 
-A field may be a str, int, float, bool or None, a list or dict of such, another record, or a union of these. A float may
-stand as a whole number, and stays one, so that what is read and written again keeps its bytes. A record whose entries
-must agree says so with a ValueError from its __post_init__.
+A field may be a str, int, float, bool or None, one of some words, a list or dict of such, another record, or a union of
+these. A float may stand as a whole number, and stays one, so that what is read and written again keeps its bytes. A
+record whose entries must agree says so with a ValueError from its __post_init__.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def _value(kind: Any, value: object, name: str) -> Any:
         return [_value(arguments[0], each, name) for each in value]
     if origin is dict and isinstance(value, dict):
         return {key: _value(arguments[1], each, name) for key, each in value.items()}
+    if origin is typing.Literal and value in arguments and isinstance(value, str):
+        return value
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _record(kind, value)
     if kind is object or (kind is float and type(value) is int) or type(value) is kind:

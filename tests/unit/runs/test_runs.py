@@ -17,7 +17,7 @@ from vpgea.config.resolve import flat_config
 from vpgea.config.schema import RunConfig, identity_of, leaves
 from vpgea.errors import DamagedError, UsageError
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
-from vpgea.runs.layout import chunk_number
+from vpgea.runs.layout import PROTOCOL, RESULTS, chunk_number
 from vpgea.runs.manifest import Manifest, fingerprint_of
 from vpgea.runs.parts import Part
 from vpgea.runs.phase_folder import PhaseFolder, complete_phase
@@ -123,6 +123,15 @@ def test_overwrite_deletes_no_foreign_file_beside_our_own(tmp_path: Path) -> Non
     assert "notes.txt" in error.value.why
     assert folder.missing([0]) == []
     PhaseFolder.open(tmp_path / "out", MANIFEST)  # going on beside it is no harm
+
+
+def test_the_card_of_a_protocol_is_an_evaluation_s_own(tmp_path: Path) -> None:
+    evaluation = replace(MANIFEST, phase="eval")
+    PhaseFolder.open(tmp_path / "out", evaluation)
+    for name in (RESULTS, PROTOCOL):
+        (tmp_path / "out" / name).write_text("{}", encoding="utf-8")
+    PhaseFolder.open(tmp_path / "out", evaluation, overwrite=True)
+    assert not [name for name in (RESULTS, PROTOCOL) if (tmp_path / "out" / name).exists()]
 
 
 def test_overwrite_of_one_part_does_not_delete_the_others(tmp_path: Path) -> None:

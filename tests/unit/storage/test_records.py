@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -26,6 +26,7 @@ class Outer:
     inner: Inner | str
     by_name: dict[str, Inner]
     anything: object
+    word: Literal["inside", "outside"]
     added_later: int = 0
 
 
@@ -34,6 +35,7 @@ WHOLE: dict[str, Any] = {
     "inner": {"value": 1, "names": ["a"]},
     "by_name": {"x": {"value": None, "names": []}},
     "anything": [1, {"b": None}],
+    "word": "outside",
 }
 
 
@@ -70,6 +72,8 @@ def test_only_an_entry_with_a_default_may_be_missing(path: Path) -> None:
         ({"inner": {"value": "1", "names": []}}, "inner"),
         ({"by_name": {"x": {"value": 1, "names": [2]}}}, "names"),
         ({"by_name": []}, "by_name"),
+        ({"word": "beside"}, "word"),
+        ({"word": ["inside"]}, "word"),
         ({"extra": 1}, "extra"),
     ],
 )
