@@ -126,6 +126,27 @@ def test_few_questions_decide_nothing(here: Cli, tmp_path: Path) -> None:
     assert "accuracy +100.0 points: undecided (no interval: too few questions)" in verdict
 
 
+def test_copies_of_a_question_are_one_in_every_interval(here: Cli, tmp_path: Path) -> None:
+    """Forty questions of eight texts, as the orders of a record are: base and run differ in six of eight."""
+    runs = [
+        write_evaluation(
+            tmp_path / name,
+            [Sample(question=f"q{n:02d}", text=f"Which of {n % 8}?", correct=n % 8 < right, seed=n) for n in range(40)],
+            model=name * 16,
+        )
+        for name, right in (("a", 1), ("b", 7))
+    ]
+    found = compared(here, *runs)
+    (one,) = found["sets"]
+    assert (one["questions"], one["records"]) == (40, 8)
+    assert found["verdict"].endswith("(paired, 40 questions of 8 records x 1)")
+    gain = one["pairs"][0]["accuracy"]["estimate"]
+    assert gain["value"] == pytest.approx(0.75)
+    assert gain["high"] - gain["low"] > 0.4, "of forty questions it would be less than 0.3 wide"
+    assert one["runs"][0]["metrics"]["accuracy"]["warning"].startswith("40 questions are of 8 records")
+    assert sum(each["questions"] for each in one["difficulty"]) == 8
+
+
 def test_what_was_measured_otherwise_is_refused_with_a_way_out(here: Cli, base: Path, tmp_path: Path) -> None:
     for name, options, way in (
         ("cap", {"eval__max_new_tokens": 64}, "same cap"),

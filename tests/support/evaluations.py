@@ -23,7 +23,7 @@ from vpgea.storage.shards import table_from_rows, write_table
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sample of a question; `seed` pairs it with that of another run."""
+    """One sample of a question; `seed` pairs it with that of another run. text: its question's, else of the id."""
 
     question: str
     correct: bool | None
@@ -32,6 +32,7 @@ class Sample:
     seed: int = 0
     answer: str | None = None
     at_cap: bool = False
+    text: str | None = None
 
     def as_row(self, index: int) -> dict[str, Any]:
         status = "error" if self.correct is None else "correct" if self.correct else "wrong"
@@ -40,7 +41,7 @@ class Sample:
             "view": PRIOR,
             "sample_index": index,
             "seed": self.seed,
-            "question": f"What is {self.question}?",
+            "question": self.text or f"What is {self.question}?",
             "answer": "7",
             "completion_ids": list(range(self.tokens)),
             "logprobs": [-0.5] * self.tokens,

@@ -17,6 +17,7 @@ from vpgea.experiment.grid import Run
 from vpgea.experiment.runs import Workshop
 from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate
 from vpgea.metrics.paired import Gain, gains, holm
+from vpgea.phases.clusters import Numbering
 from vpgea.phases.compare import decided
 from vpgea.phases.evaluate import sample_table
 from vpgea.runs.records import RoundLine
@@ -128,7 +129,7 @@ def _setting(
     chosen: Chosen,
     draws: int,
 ) -> SettingResult:
-    numbers: dict[str, int] = {}
+    numbers = Numbering()
     tables: dict[str, list[tuple[Run, SampleTable, SampleTable]]] = {}
     left_out = []
     for run in (run for run in runs if run.price == chosen[run.setting, run.objective]):
@@ -150,7 +151,7 @@ def _setting(
     bases = {run.seed: base for each in tables.values() for run, _, base in each}
     return SettingResult(
         name=name,
-        questions=len(numbers),
+        questions=numbers.questions,
         base=evaluate(pooled(list(bases.values())), draws=draws) if bases else {},
         objectives=objectives,
         left_out=left_out,
@@ -181,7 +182,8 @@ def pooled(tables: Sequence[SampleTable]) -> SampleTable:
     question, correct, tokens, truncated = (
         np.concatenate([np.asarray(getattr(one, name)) for one in tables]) for name in _POOLED
     )
-    return SampleTable(question=question, correct=correct, tokens=tokens, truncated=truncated)
+    record = np.concatenate([one.clusters for one in tables])
+    return SampleTable(question=question, correct=correct, tokens=tokens, truncated=truncated, record=record)
 
 
 def _corrected(found: Sequence[SettingResult]) -> list[SettingResult]:

@@ -1,7 +1,8 @@
 """Every figure of a run of samples, with an interval clustered by question (numpy).
 
 Every figure is a function of per-question sums, so a bootstrap draw is a vector of question weights and all draws
-together are one matrix product.
+together are one matrix product. Questions of one record, which say the same thing several times, are added up first:
+wherever an interval counts questions, they are one.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class SampleTable:
     cap was hit. answers: for the vote, the same for the same value; None where there is none. first_correct: tokens up
     to the first correct value, NaN where it is not known. has_place: whether the question has a value whose first place
     says something; others leave the outcome efficiency, wrong samples too. None: all have. unended: the response ended
-    by itself, and its thinking did not. thinking: tokens of the thinking; the others are the answer's.
+    by itself, and its thinking did not. thinking: tokens of the thinking; the others are the answer's. record: int, the
+    same for questions that are one in other orders or copies, in both runs; None: each question is its own.
     tokens, truncated, unended and thinking are NaN where they are not known: figures over such samples have no value.
     """
 
@@ -56,6 +58,12 @@ class SampleTable:
     unended: npt.ArrayLike | None = None
     has_place: npt.ArrayLike | None = None
     thinking: npt.ArrayLike | None = None
+    record: npt.ArrayLike | None = None
+
+    @property
+    def clusters(self) -> npt.NDArray[np.int64]:
+        """(n,) what a draw takes or leaves as a whole: the record of each sample."""
+        return np.asarray(self.question if self.record is None else self.record)
 
 
 def evaluate(
@@ -115,10 +123,11 @@ def mean_e3(runs: Sequence[tuple[SampleTable, SampleTable]], *, draws: int = 200
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """Per-question sums of a run, and what its shares are smoothed with in a draw.
+    """Sums of a run, and what its shares are smoothed with in a draw. A question is a record from here on.
 
     Attributes:
         sums: (questions,) each.
+        valid: Of each question of the table, as it was asked: its graded samples.
         shares: figure → the two sums that it is a ratio of; a value in [0, 1].
         means: The same of figures that are numbers of tokens.
         units: figure → how many questions one independent observation is worth.
@@ -126,6 +135,7 @@ class _Run:
     """
 
     sums: Sums
+    valid: FloatArray
     shares: dict[str, tuple[str, str]]
     means: dict[str, tuple[str, str]]
     units: dict[str, float]
@@ -133,7 +143,10 @@ class _Run:
 
     @classmethod
     def of(cls, table: SampleTable, labels: npt.NDArray[np.int64], *seeds: int) -> _Run:
-        sums = _question_sums(table, labels)
+        questions, first = np.unique(np.asarray(table.question), return_index=True)
+        asked = _question_sums(table, questions)
+        index = np.searchsorted(labels, table.clusters[first])
+        sums = {name: np.bincount(index, column, labels.size).astype(np.float64) for name, column in asked.items()}
         shares = {"accuracy": ("correct", "valid"), "truncation_rate": ("truncated", "valid")}
         shares["accuracy_finished"] = "correct_finished", "finished"
         shares |= {"no_end_of_thinking_rate": ("unended", "valid")} if "unended" in sums else {}
@@ -145,7 +158,7 @@ class _Run:
         means |= {name: (name, "valid") for name in ("thinking_tokens", "answer_tokens") if name in sums}
         units = {name: unit(sums[top], sums[bottom]) for name, (top, bottom) in shares.items()}
         rngs = {name: np.random.default_rng([*seeds, 1, *name.encode()]) for name in shares}
-        return cls(sums=sums, shares=shares, means=means, units=units, rngs=rngs)
+        return cls(sums=sums, valid=asked["valid"], shares=shares, means=means, units=units, rngs=rngs)
 
     @property
     def whole(self) -> Sums:
@@ -190,10 +203,13 @@ class _Run:
     @property
     def warnings(self) -> dict[str, str]:
         """What is left out of a figure, or counted in fractions, by the figure's name."""
-        valid, said = self.sums["valid"], {}
+        valid, said = self.valid, {}
+        asked, records = int((valid > 0).sum()), self.size("")[1]
+        if records < asked:
+            said["accuracy"] = f"{asked} questions are of {records} records, and every interval counts records"
         for name in self.shares:
             kind, _, k = name.partition("@")
-            if kind == "pass" and (lacking := int((valid > 0).sum()) - self.size(name)[1]):
+            if kind == "pass" and (lacking := asked - self.size(name)[0]):
                 said[name] = f"{lacking} questions have fewer than {k} graded samples and are not in it"
             elif kind == "mean" and (fewer := int(((valid > 0) & (valid < int(k))).sum())):
                 said[name] = f"{fewer} questions have fewer than {k} graded samples"
@@ -251,8 +267,8 @@ class _Pair:
 
 
 def _labels(table: SampleTable, baseline: SampleTable | None) -> npt.NDArray[np.int64]:
-    """All questions of either run, sorted."""
-    return np.unique(np.concatenate([np.asarray(run.question) for run in (table, baseline) if run is not None]))
+    """All records of either run, sorted."""
+    return np.unique(np.concatenate([run.clusters for run in (table, baseline) if run is not None]))
 
 
 def _question_sums(table: SampleTable, labels: npt.NDArray[np.int64]) -> Sums:
@@ -325,8 +341,8 @@ def _majorities(
 def _quantiles(table: SampleTable) -> dict[str, Estimate]:
     """Those of the tokens of all valid samples."""
     valid = ~np.isnan(np.asarray(table.correct, np.float64))
-    tokens, question = np.asarray(table.tokens)[valid], np.asarray(table.question)[valid]
-    return {name: quantile_of(tokens, question, level) for name, level in _QUANTILES.items()}
+    tokens, records = np.asarray(table.tokens)[valid], table.clusters[valid]
+    return {name: quantile_of(tokens, records, level) for name, level in _QUANTILES.items()}
 
 
 def _with_warnings(result: dict[str, Estimate], table: SampleTable, baseline: SampleTable) -> dict[str, Estimate]:

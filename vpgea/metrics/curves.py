@@ -33,7 +33,7 @@ class BudgetPoint:
 class DifficultyBin:
     """Questions of which another half of the base's samples has a share of right answers in a range.
 
-    runs: for the base and each other run, (accuracy, mean tokens).
+    questions: how many, those of one record as one. runs: for the base and each other run, (accuracy, mean tokens).
     """
 
     name: str
@@ -57,7 +57,7 @@ def budget_curve(table: SampleTable, budgets: Sequence[int], *, draws: int = 200
     if np.isnan(tokens).any() or np.isnan(truncated).any():
         return []
     ended = truncated == 0
-    index = np.unique(np.asarray(table.question)[valid], return_inverse=True)[1]
+    index = np.unique(table.clusters[valid], return_inverse=True)[1]
 
     def total(values: npt.ArrayLike) -> FloatArray:
         return np.bincount(index, np.asarray(values, np.float64)).astype(np.float64)
@@ -78,12 +78,14 @@ def difficulty_bins(
     A question's bin is told by its second, fourth, ... sample of the base, the figures of every run by the samples
     between. The same samples would put lucky ones among the easy and show a loss there that is none; and samples of
     another run that have the seeds of those that bin share their luck, and would show a gain. Rows of a question stand
-    in the order of their seeds. Questions without a valid sample of the base in both halves are in no bin.
+    in the order of their seeds. Questions of one record share a bin, and every other one of them begins with a sample
+    that bins. Those without a valid sample of the base in both halves are in no bin.
     """
-    binned = _rows(base, _is_second(base))
-    labels = np.unique(np.concatenate([np.asarray(table.question) for table in (base, *others)]))
-    right, valid, _ = _sums(binned, labels)
-    figures = [_sums(_rows(table, ~_is_second(table)), labels) for table in (base, *others)]
+    tables = (base, *others)
+    second = _seconds(tables)
+    labels = np.unique(np.concatenate([table.clusters for table in tables]))
+    right, valid, _ = _sums(_rows(base, second[0]), labels)
+    figures = [_sums(_rows(table, ~bins), labels) for table, bins in zip(tables, second, strict=True)]
     share = ratio(right, valid)
     usable = (valid > 0) & (figures[0][1] > 0)
     bins = []
@@ -101,27 +103,39 @@ def difficulty_bins(
     return bins
 
 
-def _is_second(table: SampleTable) -> npt.NDArray[np.bool_]:
-    """(n,) whether a row is the second, fourth, ... of its question."""
-    question = np.asarray(table.question)
-    order = np.argsort(question, kind="stable")
-    starts = np.flatnonzero(np.diff(question[order], prepend=-1))
-    place = np.empty(question.size, np.int64)
-    place[order] = np.arange(question.size) - np.repeat(starts, np.diff(starts, append=question.size))
-    return place % 2 == 1
+def _seconds(tables: Sequence[SampleTable]) -> list[npt.NDArray[np.bool_]]:
+    """(n,) of each table: whether a row is the second, fourth, ... of its question.
+
+    Of the second, fourth, ... question of a record it is the first, third, ..., so that orders of one sample each are
+    halved as well.
+    """
+    asked = [np.asarray(table.question) for table in tables]
+    labels, first = np.unique(np.concatenate(asked), return_index=True)
+    among = _places(np.concatenate([table.clusters for table in tables])[first])
+    return [(_places(question) + among[np.searchsorted(labels, question)]) % 2 == 1 for question in asked]
+
+
+def _places(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(n,) how many equal values stand before each."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-1))
+    place = np.empty(values.size, np.int64)
+    place[order] = np.arange(values.size) - np.repeat(starts, np.diff(starts, append=values.size))
+    return place
 
 
 def _rows(table: SampleTable, chosen: npt.NDArray[np.bool_]) -> SampleTable:
     columns = (np.asarray(one)[chosen] for one in (table.question, table.correct, table.tokens, table.truncated))
     question, correct, tokens, truncated = columns
-    return SampleTable(question=question, correct=correct, tokens=tokens, truncated=truncated)
+    record = table.clusters[chosen]
+    return SampleTable(question=question, correct=correct, tokens=tokens, truncated=truncated, record=record)
 
 
 def _sums(table: SampleTable, labels: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Right, valid, and tokens per question, (labels,) each."""
+    """Right, valid, and tokens per record, (labels,) each."""
     correct = np.asarray(table.correct, np.float64)
     valid = ~np.isnan(correct)
-    index = np.searchsorted(labels, np.asarray(table.question)[valid])
+    index = np.searchsorted(labels, table.clusters[valid])
     columns = (correct[valid], np.ones(index.size), np.asarray(table.tokens, np.float64)[valid])
     right, every, tokens = (np.bincount(index, one, labels.size).astype(np.float64) for one in columns)
     return right, every, tokens

@@ -12,11 +12,12 @@ from vpgea.metrics import bootstrap
 from vpgea.metrics.bootstrap import Estimate, SampleTable
 from vpgea.metrics.curves import BudgetPoint, DifficultyBin, budget_curve, budgets_below, difficulty_bins
 from vpgea.metrics.paired import Flips, Gain, flips, gains, holm, question_changes
+from vpgea.phases.clusters import Numbering
 from vpgea.phases.comparable import require_comparable
 from vpgea.phases.evaluate import sample_table
 from vpgea.phases.evaluations import find_evaluations
 from vpgea.runs.complete_phase import CompletePhase
-from vpgea.storage.rows import Text, UInt64, iterate_rows
+from vpgea.storage.rows import Text, Texts, UInt64, iterate_rows
 
 _CLAIM = 0.05  # of all comparisons of a table together
 
@@ -74,10 +75,14 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class SetComparison:
-    """All runs on one set of questions, the base first. name: "" where there is but one set."""
+    """All runs on one set of questions, the base first. name: "" where there is but one set.
+
+    records: What the questions are orders or copies of; as many as questions where each stands once.
+    """
 
     name: str
     questions: int
+    records: int
     runs: list[RunFigures]
     pairs: list[Pair]
     difficulty: list[DifficultyBin]
@@ -100,6 +105,7 @@ class _Named:
     question_id: Text
     seed: UInt64 | None
     question: Text
+    options: Texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +172,7 @@ def _compare_set(
 ) -> SetComparison:
     for evaluation in evaluations[1:]:
         require_comparable(evaluations[0], evaluation.manifest, str(evaluation.root))
-    runs = _read(references, evaluations)
+    runs, records = _read(references, evaluations)
     ids = sorted(set().union(*(one.texts for one in runs)))
     base, *others = runs
     cap = base.evaluation.manifest.identity["eval.max_new_tokens"]
@@ -190,26 +196,34 @@ def _compare_set(
     return SetComparison(
         name=name,
         questions=len(ids),
+        records=records,
         runs=figures,
         pairs=pairs,
         difficulty=difficulty_bins(base.table, [one.table for one in others], draws=draws, seed=seed),
     )
 
 
-def _read(references: Sequence[str], evaluations: Sequence[CompletePhase]) -> list[_Run]:
-    """Questions have numbers in the order of their ids, so that nothing depends on that of the rows."""
+def _read(references: Sequence[str], evaluations: Sequence[CompletePhase]) -> tuple[list[_Run], int]:
+    """Also how many records there are. Questions have numbers in the order of their ids, so that nothing depends on
+    that of the rows."""
     rows = [list(iterate_rows(one.chunks(), _Named)) for one in evaluations]
-    numbers = {key: place for place, key in enumerate(sorted({row.question_id for one in rows for row in one}))}
-    return [
+    numbers, is_imported = Numbering(), evaluations[0].manifest.is_imported
+    asked = {row.question_id: row for one in reversed(rows) for row in one}
+    places = {
+        key: numbers.of(key, row.question, row.options, is_imported=is_imported)[0]
+        for key, row in sorted(asked.items())
+    }
+    runs = [
         _Run(
             name=name,
             evaluation=evaluation,
             table=sample_table(evaluation, numbers),
-            keys=[(numbers[row.question_id], row.seed) for row in own],
+            keys=[(places[row.question_id], row.seed) for row in own],
             texts={row.question_id: row.question for row in own},
         )
         for name, evaluation, own in zip(references, evaluations, rows, strict=True)
     ]
+    return runs, numbers.records
 
 
 def _model(evaluation: CompletePhase) -> str:
@@ -283,7 +297,8 @@ def _verdict(pair: Pair, one: SetComparison) -> str:
     text = f"{tokens}; accuracy {_percent(pair.accuracy.estimate, 'points')}: {accuracy}"
     start = "two runs of the same weights differ by chance: " if pair.same_weights else ""
     start = "foreign protocol, alike as far as the logs state it: " if pair.is_foreign else start
-    return f"{start}{text} (paired, {one.questions:,} questions x {counts})"
+    of = f" of {one.records:,} records" if one.records < one.questions else ""
+    return f"{start}{text} (paired, {one.questions:,} questions{of} x {counts})"
 
 
 def _percent(found: Estimate, unit: str = "%") -> str:

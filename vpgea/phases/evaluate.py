@@ -16,6 +16,7 @@ from vpgea.grading.samples import grade_rows, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
 from vpgea.metrics.curves import budget_curve, budgets_below
+from vpgea.phases.clusters import Numbering
 from vpgea.phases.comparable import AskedColumns, require_comparable
 from vpgea.phases.ends import tell_ends
 from vpgea.phases.protocol_results import protocol_card, protocol_figures
@@ -208,7 +209,7 @@ def results(
     config: RunConfig, evaluation: CompletePhase, baseline: CompletePhase | None, rejection_counts: dict[str, int]
 ) -> EvalResults:
     """Every figure of an evaluation with its interval, against the baseline where there is one."""
-    numbers: dict[str, int] = {}
+    numbers = Numbering()
     table = sample_table(evaluation, numbers)
     base_table = None if baseline is None else sample_table(baseline, numbers)
     draws, seed = config.eval.bootstrap, config.eval.seed
@@ -227,8 +228,8 @@ def results(
     )
 
 
-def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstrap.SampleTable:
-    """The samples of an evaluation; `numbers` gives each question id its number, and grows.
+def sample_table(evaluation: CompletePhase, numbers: Numbering) -> bootstrap.SampleTable:
+    """The samples of an evaluation; `numbers` gives each question and its record their numbers, and grows.
 
     What another tool's log does not say is NaN.
     """
@@ -243,8 +244,11 @@ def sample_table(evaluation: CompletePhase, numbers: dict[str, int]) -> bootstra
     answers = [None if row.extracted is None else vote(row.extracted) for row in rows]
     # another tool's log may say what is right, and not what was answered: then there is no vote
     are_told = all(row.extracted is not None for row in rows if row.status == "correct")
+    is_imported = evaluation.manifest.is_imported
+    places = [numbers.of(row.question_id, row.question, row.options, is_imported=is_imported) for row in rows]
     return bootstrap.SampleTable(
-        question=[numbers.setdefault(row.question_id, len(numbers)) for row in rows],
+        question=[question for question, _ in places],
+        record=[record for _, record in places],
         correct=[correct.get(row.status, nan) for row in rows],
         tokens=tokens,
         truncated=[nan if row.finish_reason is None else row.finish_reason == "length" for row in rows],

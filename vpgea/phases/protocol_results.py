@@ -14,6 +14,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.grading.base import Status
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.modeling.shape import read_shape
+from vpgea.phases.clusters import Numbering
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.protocols.asking import Asked
 from vpgea.protocols.card import ProtocolCard, ShownPrompt, SourceLine, deviations_of, settings_of
@@ -30,6 +31,7 @@ UNGRADED = "a grader's error or time-out leaves every figure, and is counted as 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Answered:
     question_id: Text
+    question: Text
     answer: Text
     options: Texts
     status: Text
@@ -40,10 +42,11 @@ def protocol_figures(evaluation: CompletePhase, *, draws: int, seed: int) -> dic
     """Those that the protocol has beside accuracy: `accuracy_guessed` where it guesses a missing answer."""
     if evaluation.manifest.identity.get(GUESS) != "mmlu-pro":
         return {}
-    rows = list(iterate_rows(evaluation.chunks(), _Answered))
+    rows, numbers = list(iterate_rows(evaluation.chunks(), _Answered)), Numbering()
     right = [row.status == Status.CORRECT or _is_lucky(row) for row in rows]
     valid = [Status(row.status).valid for row in rows]
-    index = np.unique([row.question_id for row in rows], return_inverse=True)[1]
+    records = [numbers.of(row.question_id, row.question, row.options)[1] for row in rows]
+    index = np.unique(records, return_inverse=True)[1]
     found = share_of(
         np.bincount(index, right).astype(np.float64),
         np.bincount(index, valid).astype(np.float64),

@@ -17,6 +17,7 @@ from vpgea.grading.plain import BOX, MATH_VERIFY
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.modeling.local_model import LocalModel
+from vpgea.phases.clusters import Numbering
 from vpgea.phases.evaluate import graded_row, results
 from vpgea.prompts.benchmark import BenchmarkTurns
 from vpgea.prompts.views import Views, load_views
@@ -160,18 +161,19 @@ def _by_graders(
 ) -> Regraded:
     """The samples by the stored grades, the new ones, and graders that others use."""
     rows = [row for path in regraded.chunks() for row in read_rows(path, GradedRow)]
+    samples, numbers = [row.sample for row in rows], Numbering()
+    records = [numbers.of(one.key.question_id, one.question, one.options)[1] for one in samples]
     stored = [row.status for path in source.chunks() for row in read_rows(path, GradedRow)]
     verdicts = {STORED: stored, config.grading.grader: [row.status for row in rows]}
     for name, spec in _others(config):
         other = config.model_copy(update={"grading": config.grading.model_copy(update={"grader": spec})})
         with grader_pool(other) as graders:
-            found: list[Grade] = grade_rows(views, graders, [row.sample for row in rows], stop)
+            found: list[Grade] = grade_rows(views, graders, samples, stop)
         verdicts[name] = [grade.status.value for grade in found]
-    questions = [row.sample.key.question_id for row in rows]
     seed, draws = config.eval.seed, config.eval.bootstrap
     return Regraded(
         source=str(source.root),
-        accuracy={name: _accuracy(questions, one, draws, seed) for name, one in verdicts.items()},
+        accuracy={name: _accuracy(records, one, draws, seed) for name, one in verdicts.items()},
         not_graded={name: sum(not Status(status).valid for status in one) for name, one in verdicts.items()},
         disagreements=[
             Disagreement(row.sample.key.question_id, row.sample.key.sample_index, said)
@@ -195,8 +197,8 @@ def _each(verdicts: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
         yield dict(zip(verdicts, said, strict=True))
 
 
-def _accuracy(questions: Sequence[str], statuses: Sequence[str], draws: int, seed: int) -> Estimate:
-    index = np.unique(questions, return_inverse=True)[1]
+def _accuracy(records: Sequence[int], statuses: Sequence[str], draws: int, seed: int) -> Estimate:
+    index = np.unique(records, return_inverse=True)[1]
     right = np.bincount(index, [status == Status.CORRECT for status in statuses])
     valid = np.bincount(index, [Status(status).valid for status in statuses])
     return share_of(right.astype(np.float64), valid.astype(np.float64), draws=draws, seed=seed)

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 from vpgea.grading.answers import MAX_WHOLE
 from vpgea.grading.references import final_answer, is_readable
 from vpgea.grading.values import answer_value
-from vpgea.questions.question import Question
+from vpgea.questions.question import Question, folded, record_of
 from vpgea.questions.rows import Place
 
 _PLACEHOLDER = re.compile(r"<\|?(?:image|audio|video)(?:[ _]?\d+)?\|?>|!\[[^\]\n]*\]\([^)\s]+\)", re.IGNORECASE)
@@ -53,8 +53,7 @@ def _contradictions(questions: Sequence[tuple[Question, Place]], grader: str) ->
     """Equal up to white space and the order of their options, but not in the answer's value."""
     first: dict[tuple[str, tuple[str, ...]], tuple[Question, Place]] = {}
     for question, place in questions:
-        key = _fold(question.text), tuple(sorted(map(_fold, question.options)))
-        other, there = first.setdefault(key, (question, place))
+        other, there = first.setdefault(record_of(question.text, question.options), (question, place))
         if other is not question and _value(other, grader) != _value(question, grader):
             yield f"{there} and {place}: {_shown(other)} and {_shown(question)}"
 
@@ -65,11 +64,11 @@ def _value(question: Question, grader: str) -> object:
 
 def _right(question: Question) -> list[str]:
     """The texts of the right options, sorted."""
-    return sorted(_fold(option) for letter, option in _lettered(question) if letter in question.answer)
+    return sorted(folded(option) for letter, option in _lettered(question) if letter in question.answer)
 
 
 def _wrong(question: Question) -> list[str]:
-    return [_fold(option) for letter, option in _lettered(question) if letter not in question.answer]
+    return [folded(option) for letter, option in _lettered(question) if letter not in question.answer]
 
 
 def _lettered(question: Question) -> Iterator[tuple[str, str]]:
@@ -81,9 +80,5 @@ def _shown(question: Question) -> str:
 
 
 def _cut(question: Question) -> str:
-    text = _fold(question.answer)
+    text = folded(question.answer)
     return repr(text if len(text) <= _SHOWN_TEXT else f"{text[:_SHOWN_TEXT]} ...")
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.split())

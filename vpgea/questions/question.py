@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,3 +28,13 @@ class Question:
     def from_row(cls, row: SampleRow) -> Question:
         """The question that a sample was drawn for."""
         return cls(row.key.question_id, row.question, row.answer, row.options)
+
+
+def record_of(text: str, options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """What a question is wherever it stands: its words and choices, whatever their spaces and the choices' order."""
+    return folded(text), tuple(sorted(map(folded, options)))
+
+
+def folded(text: str) -> str:
+    """With one space wherever there is any white space."""
+    return " ".join(text.split())

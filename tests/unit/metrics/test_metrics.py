@@ -31,6 +31,11 @@ def bounds(found: Estimate) -> tuple[float, float]:
     return found.low, found.high
 
 
+def width(found: Estimate) -> float:
+    low, high = bounds(found)
+    return high - low
+
+
 def table(seed: int, questions: int = 40, k: int = 4, spread: float = 2.0, tokens: int = 100) -> SampleTable:
     """Questions of different difficulty; samples of a question agree more than those of two questions."""
     rng = np.random.default_rng(seed)
@@ -96,6 +101,64 @@ def test_majority_vote() -> None:
     assert is_tied(ones, ["7", "7", "3", "3", None])
     assert not is_tied(ones, ["7", "7", "3", "4", None])
     assert not is_tied(np.zeros(2), ["7", "3"])  # wrong in any case
+
+
+def test_four_orders_of_a_record_are_one_question() -> None:
+    """Forty records in four orders, answered alike: they say what forty questions do, and not what 160 would."""
+
+    def in_orders(one: SampleTable, *, as_records: bool) -> SampleTable:
+        return SampleTable(
+            question=np.arange(160),
+            record=np.arange(160) % 40 if as_records else None,
+            correct=np.tile(one.correct, 4),
+            tokens=np.tile(one.tokens, 4),
+            truncated=np.tile(one.truncated, 4),
+        )
+
+    runs = table(1, k=1), table(2, k=1)
+    alone, orders, apart = (
+        evaluate(*pair, draws=500)
+        for pair in (runs, *([in_orders(one, as_records=each) for one in runs] for each in (True, False)))
+    )
+    for name in ("accuracy", "accuracy_finished", "tokens", "truncation_rate", "mean@1", "token_saving"):
+        assert value(orders[name]) == pytest.approx(value(alone[name]))
+        assert bounds(orders[name]) == pytest.approx(bounds(alone[name])), name
+    for name in ("accuracy_gain", "e3", "tokens_median"):
+        one, other = (width(found[name]) for found in (alone, apart))
+        assert width(orders[name]) == pytest.approx(one, rel=0.2), name
+        assert width(orders[name]) > 1.6 * other, name
+    assert orders["accuracy"].n == 160
+    assert orders["accuracy"].warning == "160 questions are of 40 records, and every interval counts records"
+    assert apart["accuracy"].warning is None
+
+
+def test_five_records_are_needed_however_often_they_are_asked() -> None:
+    few = SampleTable(
+        question=range(16),
+        record=[n % 4 for n in range(16)],
+        correct=[1, 0] * 8,
+        tokens=[5] * 16,
+        truncated=[0] * 16,
+    )
+    for name, found in evaluate(few, draws=50).items():
+        assert found.low is None, name
+        assert "an interval needs 5 questions" in (found.warning or ""), name
+
+
+def test_a_vote_is_among_the_samples_of_one_order() -> None:
+    """Letters of another order are other answers: a vote over both would be three for A."""
+    found = evaluate(
+        SampleTable(
+            question=[0, 0, 0, 1, 1, 1],
+            record=[0] * 6,
+            correct=[1, 1, 0, 0, 0, 1],
+            tokens=[5] * 6,
+            truncated=[0] * 6,
+            answers=["A", "A", "B", "A", "A", "C"],
+        ),
+        draws=10,
+    )
+    assert (found["maj@3"].value, found["maj@3"].n, found["pass@3"].value) == (0.5, 2, 1)
 
 
 def test_figures_of_a_small_table() -> None:

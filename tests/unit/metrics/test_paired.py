@@ -174,6 +174,47 @@ def test_bins_find_a_sample_of_a_run_that_has_but_one() -> None:
     ]
 
 
+def test_orders_of_a_record_are_one_question_in_curves_and_bins() -> None:
+    """One sample of each order: half of the orders tell the bin, the others have the figures."""
+    alone = table(5, questions=200, k=1)
+    orders = SampleTable(
+        question=np.arange(800),
+        record=np.arange(800) % 200,
+        correct=np.tile(alone.correct, 4),
+        tokens=np.tile(alone.tokens, 4),
+        truncated=np.tile(alone.truncated, 4),
+    )
+    for one, other in zip(budget_curve(orders, [50, 200]), budget_curve(alone, [50, 200]), strict=True):
+        for mine, theirs in ((one.accuracy, other.accuracy), (one.tokens, other.tokens)):
+            assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high))
+    bins = difficulty_bins(orders, [orders], draws=50)
+    right = int(np.asarray(alone.correct).sum())
+    assert [(one.name, one.questions) for one in bins] == [("none right", 200 - right), ("all right", right)]
+    assert all(before == after for before, after in (one.runs for one in bins))
+
+
+def test_bins_of_orders_show_no_gain_where_seeds_are_shared() -> None:
+    """A run of the same weights that has a second sample of each order; the first is the base's."""
+    rng = np.random.default_rng(0)
+    record = np.arange(8000) // 4
+    right = rng.random((8000, 2)) < rng.random(2000)[record][:, None]
+    base, run = (
+        SampleTable(
+            question=np.repeat(np.arange(8000), one.shape[1]),
+            record=np.repeat(record, one.shape[1]),
+            correct=one.ravel().astype(float),
+            tokens=np.ones(one.size),
+            truncated=np.zeros(one.size),
+        )
+        for one in (right[:, :1], right)
+    )
+    found = difficulty_bins(base, [run], draws=50)
+    assert sum(one.questions for one in found) == 2000
+    for one in found:
+        (before, _), (after, _) = one.runs
+        assert abs((after.value or 0) - (before.value or 0)) < 0.05, one.name
+
+
 def test_a_question_of_one_sample_is_in_no_bin() -> None:
     assert difficulty_bins(table(1, k=1), [table(2, k=1)], draws=50) == []
 

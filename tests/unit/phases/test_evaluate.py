@@ -22,6 +22,7 @@ from vpgea.errors import EngineError, QualityGateError, Stopped, UsageError
 from vpgea.metrics import bootstrap
 from vpgea.metrics.scores import e3_score
 from vpgea.modeling.local_model import LocalModel
+from vpgea.phases.clusters import Numbering
 from vpgea.phases.evaluate import evaluate, sample_table
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout
@@ -120,7 +121,9 @@ def figures_of(folder: Path, grader: str, rows: Sequence[dict[str, Any]]) -> dic
     write_table(chunk, table_from_rows(rows, GRADED))
     manifest = Manifest(phase="eval", identity={"grading.grader": grader}, inputs={}, config={})
     evaluation: Any = SimpleNamespace(chunks=lambda: [chunk], manifest=manifest)
-    return {name: one.value for name, one in bootstrap.evaluate(sample_table(evaluation, {}), draws=10).items()}
+    return {
+        name: one.value for name, one in bootstrap.evaluate(sample_table(evaluation, Numbering()), draws=10).items()
+    }
 
 
 def test_places_that_say_nothing_leave_the_outcome_efficiency(tmp_path: Path) -> None:
