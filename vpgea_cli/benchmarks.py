@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ from vpgea_cli.phase import required, running, say_devices
 
 if TYPE_CHECKING:
     from vpgea.config.schema import RunConfig
+    from vpgea.engines.lease import EngineLease
+    from vpgea.phases.widths import Width
     from vpgea.protocols.asking import Asked
     from vpgea.protocols.card import ProtocolCard
     from vpgea.protocols.published import Reproduction
     from vpgea.questions.load import LoadedQuestions
+    from vpgea.questions.question import Question
     from vpgea.runs.parts import Part
     from vpgea.runs.records import EvalResults
     from vpgea.runs.stopping import StopRequest
@@ -28,12 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRun:
-    """What the options say of a run of benchmarks. resolve: the configuration of one, whose protocol gives defaults."""
+    """What the options say of a run of benchmarks.
+
+    resolve: the configuration of one, whose protocol gives defaults. until: --until-width and --max-samples.
+    """
 
     chosen: Sequence[Protocol]
     resolve: Callable[[Protocol], Resolved]
     output_dir: Path | None
     shard: str
+    until: tuple[float | None, int | None]
     resume: bool
     overwrite: bool
     dry_run: bool
@@ -42,11 +50,12 @@ class BenchmarkRun:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A benchmark that is ready to be asked."""
+    """A benchmark that is ready to be asked. width: where it is asked until an interval is as narrow."""
 
     config: RunConfig
     questions: LoadedQuestions
     asked: Asked
+    width: Width | None
 
 
 def chosen_protocols(benchmarks: str, name: str | None) -> list[Protocol]:
@@ -117,12 +126,14 @@ def run_benchmarks(run: BenchmarkRun, output: Output) -> None:
 
     part = Part.parse(run.shard)
     with running(output, offline=run.offline) as stop:
-        loaded = [_load(one, run) for one in run.chosen]
+        loaded = [_load(one, run, part) for one in run.chosen]
         for one in loaded:
             output.warn_all(one.questions.said())
         if run.dry_run:
+            from vpgea_cli.dry_run import show_evaluation
+
             for one in loaded:
-                _show_costs(one, part, output)
+                show_evaluation(one.config, one.questions.questions, part, one.width, output, asked=one.asked)
             return
         root = required(run.output_dir)
         say_devices(loaded[0].config, output)
@@ -131,67 +142,110 @@ def run_benchmarks(run: BenchmarkRun, output: Output) -> None:
 
 def _evaluated(
     loaded: Sequence[_Loaded], root: Path, run: BenchmarkRun, part: Part, output: Output, stop: StopRequest
-) -> dict[str, EvalResults]:
-    """Results by benchmark, of those whose parts are all there; one engine samples for all."""
+) -> dict[str, tuple[Path, EvalResults]]:
+    """By benchmark the folder and the results of those whose parts are all there; one engine samples for all."""
     from vpgea.engines.lease import EngineLease
-    from vpgea.phases.evaluate import evaluate
     from vpgea.runs.layout import LOGS
 
-    results: dict[str, EvalResults] = {}
+    results: dict[str, tuple[Path, EvalResults]] = {}
     with EngineLease(root / LOGS, stop) as lease:
         for one in loaded:
-            name, questions = one.asked.protocol.benchmark, one.questions.questions
-            with output.progress(len(questions), f"{name}: questions") as progress:
-                found = evaluate(
-                    one.config,
-                    questions,
-                    root / name,
-                    part=part,
-                    lease=lease,
-                    resume=run.resume,
-                    overwrite=run.overwrite,
-                    stop=stop,
-                    progress=progress,
-                    asked=one.asked,
-                )
+            name = one.asked.protocol.benchmark
+            folder, found = sample_evaluation(
+                one.config,
+                one.questions.questions,
+                root / name,
+                part=part,
+                width=one.width,
+                title=name,
+                lease=lease,
+                resume=run.resume,
+                overwrite=run.overwrite,
+                stop=stop,
+                output=output,
+                asked=one.asked,
+            )
             if found is not None:
-                results[name] = found
+                results[name] = folder, found
     return results
 
 
-def _load(protocol: Protocol, run: BenchmarkRun) -> _Loaded:
+def sample_evaluation(
+    config: RunConfig,
+    questions: Sequence[Question],
+    target: Path,
+    *,
+    part: Part,
+    width: Width | None,
+    title: str,
+    resume: bool,
+    overwrite: bool,
+    stop: StopRequest,
+    output: Output,
+    lease: EngineLease | None = None,
+    asked: Asked | None = None,
+) -> tuple[Path, EvalResults | None]:
+    """Evaluate, once or until an interval is as narrow, with a progress bar of this title.
+
+    Returns:
+        The folder that the results stand in, and these, once all parts are there.
+    """
+    from vpgea.phases.evaluate import evaluate
+    from vpgea.phases.widths import evaluate_until
+
+    bar = partial(output.progress, len(questions), f"{title}: questions")
+    if width is not None:
+        return evaluate_until(
+            config,
+            questions,
+            target,
+            width,
+            lease=lease,
+            resume=resume,
+            overwrite=overwrite,
+            stop=stop,
+            progress_of=bar,
+            say=output.info,
+            asked=asked,
+        )
+    with bar() as progress:
+        return target, evaluate(
+            config,
+            questions,
+            target,
+            part=part,
+            lease=lease,
+            resume=resume,
+            overwrite=overwrite,
+            stop=stop,
+            progress=progress,
+            asked=asked,
+        )
+
+
+def _load(protocol: Protocol, run: BenchmarkRun, part: Part) -> _Loaded:
+    from vpgea.phases.widths import Width
     from vpgea.protocols.sources import load_asked
 
     resolved = run.resolve(protocol)
     config = resolved.config
     split = None if resolved.origins["data.split"] == DEFAULT else config.data.split
     questions, asked = load_asked(protocol, config.data, split=split, offline=run.offline)
-    return _Loaded(config, questions, asked)
+    return _Loaded(config, questions, asked, Width.asked(*run.until, config, part))
 
 
-def _show_costs(one: _Loaded, part: Part, output: Output) -> None:
-    from vpgea.estimate.phases import forecast_eval
-    from vpgea.phases.evaluate import EvalPlan
-    from vpgea_cli.dry_run import show
-
-    show(
-        forecast_eval(one.config, EvalPlan.make(one.config, one.questions.questions, part=part, asked=one.asked)),
-        output,
-    )
-
-
-def _finish(root: Path, results: dict[str, EvalResults], asked: int, output: Output) -> None:
+def _finish(root: Path, results: dict[str, tuple[Path, EvalResults]], asked: int, output: Output) -> None:
     from vpgea.protocols.card import ProtocolCard
     from vpgea.runs.layout import PROTOCOL
     from vpgea.storage.records import json_of, read_record
 
     if len(results) < asked:
         output.info("this part is done; the figures are made when the last part is")
-    cards = {name: read_record(root / name / PROTOCOL, ProtocolCard) for name in results}
+    cards = {name: read_record(folder / PROTOCOL, ProtocolCard) for name, (folder, _) in results.items()}
     for card in cards.values():
         _show_card(card, output)
     rows = []
-    for name, found in results.items():
+    for name, (_, found) in results.items():
         accuracy, tokens = found.metrics["accuracy"], found.metrics["tokens"]
         reproduction = cards[name].reproduction
         rows.append(
@@ -211,7 +265,8 @@ def _finish(root: Path, results: dict[str, EvalResults], asked: int, output: Out
             "path": str(root),
             "complete": len(results) == asked,
             "benchmarks": {
-                name: {"results": json_of(found), "protocol": json_of(cards[name])} for name, found in results.items()
+                name: {"path": str(folder), "results": json_of(found), "protocol": json_of(cards[name])}
+                for name, (folder, found) in results.items()
             },
         }
     )

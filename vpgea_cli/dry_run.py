@@ -9,9 +9,30 @@ from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.config.strict_yaml import scalar
 from vpgea.engines.lease import placement
 from vpgea.estimate.estimator import Estimator, PhaseEstimate
-from vpgea.estimate.phases import Forecast, size_text
+from vpgea.estimate.phases import Forecast, forecast_eval, size_text
+from vpgea.phases.evaluate import EvalPlan
+from vpgea.phases.widths import Width
+from vpgea.protocols.asking import Asked
+from vpgea.questions.question import Question
 from vpgea.report.prompt_text import prompt_text
+from vpgea.runs.parts import Part
 from vpgea_cli.output import Output, aligned, duration
+
+
+def show_evaluation(
+    config: RunConfig,
+    questions: Sequence[Question],
+    part: Part,
+    width: Width | None,
+    output: Output,
+    *,
+    asked: Asked | None = None,
+) -> None:
+    """What an evaluation would cost; with a width, the first number of samples of it."""
+    show(forecast_eval(config, EvalPlan.make(config, questions, part=part, asked=asked)), output)
+    if width is not None:
+        first, most = config.eval.samples, width.max_samples
+        output.info(f"that is for {first} samples per question; --until-width may go on to {most}")
 
 
 def show(forecast: Forecast, output: Output) -> None:

@@ -37,9 +37,10 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(benchmarks: str, model: Path, sets: Path, root: Path) -> list[str | Path]:
-    """Two samples of each question."""
-    return ["eval", "--benchmark", benchmarks, "--model", model, "--dataset", sets, "-o", root, "-n", "2", *SMALL]
+def asked(benchmarks: str, model: Path, sets: Path, root: Path, samples: int = 2) -> list[str | Path]:
+    """So many samples of each question."""
+    where: list[str | Path] = ["--model", model, "--dataset", sets, "-o", root]
+    return ["eval", "--benchmark", benchmarks, *where, "-n", str(samples), *SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,67 @@ def test_a_run_goes_on_and_another_protocol_needs_another_folder(
     other = here(*arguments, "--protocol", "lighteval")
     assert other.returncode == 2
     assert "differs" in other.stderr
+
+
+@pytest.fixture(scope="module")
+def grown(
+    forks: Forks, measured: tuple[Path, Any], sets: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    """Both benchmarks with another seed against `measured`, one sample and then two: the limit comes first."""
+    root = tmp_path_factory.mktemp("grown") / "tuned"
+    arguments = asked("gsm8k,math500", tiny_model, sets, root, samples=1)
+    more: list[str | Path] = [
+        "--baseline",
+        measured[0],
+        "--seed",
+        "5",
+        "--until-width",
+        "0.0001",
+        "--max-samples",
+        "2",
+        "--json",
+    ]
+    done = forks.start([*arguments, *more], root.parent, "grown")
+    assert done.wait(120) == 0, done.err.read_text()
+    return root, (json.loads(done.out.read_text())["benchmarks"], done.err.read_text())
+
+
+def test_each_benchmark_is_held_against_its_own_baseline(measured: tuple[Path, Any], grown: tuple[Path, Any]) -> None:
+    base, (before, _) = measured
+    _, (found, _) = grown
+    for name in ("gsm8k", "math500"):
+        results, metrics = found[name]["results"], found[name]["results"]["metrics"]
+        assert results["baseline"] == str(base / name)
+        own = before["benchmarks"][name]["results"]["metrics"]
+        for gain, figure in (("accuracy_gain", "accuracy"), ("token_saving", "tokens")):
+            assert "questions are in one" not in (metrics[gain]["warning"] or ""), "they are the same"
+            difference = metrics[figure]["value"] - own[figure]["value"]
+            expected = difference if gain == "accuracy_gain" else -difference / own[figure]["value"]
+            assert metrics[gain]["value"] == pytest.approx(expected)
+
+
+def test_each_benchmark_is_sampled_until_its_own_interval_is_narrow(here: Cli, grown: tuple[Path, Any]) -> None:
+    root, (found, said) = grown
+    for name in ("gsm8k", "math500"):
+        assert found[name]["path"] == str(root / name / "samples-0002")
+        assert found[name]["protocol"]["figure"] == "mean@2"
+        assert found[name]["results"]["samples"] == 12
+    assert said.count("1 samples per question: the interval of accuracy_gain") == 2
+    assert said.count("2 is the limit") == 2
+    compared = here("compare", root, root, "--json")
+    assert [one["name"] for one in json.loads(compared.stdout)["sets"]] == ["gsm8k", "math500"]
+
+
+def test_a_benchmark_that_the_baseline_lacks_is_said_before_anything_is_sampled(
+    here: Cli, measured: tuple[Path, Any], grown: tuple[Path, Any], sets: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    arguments = asked("gsm8k,mmlu-pro", tiny_model, sets, tmp_path / "out")
+    for base in (measured[0], grown[0]):
+        done = here(*arguments, "--baseline", base)
+        assert done.returncode == 2
+        assert f"the baseline {base} has no evaluation of mmlu-pro" in done.stderr
+        assert "it has gsm8k, math500" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_prompt_of_the_training_is_told_apart(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -135,7 +197,7 @@ def test_what_is_refused(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path
         (("--benchmark", "math"), "did you mean math500?"),
         (("--benchmark", "gsm8k", "--protocol", "simple-evals"), "gsm8k has no protocol named 'simple-evals'"),
         (("--benchmark", "gsm8k,gsm8k"), "or one twice"),
-        (("--benchmark", "gsm8k", "--evalset", "gsm8k"), "neither with --evalset"),
+        (("--benchmark", "gsm8k", "--evalset", "gsm8k"), "does not go with --evalset"),
         (("--benchmark", "aime24", "--dataset", sets), "aime/aime24.jsonl"),
         (("--benchmark", "aime24", "--dataset", tmp_path / "empty"), "the rows of aime24 are not in"),
         (("--benchmark", "aime24", "--offline"), "the rows of aime24 are not here"),

@@ -10,11 +10,12 @@ from pathlib import Path
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import GenerateRequest
 from vpgea.engines.kept import request_digests
-from vpgea.engines.lease import LOGS, EngineLease
+from vpgea.engines.lease import LOGS, EngineLease, lent
 from vpgea.errors import UsageError
 from vpgea.metrics.estimates import Estimate
 from vpgea.phases.evaluate import EvalPlan, evaluate
 from vpgea.phases.rollout import Drawing
+from vpgea.protocols.asking import Asked
 from vpgea.questions.load import Question
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
@@ -70,11 +71,13 @@ def evaluate_until(
     output_dir: Path,
     width: Width,
     *,
+    lease: EngineLease | None = None,
     resume: bool = True,
     overwrite: bool = False,
     stop: StopRequest | None = None,
     progress_of: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(NullProgress()),
     say: Callable[[str], None] = lambda text: None,
+    asked: Asked | None = None,
 ) -> tuple[Path, EvalResults]:
     """Evaluate with eval.samples per question, then twice as many, until the interval is narrow or the limit reached.
 
@@ -93,23 +96,24 @@ def evaluate_until(
     stop = stop or StopRequest()
     _require_no_evaluation(output_dir)
     samples, before = config.eval.samples, None
-    with EngineLease(output_dir / LOGS, stop) as lease:
+    with lent(lease, output_dir / LOGS, stop) as engines:
         while True:
             step = config.model_copy(update={"eval": config.eval.model_copy(update={"samples": samples})})
             folder = samples_dir(output_dir, samples)
             if before is not None:
-                _take_over(before, step, questions, folder, stop=stop, resume=resume)
+                _take_over(before, step, questions, folder, stop=stop, resume=resume, asked=asked)
             is_first = before is None
             with progress_of() as progress:
                 found = evaluate(
                     step,
                     questions,
                     folder,
-                    lease=lease,
+                    lease=engines,
                     resume=resume or not is_first,
                     overwrite=overwrite and is_first,
                     stop=stop,
                     progress=progress,
+                    asked=asked,
                 )
             assert found is not None, "there is one part"
             if overwrite and is_first:
@@ -172,10 +176,11 @@ def _take_over(
     *,
     stop: StopRequest,
     resume: bool,
+    asked: Asked | None,
 ) -> None:
     """Begin an evaluation with the samples of one that had fewer: they are kept as those of an earlier attempt are."""
     source = CompletePhase.open(before, "eval")
-    plan = EvalPlan.make(config, questions, begun=source.manifest.inputs)
+    plan = EvalPlan.make(config, questions, begun=source.manifest.inputs, asked=asked)
     opened = PhaseFolder.open(folder, plan.manifest, resume=resume)
     missing = set(opened.missing(plan.sampling.own_chunks))
     shards = {chunk_number(path): path for path in source.chunks()}

@@ -12,7 +12,7 @@ from vpgea.config.resolve import DEFAULT, Resolved
 from vpgea.errors import UsageError
 from vpgea.questions.benchmarks import find_evalset, load_evalset
 from vpgea.report.text import with_interval
-from vpgea_cli.benchmarks import BenchmarkRun, chosen_protocols, list_protocols, run_benchmarks
+from vpgea_cli.benchmarks import BenchmarkRun, chosen_protocols, list_protocols, run_benchmarks, sample_evaluation
 from vpgea_cli.options import (
     AdapterOption,
     ConfigOption,
@@ -46,14 +46,9 @@ from vpgea_cli.phase import required, running, say_devices
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vpgea.config.schema import RunConfig
-    from vpgea.phases.widths import Width
     from vpgea.protocols.protocol import Protocol
     from vpgea.questions.load import LoadedQuestions
-    from vpgea.questions.question import Question
-    from vpgea.runs.parts import Part
     from vpgea.runs.records import EvalResults
-    from vpgea.runs.stopping import StopRequest
 
 
 def command(
@@ -141,10 +136,11 @@ def command(
     }
     if benchmark is not None or protocol is not None:
         run = BenchmarkRun(
-            chosen=_chosen(benchmark, protocol, evalset, until_width or max_samples),
+            chosen=_chosen(benchmark, protocol, evalset),
             resolve=lambda one: _resolved_by(one, given, config, sets),
             output_dir=output_dir,
             shard=shard,
+            until=(until_width, max_samples),
             resume=resume,
             overwrite=overwrite,
             dry_run=dry_run,
@@ -155,7 +151,6 @@ def command(
     given |= {} if evalset is None else {"grading.grader": find_evalset(evalset).grader}
     resolved = resolve_options(given, config=config, sets=sets)
     with running(output, offline=offline) as stop:
-        from vpgea.phases.evaluate import evaluate
         from vpgea.phases.widths import Width
         from vpgea.runs.parts import Part
 
@@ -163,30 +158,28 @@ def command(
         width = Width.asked(until_width, max_samples, resolved.config, part)
         loaded = _load(resolved, evalset, output, offline=offline)
         if target is None:
-            _show_costs(resolved.config, loaded.questions, part, width, output)
+            from vpgea_cli.dry_run import show_evaluation
+
+            show_evaluation(resolved.config, loaded.questions, part, width, output)
             return
         say_devices(resolved.config, output)
-        if width is not None:
-            _grow(resolved.config, loaded.questions, target, width, output, stop, resume=resume, overwrite=overwrite)
-            return
-        with output.progress(len(loaded.questions), "eval: questions") as progress:
-            part_results = evaluate(
-                resolved.config,
-                loaded.questions,
-                target,
-                part=part,
-                resume=resume,
-                overwrite=overwrite,
-                stop=stop,
-                progress=progress,
-            )
-        _finish(target, part_results, output)
+        folder, found = sample_evaluation(
+            resolved.config,
+            loaded.questions,
+            target,
+            part=part,
+            width=width,
+            title="eval",
+            resume=resume,
+            overwrite=overwrite,
+            stop=stop,
+            output=output,
+        )
+        _finish(folder, found, output)
 
 
-def _chosen(
-    benchmark: str | None, protocol: str | None, evalset: str | None, until: float | None
-) -> Sequence[Protocol]:
-    """The protocols that the options name. A protocol says how rows are asked, and how often.
+def _chosen(benchmark: str | None, protocol: str | None, evalset: str | None) -> Sequence[Protocol]:
+    """The protocols that the options name. A protocol says how rows are asked.
 
     Raises:
         UsageError: There is none, or another option contradicts it.
@@ -195,11 +188,11 @@ def _chosen(
         raise UsageError(
             "--protocol is given without --benchmark", why="it is of benchmarks", mend="name them: --benchmark math500"
         )
-    if evalset is not None or until is not None:
+    if evalset is not None:
         raise UsageError(
-            "--benchmark goes neither with --evalset nor with --until-width",
-            why="its protocol says how the rows are asked, and how many samples there are",
-            mend="leave the other option out; -n sets another number of samples, which the card then says",
+            "--benchmark does not go with --evalset",
+            why="its protocol says how the rows are read and asked",
+            mend="leave --evalset out",
         )
     return chosen_protocols(benchmark, protocol)
 
@@ -212,42 +205,32 @@ def _resolved_by(
     resolved = resolve_options(given, config=config, sets=sets, inherited=[layer])
     if (base := resolved.config.eval.baseline) is None:
         return resolved
-    own = Path(base) / protocol.benchmark
-    if not own.is_dir():
-        return resolved
-    return replace(
-        resolved,
-        config=resolved.config.model_copy(
-            update={"eval": resolved.config.eval.model_copy(update={"baseline": str(own)})}
-        ),
+    own = str(_own_baseline(Path(base), protocol.benchmark))
+    config_of_it = resolved.config.model_copy(
+        update={"eval": resolved.config.eval.model_copy(update={"baseline": own})}
     )
+    return replace(resolved, config=config_of_it)
 
 
-def _grow(
-    config: RunConfig,
-    questions: Sequence[Question],
-    target: Path,
-    width: Width,
-    output: Output,
-    stop: StopRequest,
-    *,
-    resume: bool,
-    overwrite: bool,
-) -> None:
-    from vpgea.phases.widths import evaluate_until
+def _own_baseline(base: Path, benchmark: str) -> Path:
+    """The base's evaluation of a benchmark: in a folder of several that of its name, of a growing one the last.
 
-    last, results = evaluate_until(
-        config,
-        questions,
-        target,
-        width,
-        resume=resume,
-        overwrite=overwrite,
-        stop=stop,
-        progress_of=lambda: output.progress(len(questions), "eval: questions"),
-        say=output.info,
+    Raises:
+        UsageError: The folder has evaluations of others alone.
+    """
+    from vpgea.runs.layout import PARTS, samples_dir, samples_numbers
+
+    own = base / benchmark if (base / benchmark).is_dir() else base
+    if numbers := samples_numbers(own):
+        return samples_dir(own, numbers[-1])
+    if own != base or not base.is_dir() or (base / PARTS).is_dir():
+        return own  # what is wrong with it is told where it is opened
+    there = sorted(path.name for path in base.iterdir() if (path / PARTS).is_dir() or samples_numbers(path))
+    raise UsageError(
+        f"the baseline {base} has no evaluation of {benchmark}",
+        why=f"it has {', '.join(there) or 'none at all'}, and each benchmark is held against its own",
+        mend=f"evaluate the base by --benchmark {benchmark} into the same folder first, or leave {benchmark} out",
     )
-    _finish(last, results, output)
 
 
 def _finish(target: Path, results: EvalResults | None, output: Output) -> None:
@@ -259,19 +242,6 @@ def _finish(target: Path, results: EvalResults | None, output: Output) -> None:
         return
     show_metrics(results, output)
     output.result({"path": str(target), "complete": True, **json_of(results)})
-
-
-def _show_costs(
-    config: RunConfig, questions: Sequence[Question], part: Part, width: Width | None, output: Output
-) -> None:
-    from vpgea.estimate.phases import forecast_eval
-    from vpgea.phases.evaluate import EvalPlan
-    from vpgea_cli.dry_run import show
-
-    show(forecast_eval(config, EvalPlan.make(config, questions, part=part)), output)
-    if width is not None:
-        first, most = config.eval.samples, width.max_samples
-        output.info(f"that is for {first} samples per question; --until-width may go on to {most}")
 
 
 def _load(resolved: Resolved, evalset: str | None, output: Output, *, offline: bool) -> LoadedQuestions:
