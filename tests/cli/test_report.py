@@ -22,7 +22,11 @@ from benchmarks import simulated_run
 from tests.support import earlier
 from tests.support.evaluations import Sample, write_evaluation
 from vpgea.metrics.estimates import Estimate
-from vpgea.runs.layout import RESULTS, round_dir, round_record
+from vpgea.protocols.asking import Rows
+from vpgea.protocols.card import ProtocolCard, Setting, ShownPrompt, SourceLine
+from vpgea.protocols.protocol import find_protocol
+from vpgea.protocols.published import Measurement, known_model, reproduce
+from vpgea.runs.layout import PROTOCOL, RESULTS, round_dir, round_record
 from vpgea.runs.records import Disagreement, Regraded
 from vpgea.storage import files
 from vpgea.storage.files import read_json, write_json
@@ -118,6 +122,81 @@ def test_the_protocol_is_named_and_what_differs_is_marked(here: Cli, tmp_path: P
     differing = re.findall(r'<tr class="differs"><th scope="row">([^<]*)', page)
     assert {"model", "eval.seed"} <= set(differing)
     assert "protocol" not in differing
+
+
+def card(rows: int = 30, **used: float) -> ProtocolCard:
+    """Of AIME 2024 with a known model; what was used otherwise by its names in `eval`."""
+    one = find_protocol("aime24", "deepseek")
+    settings = [
+        Setting(key, value, used.get(key.rpartition(".")[2], value))  # type: ignore[arg-type]
+        for key, value in one.settings.items()
+    ]
+    shown = ShownPrompt(
+        question_id="q00", text="", ids=[], tokens=[], user_turn="What is q00? Box it.", training_turn="Think of q00."
+    )
+    made = Measurement(
+        benchmark="aime24",
+        protocol="deepseek",
+        samples=64,
+        rows=rows,
+        differs=[],
+        accuracy=Estimate(value=0.3, low=0.2, high=0.4, n=80),
+    )
+    model = known_model("DeepSeek-R1-Distill-Qwen-1.5B", None, 1536, 28)
+    assert model is not None
+    return ProtocolCard(
+        benchmark="aime24",
+        name=one.name,
+        version=one.version,
+        fingerprint="f" * 16,
+        system=None,
+        prompt=one.prompt,
+        choice=None,
+        order=one.order,
+        examples=0,
+        rows=Rows(source=HOSTILE, revision="", sha256="5" * 64, count=rows),
+        example_rows=None,
+        missing=one.missing,
+        guess=None,
+        aggregation=one.aggregation,
+        ungraded="leaves every figure",
+        figure="mean@4",
+        settings=settings,
+        differs=one.differs,
+        deviations=[],
+        template="t" * 16,
+        vpgea_version="0",
+        sources=[SourceLine(source.what, source.read) for source in one.sources],
+        shown=shown,
+        reproduction=reproduce(model, made),
+    )
+
+
+def test_a_card_is_shown_with_what_others_have_published(here: Cli, tmp_path: Path) -> None:
+    """Hollow in the picture, in a table with sources; by the same protocol only where nothing was set otherwise."""
+    folder = write_evaluation(tmp_path / "eval", samples())
+    for own, same in ((card(samples=4), 1), (card(temperature=0.0), 0), (card(rows=20), 0)):
+        write_json(folder / PROTOCOL, json_of(own))
+        page = reported(here, tmp_path, folder)
+        for text in (
+            "protocol deepseek, version 1, of aime24",
+            "usage recommendations and evaluation, read 2026-11-27",
+            "counts as wrong",
+            "what stands between the question and the instruction is not published",
+            "{{ question }}",
+            "What is q00? Box it.",
+            "Think of q00.",
+            "0.24 to 0.35 of 7: ",
+            "<td>readme of deepseek-ai/DeepSeek-R1</td>",
+        ):
+            assert text in page, text
+        (chart,) = re.findall(r'<figure id="figure-accuracy-tokens">.*?</figure>', page, re.DOTALL)
+        kinds = 1 + bool(same)
+        assert chart.count('class="hollow"') == 6 + kinds
+        assert page.count("<td>published, same protocol</td>") == same
+        assert page.count("<td>published, other protocol</td>") == 6 - same
+        differing = re.findall(r'<tr class="differs"><th scope="row">([^<]*)', page)
+        assert differing == [one.key for one in own.settings if one.used != one.protocol]
 
 
 def test_what_other_graders_say_is_shown(here: Cli, tmp_path: Path) -> None:

@@ -29,12 +29,13 @@ class Band(Section):
 
 
 class Stated(Section):
-    """One figure of one evaluator."""
+    """One figure of one evaluator. protocol: ours that asks as it was asked; None: none does, as far as is known."""
 
     benchmark: str
     value: Share
     who: str
     source: str
+    protocol: str | None = None
 
 
 class PublishedModel(Section):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from vpgea.grading.choice import normalise_choice
+from vpgea.grading.registry import reads_letters
 from vpgea.report.comparison_text import interval
 from vpgea.report.model import Block, Section, Table
 from vpgea.report.sources import Sources
@@ -61,7 +62,7 @@ def _graders(title: str, evaluation: CompletePhase) -> Iterator[Block]:
 
 def _choices(title: str, evaluation: CompletePhase) -> Iterator[Block]:
     """How often each letter is right, and is given, and how often the right one is found there."""
-    if evaluation.manifest.identity.get("grading.grader") != "choice":
+    if not reads_letters(str(evaluation.manifest.identity.get("grading.grader"))):
         return
     right, given, found, graded = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for path in evaluation.chunks():

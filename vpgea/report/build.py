@@ -16,6 +16,7 @@ from vpgea.report.comparison_text import as_text
 from vpgea.report.lengths import lengths_section
 from vpgea.report.model import Download, Report, Section, Traces
 from vpgea.report.protocol import protocol_section
+from vpgea.report.published import published_figures
 from vpgea.report.round_traces import PRIOR_SAMPLES, QUESTIONS, ROUNDS, traced_rounds
 from vpgea.report.sources import LoopRun, Sources, open_sources
 from vpgea.report.traces import SAMPLES, evaluated_questions
@@ -39,7 +40,7 @@ def report(names: Sequence[str]) -> Report:
     verdict = list(sources.notes)
     if comparison is not None:
         verdict = [*verdicts(comparison), *sources.notes]
-        sections += comparison_sections(comparison)
+        sections += comparison_sections(comparison, published_figures(sources))
         sections += [lengths_section(sources)]
     sections += [training_section(loop, number) for number, loop in enumerate(sources.loops)]
     if comparison is not None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from vpgea.metrics.bootstrap import Estimate
 from vpgea.metrics.curves import BUDGET_RULE
 from vpgea.phases.compare import Comparison, Pair, QuestionChange, SetComparison
 from vpgea.report.comparison_text import HEAD, bin_rows, change_rows, figure_rows, flip_text, main_rows
-from vpgea.report.model import Block, Point, Points, Section, Series, Table, Words
+from vpgea.report.model import Block, Hollow, Point, Points, Section, Series, Table, Words
+from vpgea.report.published import PublishedFigure, published_table
 
 _CHANGES = 20  # questions shown of a pair; the downloads have all
 
 
-def comparison_sections(found: Comparison) -> list[Section]:
-    """What each shows stands in docs/report.md."""
+def comparison_sections(found: Comparison, published: Mapping[str, Sequence[PublishedFigure]]) -> list[Section]:
+    """What each shows stands in docs/report.md. published: by sets, what others have found."""
     sections = [
         Section("figures", "Figures", list(_figures(found))),
-        Section("tokens", "Accuracy and tokens", [_frontier(one) for one in found.sets]),
+        Section("tokens", "Accuracy and tokens", list(_tokens(found, published))),
         Section("budget", "Budget of tokens", list(_budgets(found))),
         Section("pairs", "Question by question", list(_paired(found))),
         Section("difficulty", "By difficulty", [_difficulty(one) for one in found.sets if one.difficulty]),
@@ -75,8 +76,16 @@ def _figures(found: Comparison) -> Iterator[Block]:
         yield Words(f"set {name} is not in all runs, and is left out")
 
 
-def _frontier(one: SetComparison) -> Points:
-    series = []
+def _tokens(found: Comparison, published: Mapping[str, Sequence[PublishedFigure]]) -> Iterator[Block]:
+    for one in found.sets:
+        figures = published[one.name]
+        yield _frontier(one, figures)
+        if figures:
+            yield published_table(title_of(one, "what others have published"), figures)
+
+
+def _frontier(one: SetComparison, published: Sequence[PublishedFigure]) -> Points:
+    names, series = [run.name for run in one.runs], []
     for run in one.runs:
         accuracy, tokens = run.metrics["accuracy"], run.metrics["tokens"]
         points = []
@@ -100,7 +109,17 @@ def _frontier(one: SetComparison) -> Points:
         series=series,
         percent_y=True,
         level=one.runs[0].metrics["accuracy"].value,
-        note="crosses: 95 % intervals; dashed: the base's accuracy. Up and to the left is better.",
+        hollow=[
+            Hollow(
+                y=each.stated.value,
+                series=names.index(each.run),
+                kind=each.kind,
+                label=f"{each.stated.who}: {each.stated.value:.3f}, {each.stated.source}",
+            )
+            for each in published
+        ],
+        note="crosses: 95 % intervals; dashed: the base's accuracy. Up and to the left is better."
+        + (" Hollow, on the axis: what others have published, without tokens." if published else ""),
     )
 
 

@@ -26,7 +26,7 @@ _COLOURS = "".join(f".s{place}{{--c:{colour}}}" for place, colour in enumerate(P
 STYLE = f"""
 text{{font:12px system-ui,sans-serif;fill:#333}}.axis,.grid{{stroke:#ccc;fill:none}}
 .level{{stroke:#777;stroke-dasharray:5 4}}{_COLOURS}.bar,.mark{{fill:var(--c)}}.mark{{fill-opacity:.75}}
-.line,.cross{{stroke:var(--c);fill:none}}.line{{stroke-width:2}}.band{{fill:var(--c);opacity:.15}}
+.line,.cross,.hollow{{stroke:var(--c,#777);fill:none}}.line,.hollow{{stroke-width:2}}.band{{fill:var(--c);opacity:.15}}
 """
 
 
@@ -44,7 +44,8 @@ def svg(chart: Points | Bars, *, standalone: bool = False) -> Markup:
     """A chart; standalone: with its style, as a file of its own."""
     drawn = _points(chart) if isinstance(chart, Points) else _bars(chart)
     names = [one.name for one in chart.series] if isinstance(chart, Points) else [name for name, _ in chart.stacks]
-    legend, height = _legend(names) if len(names) > 1 else (Markup(""), 0)
+    kinds = chart.kinds if isinstance(chart, Points) else []
+    legend, height = _legend(names, kinds) if len(names) + len(kinds) > 1 else (Markup(""), 0)
     title = escape(visible(chart.title))
     start = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}" class="chart">'
@@ -62,13 +63,16 @@ def _points(chart: Points) -> Markup:
         return _text(WIDTH / 2, HEIGHT / 2, "nothing was measured", "middle")
     xs = [x for point in points for x in (point.x, *(point.x_bounds or ()))]
     ys = [y for point in points for y in (point.y, *(point.y_bounds or ()))]
-    ys += [] if chart.level is None else [chart.level]
+    ys += [*(one.y for one in chart.hollow), *([] if chart.level is None else [chart.level])]
     across = _logarithmic(xs) if chart.log_x and min(xs) > 0 else _linear(xs, _LEFT, WIDTH - _RIGHT)
     up = _linear(ys, HEIGHT - _BOTTOM, _TOP, percent=chart.percent_y)
     drawn = [_frame(chart.x_label, chart.y_label, across, up)]
     if chart.level is not None:
         drawn.append(_line(_LEFT, up.place(chart.level), WIDTH - _RIGHT, up.place(chart.level), "level"))
     drawn += [_series(one, number, across, up, joined=chart.joined) for number, one in enumerate(chart.series)]
+    for one in chart.hollow:
+        mark = _hollow(_LEFT, up.place(one.y), chart.kinds.index(one.kind), f"{one.kind}: {one.label}")
+        drawn.append(Markup('<g class="s{}">{}</g>').format(one.series % len(PALETTE), mark))
     return Markup("").join(drawn)
 
 
@@ -94,16 +98,24 @@ def _series(series: Series, number: int, across: _Axis, up: _Axis, *, joined: bo
 
 def _mark(x: float, y: float, number: int, point: Point, name: str) -> Markup:
     """A shape of its own for every run: colours alone do not tell them apart for everybody."""
-    shape = number % _SHAPES
-    d = {
+    said = ": ".join(text for text in (visible(name), visible(point.label)) if text)
+    return Markup('<path class="mark" d="{}"><title>{}</title></path>').format(_shape(x, y, number), said)
+
+
+def _hollow(x: float, y: float, kind: int, label: str) -> Markup:
+    """Shapes from the last one down, so that a chart of few runs has others for them."""
+    shape = _shape(x, y, _SHAPES - 1 - kind)
+    return Markup('<path class="hollow" d="{}"><title>{}</title></path>').format(shape, visible(label))
+
+
+def _shape(x: float, y: float, number: int) -> str:
+    return {
         0: f"M{x - 4:.1f} {y:.1f}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",
         1: f"M{x - 4:.1f} {y - 4:.1f}h8v8h-8z",
         2: f"M{x:.1f} {y - 5:.1f}l5 9h-10z",
         3: f"M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z",
         4: f"M{x:.1f} {y + 5:.1f}l5 -9h-10z",
-    }[shape]
-    said = ": ".join(text for text in (visible(name), visible(point.label)) if text)
-    return Markup('<path class="mark" d="{}"><title>{}</title></path>').format(d, said)
+    }[number % _SHAPES]
 
 
 # --- bars -----------------------------------------------------------------------------------------------------------
@@ -190,18 +202,21 @@ def _frame(x_label: str, y_label: str, across: _Axis, up: _Axis) -> Markup:
 # --- pieces ---------------------------------------------------------------------------------------------------------
 
 
-def _legend(names: Sequence[str]) -> tuple[Markup, int]:
-    """One line of names after the other below the chart, and how high they are."""
+def _legend(names: Sequence[str], kinds: Sequence[str]) -> tuple[Markup, int]:
+    """One line of names after the other below the chart, those of hollow marks last, and how high they are."""
     drawn, x, line = [], float(_LEFT), 0
-    for number, name in enumerate(names):
+    for number, name in enumerate((*names, *kinds)):
         shown = visible(name)
         width = 22 + len(shown) * _CHARACTER
         if x + width > WIDTH and x > _LEFT:
             x, line = float(_LEFT), line + 1
         y = HEIGHT + line * _LEGEND + 8
-        mark = _mark(x + 5, y, number, Point(x=0, y=0), "")
         label = _text(x + 15, y + 4, shown, "start")
-        drawn.append(Markup('<g class="s{}">{}{}</g>').format(number % len(PALETTE), mark, label))
+        if number < len(names):
+            mark = _mark(x + 5, y, number, Point(x=0, y=0), "")
+            drawn.append(Markup('<g class="s{}">{}{}</g>').format(number % len(PALETTE), mark, label))
+        else:
+            drawn.append(Markup("<g>{}{}</g>").format(_hollow(x + 5, y, number - len(names), ""), label))
         x += width
     return Markup("").join(drawn), (line + 1) * _LEGEND
 

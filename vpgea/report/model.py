@@ -60,6 +60,21 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hollow:
+    """A value of others, of which no x is known: it is drawn hollow on the y axis.
+
+    Attributes:
+        series: Number of the series that it is to be held against, whose colour it has.
+        kind: As the legend names it; each kind has a shape of its own.
+    """
+
+    y: float
+    series: int
+    kind: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Points:
     """A chart of points.
 
@@ -69,6 +84,7 @@ class Points:
         log_x: The x axis is logarithmic.
         percent_y: y is a share, shown in percent.
         level: A y that is marked by a line across.
+        hollow: What others have found.
     """
 
     kind: ClassVar[str] = "points"
@@ -81,7 +97,13 @@ class Points:
     log_x: bool = False
     percent_y: bool = False
     level: float | None = None
+    hollow: Sequence[Hollow] = ()
     note: str = ""
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of hollow values, in the order in which they come."""
+        return list(dict.fromkeys(one.kind for one in self.hollow))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from vpgea.report import figures
 from vpgea.report.model import Bars, Points, Report
 from vpgea.storage.files import write_bytes
 
+_HOLLOW = ("v", "D")  # the shapes of `figures` for kinds of hollow values
 _UNUSABLE = re.compile(r"[^\w.+-]+")
 
 
@@ -82,6 +83,18 @@ def _points(axes: Any, chart: Points) -> None:
         style = "o-" if chart.joined else "o"
         errors = {name: list(zip(*one, strict=True)) for name, one in zip(("xerr", "yerr"), bounds, strict=True) if one}
         axes.errorbar(xs, ys, fmt=style, label=series.name, markersize=4, **errors)
+    for place, kind in enumerate(chart.kinds):
+        for number, one in enumerate(each for each in chart.hollow if each.kind == kind):
+            axes.plot(
+                0,
+                one.y,
+                _HOLLOW[place % len(_HOLLOW)],
+                transform=axes.get_yaxis_transform(),  # x is a share of the width: on the axis
+                markerfacecolor="none",
+                color=figures.PALETTE[one.series % len(figures.PALETTE)],
+                clip_on=False,
+                label=None if number else kind,
+            )
 
 
 def _bars(axes: Any, chart: Bars) -> None:

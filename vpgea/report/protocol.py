@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from vpgea.inspection.samples import strings_of, token_text
 from vpgea.phases.comparable import PROTOCOL
+from vpgea.report.cards import card_blocks, cards_of
 from vpgea.report.model import Block, Prompt, Section, Table, Words
 from vpgea.report.sources import Sources
 from vpgea.runs.complete_phase import CompletePhase
@@ -52,6 +53,7 @@ def _of_set(sources: Sources, name: str) -> Iterator[Block]:
             closed=closed,
             note=note if len(runs) > 1 else "",
         )
+    yield from card_blocks(start, cards_of(sources, name))
     yield _prompt(start, *next(iter(runs.items())))
 
 

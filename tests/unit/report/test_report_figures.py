@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vpgea.report.figures import svg
-from vpgea.report.model import Bars, Point, Points, Report, Section, Series
+from vpgea.report.model import Bars, Hollow, Point, Points, Report, Section, Series
 from vpgea.report.plots import write_plots
 
 HOSTILE = '</title><script>alert(1)</script>"\u202e\x00'
@@ -58,6 +58,21 @@ def test_points_stand_where_the_ticks_say() -> None:
     assert marks == pytest.approx([ticks["0"], (ticks["0"] + ticks["100"]) / 2, ticks["100"]], abs=0.2)
 
 
+def test_values_of_others_stand_hollow_on_the_axis_and_each_kind_in_the_legend() -> None:
+    """A value beyond the measured ones widens the axis."""
+    hollow = [Hollow(y=y, series=0, kind=kind, label=HOSTILE) for y, kind in ((0.1, "b"), (0.9, "a"), (0.5, "b"))]
+    root = ET.fromstring(svg(points(hollow=hollow)))
+    marks = [path.attrib["d"] for path in root.iter(f"{SPACE}path") if path.attrib["class"] == "hollow"]
+    assert len(marks) == 3 + 2
+    ticks = {text.text: float(text.attrib["y"]) - 4 for text in root.iter(f"{SPACE}text") if "y" in text.attrib}
+    low, high, middle = (tuple(map(float, re.findall(r"[\d.]+", mark)[:2])) for mark in marks[:3])
+    assert {low[0], high[0], middle[0]} == {76}, "that is where the axis is"
+    assert low[1] - middle[1] == pytest.approx(ticks["0.0"] - ticks["0.4"], abs=0.2)
+    assert marks[0].split("l")[1] == marks[2].split("l")[1] != marks[1].split("l")[1], "a kind has one shape"
+    assert {"a", "b"} <= ticks.keys(), "the legend names them"
+    assert "\u202e" not in svg(points(hollow=hollow))
+
+
 def test_no_text_becomes_markup() -> None:
     labelled = [Series(HOSTILE, [Point(x=1, y=1, label=HOSTILE)]), Series("b", [])]
     bars = Bars(
@@ -87,7 +102,8 @@ def test_charts_become_the_same_pictures_twice(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="PNG needs matplotlib: pip install 'vpgea[plots]'")
     bars = Bars(name="b", title="$x^", x_label="x", y_label="y", labels=["0", "1"], stacks=[("a", [1.0])], edges=True)
     curve = points(name="../c", joined=True, log_x=True)
-    report = Report(title="t", verdict=[], sections=[Section("s", "s", [points(level=0.5), curve, bars])])
+    dots = points(level=0.5, hollow=[Hollow(y=0.7, series=0, kind="k", label="")])
+    report = Report(title="t", verdict=[], sections=[Section("s", "s", [dots, curve, bars])])
     written = [write_plots(report, tmp_path / name, lambda text: None) for name in "ab"]
     assert [path.name for path in written[0]] == ["p.svg", "p.png", ".._c.svg", ".._c.png", "b.svg", "b.png"]
     for one, other in zip(*written, strict=True):
