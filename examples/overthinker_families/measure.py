@@ -56,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", "-n", type=int, default=4, help="samples per question and view")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     options = parser.parse_args(arguments)
+    if not (options.folder / MADE).is_file():
+        parser.error(
+            f"{options.folder} is no testbed: it has no {MADE}; make one with examples.overthinker_families.base"
+        )
     lines = (options.folder / "questions" / "dev.jsonl").read_text(encoding="utf-8").splitlines()[: options.limit]
     problems = [problem_of(json.loads(line)) for line in lines]
     made = json.loads((options.folder / MADE).read_text(encoding="utf-8"))

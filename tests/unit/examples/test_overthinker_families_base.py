@@ -10,13 +10,15 @@ import pytest
 
 from examples.overthinker.build import new_model
 from examples.overthinker.chat import build_tokenizer
-from examples.overthinker_families import base, corpus, measure
+from examples.overthinker.soundness import RightPath
+from examples.overthinker_families import base, corpus, measure, verdicts
 from examples.overthinker_families.corpus import WORDS, problem_of, prompt_of
 from examples.overthinker_families.problems import FAMILIES, draw
 from examples.overthinker_families.truth import Label, judge
 from tests.support import rollouts
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import ViewsConfig
+from vpgea.phases.filter import filter_rollout
 from vpgea.prompts.views import Views
 from vpgea.questions.question import Question
 
@@ -31,26 +33,55 @@ def testbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_rollout_by_the_configuration_of_the_folder_can_be_judged(testbed: Path, tmp_path: Path) -> None:
+def test_a_round_by_the_configuration_of_the_folder_can_be_judged(
+    testbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ("data.limit=6", "rollout.prior_samples=1", "rollout.posterior_samples=1", "rollout.max_new_tokens=8")
-    config = resolve(file=testbed / "loop.yaml", sets=small).config
+    config = resolve(file=testbed / "loop.yaml", sets=[*small, "filter.min_selected=0"]).config
     assert Path(config.model.path) == testbed / "base"
-    rollouts.run(config, tmp_path)
-    rows = rollouts.rows_of(tmp_path)
+    rollouts.run(config, tmp_path / "rollout")
+    rows = rollouts.rows_of(tmp_path / "rollout")
     assert len(rows) == 12
     for row in rows:
         problem = problem_of(row)
         assert problem.answer == row["answer"]
         assert judge(problem, row["completion"]) in Label
+    filter_rollout(config, tmp_path / "rollout", tmp_path / "filter")
+    verdicts.main([str(tmp_path)])
+    assert json.loads(capsys.readouterr().out)["accepted"] == 0
 
 
-def test_measuring_prints_the_share_that_was_reached(testbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verdicts_count_the_kinds_that_were_accepted() -> None:
+    asked = "x times 3 add 5 is 26 . what is x ?"
+    sound = "26 subtract 5 gives 21 . 21 divide 3 gives 7 ."
+    paths = [
+        RightPath(asked, (), sound, ()),
+        RightPath(asked, (), "so 7 .", ("derivation",)),
+        RightPath(asked, (), "26 subtract 5 gives 20 . 20 divide 3 gives 7 .", ()),
+        RightPath(asked, (), f"we want 7 . {sound}", ("leak",)),
+    ]
+    found = verdicts.figures(paths)
+    assert (found["right"], found["accepted"], found["sound_share_of_accepted"]) == (4, 2, 0.5)
+    counts = {"sound": (1, 1), "silent leak": (2, 1), "leak": (1, 0), "slip": (0, 0), "wrong": (0, 0)}
+    assert found["by_label"] == {label: {"count": all_, "accepted": kept} for label, (all_, kept) in counts.items()}
+
+
+def test_measuring_prints_the_share_that_was_reached(
+    testbed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "CAP", 16)
     measure.main([str(testbed), "--limit", "12", "-n", "1"])
     found = json.loads(capsys.readouterr().out)
     assert found["made"]["bottleneck"] == 0.01
     assert found["bottleneck"]["n"] == 12
     assert set(found["families"]) == set(FAMILIES)
     assert sum(found["prior"]["labels"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_folder_that_is_no_testbed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        measure.main([str(tmp_path)])
+    assert "is no testbed: it has no made.json; make one with" in capsys.readouterr().err
 
 
 def test_a_completion_is_taken_apart() -> None:
