@@ -1,7 +1,8 @@
 """Measure a testbed of the families: `python -m examples.overthinker_families.measure runs/families`.
 
 Samples both views of its base model, or of another one, at temperature 1 and prints one JSON object: the bottleneck
-that was reached beside the one that was asked for, and what the paths are by the ground truth.
+that was reached beside the one that was asked for, and what the paths are by the ground truth; the same of paths from
+the corpus, which is what there was to learn.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from statistics import fmean
 
 import numpy as np
 import torch
 
 from examples.overthinker.chat import END, END_OF_THINKING, View
+from examples.overthinker.language import ANSWER_TOKENS
 from examples.overthinker.measure import NEAR_SHORTEST, load, share
 from examples.overthinker.sampler import sample
 from examples.overthinker_families.base import MADE
 from examples.overthinker_families.corpus import problem_of, prompt_of
+from examples.overthinker_families.paths import Path as Written
+from examples.overthinker_families.paths import posterior_path, prior_path
 from examples.overthinker_families.problems import FAMILIES, Problem
 from examples.overthinker_families.truth import Label, judge
 from vpgea.grading.base import GradeRequest, Status
@@ -64,17 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     problems = [problem_of(json.loads(line)) for line in lines]
     made = json.loads((options.folder / MADE).read_text(encoding="utf-8"))
     model = options.model or options.folder / "base"
-    print(json.dumps({"made": made, **measure(model, problems, options.samples, options.seed)}, indent=2))
-
-
-def measure(model: Path, problems: Sequence[Problem], samples: int, seed: int) -> dict[str, object]:
-    """Draw from both views and summarise."""
-    prior = draw_samples(model, "prior", problems, samples, seed)
-    posterior = draw_samples(model, "posterior", problems, samples, seed + 1)
-    return {
+    repeated = [problem for problem in problems for _ in range(options.samples)]
+    found = {
+        "made": made,
         "questions": len(problems),
-        "samples_per_view": samples,
+        "samples_per_view": options.samples,
         "shortest_tokens": round(fmean(problem.shortest_tokens for problem in problems), 2),
+        "corpus": summary(*corpus_samples(repeated, made["bottleneck"], options.seed), options.samples),
+        "model": summary(*model_samples(model, repeated, options.seed), options.samples),
+    }
+    print(json.dumps(found, indent=2))
+
+
+def summary(prior: Sequence[Sample], posterior: Sequence[Sample], samples: int) -> dict[str, object]:
+    """Figures of both views, of all questions and by family; `samples` of a question stand one behind the other."""
+    return {
         "bottleneck": bottleneck(prior, samples).as_dict(),
         "prior": figures(prior),
         "posterior": figures(posterior),
@@ -89,13 +98,28 @@ def measure(model: Path, problems: Sequence[Problem], samples: int, seed: int) -
     }
 
 
-def draw_samples(model: Path, view: View, problems: Sequence[Problem], samples: int, seed: int) -> list[Sample]:
-    """`samples` completions per question in one view, question by question."""
+def corpus_samples(problems: Sequence[Problem], bottleneck: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """A path of the corpus for each question without the note, and one with it."""
+    rng = Random(seed)
+    prior = [_written(problem, prior_path(problem, bottleneck, rng)) for problem in problems]
+    return prior, [_written(problem, posterior_path(problem, rng)) for problem in problems]
+
+
+def _written(problem: Problem, path: Written) -> Sample:
+    tokens = len(path.thinking.split()) + ANSWER_TOKENS
+    return Sample(problem, tokens, path.answer == problem.answer, path.label)
+
+
+def model_samples(model: Path, problems: Sequence[Problem], seed: int) -> tuple[list[Sample], list[Sample]]:
+    """A completion of the model for each question without the note, and one with it."""
     tokenizer, loaded = load(model)
-    repeated = [problem for problem in problems for _ in range(samples)]
-    prompts = [prompt_of(tokenizer, view, problem) for problem in repeated]
-    found = sample(loaded, prompts, max_new_tokens=CAP, generator=torch.Generator().manual_seed(seed))
-    return [read(problem, tokenizer.decode(ids), len(ids)) for problem, ids in zip(repeated, found, strict=True)]
+
+    def drawn(view: View, seed: int) -> list[Sample]:
+        prompts = [prompt_of(tokenizer, view, problem) for problem in problems]
+        found = sample(loaded, prompts, max_new_tokens=CAP, generator=torch.Generator().manual_seed(seed))
+        return [read(problem, tokenizer.decode(ids), len(ids)) for problem, ids in zip(problems, found, strict=True)]
+
+    return drawn("prior", seed), drawn("posterior", seed + 1)
 
 
 def read(problem: Problem, text: str, tokens: int) -> Sample:

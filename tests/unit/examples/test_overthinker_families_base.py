@@ -73,9 +73,11 @@ def test_measuring_prints_the_share_that_was_reached(
     measure.main([str(testbed), "--limit", "12", "-n", "1"])
     found = json.loads(capsys.readouterr().out)
     assert found["made"]["bottleneck"] == 0.01
-    assert found["bottleneck"]["n"] == 12
-    assert set(found["families"]) == set(FAMILIES)
-    assert sum(found["prior"]["labels"].values()) == pytest.approx(1, abs=1e-3)
+    for of in ("corpus", "model"):
+        assert found[of]["bottleneck"]["n"] == 12
+        assert set(found[of]["families"]) == set(FAMILIES)
+        assert sum(found[of]["posterior"]["labels"].values()) == pytest.approx(1, abs=1e-3)
+    assert found["corpus"]["prior"]["accuracy"] > 0.5 > found["model"]["prior"]["accuracy"]
 
 
 def test_a_folder_that_is_no_testbed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
