@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import overthinker, rollouts, tiny
+from tests.support.copies import graders_are_copies
 from tests.support.forks import Forks
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -19,6 +20,13 @@ from vpgea.config.schema import RunConfig
 TRAIN_STEPS = 100
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_graders() -> Iterator[None]:
+    """Grading workers of pytest's own process: their start would take longer than most of what is tested."""
+    with graders_are_copies():
+        yield
 
 
 @pytest.fixture(scope="session")

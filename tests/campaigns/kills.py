@@ -19,14 +19,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 from tests.support import tiny
 from tests.support.forks import Fork, Forks
 from tests.support.loops import essence, sample_keys, write_config
 
-_MARK = "KILL_CAMPAIGN"  # in the environment of everything that a campaign starts
-_ORPHAN_SECONDS = 5.0
+_ORPHAN_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 _MOST_FILES = 20  # that an attempt may write before it is killed
 _LONGEST_DELAY_SECONDS = 0.3  # and how long it may live after that
@@ -44,30 +42,29 @@ class Campaign:
     orphans: int = 0
 
 
-def campaign(config: Path, folder: Path, *, kills: int, seed: int, say: Say = print) -> Campaign:
+def campaign(config: Path, folder: Path, forks: Forks, *, kills: int, seed: int, say: Say = print) -> Campaign:
     """Strike `kills` times, over as many runs as that takes, and compare every finished run with an undisturbed one."""
-    rng, result, mark = random.Random(seed), Campaign(), uuid4().hex
-    with Forks({_MARK: mark}) as forks:
-        _finish(config, folder / "undisturbed", forks)
-        expected = essence(folder / "undisturbed")
-        say(f"undisturbed: {len(expected)} files; seed {seed}")
-        while result.kills < kills:
-            run_dir = folder / f"killed-{result.runs}"
-            while result.kills < kills and _strike(config, run_dir, forks, rng):
-                result.kills += 1
-                result.orphans += _orphans(mark, forks)
-                say(f"kill {result.kills}: {_place(run_dir)}")
-            _finish(config, run_dir, forks)
-            result.runs += 1
-            found = essence(run_dir)
-            names = sorted(found.keys() | expected.keys())
-            result.differences += [f"{run_dir.name}/{name}" for name in names if found.get(name) != expected.get(name)]
-            result.repeated += [
-                f"{run_dir.name}/{phase} {key}"
-                for phase, keys in sample_keys(run_dir).items()
-                for key, count in keys.items()
-                if count != 1
-            ]
+    rng, result = random.Random(seed), Campaign()
+    _finish(config, folder / "undisturbed", forks)
+    expected = essence(folder / "undisturbed")
+    say(f"undisturbed: {len(expected)} files; seed {seed}")
+    while result.kills < kills:
+        run_dir = folder / f"killed-{result.runs}"
+        while result.kills < kills and _strike(config, run_dir, forks, rng):
+            result.kills += 1
+            result.orphans += _orphans(forks)
+            say(f"kill {result.kills}: {_place(run_dir)}")
+        _finish(config, run_dir, forks)
+        result.runs += 1
+        found = essence(run_dir)
+        names = sorted(found.keys() | expected.keys())
+        result.differences += [f"{run_dir.name}/{name}" for name in names if found.get(name) != expected.get(name)]
+        result.repeated += [
+            f"{run_dir.name}/{phase} {key}"
+            for phase, keys in sample_keys(run_dir).items()
+            for key, count in keys.items()
+            if count != 1
+        ]
     return result
 
 
@@ -103,21 +100,12 @@ def _files(run_dir: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(run_dir))
 
 
-def _orphans(mark: str, forks: Forks) -> int:
+def _orphans(forks: Forks) -> int:
     """Processes of the campaign that are still there some seconds after their parent was killed."""
     deadline = time.monotonic() + _ORPHAN_SECONDS
-    while (left := len(_marked(mark) - {forks.pid})) and time.monotonic() < deadline:
+    while (left := len(forks.descendants())) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
-
-
-def _marked(mark: str) -> set[int]:
-    found, wanted = set(), f"{_MARK}={mark}".encode()
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it has gone, or is another user's
-            if wanted in environment.read_bytes().split(b"\0"):
-                found.add(int(environment.parent.name))
-    return found
 
 
 def _place(run_dir: Path) -> str:
@@ -134,10 +122,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, Forks() as forks:
         folder = Path(name)
         config = write_config(folder, tiny.make_model(folder / "model", train_steps=100))
-        result = campaign(config, folder, kills=options.kills, seed=options.seed)
+        result = campaign(config, folder, forks, kills=options.kills, seed=options.seed)
     for line in (*result.differences, *result.repeated):
         print(f"differs or is there twice: {line}")
     print(

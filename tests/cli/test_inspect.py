@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.copies import Copy
 from tests.support.finished import Finished, finished_runs
 from vpgea.runs.complete_phase import chunk_paths
 from vpgea.runs.overwriting import is_written_by
@@ -302,7 +303,7 @@ def on_terminal(arguments: list[str], environment: dict[str, str]) -> str:
     """What a terminal receives on stdout."""
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "vpgea_cli", *arguments]
-    with subprocess.Popen(command, stdout=slave, stderr=subprocess.DEVNULL, env=environment) as process:
+    with Copy(command, stdout=slave, stderr=subprocess.DEVNULL, env=environment) as process:
         os.close(slave)
         received = b""
         while chunk := _read(master):

@@ -14,13 +14,42 @@ import pytest
 
 from tests.invariant.test_distill_ranks import CASES, lines_of, prepared, ran
 from tests.support import tiny
-from tests.support.forks import Fork, Forks
+from tests.support.forks import COMMAND_LINE, Fork, Forks
 from tests.support.loops import essence, write_config
 from tests.support.ranks import run_ranks
-from vpgea.runs.layout import Step
 from vpgea_cli.main import run
 
 TIMEOUT_S = 100
+# Ranks are copies of the command, which has imported everything: their start would take longer than their training.
+COPIED = f"""
+import vpgea.training.launch
+from tests.support.copies import SUBPROCESS
+vpgea.training.launch.subprocess = SUBPROCESS
+{COMMAND_LINE}
+"""
+# Amid its training the command is sent a Ctrl-C; no rank goes on before it has heard of that. RANKS: for their ids.
+STRUCK = f"""
+import os, signal, threading
+from pathlib import Path
+from vpgea.runs.stopping import StopRequest
+from vpgea.training.trainer import Trainer
+heard, request, train_step = threading.Event(), StopRequest.request, Trainer.train_step
+
+def hear(stop, *words):
+    request(stop, *words)
+    heard.set()
+
+def strike(trainer, step):
+    if trainer.next_step == 1:
+        Path(os.environ["RANKS"], "rank-" + os.environ["RANK"]).write_text(str(os.getpid()))
+        if os.environ["RANK"] == "0":
+            os.kill(os.getppid(), signal.SIGINT)
+        assert heard.wait({TIMEOUT_S})
+    return train_step(trainer, step)
+
+StopRequest.request, Trainer.train_step = hear, strike
+{COPIED}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +93,16 @@ def test_two_devices_train_bit_for_bit_what_two_ranks_do_also_after_one_was_kill
     command += ["-o", tmp_path / "devices", "--devices", "cpu:2"]
     process = forks.start(command, tmp_path, "killed")
     metrics = tmp_path / "devices" / "metrics.jsonl"
-    until(lambda: metrics.is_file() and metrics.read_text().count("\n") > 2, process)
+    until(metrics.is_file, process)
     ranks = ranks_of(process)
+    until(lambda: metrics.read_text().count("\n") > 2, process)
     os.kill(ranks[1], signal.SIGKILL)
     assert process.wait(TIMEOUT_S) == 4
     told = process.err.read_text()
     assert told.count("error:") == 1
     assert "rank 1 of the training was killed by signal 9" in told
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
-    again = forks.start(command, tmp_path, "again")
+    again = forks.start(command, tmp_path, "again", script=COPIED)
     assert again.wait(TIMEOUT_S) == 0, again.err.read_text()
     assert trained(tmp_path / "devices") == trained(tmp_path / "ranks")
     assert again.out.read_text().count("\n") == 1
@@ -84,18 +114,14 @@ def test_a_loop_on_two_devices_is_stopped_in_its_training_and_goes_on(
     config = write_config(tmp_path, tiny_model, loop__rounds=1, distill__train="lora", distill__epochs=4)
     assert run(["loop", "-c", str(config), "-o", str(tmp_path / "one"), "-q"]) == 0
     command: list[str | Path] = ["loop", "-c", config, "-o", tmp_path / "two", "--devices", "cpu:2", "-q"]
-    process = forks.start(command, tmp_path, "stopped")
-    metrics = Step(0, "distill").folder(tmp_path / "two") / "metrics.jsonl"
-    until(lambda: metrics.is_file() and metrics.read_text(), process)
-    ranks = ranks_of(process)
-    assert len(ranks) == 2
-    process.send_signal(signal.SIGINT)
+    process = forks.start(command, tmp_path, "stopped", {"RANKS": str(tmp_path)}, script=STRUCK)
     assert process.wait(TIMEOUT_S) == 130
     told = process.err.read_text()
     assert "error: stopped by Ctrl-C\nwhy:   the checkpoint is written" in told
     assert told.count("error:") == 1
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
-    again = forks.start(command, tmp_path, "again")
+    ranks = [(tmp_path / f"rank-{rank}").read_text() for rank in range(2)]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    again = forks.start(command, tmp_path, "again", script=COPIED)
     assert again.wait(TIMEOUT_S) == 0, again.err.read_text()
     one, two = (json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in roots(tmp_path))
     assert two["accepted_share"] == one["accepted_share"]

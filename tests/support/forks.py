@@ -14,12 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 ROOT = Path(__file__).parents[2]
 _PAUSE_S = 0.005
+_MARK = "FORKS_OF_TESTS"  # in the environment of a process that is copied, and so of all that its copies start
 _MODEL = ROOT / "examples" / "overthinker" / "base-global"
 
 _IMPORTS = (
@@ -63,10 +66,31 @@ for line in sys.stdin:
         answer = os.fork()
         if answer == 0:
             become(task)
+    elif "imports" in task:
+        answer = [importlib.import_module(name).__name__ for name in task["imports"]]
     else:
         found, status = os.waitpid(task["pid"], os.WNOHANG)
         answer = os.waitstatus_to_exitcode(status) if found else None
     print(json.dumps(answer), flush=True)
+"""
+
+
+def struck(place: str, call: int, number: signal.Signals) -> str:
+    """A command line that sends itself a signal just before the n-th call of a method, module.Class.method."""
+    return f"""
+import importlib, os
+module, owner, name = {place!r}.rsplit(".", 2)
+owner, calls = getattr(importlib.import_module(module), owner), [0]
+original = getattr(owner, name)
+
+def strike(*arguments, **options):
+    calls[0] += 1
+    if calls[0] == {call}:
+        os.kill(os.getpid(), {int(number)})
+    return original(*arguments, **options)
+
+setattr(owner, name, strike)
+{COMMAND_LINE}
 """
 
 
@@ -102,13 +126,15 @@ class Fork:
 
 
 class Forks:
-    """The process that is copied. environment: its own, beside this process's. imports: what it imports besides."""
+    """The process that is copied. It asks no hub."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None, imports: Sequence[str] = ()) -> None:
+    def __init__(self) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("VPGEA_")}
-        self._environment = {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
+        self._mark = uuid4().hex
+        own = {_MARK: self._mark, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        self._environment = {**inherited, **own}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _ORIGINAL, str(_MODEL), *_IMPORTS, *imports],
+            [sys.executable, "-c", _ORIGINAL, str(_MODEL), *_IMPORTS],
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -137,6 +163,8 @@ class Forks:
     ) -> Fork:
         """Run a command line, or another script on it; what it says lands in folder/NAME.out and folder/NAME.err."""
         out, err = folder / f"{name}.out", folder / f"{name}.err"
+        for file in (out, err):
+            file.write_bytes(b"")  # so that it can be looked at from now on
         task = {
             "arguments": [str(argument) for argument in arguments],
             "script": script,
@@ -146,6 +174,19 @@ class Forks:
             "err": str(err.absolute()),
         }
         return Fork(self, self.ask(task), out, err)
+
+    def load(self, names: Sequence[str]) -> None:
+        """Let it import further modules, which each later copy has then."""
+        self.ask({"imports": [*names]})
+
+    def descendants(self) -> set[int]:
+        """Processes that have come from it and are still there, zombies left aside."""
+        found, wanted = set(), f"{_MARK}={self._mark}".encode()
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it has gone, or is another user's
+                if wanted in environment.read_bytes().split(b"\0"):
+                    found.add(int(environment.parent.name))
+        return found - {self.pid}
 
     def ask(self, task: Mapping[str, object]) -> Any:
         """The original's answer: a number, or None."""

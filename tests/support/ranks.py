@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.forks import COMMAND_LINE, Fork, Forks
+from vpgea.engines.sglang.server.command import free_port
 
 TIMEOUT_S = 150
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start_ranks(
     forks: Forks, arguments: Sequence[str | Path], world: int, folder: Path, script: str = COMMAND_LINE
 ) -> list[Fork]:
     """Processes with the variables that torchrun or a SLURM script sets; what they say lands in rank-N.err."""
-    port = free_port()
+    port = free_port("127.0.0.1")
     processes = []
     for rank in range(world):
         variables = {

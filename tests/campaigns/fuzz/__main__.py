@@ -8,6 +8,7 @@ import sys
 
 from tests.campaigns import fuzz
 from tests.campaigns.fuzz.campaign import TARGETS, campaign
+from tests.support.forks import Forks
 
 
 def main() -> int:
@@ -17,7 +18,8 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(TARGETS), help="give all inputs to one target")
     parser.add_argument("--jobs", type=int, default=1, help="targets under way at the same time")
     options = parser.parse_args()
-    results = campaign(inputs=options.inputs, seed=options.seed, only=options.only, jobs=options.jobs)
+    with Forks() as forks:
+        results = campaign(forks, inputs=options.inputs, seed=options.seed, only=options.only, jobs=options.jobs)
     return 1 if any(tally.findings for tally in results.values()) else 0
 
 

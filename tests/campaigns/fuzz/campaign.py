@@ -32,7 +32,7 @@ TARGETS = {
     "views": 5,
     "command_lines": 1,
 }
-_IMPORTS = ("hypothesis", "vpgea.grading.registry", *(f"tests.campaigns.fuzz.targets.{name}" for name in TARGETS))
+_IMPORTS = ("hypothesis", "vpgea.grading.worker", *(f"tests.campaigns.fuzz.targets.{name}" for name in TARGETS))
 _CHILD = "import sys; from tests.campaigns.fuzz.child import main; main(*sys.argv[1:])"
 Say = Callable[[str], None]
 
@@ -49,11 +49,14 @@ class Tally:
         return self.outcomes.total()
 
 
-def campaign(*, inputs: int, seed: int, only: str | None = None, jobs: int = 1, say: Say = print) -> dict[str, Tally]:
+def campaign(
+    forks: Forks, *, inputs: int, seed: int, only: str | None = None, jobs: int = 1, say: Say = print
+) -> dict[str, Tally]:
     """Give the targets their shares of the inputs and tell what came of it."""
     shares = {only: inputs} if only else {name: -(-inputs * share // 100) for name, share in TARGETS.items()}
     say(f"seed {seed}")
-    with Forks({"HF_HUB_OFFLINE": "1"}, _IMPORTS) as forks, ThreadPoolExecutor(jobs) as executor:
+    forks.load(_IMPORTS)
+    with ThreadPoolExecutor(jobs) as executor:
         running = {name: executor.submit(_fuzz, name, count, seed, forks) for name, count in shares.items()}
         results = {}
         for name, future in running.items():

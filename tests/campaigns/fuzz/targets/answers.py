@@ -10,6 +10,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from tests.campaigns.fuzz.probe import ACCEPTED, Probe, odd_texts
+from tests.support.copies import graders_are_copies
 from vpgea.grading.answers import after_thinking
 from vpgea.grading.base import GradeRequest, Status
 from vpgea.grading.pool import GraderPool
@@ -64,6 +65,7 @@ _answers = st.builds(
 def probe(folder: Path) -> Iterator[Probe]:
     """One pool per grader. An answer that takes long ends as timeout; the places of values are looked for here."""
     with ExitStack() as stack:
+        stack.enter_context(graders_are_copies())  # a good many are killed
         pools = {
             name: stack.enter_context(
                 GraderPool(name, relative_tolerance=1e-6, deadline_s=_DEADLINE_S, memory_mb=_MEMORY_MB, workers=1)
