@@ -1,4 +1,4 @@
-"""A run of 1,200 rounds, by its records: listed, resumed, verified and exported in the order of the rounds' numbers."""
+"""A run of 1,010 rounds, by its records: listed, resumed, verified and exported in the order of the rounds' numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vpgea.storage.records import json_of
 from vpgea_cli.commands.loop import closing_words
 from vpgea_cli.main import run
 
-ROUNDS = 1200
+ROUNDS = 1010
 NUMBERS = [None, *range(ROUNDS)]
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -60,7 +60,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunCon
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> Path:
-    """What 1,200 rounds leave, without their data: the records, and the weights of three of them."""
+    """What so many rounds leave, without their data: the records, and the weights of three of them."""
     folder, templates = tmp_path_factory.mktemp("many") / "run", tmp_path_factory.mktemp("phases")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "fsync", lambda path: None)
@@ -142,15 +142,15 @@ def test_a_run_goes_on_after_its_last_round(vpgea: Cli, run_dir: Path, tmp_path:
 
 
 def test_a_gap_ends_what_is_finished_and_hides_nothing_behind_it(run_dir: Path, config: RunConfig) -> None:
-    record = round_record(run_dir, 1050)
+    record = round_record(run_dir, 1005)
     content = record.read_bytes()
     record.unlink()
     finished, after_gap = finished_lines(run_dir), all_lines(run_dir)
     count = Loop.read(config, run_dir).finished
     record.write_bytes(content)
-    assert count == 1050
-    assert [line.round for line in finished] == [None, *range(1050)]
-    assert [line.round for line in after_gap] == [number for number in NUMBERS if number != 1050]
+    assert count == 1005
+    assert [line.round for line in finished] == [None, *range(1005)]
+    assert [line.round for line in after_gap] == [number for number in NUMBERS if number != 1005]
 
 
 def test_doctor_names_damage_in_the_order_of_rounds(run_dir: Path) -> None:
@@ -188,4 +188,4 @@ def test_a_tie_with_the_base_model_is_not_called_better() -> None:
 def test_rounds_whose_weights_are_gone_name_those_that_have_some(vpgea: Cli, run_dir: Path, tmp_path: Path) -> None:
     code, _, errors = vpgea("export", run_dir, "-o", tmp_path / "out", "--round", "1001")
     assert code == 2
-    assert "999, 1000, 1199" in errors
+    assert "999, 1000, 1009" in errors

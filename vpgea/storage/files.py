@@ -130,8 +130,10 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedError: The file is missing, not JSON, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\u" in text:  # only an escape can give half of a surrogate pair, which could not be written again
+            json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError as error:
         raise DamagedError(
             f"file not found: {path}", why="it belongs to what is read here", mend="run the phase that writes it again"
