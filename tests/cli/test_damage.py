@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.campaigns import damage, exchanges
 from tests.campaigns.damage import call, campaign, checksums
-from tests.support.forks import Forks
 from tests.support.loops import essence
+from vpgea.engines.transformers import TransformersEngine
 from vpgea.errors import Stopped
 from vpgea_cli.main import run
 
@@ -366,16 +366,22 @@ def test_a_read_only_folder(config: Path, read_only: Path) -> None:
     assert (code, "ead-only" in told) == (1, True), told
 
 
-def test_a_folder_that_vanishes_amid_a_rollout(config: Path, tmp_path: Path, forks: Forks) -> None:
-    folder = tmp_path / "rollout"
-    process = forks.start(["rollout", "-c", config, "-o", folder, "-n", "64", "--quiet"], tmp_path, "said")
-    while process.poll() is None and not list(folder.rglob("*.arrow")):
-        time.sleep(0.01)
-    assert process.poll() is None, process.err.read_text()
-    folder.rename(tmp_path / "moved")
-    process.wait(60)
-    out, err = process.out.read_text(), process.err.read_text()
-    assert (process.returncode, out) == (1, ""), err
+def test_a_folder_that_vanishes_amid_a_rollout(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, calls = tmp_path / "rollout", list[int]()
+    generate = TransformersEngine._generate
+
+    def vanish(*arguments: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 2:  # once for each chunk
+            folder.rename(tmp_path / "moved")
+        return generate(*arguments)
+
+    monkeypatch.setattr(TransformersEngine, "_generate", vanish)
+    assert run(["rollout", "-c", str(config), "-o", str(folder), "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "", err
     error, why, mend = err.splitlines()
     assert error.startswith("error: no longer there: ")
     assert str(folder) in error

@@ -291,7 +291,7 @@ def test_ctrl_c_in_a_process_of_its_own(config: Path, undisturbed: Path, tmp_pat
     while process.poll() is None and not list(tmp_path.rglob("*.arrow")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    process.wait(30)
+    process.wait(120)
     assert (process.returncode, process.out.read_text()) == (130, "")
     assert "Traceback" not in process.err.read_text()
     assert run(command("loop", config, tmp_path)) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ import pytest
 import yaml
 
 from tests.support import overthinker, rollouts
-from tests.support.forks import Forks
+from tests.support.forks import Forks, struck
 from tests.support.measured_rows import selection
 from vpgea.phases.filter import filter_rollout
 from vpgea_cli.phase import inherited_from
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+MEASURE = "vpgea.filtering.crossview.CrossView.measure"  # called once for each of four chunks
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,9 @@ def test_filter_killed_and_resumed_gives_bitwise_the_same(
 ) -> None:
     """Without a file: model, views, sampling and checks are what the rollout was made with."""
     killed = tmp_path / "killed"
-    process = forks.start(["filter", drawn, "-o", killed, "-q"], tmp_path, "filter")
-    while process.poll() is None and rollouts.committed(killed) < 1:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was killed, and not done"
+    script = struck(MEASURE, 3, signal.SIGKILL)
+    process = forks.start(["filter", drawn, "-o", killed, "-q"], tmp_path, "filter", script=script)
+    assert process.wait(120) == -signal.SIGKILL, process.err.read_text()
     assert 1 <= rollouts.committed(killed) < 4
     assert here("filter", drawn, "-o", killed, "-q").returncode == 0
     assert rollouts.bytes_of(killed) == rollouts.bytes_of(whole)
@@ -86,11 +84,9 @@ def test_filter_killed_and_resumed_gives_bitwise_the_same(
 
 
 def test_filter_leaves_with_75_on_a_signal(forks: Forks, drawn: Path, tmp_path: Path) -> None:
-    process = forks.start(["filter", drawn, "-o", tmp_path / "out", "-q"], tmp_path, "filter")
-    while process.poll() is None and rollouts.committed(tmp_path / "out") < 1:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    script = struck(MEASURE, 3, signal.SIGTERM)
+    process = forks.start(["filter", drawn, "-o", tmp_path / "out", "-q"], tmp_path, "filter", script=script)
+    process.wait(120)
     told = process.err.read_text()
     assert process.returncode == 75, told
     assert "continues where it stopped" in told

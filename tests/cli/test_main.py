@@ -18,6 +18,7 @@ import pytest
 import typer
 
 import vpgea
+from tests.support.forks import Fork, Forks
 from vpgea.errors import EngineError, QualityGateError, Stopped, UsageError, VpgeaError
 from vpgea_cli import main
 from vpgea_cli.app import command_line
@@ -92,11 +93,11 @@ def test_every_module_of_a_command_is_registered() -> None:
     assert sorted(file.stem.rstrip("_") for file in files) == sorted(main.COMMANDS)
 
 
-def test_version_and_help(cli: Cli) -> None:
+def test_version_and_help(cli: Cli, here: Cli) -> None:
     assert cli("--version").stdout == f"{vpgea.__version__}\n"
     bare = cli()
     assert bare.returncode == 0
-    assert bare.stdout == cli("--help").stdout == cli("-h").stdout
+    assert bare.stdout == here("--help").stdout == here("-h").stdout
     assert all(name in bare.stdout for name in main.COMMANDS)
 
 
@@ -113,8 +114,8 @@ def test_version_and_help(cli: Cli) -> None:
         (["config", "init", "a", "b"], ["(b)", "vpgea config init", "vpgea config init --help"]),
     ],
 )
-def test_usage_errors_are_three_lines_with_the_nearest_name(cli: Cli, arguments: list[str], lines: list[str]) -> None:
-    done = cli(*arguments)
+def test_usage_errors_are_three_lines_with_the_nearest_name(here: Cli, arguments: list[str], lines: list[str]) -> None:
+    done = here(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     told = done.stderr.splitlines()
     assert [line[:7] for line in told] == ["error: ", "why:   ", "mend:  "]
@@ -122,12 +123,12 @@ def test_usage_errors_are_three_lines_with_the_nearest_name(cli: Cli, arguments:
         assert expected in line
 
 
-def test_names_that_are_not_utf8_are_refused_before_anything_is_written(cli: Cli, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_refused_before_anything_is_written(here: Cli, tmp_path: Path) -> None:
     for arguments in (
         ["config", "init", f"{tmp_path}/mod\udce9l.yaml"],
         ["config", "show", "--set", "model.path=\udcff"],
     ):
-        done = cli(*arguments)
+        done = here(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("error: not UTF-8: the argument '")
     assert list(tmp_path.iterdir()) == []
@@ -138,17 +139,17 @@ def test_a_result_beyond_the_terminals_encoding_is_printed_escaped(cli: Cli, tmp
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/\\u03b5\\xb3.yaml\n")
 
 
-def test_debug_adds_the_traceback(cli: Cli) -> None:
-    assert "Traceback" not in cli("config", "show", "-c", "none").stderr
-    shown = cli("config", "show", "-c", "none", env={"VPGEA_DEBUG": "1"})
+def test_debug_adds_the_traceback(here: Cli) -> None:
+    assert "Traceback" not in here("config", "show", "-c", "none").stderr
+    shown = here("config", "show", "-c", "none", env={"VPGEA_DEBUG": "1"})
     assert shown.returncode == 2
     assert "Traceback" in shown.stderr
     assert shown.stderr.splitlines()[-1].startswith("mend:  ")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device without space")
-def test_a_full_disk_is_told_as_such(cli: Cli) -> None:
-    done = cli("config", "init", "--overwrite", "/dev/full")
+def test_a_full_disk_is_told_as_such(here: Cli) -> None:
+    done = here("config", "init", "--overwrite", "/dev/full")
     assert done.returncode == 1
     assert "why:   the disk is full" in done.stderr
 
@@ -278,59 +279,56 @@ sys.exit(main.run(["spin", *sys.argv[1:]]))
 """
 
 
-def _spin(environment: dict[str, str], *arguments: str) -> tuple[subprocess.Popen[str], int]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SPIN, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
+def _spin(forks: Forks, folder: Path, *arguments: str) -> tuple[Fork, int]:
+    """The command at work, and the process that it has started."""
+    process = forks.start(arguments, folder, "spin", script=_SPIN)
+    _wait_until(lambda: process.out.read_text().endswith("\n"))
+    return process, int(process.out.read_text())
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]
 )
-def test_a_signal_stops_after_saving(
-    number: signal.Signals, code: int, environment: Callable[..., dict[str, str]]
-) -> None:
-    process, child = _spin(environment())
+def test_a_signal_stops_after_saving(number: signal.Signals, code: int, forks: Forks, tmp_path: Path) -> None:
+    process, child = _spin(forks, tmp_path)
     process.send_signal(number)
-    _, told = process.communicate(timeout=30)
+    process.wait(120)
+    told = process.err.read_text()
     os.killpg(child, signal.SIGKILL)  # ending children in an orderly way is the phase's own work; it was left alone
     assert process.returncode == code
     assert "why:   three units are on disk" in told
     assert "mend:  run the same command again" in told
 
 
-def test_a_hangup_that_is_told_again_is_no_second_signal(environment: Callable[..., dict[str, str]]) -> None:
+def test_a_hangup_that_is_told_again_is_no_second_signal(forks: Forks, tmp_path: Path) -> None:
     """A terminal that closes sends it more than once, and a session that ends sends TERM along with it."""
-    process, child = _spin(environment(), "--stubborn")
+    process, child = _spin(forks, tmp_path, "--stubborn")
     process.send_signal(signal.SIGHUP)
-    assert process.stderr is not None
-    while "once more" not in process.stderr.readline():
-        assert process.poll() is None
+    _wait_until(lambda: "once more" in process.err.read_text())
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
-    while "SIGTERM" not in process.stderr.readline():
-        assert process.poll() is None
+    _wait_until(lambda: "SIGTERM" in process.err.read_text())
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.wait(120)
     assert process.returncode == 143
-    _wait_until_gone(child)
+    _wait_until(lambda: _is_gone(child))  # the kernel ends a killed process in its own time
 
 
 def test_a_hangup_that_was_ignored_from_the_start_stays_ignored(environment: Callable[..., dict[str, str]]) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        process, child = _spin(environment())
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """As `nohup` starts a command."""
+    command = [sys.executable, "-c", _SPIN]
+    process = subprocess.Popen(
+        ["bash", "-c", "trap '' HUP; exec \"$@\"", "bash", *command],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     os.killpg(child, signal.SIGKILL)
     assert "error: stopped by SIGTERM" in told
 
@@ -345,25 +343,22 @@ def test_a_hangup_that_was_ignored_from_the_start_stays_ignored(environment: Cal
     ],
 )
 def test_a_second_signal_leaves_at_once_and_kills_own_children(
-    first: signal.Signals, second: signal.Signals, code: int, environment: Callable[..., dict[str, str]]
+    first: signal.Signals, second: signal.Signals, code: int, forks: Forks, tmp_path: Path
 ) -> None:
-    process, child = _spin(environment(), "--stubborn")
+    process, child = _spin(forks, tmp_path, "--stubborn")
     process.send_signal(first)
-    assert process.stderr is not None
-    while "once more" not in process.stderr.readline():
-        assert process.poll() is None
+    _wait_until(lambda: "once more" in process.err.read_text())
     process.send_signal(second)
-    process.communicate(timeout=30)
+    process.wait(120)
     assert process.returncode == code
-    _wait_until_gone(child)
+    _wait_until(lambda: _is_gone(child))  # the kernel ends a killed process in its own time
 
 
-def _wait_until_gone(pid: int) -> None:
-    """The kernel ends a killed process in its own time, on a busy machine some time after the one that killed it."""
-    deadline = time.monotonic() + 30
-    while not _is_gone(pid):
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def _is_gone(pid: int) -> bool:

@@ -167,20 +167,32 @@ import os, signal, sys, time
 from vpgea.runs.stopping import StopRequest
 from vpgea_cli.output import Output
 from vpgea_cli.signals import install_signal_handlers
-output = Output()
+from rich.live import Live
+output, refresh, drawn = Output(), Live.refresh, []
+
+def refresh_and_count(live):
+    refresh(live)
+    drawn.append(live)
+
+def wait_until_drawn():
+    goal = len(drawn) + 2  # the first may have begun already
+    while len(drawn) < goal:
+        time.sleep(0.01)
+
+Live.refresh = refresh_and_count
 with install_signal_handlers(StopRequest(), output.urgent):
     with output.live_table("rounds", ["round", "pseudo-efficient"]) as add_row:
         with output.progress(4, "base eval: questions") as progress:
             progress.advance(0)
             progress.advance(2, 1000)
-            time.sleep(0.3)
+            wait_until_drawn()
             progress.advance(2, 1000)
         for number in range(60):
             add_row([f"row {number}", "1.00 [0.90, 1.10]"])
         output.warn("above the table")
-        time.sleep(0.3)
+        wait_until_drawn()
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.3)
+        wait_until_drawn()
         if sys.argv[1:]:
             os.kill(os.getpid(), signal.SIGTERM)
 output.result("the result")

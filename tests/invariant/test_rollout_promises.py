@@ -6,7 +6,6 @@ import itertools
 import random
 import shutil
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import tiny
-from tests.support.forks import Fork, Forks
+from tests.support.forks import COMMAND_LINE, Forks
 from tests.support.rollouts import bytes_of, committed, rows_of, run
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
@@ -63,11 +62,22 @@ def command(config: RunConfig, folder: Path) -> list[str]:
     return ["rollout", *arguments]
 
 
-def wait_for_chunks(folder: Path, more: int, process: Fork) -> None:
-    """Until a rollout has committed so many more chunks, or ended."""
-    goal, deadline = committed(folder) + more, time.monotonic() + 150
-    while process.poll() is None and committed(folder) < goal and time.monotonic() < deadline:
+# Beside the command a thread kills it, a moment after so many chunks of a folder are committed.
+KILLED = f"""
+import os, sys, threading, time
+from pathlib import Path
+from tests.support.rollouts import committed
+folder, goal, delay = Path(sys.argv.pop(1)), int(sys.argv.pop(1)), float(sys.argv.pop(1))
+
+def strike():
+    while committed(folder) < goal:
         time.sleep(0.005)
+    time.sleep(delay)
+    os.kill(os.getpid(), 9)
+
+threading.Thread(target=strike, daemon=True).start()
+{COMMAND_LINE}
+"""
 
 
 def test_no_row_lost_or_twice_when_killed_at_any_moment(
@@ -77,11 +87,10 @@ def test_no_row_lost_or_twice_when_killed_at_any_moment(
     config = run_config(data__dataset=str(dataset), rollout__questions_per_chunk=1, rollout__batch_size=4)
     out, rng = tmp_path / "out", random.Random(0)
     for _ in range(5):
-        process = forks.start(command(config, out), tmp_path, "rollout")
-        wait_for_chunks(out, rng.randrange(1, 4), process)
-        time.sleep(rng.random() * 0.03)
-        process.kill()
-        assert process.wait(30) == -signal.SIGKILL, process.err.read_text()
+        goal, delay = committed(out) + rng.randrange(1, 4), rng.random() * 0.03
+        words: list[str | Path] = [out, str(goal), str(delay), *command(config, out)]
+        process = forks.start(words, tmp_path, "rollout", script=KILLED)
+        assert process.wait(100) == -signal.SIGKILL, process.err.read_text()
     assert 6 <= committed(out) < len(MANY)
     assert not (out / "COMPLETE").exists()
     run(config, out)

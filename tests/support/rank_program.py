@@ -49,7 +49,10 @@ def divide(*_: Any) -> None:
     print(1 / 0)
 
 
-def die(*_: Any) -> None:
+def die(parent: Parent, folder: Path) -> None:
+    """Once the other one waits."""
+    while not list(folder.glob("waiting-*")):
+        time.sleep(0.01)
     os.write(2, b"terminate called after throwing\n")
     os.kill(os.getpid(), 9)
 

@@ -47,7 +47,7 @@ def together(folder: Path, first: str, second: str, stop: StopRequest | None = N
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

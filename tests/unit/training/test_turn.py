@@ -49,10 +49,10 @@ def test_a_second_training_of_the_same_folder_waits_and_returns_what_the_first_o
         if line["step"] == 1:
             second.append(threading.Thread(target=twin))
             second[0].start()
-            assert noted.waiting.wait(30), "it should wait"
+            assert noted.waiting.wait(100), "it should wait"
 
     summary = distill(config, source, tmp_path / "out", log=begin_twin)
-    second[0].join(30)
+    second[0].join(100)
     assert found == [summary]
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
