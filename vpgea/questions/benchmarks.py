@@ -209,15 +209,29 @@ def _inspect(rows: Sequence[RawRow]) -> Iterator[tuple[RawRow, dict[str, Any]]]:
 
 
 def _evalscope(rows: Sequence[RawRow]) -> Iterator[tuple[RawRow, dict[str, Any]]]:
-    """The right choice last, then a shuffle whose seed is the SHA-256 of the question; all texts stripped."""
+    """The right choice last, then a shuffle whose seed is the SHA-256 of the question; choices stripped."""
     for row in rows:
         question = str(row.values["Question"] or "").strip()
         seed = int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big")
         order = [1, 2, 3, 0]
         random.Random(seed).shuffle(order)  # noqa: S311  # the published order, no secret
         values = _gpqa_row(row.values, order, None)
-        values["options"] = [text.strip() if isinstance(text, str) else text for text in values["options"]]
-        yield row, values
+        yield row, values | {"options": [_stripped(one) for one in values["options"]]}
+
+
+def _lighteval(rows: Sequence[RawRow]) -> Iterator[tuple[RawRow, dict[str, Any]]]:
+    """The right choice put between the wrong ones, at Random(1234).randint(0, 3) of each row; all texts stripped."""
+    rng = random.Random(1234)  # noqa: S311  # the published order, no secret
+    for row in rows:
+        order = [1, 2, 3]
+        order.insert(rng.randint(0, 3), 0)
+        values = _gpqa_row(row.values, order, None)
+        texts = {"question": _stripped(values["question"]), "options": [_stripped(one) for one in values["options"]]}
+        yield row, values | texts
+
+
+def _stripped(text: object) -> object:
+    return text.strip() if isinstance(text, str) else text
 
 
 def _gpqa_row(row: dict[str, Any], order: Sequence[int], repeat: int | None) -> dict[str, Any]:
@@ -231,7 +245,12 @@ def _gpqa_row(row: dict[str, Any], order: Sequence[int], repeat: int | None) -> 
 
 
 GpqaOrder = Callable[[Sequence[RawRow]], Iterator[tuple[RawRow, dict[str, Any]]]]
-ORDERS: dict[str, GpqaOrder] = {"simple-evals": _simple_evals, "inspect": _inspect, "evalscope": _evalscope}
+ORDERS: dict[str, GpqaOrder] = {
+    "simple-evals": _simple_evals,
+    "inspect": _inspect,
+    "evalscope": _evalscope,
+    "lighteval": _lighteval,
+}
 _AIME_FIELDS = FieldMapping(question="problem")
 
 EVALSETS: dict[str, EvalSet] = {

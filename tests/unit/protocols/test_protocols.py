@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import tiny
-from tests.support.golden_prompts import GOLDEN, digest, gpqa_row, rows_of, shot_rows
+from tests.support.golden_rows import GOLDEN, digest, rows_of, shot_rows, write_rows
 from vpgea.config.schema import DataConfig, ViewsConfig
 from vpgea.errors import UsageError
 from vpgea.grading.base import GradeRequest, Status
@@ -26,37 +27,36 @@ from vpgea.protocols.published import Measurement, known_model, published, repro
 from vpgea.protocols.sources import load_asked
 from vpgea.questions.load import LoadedQuestions, Question
 
+GOLDENS: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
 
-def asked(benchmark: str, name: str, folder: Path) -> list[str]:
-    """The user turns of the ten fixed rows."""
-    path = folder / "test.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows_of(benchmark)))
+
+def asked(benchmark: str, name: str, folder: Path) -> tuple[list[str], str]:
+    """The user turns of the ten fixed rows, and their answers one after the other."""
+    folder.mkdir()
+    path = write_rows(folder / ("test.csv" if benchmark == "gpqa-diamond" else "test.jsonl"), rows_of(benchmark))
     protocol = find_protocol(benchmark, name)
     if protocol.shots is not None:
-        split = folder / f"{protocol.shots.split}.jsonl"
-        split.write_text("".join(json.dumps(row) + "\n" for row in shot_rows(benchmark)))
-    return list(load_asked(protocol, DataConfig(dataset=str(path)))[1].turns.values())
+        write_rows(folder / f"{protocol.shots.split}.jsonl", shot_rows(benchmark))
+    loaded, made = load_asked(protocol, DataConfig(dataset=str(path)))
+    return list(made.turns.values()), "".join(question.answer for question in loaded.questions)
 
 
-def test_prompts_are_those_of_the_tools_byte_for_byte(tmp_path: Path) -> None:
-    for number, one in enumerate(json.loads(GOLDEN.read_text(encoding="utf-8"))):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        turns = asked(one["benchmark"], one["protocol"], folder)
-        where = f"{one['benchmark']} by {one['protocol']}"
-        assert turns[0] == one["first"], where
-        assert [digest(turn) for turn in turns] == one["sha256"], where
+@pytest.mark.parametrize("golden", GOLDENS, ids=lambda one: f"{one['benchmark']}-{one['protocol']}")
+def test_prompts_are_those_of_the_tools_byte_for_byte(golden: dict[str, Any], tmp_path: Path) -> None:
+    turns, letters = asked(golden["benchmark"], golden["protocol"], tmp_path / "rows")
+    assert turns[0] == golden["first"]
+    assert [digest(turn) for turn in turns] == golden["sha256"]
+    assert letters == golden.get("letters", letters)
 
 
-def test_simple_evals_asks_every_row_four_times_in_its_order(tmp_path: Path) -> None:
-    """The first permutations of Random(0) are 3102, 3120, 2301 and 2031."""
-    turns = asked("gpqa-diamond", "simple-evals", tmp_path)
-    assert len(turns) == 40
-    row = gpqa_row(0)
-    choices = [row["Correct Answer"], *(row[f"Incorrect Answer {n}"] for n in (1, 2, 3))]
-    shown = "\n".join(f"{letter}) {choices[place]}" for letter, place in zip("ABCD", (3, 1, 0, 2), strict=True))
-    assert turns[0].endswith(f"\n\n{row['Question']}\n\n{shown}")
-    assert "where LETTER is one of ABCD. Think step by step" in turns[0]
+def test_every_protocol_of_a_tool_is_held_against_the_tool() -> None:
+    held = {(one["benchmark"], one["protocol"]) for one in GOLDENS}
+    assert {(one.benchmark, one.name) for one in protocols() if one.name != "deepseek"} == held
+
+
+def test_deepseek_asks_gpqa_as_simple_evals_does(tmp_path: Path) -> None:
+    made = [asked("gpqa-diamond", name, tmp_path / name) for name in ("deepseek", "simple-evals")]
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("protocol", protocols(), ids=lambda one: f"{one.benchmark}-{one.name}")
