@@ -170,12 +170,16 @@ def test_loop_shows_a_round_and_the_whole_run(here: Cli, folder: Path, tmp_path:
     assert (result["held_out_questions"], result["rounds"]) == (2, 3)
 
 
+_LOOP = ("loop", "-c", "run.yaml")
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
         (("rollout", "--model", "no/such/model/here", "--dataset", "questions.jsonl"), "no/such/model/here"),
         (("filter", "nowhere"), "nowhere"),
-        (("loop", "-c", "run.yaml", "--set", "loop.eval_dataset="), "held-out"),
+        ((*_LOOP, "--set", "loop.eval_dataset="), "held-out"),
+        ((*_LOOP, "--set", "rollout.temperature=0.6", "--set", "filter.advantage.gate=plausible"), "log-ratio"),
     ],
 )
 def test_what_the_run_would_refuse_is_refused(here: Cli, folder: Path, arguments: tuple[str, ...], why: str) -> None:

@@ -19,6 +19,7 @@ from vpgea.modeling.device import devices_of
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import EvalPlan, as_rollout
+from vpgea.phases.filter import require_filterable
 from vpgea.phases.rollout import RolloutPlan, samples_per_question
 from vpgea.phases.schedule import round_questions
 from vpgea.prompts.views import SHOWN_QUESTIONS, PromptPreview, Views, load_views
@@ -204,6 +205,7 @@ def forecast_loop(
     """
     first = round_questions(questions, 0, config.loop.questions_per_round, config.rollout.seed)
     plan = RolloutPlan.make(config, first)
+    require_filterable(config, plan.model)
     require_trainable(config, plan.model, warn=warn)
     estimator = _estimator(config, plan.model)
     usable, rounds = _usable(plan), config.loop.rounds

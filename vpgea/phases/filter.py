@@ -71,8 +71,7 @@ def filter_rollout(
     model = LocalModel.resolve(config.model)
     views = load_views(model, config.views, config.grading.grader, begun=rollout.manifest.inputs)
     _require_same_source(config, rollout, model, views)
-    _require_log_ratios(config)
-    _require_tail(config.filter.teacher_top_k, model.vocabulary_size)
+    require_filterable(config, model)
     unknown = {} if overwrite else _fields_after(output_dir, identity_of(config, *_SECTIONS))
     config = with_values(config, unknown)
     identity = identity_of(config, *_SECTIONS)
@@ -169,16 +168,22 @@ def _require_same_source(config: RunConfig, rollout: CompletePhase, model: Local
             )
 
 
-def _require_log_ratios(config: RunConfig) -> None:
+def require_filterable(config: RunConfig, model: LocalModel) -> None:
+    """What a filter would refuse of the settings, whatever the rollout holds: a loop asks before it samples.
+
+    Raises:
+        UsageError: The gate needs log-ratios that the sampling does not give, or a stored teacher leaves no tail,
+            or the file of reference lengths is none.
+    """
+    if config.filter.reference_lengths is not None:
+        ReferenceLengths.read(Path(config.filter.reference_lengths))
     if config.filter.advantage.gate == "plausible" and sampling_truncated(config):
         raise UsageError(
-            "filter.advantage.gate=plausible cannot be used with this rollout",
-            why="its sampling was tempered or truncated, so the log-ratio of the views is not known",
+            "filter.advantage.gate=plausible cannot be used with this sampling",
+            why="it is tempered or truncated, so the log-ratio of the views is not known",
             mend="use filter.advantage.gate=advantage, or draw the rollout at temperature 1 without top-p and top-k",
         )
-
-
-def _require_tail(count: int, vocabulary: int) -> None:
+    count, vocabulary = config.filter.teacher_top_k, model.vocabulary_size
     if count >= vocabulary:
         raise UsageError(
             f"filter.teacher_top_k is {count:,}",
@@ -190,9 +195,7 @@ def _require_tail(count: int, vocabulary: int) -> None:
 def _reference_lengths_input(config: RunConfig) -> dict[str, str]:
     if config.filter.reference_lengths is None:
         return {}
-    path = Path(config.filter.reference_lengths)
-    ReferenceLengths.read(path)
-    return {"reference_lengths": file_checksum(path)[:16]}
+    return {"reference_lengths": file_checksum(Path(config.filter.reference_lengths))[:16]}
 
 
 def _checked(config: RunConfig, summary: FilterSummary) -> FilterSummary:

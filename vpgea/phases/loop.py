@@ -22,6 +22,8 @@ from vpgea.errors import UsageError
 from vpgea.inspection.verify import foreign_phases
 from vpgea.inspection.verify_phase import Finding
 from vpgea.modeling.local_model import LocalModel
+from vpgea.phases.filter import require_filterable
+from vpgea.phases.rollout import RolloutPlan
 from vpgea.phases.round import Round, begun_price, round_config
 from vpgea.phases.schedule import (
     best_round,
@@ -96,13 +98,14 @@ class Loop:
         """Read both question sets and open the run folder.
 
         Raises:
-            UsageError: It holds another run, the questions cannot be used, or a training would refuse what is asked.
+            UsageError: It holds another run, the questions cannot be used, or a later phase would refuse what is asked.
         """
         loop = cls.read(config, run_dir, offline=offline, reporter=reporter, stop=stop, anew=overwrite)
         if loop.finished < loop.config.loop.rounds:
             is_begun = not overwrite and begun(run_dir) is not None
             warn = loop.reporter.warn if is_begun else None
             require_trainable(loop.config, LocalModel.resolve(loop.config.model), warn=warn)
+            loop._require_first_round(None if overwrite else run_dir)
         if said := other_reference(loop.config):
             loop.reporter.warn(said)
         if not overwrite:
@@ -163,6 +166,22 @@ class Loop:
             reporter=reporter,
             stop=stop or StopRequest(),
         )
+
+    def _require_first_round(self, before: Path | None) -> None:
+        """What the first rollout and filter would refuse is refused before the base model is measured.
+
+        Args:
+            before: The run's folder, where it goes on as it was begun.
+
+        Raises:
+            UsageError: The settings cannot be sampled or filtered with.
+        """
+        if before is not None and begun_parts(Step(0, "rollout").folder(before)):
+            return
+        per_round, seed = self.config.loop.questions_per_round, self.config.rollout.seed
+        first = round_questions(self.questions, 0, per_round, seed)
+        plan = RolloutPlan.make(self.config, first, begun=begun_inputs(before))
+        require_filterable(self.config, plan.model)
 
     def require_opened(self) -> None:
         """For single steps of a run that was opened before, perhaps by a process on another machine.

@@ -67,13 +67,13 @@ class RolloutPlan:
         begun: inputs of what this continues or is compared with: `load_views`. asked: user turns of a protocol.
 
         Raises:
-            UsageError: Nothing is left, the posterior view has no thinking to sample, or the context is too short.
+            UsageError: Nothing is asked for or left, the posterior view has no thinking, or the context is too short.
         """
         model = LocalModel.resolve(config.model)
         require_published(model)
         views = load_views(model, config.views, config.grading.grader, begun=begun, asked=asked)
         views.require_ends()
-        _require_thinking(config, views)
+        _require_samples(config, views)
         view = POSTERIOR if config.rollout.posterior_samples else PRIOR
         reasons = {question.id: rejection(views, question, view) for question in questions}
         rejected = {identifier: reason for identifier, reason in reasons.items() if reason is not None}
@@ -186,7 +186,10 @@ def _crowded(config: RunConfig, model: LocalModel, longest_prompt: int) -> list[
     ]
 
 
-def _require_thinking(config: RunConfig, views: Views) -> None:
+def _require_samples(config: RunConfig, views: Views) -> None:
+    if samples_per_question(config.rollout) == 0:
+        mend = "set --prior-samples or --posterior-samples"
+        raise UsageError("nothing to sample", why="both sample counts are 0", mend=mend)
     if config.rollout.posterior_samples and not views.thinks:
         raise UsageError(
             "the posterior view has nothing to sample",
@@ -238,9 +241,6 @@ def rollout(
         Stopped: A stop was requested.
     """
     stop, progress, clock = stop or StopRequest(), progress or NullProgress(), clock or Clock()
-    if samples_per_question(plan.config.rollout) == 0:
-        mend = "set --prior-samples or --posterior-samples"
-        raise UsageError("nothing to sample", why="both sample counts are 0", mend=mend)
     folder = PhaseFolder.open(output_dir, plan.manifest, resume=resume, overwrite=overwrite)
     with folder.writing(), clock.kept(folder):  # from here on: also while an engine starts
         missing = folder.missing(plan.own_chunks)

@@ -1,4 +1,4 @@
-"""What a training would refuse is refused before anything is sampled, and before a folder is claimed."""
+"""What a later phase would refuse is refused before anything is sampled, and before a folder is claimed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support.finished import small_config
 from tests.support.model_files import make_adapter
 from tests.support.selection_rows import distill_config
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import RunConfig, with_values
 from vpgea.errors import UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.loop import Loop
@@ -87,6 +87,25 @@ def test_a_loop_asks_before_it_claims_its_folder(tiny_model: Path, tmp_path: Pat
         Loop.open(refused, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     Loop.open(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"rollout.prior_samples": 0, "rollout.posterior_samples": 0}, "nothing to sample"),
+        ({"views.end_of_thinking": None}, "the posterior view has nothing to sample"),
+        ({"rollout.max_new_tokens": 1 << 51}, "can outgrow the model's context"),
+        ({"rollout.temperature": 0.6, "filter.advantage.gate": "plausible"}, "gate=plausible"),
+        ({"filter.teacher_top_k": 1 << 20}, "teacher_top_k is 1,048,576"),
+    ],
+)
+def test_what_the_first_rollout_or_filter_would_refuse_is_refused_before_the_base_is_measured(
+    tiny_model: Path, tmp_path: Path, values: dict[str, Any], what: str
+) -> None:
+    config = small_config(tmp_path, tiny_model)
+    with pytest.raises(UsageError, match=what):
+        Loop.open(with_values(config, values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 class Told(NullReporter):
