@@ -11,11 +11,14 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from vpgea_cli.output import Output, PlainProgress, aligned, duration, visible
+from vpgea_cli.screen import Screen
 
 
 def test_only_the_result_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +163,17 @@ def test_a_terminal_gets_a_bar_and_a_table_and_no_markup_from_text(
     assert done.returncode == 0
     for expected in ("[bold]title", "[red]\\x1b[31mcell", "samples", "4/4", "tokens/s", "[loss] 0.5", "━"):
         assert expected in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_terminal_keeps_the_count(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen, console = Screen(), Console(width=width, file=StringIO())
+    with screen.bar(1_234_567, "rollout: questions") as bar, console.capture() as shown:
+        bar.advance(1285, 5000)
+        console.print(screen)
+    assert "1285/1234567" in shown.get()
+    assert ("tokens/s" in shown.get()) is (width >= 60), "the pace gives way, and the bar before it"
 
 
 _LIVE = """
