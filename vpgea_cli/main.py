@@ -58,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         return _interrupted()
     try:
         _require_utf8(arguments)
+        _keep_logs_free_of_bars()
         # Not app(...): typer's own loop would take Ctrl-C, EOFError and every broken pipe for its own.
         with command_line(COMMANDS).make_context("vpgea", list(arguments) or ["--help"]) as context:
             context.command.invoke(context)
@@ -84,6 +85,12 @@ def _delivered(out: Lasting, code: int) -> int:
     mend = "mend that, then run the same command again: it says the result of what is done"
     lost = _report(VpgeaError("the result could not be written to stdout", why=why, mend=mend))
     return code or lost
+
+
+def _keep_logs_free_of_bars() -> None:
+    """Bars of downloads stay where people look: nothing else says there how far the hub's client is."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _require_utf8(arguments: Sequence[str]) -> None:

@@ -123,6 +123,15 @@ def test_usage_errors_are_three_lines_with_the_nearest_name(here: Cli, arguments
         assert expected in line
 
 
+def test_a_log_gets_no_bars_of_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked, then in ((None, "1"), ("0", "0")):
+        monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+        if asked is not None:
+            monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", asked)
+        assert main.run(["--version"]) == 0
+        assert os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS") == then
+
+
 def test_names_that_are_not_utf8_are_refused_before_anything_is_written(here: Cli, tmp_path: Path) -> None:
     for arguments in (
         ["config", "init", f"{tmp_path}/mod\udce9l.yaml"],
