@@ -64,11 +64,28 @@ def test_the_cap_falls_from_round_to_round(tiny_model: Path, tmp_path: Path) -> 
     assert identity(tmp_path, 1, "eval")["eval.max_new_tokens"] == 24
 
 
-def test_a_wrong_note_is_no_part_of_the_grade(tiny_model: Path, tmp_path: Path) -> None:
-    assert loop(tmp_path, tiny_model, "vpg-ea/wrong-note", filter__min_selected=0) == 0
-    assert identity(tmp_path, 0, "rollout")["views.note"] == "wrong"
+def test_a_note_with_another_answer_is_no_part_of_the_grade(tiny_model: Path, tmp_path: Path) -> None:
+    assert loop(tmp_path, tiny_model, "vpg-ea/other-note", filter__min_selected=0) == 0
+    assert identity(tmp_path, 0, "rollout")["views.note"] == "other"
     for row in selected(tmp_path):
         assert row.key.view == PRIOR or row.status in ("correct", "wrong")
+
+
+@pytest.mark.parametrize("objective", ["concise-self-distill", "rlsd"])
+def test_the_posterior_is_the_teacher_of_the_student_s_own_samples(
+    objective: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert loop(tmp_path, tiny_model, objective) == 0
+    rows = selected(tmp_path)
+    assert {row.key.view for row in rows} == {PRIOR}
+    for row in rows:
+        assert row.posterior_prompt_ids is not None
+        assert len(row.posterior_prompt_ids) > len(row.prompt_ids)
+        assert objective == "rlsd" or row.advantage == 1, "whatever its grade"
+    steps = (tmp_path / "run" / "round-000" / "distill" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    for step in map(json.loads, steps):
+        assert step["gradient_norm"] > 0
+        assert objective == "rlsd" or step["policy_gradient"] < 0, "a KL, which is to fall"
 
 
 def test_what_contradicts_an_objective_is_refused_before_anything_is_made(

@@ -189,6 +189,7 @@ def _training_lines() -> list[str]:
     import vpgea
 
     template = (Path(vpgea.__file__).parent / "prompts" / "templates" / "default.yaml").read_text(encoding="utf-8")
+    template = template.partition("\n# What stands in the note's place")[0]  # which nothing here is asked
     rng = random.Random(0)
     traces = [trace(row, rng, informed=False).replace("</think>", "") for row in QUESTIONS]
     return [*template.splitlines(), *(row["question"] for row in QUESTIONS), *traces]

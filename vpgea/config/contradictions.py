@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vpgea.config.schema import RunConfig
+from vpgea.config.training import PRIOR_KL
 from vpgea.errors import UsageError
 
 
@@ -22,6 +23,14 @@ def require_consistent(config: RunConfig) -> None:
             why="they are continuations that filter.answerability samples, and that check is switched off",
             mend="use distill.answer_from=none, or filter.answerability.enabled=true",
         )
+    if config.rollout.noted_prior and config.views.note == "other":
+        raise UsageError(
+            "rollout.noted_prior cannot have views.note=other",
+            why="the filter makes the posterior's prompt of prior samples, and knows no question but their own",
+            mend="use views.note=wrong, or rollout.noted_prior=false",
+        )
+    if config.distill.has_teacher_on_prior:
+        _require_noted_prior(config)
 
 
 def other_reference(config: RunConfig) -> str | None:
@@ -64,4 +73,22 @@ def _require_unbiased(config: RunConfig) -> None:
             "distill.kl_form=dense-cv cannot have filter.advantage.group=joint",
             why="in a joint group the gates of a question's other paths depend on the path itself, and do not cancel",
             mend="use filter.advantage.group=prior, or distill.kl_form=sampled",
+        )
+
+
+def _require_noted_prior(config: RunConfig) -> None:
+    """The posterior can be the teacher of prior samples that have its prompt, where A does not push away from it."""
+    form = config.distill.pg_form
+    if not config.rollout.noted_prior:
+        raise UsageError(
+            f"distill.pg_form={form} has no posterior view of prior samples",
+            why="rollout.noted_prior is false, so that they have no prompt with the note",
+            mend="set rollout.noted_prior=true before the rollout is drawn",
+        )
+    kind = config.filter.advantage.kind
+    if form in PRIOR_KL and kind not in ("one", "positive"):
+        raise UsageError(
+            f"distill.pg_form={form} cannot have filter.advantage.kind={kind}",
+            why="A weighs a KL, and where it is negative the student would be driven away from the teacher for ever",
+            mend="use filter.advantage.kind=one or positive, or distill.pg_form=credited",
         )

@@ -81,11 +81,11 @@ class UtilityConfig(Section):
 class AdvantageConfig(Section):
     """Baselines, advantages and gates."""
 
-    kind: Literal["normalised", "positive", "utility"] = identity(
+    kind: Literal["normalised", "positive", "utility", "one"] = identity(
         "normalised",
-        "A of a prior sample: (u - b) / sigma | that where it is above 0, else 0 | u itself",
+        "A of a prior sample: (u - b) / sigma | that where it is above 0, else 0 | u itself | 1",
         absent="normalised",
-        experimental=("positive", "utility"),
+        experimental=("positive", "utility", "one"),
     )
     group: Literal["prior", "joint"] = identity("prior", "whose mean utility is the baseline", experimental=("joint",))
     normalise: Literal["std", "none"] = identity("std", "divide by the spread of the prior's utilities, or not")

@@ -22,6 +22,7 @@ Name = Literal[
     "vpg-ea/reverse-kl",
     "vpg-ea/no-note",
     "vpg-ea/wrong-note",
+    "vpg-ea/other-note",
     "grpo",
     "grpo-sigmoid-length",
     "laser-d",
@@ -30,6 +31,9 @@ Name = Literal[
     "short-correct",
     "on-policy-sft",
     "star",
+    "concise-self-distill",
+    "opsd",
+    "rlsd",
 ]
 
 
@@ -52,6 +56,7 @@ class Objective:
 _CHECKS = ("answerability", "note_dependence", "derivation", "plausibility", "leaks")
 _NO_CHECKS = {f"filter.{check}.enabled": False for check in _CHECKS}
 _PRIOR_ALONE = {"rollout.posterior_samples": 0}
+_NOTED_PRIOR = {**_PRIOR_ALONE, "rollout.noted_prior": True, "filter.utility.length_price": 0.0}
 _OURS = "docs/method.md"
 
 OBJECTIVES: dict[Name, Objective] = {
@@ -80,6 +85,11 @@ OBJECTIVES: dict[Name, Objective] = {
         "as vpg-ea, the note names another value, and paths are graded against the true one",
         _OURS,
         {"views.note": "wrong"},
+    ),
+    "vpg-ea/other-note": Objective(
+        "as vpg-ea, the note names the answer of another question, and paths are graded against the true one",
+        _OURS,
+        {"views.note": "other"},
     ),
     "grpo": Objective(
         "J(A), u = r: correctness alone", "arXiv 2402.03300", {**_PRIOR_ALONE, "filter.utility.length_price": 0.0}
@@ -131,14 +141,41 @@ OBJECTIVES: dict[Name, Objective] = {
             "distill.pg_weight": 0.0,
         },
     ),
+    "concise-self-distill": Objective(
+        "−Σ_t KL(π_θ ‖ q(·|z_<t)) along every prior sample, q the same weights told to be concise; no answer, no check",
+        "arXiv 2603.05433",
+        {
+            **_NOTED_PRIOR,
+            "views.note": "concise",
+            "filter.advantage.kind": "one",
+            "distill.pg_form": "reverse-kl",
+        },
+    ),
+    "opsd": Objective(
+        "−Σ_t min(KL(q(·|z_<t) ‖ π_θ), 1 nat) along every prior sample, q the same weights with the note",
+        "arXiv 2601.18734",
+        {
+            **_NOTED_PRIOR,
+            "filter.advantage.kind": "one",
+            "distill.pg_form": "forward-kl",
+            "distill.kl_clip": 1.0,
+        },
+    ),
+    "rlsd": Objective(
+        "J(A_t), A_t = A clip((q(z_t) / π_old(z_t))^sign(A), 1 − ε_c, 1 + ε_c), u = r",
+        "arXiv 2604.03128",
+        {**_NOTED_PRIOR, "distill.pg_form": "credited"},
+    ),
 }
 
-# How much is sampled and what length costs are everybody's own choice where an objective does not fix them.
+# How much is sampled, what length costs and what bounds a KL are everybody's own choice where an objective does not fix
+# them.
 _FREE = {
     "rollout.prior_samples",
     "rollout.posterior_samples",
     "filter.utility.length_price",
     "distill.pg_weight",
+    "distill.kl_clip",
 }
 _MAKING = {key for objective in OBJECTIVES.values() for key in objective.settings} - _FREE
 

@@ -66,11 +66,12 @@ class ViewsConfig(Section):
         {}, "arguments for the model's chat template, e.g. enable_thinking"
     )
     end_of_thinking: str | None = identity("</think>", "text that ends the thinking")
-    note: Literal["answer", "none", "wrong"] = identity(
+    note: Literal["answer", "none", "wrong", "other", "concise"] = identity(
         "answer",
-        "what the posterior's note says: the reference answer, no answer, or another value; the latter are controls",
+        "what the posterior's note says: the reference answer | no answer | another value | another question's answer: "
+        "controls | in its place, to be concise",
         absent="answer",
-        experimental=("none", "wrong"),
+        experimental=("none", "wrong", "other", "concise"),
     )
     max_prompt_tokens: int = identity(4096, "longer prompts are rejected and counted, never cut", ge=1)
 
@@ -80,6 +81,12 @@ class RolloutConfig(Section):
 
     prior_samples: int = identity(8, "samples per question from the plain prompt (G)", ge=0)
     posterior_samples: int = identity(8, "samples per question from the prompt with the note (K)", ge=0)
+    noted_prior: bool = identity(
+        False,
+        "prior samples have the posterior's prompt beside their own, for distill.pg_form with the posterior as teacher",
+        absent=False,
+        experimental=True,
+    )
     max_new_tokens: int = identity(4096, "cap on a completion's tokens", ge=1)
     temperature: float = identity(1.0, "sampling temperature; 0 is greedy", ge=0)
     top_p: float = identity(1.0, "nucleus sampling; 1 is off", gt=0, le=1)

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from vpgea.config.fields import Section, Share, execution, identity
 
+PRIOR_KL = ("forward-kl", "reverse-kl")  # of pg_form, those that are a KL
+
 
 class LoraConfig(Section):
     """The adapter."""
@@ -45,11 +47,20 @@ class DistillConfig(Section):
     )
     kl_weight: float = identity(1.0, "w_kl", ge=0)
     pg_weight: float = identity(1.0, "w_pg", ge=0)
-    pg_form: Literal["clipped", "cross-entropy"] = identity(
+    pg_form: Literal["clipped", "cross-entropy", "credited", "forward-kl", "reverse-kl"] = identity(
         "clipped",
-        "J: the doubly clipped surrogate of ratio x A, or A log pi",
+        "J: the doubly clipped surrogate of ratio x A | A log pi | with the posterior q as teacher: the surrogate of "
+        "A times the clipped q / pi_old or its inverse | - A KL(q || pi) | - A KL(pi || q)",
         absent="clipped",
-        experimental=("cross-entropy",),
+        experimental=("cross-entropy", "credited", "forward-kl", "reverse-kl"),
+    )
+    credit_clip: float = identity(
+        0.2,
+        "epsilon_c of pg_form credited: a token has at least 1 - epsilon_c and at most 1 + epsilon_c of its A",
+        absent=0.2,
+        experimental=True,
+        gt=0,
+        lt=1,
     )
     reference_weight: float = identity(0.01, "w_ref", ge=0)
     reference: str | None = execution(
@@ -65,7 +76,7 @@ class DistillConfig(Section):
     mask_truncated: bool = identity(False, "leave cut-off prior samples out of the policy gradient", experimental=True)
     kl_clip: float | None = identity(
         None,
-        "a token's forward KL (sampled: -log pi) counts no more than this, in nats; not with dense-cv",
+        "a token's KL to the posterior (sampled: -log pi) counts no more than this, in nats; not with dense-cv",
         experimental=True,
         gt=0,
     )
@@ -123,6 +134,10 @@ class DistillConfig(Section):
             raise ValueError(
                 "kl_form reverse cannot be combined with teacher stored: it needs every token's probability"
             )
+        if self.has_teacher_on_prior and self.teacher == "stored":
+            raise ValueError(
+                f"pg_form {self.pg_form} cannot be combined with teacher stored, which posterior paths alone have"
+            )
         if self.optimizer == "adafactor" and self.parallel == "fsdp":
             raise ValueError("adafactor cannot be combined with parallel fsdp: it works on whole matrices; use ddp")
         if self.max_reference_kl is not None and self.reference_weight == 0:
@@ -143,7 +158,12 @@ class DistillConfig(Section):
     @property
     def runs_teacher(self) -> bool:
         """Whether a term needs a forward pass of the teacher."""
-        return self.is_dense and self.teacher != "stored"
+        return self.has_teacher_on_prior or (self.is_dense and self.teacher != "stored")
+
+    @property
+    def has_teacher_on_prior(self) -> bool:
+        """Whether the posterior is the teacher of prior samples."""
+        return self.pg_form in ("credited", *PRIOR_KL) and self.pg_weight > 0
 
     @property
     def is_dense(self) -> bool:

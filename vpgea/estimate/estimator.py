@@ -164,7 +164,7 @@ class Estimator:
         posterior_tokens: float | None = None,
     ) -> list[PhaseEstimate]:
         """Rollout, filter and distill of questions with these prompts (N,): everything is checked and trained on."""
-        options = self.config.rollout
+        options, on_prior = self.config.rollout, self.config.distill.has_teacher_on_prior
         lengths = [
             round(options.max_new_tokens if tokens is None else tokens) for tokens in (prior_tokens, posterior_tokens)
         ]
@@ -184,7 +184,7 @@ class Estimator:
         return [
             self.rollout(prior, posterior, prior_tokens, posterior_tokens),
             self.filter(known),
-            self.distill(drawn, guided, noted_guided.prompt),
+            self.distill(drawn, guided, np.concatenate([noted_guided.end, noted.end[: len(noted.end) * on_prior]])),
         ]
 
     def filter(self, lengths: RolloutLengths, answer_tokens: float | None = None) -> PhaseEstimate:
@@ -240,6 +240,7 @@ class Estimator:
         thinking = int(known.posterior.completion.sum())
         rows = len(known.prior.prompt) + len(known.posterior.prompt)
         prompts = int(known.prior.prompt.sum() + known.posterior.prompt.sum() + known.noted_posterior.prompt.sum())
+        prompts += int(known.noted_prior.prompt.sum()) * self.config.rollout.noted_prior
         shards = self._chunks(len(known.prompts)) * (3 + bool(checks.teacher_top_k))
         size = measurements_bytes(rows, int(known.prior.completion.sum()) + thinking, answers)
         size += selection_bytes(rows, prompts, known.completion_tokens, answers)
@@ -251,7 +252,7 @@ class Estimator:
         return -(-questions // self.config.rollout.questions_per_chunk)
 
     def distill(
-        self, prior: Paths, posterior: Paths, posterior_prompts: Lengths, batch_tokens: int | None = None
+        self, prior: Paths, posterior: Paths, taught: Lengths, batch_tokens: int | None = None
     ) -> PhaseEstimate:
         """Phase 3 over the paths that carry a gradient, on the hardware's ranks; memory is that of one of them.
 
@@ -262,7 +263,7 @@ class Estimator:
         Args:
             prior: Paths of the prior view.
             posterior: Paths of the posterior view.
-            posterior_prompts: For the dense teacher.
+            taught: Tokens of what a teacher reads, if there is one: the posterior's prompt and a completion each.
             batch_tokens: Of the largest micro-batch, padding included, where it is known.
         """
         options = self.config.distill
@@ -273,8 +274,7 @@ class Estimator:
         factor = (3.0 if is_full else 2.0) + (options.reference_weight > 0) + options.gradient_checkpointing
         work = forward.times(factor * options.epochs) + self._read(prior.end, prior.end.sum() / max(batch, 1))
         if options.runs_teacher:
-            teacher = posterior_prompts + posterior.completion
-            work += self._read(teacher, teacher.sum() / max(batch, 1)).times(options.epochs)
+            work += self._read(taught, taught.sum() / max(batch, 1)).times(options.epochs)
         trained = self.shape.parameters if is_full else self.shape.lora_parameters(options.lora)
         # a model that is rounded when it is published has its float32 weights beside it, for the next round
         published = self.weights + 4 * trained * (self.dtype_bytes < 4) if is_full else 4 * trained
@@ -288,7 +288,7 @@ class Estimator:
         return PhaseEstimate(
             phase="distill",
             sampled_tokens=0,
-            processed_tokens=int(prior.end.sum()) + (int(posterior.completion.sum()) if options.runs_teacher else 0),
+            processed_tokens=int(prior.end.sum()) + int(taught.sum()) * options.runs_teacher,
             trained_tokens=int(prior.completion.sum() + posterior.completion.sum()) * options.epochs,
             flops=work.flops,
             disk_bytes=_CHECKPOINTS * state + published + LOGPROB_BYTES * int(prior.completion.sum()),

@@ -129,12 +129,13 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
     questions = {row.key.question_id: Question.from_row(row) for row in rows}
     model = LocalModel.resolve(config.model)
     made_from = CompletePhase.open(rollout_dir, "rollout").manifest
+    asked = list(questions.values())
     views, estimator = (
-        load_views(model, config.views, config.grading.grader, begun=made_from.inputs),
+        load_views(model, config.views, config.grading.grader, begun=made_from.inputs, questions=asked),
         _estimator(config, model),
     )
     prompts = {
-        view: dict(zip(questions, _prompt_tokens(views, list(questions.values()), view).tolist(), strict=True))
+        view: dict(zip(questions, _prompt_tokens(views, asked, view).tolist(), strict=True))
         for view in (PRIOR, POSTERIOR)
     }
     chosen = {
@@ -164,7 +165,7 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
     return Forecast(
         estimator=estimator,
         counts=FilterCounts(len(questions), len(rows), len(chosen["candidates"])),
-        prompts=views.previews(list(questions.values())),
+        prompts=views.previews(asked),
         estimates=[estimator.filter(known), expected],
         bound="the samples' own lengths, as if every path that ended were correct; in the first line every "
         "continuation runs to its cap, in the second it is as long as the rollout's mean answer",
@@ -268,11 +269,11 @@ def size_text(size: float) -> str:
 
 
 def _training(estimator: Estimator, data: TrainingSet) -> PhaseEstimate:
-    posterior = [path for path in data.paths if not path.is_prior]
+    noted = [(path.posterior_prompt_ids, path.completion_ids) for path in data.paths]
     return estimator.distill(
         _training_paths([path for path in data.paths if path.is_prior]),
-        _training_paths(posterior),
-        _array(0 if path.posterior_prompt_ids is None else len(path.posterior_prompt_ids) for path in posterior),
+        _training_paths([path for path in data.paths if not path.is_prior]),
+        _array(len(prompt) + len(completion) for prompt, completion in noted if prompt is not None),
         _largest_batch(estimator.config, data, estimator.shape.hidden),
     )
 

@@ -64,13 +64,10 @@ class CrossView:
         """
         count = self.config.filter.teacher_top_k
         rows = [row for row in rows if row.key.view == POSTERIOR]
-        requests, prompts = [], dict[str, list[int]]()
+        requests = []
         for row in rows:
-            question = Question.from_row(row)
-            if question.id not in prompts:
-                prompts[question.id] = self.views.posterior_prompt(question)
-            prompt = prompts[question.id]
-            requests.append(ScoreRequest(prompt + row.completion_ids[: row.thinking_tokens].tolist(), len(prompt)))
+            z = row.completion_ids[: row.thinking_tokens].tolist()
+            requests.append(ScoreRequest(row.prompt_ids.tolist() + z, len(row.prompt_ids)))
         view = self.prior_view
         found = view.in_slices(partial(view.engine.top_logprobs, k=count), requests)
         return [

@@ -28,7 +28,7 @@ from vpgea.runs.records import FilterSummary
 from vpgea.storage.files import write_json
 from vpgea.storage.records import json_of
 from vpgea.storage.rows import IntArray, read_rows, to_table
-from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SampleKey, SampleRow, SelectionRow
+from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SampleKey, SampleRow, SelectionRow, View
 from vpgea.storage.shards import read_table, write_table_anew
 
 
@@ -64,7 +64,7 @@ def select(
         _even_gates(samples)
     by_key = {sample.key: sample for sample in samples}
     for rollout_path, _ in pairs:
-        _write_sets(views, rollout_path, measured.root, by_key)
+        _write_sets(views, rollout_path, measured.root, by_key, noted_prior=config.rollout.noted_prior)
     sources = {"given": given, "own": known}
     origin = Counter(
         next((name for name, one in sources.items() if key in one.questions), "default") for key in questions
@@ -180,21 +180,34 @@ def _value(config: RunConfig, group: Sequence[JudgedSample], reference: float, t
         sample.gate = float(gate)
 
 
-def _write_sets(views: Views, rollout_path: Path, output_dir: Path, by_key: Mapping[SampleKey, JudgedSample]) -> None:
+def _write_sets(
+    views: Views,
+    rollout_path: Path,
+    output_dir: Path,
+    by_key: Mapping[SampleKey, JudgedSample],
+    *,
+    noted_prior: bool,
+) -> None:
     """Split one rollout chunk into the selected and the rejected set, everything that training needs with it."""
     sets: dict[str, list[SelectionRow]] = {name: [] for name in SETS}
-    prompts: dict[str, tuple[IntArray, IntArray]] = {}
+    prompts: dict[tuple[str, View], IntArray] = {}
+
+    def prompt(question: Question, view: View) -> IntArray:
+        key = question.id, view
+        if key not in prompts:
+            prompts[key] = np.array(views.prompt(question, view), np.int32)
+        return prompts[key]
+
     for row in read_rows(rollout_path, SampleRow):
         sample = by_key[row.key]
         question = Question.from_row(row)
-        if question.id not in prompts:
-            prior, posterior = (np.array(views.prompt(question, view), np.int32) for view in (PRIOR, POSTERIOR))
-            prompts[question.id] = prior, posterior
-        prior_prompt, posterior_prompt = prompts[question.id]
+        noted = row.prompt_ids if row.key.view == POSTERIOR else None
+        if noted is None and noted_prior:
+            noted = prompt(question, POSTERIOR)
         selection = SelectionRow(
             key=row.key,
-            prompt_ids=prior_prompt,
-            posterior_prompt_ids=posterior_prompt if row.key.view == POSTERIOR else None,
+            prompt_ids=prompt(question, PRIOR),
+            posterior_prompt_ids=noted,
             completion_ids=row.completion_ids,
             logprobs=row.logprobs,
             thinking_tokens=row.thinking_tokens,

@@ -134,11 +134,13 @@ def prior_advantages(u: npt.ArrayLike, valid: npt.ArrayLike, group: Baseline, co
         u: (G,).
         valid: (G,) bool.
         group: b and sigma.
-        config: `kind`: that, max(A_i, 0), or u_i itself without a baseline.
+        config: `kind`: that, max(A_i, 0), u_i itself without a baseline, or 1.
     """
     values, mask = np.asarray(u, np.float64), np.asarray(valid, bool)
     if config.kind == "utility":
         return np.where(mask, values, 0.0)
+    if config.kind == "one":
+        return mask.astype(np.float64)
     if group.count < 2:
         return np.zeros_like(values)
     scale = group.count / (group.count - 1) / group.std

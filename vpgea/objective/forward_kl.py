@@ -83,6 +83,19 @@ def dense(guided: Tensor, teacher: Tensor, gate: Tensor) -> Tensor:
     return torch.where(gate != 0, gate.detach() * (teacher.detach() - guided), 0.0)
 
 
+def reverse(reverse_kl: Tensor, gate: Tensor) -> Tensor:
+    """g KL(pi_theta || q(.|z_<t)): it gives up what the teacher would not write.
+
+    Args:
+        reverse_kl: (T,) sum_v pi_v (log pi_v - log q_v).
+        gate: (T,) g.
+
+    Returns:
+        (T,), with the gradient of `reverse_kl`.
+    """
+    return torch.where(gate != 0, gate.detach() * reverse_kl, 0.0)
+
+
 def dense_top_k(log_pi: Tensor, top_logprobs: Tensor, top_ids: Tensor, gate: Tensor) -> Tensor:
     """`dense` over the teacher's k likeliest tokens plus one bucket for all others: a lower bound of it.
 

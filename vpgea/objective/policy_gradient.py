@@ -1,4 +1,4 @@
-"""The clipped policy gradient on prior samples, per token."""
+"""The clipped policy gradient on prior samples, per token, and what a teacher adds to its advantages."""
 
 from __future__ import annotations
 
@@ -28,6 +28,26 @@ def mismatch_weight(old_logprobs: Tensor, engine_logprobs: Tensor, cap: float) -
     """
     log_ratio = (upcast(old_logprobs) - upcast(engine_logprobs)).detach()
     return log_ratio.clamp(max=math.log(cap)).exp()
+
+
+def credited(advantages: Tensor, teacher_logprobs: Tensor, old_logprobs: Tensor, clip: float) -> Tensor:
+    """A_t = A clip((q(z_t) / pi_old(z_t))^sign(A), 1 - clip, 1 + clip): the grade gives the direction, q the size.
+
+    What the teacher, who knows the answer, finds likelier than the student did gets more of a praise and less of a
+    blame. The weights are those of RLSD (arXiv 2604.03128).
+
+    Args:
+        advantages: (T,) the sample's A on each of its tokens.
+        teacher_logprobs: (T,) log q of the sampled tokens, in the posterior view.
+        old_logprobs: (T,) log pi_old of the same tokens, in the prior view.
+        clip: Epsilon_c, between 0 and 1.
+
+    Returns:
+        (T,), without gradient.
+    """
+    a = advantages.detach()
+    log_ratio = a.sign() * (upcast(teacher_logprobs) - upcast(old_logprobs)).detach()
+    return a * log_ratio.clamp(math.log(1 - clip), math.log(1 + clip)).exp()
 
 
 def surrogate(

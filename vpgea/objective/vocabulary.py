@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ class VocabularySums:
         reference_kl: KL(pi || pi_ref), 0 without a reference.
         reverse_kl: KL(pi || q), 0 unless asked for.
         teacher: sum_v q_v log q_v, 0 without a teacher.
+        teacher_logprobs: log q of the targets, 0 without a teacher.
         reference_logprobs: log pi_ref of the targets, 0 without a reference.
         entropy: Of pi, in nats, 0 unless asked for.
     """
@@ -30,6 +31,7 @@ class VocabularySums:
     reference_kl: Tensor
     reverse_kl: Tensor
     teacher: Tensor
+    teacher_logprobs: Tensor
     reference_logprobs: Tensor
     entropy: Tensor
 
@@ -57,18 +59,11 @@ def vocabulary_sums(
         with_reverse: Whether the KL to the teacher is.
     """
     assert teacher is not None or not with_reverse
-    logprobs, guided, reference_kl, reverse_kl, teacher_sum, reference_logprobs, entropy = _VocabularySums.apply(
-        logits, targets, teacher, reference, with_entropy, with_reverse
-    )
-    return VocabularySums(
-        logprobs=logprobs,
-        guided=guided,
-        reference_kl=reference_kl,
-        reverse_kl=reverse_kl,
-        teacher=teacher_sum,
-        reference_logprobs=reference_logprobs,
-        entropy=entropy,
-    )
+    sums = _VocabularySums.apply(logits, targets, teacher, reference, with_entropy, with_reverse)
+    return VocabularySums(**dict(zip(_NAMES, sums, strict=True)))
+
+
+_NAMES = [entry.name for entry in fields(VocabularySums)]
 
 
 class _VocabularySums(torch.autograd.Function):
@@ -87,8 +82,8 @@ class _VocabularySums(torch.autograd.Function):
             _make_finite(log_pi)
         pi = log_pi.exp()
         logprobs = pick(log_pi, targets)
-        guided, teacher_sum, reference_kl, reverse_kl, reference_logprobs = (
-            torch.zeros_like(logprobs) for _ in range(5)
+        guided, teacher_sum, teacher_logprobs, reference_kl, reverse_kl, reference_logprobs = (
+            torch.zeros_like(logprobs) for _ in range(6)
         )
         entropy = -_dot(pi, log_pi) if with_entropy else torch.zeros_like(logprobs)
         q = log_ratio = teacher_ratio = None
@@ -96,6 +91,7 @@ class _VocabularySums(torch.autograd.Function):
             log_q = _make_finite(torch.log_softmax(upcast(teacher), -1))
             q = log_q.exp()
             guided, teacher_sum = _dot(q, log_pi), _dot(q, log_q)
+            teacher_logprobs = pick(log_q, targets)
             if with_reverse:
                 teacher_ratio = torch.sub(log_pi, log_q, out=log_q)
                 reverse_kl = _dot(pi, teacher_ratio)
@@ -106,8 +102,11 @@ class _VocabularySums(torch.autograd.Function):
             reference_kl = _dot(pi, log_ratio)
         ctx.save_for_backward(targets, pi, q, log_ratio, reference_kl, teacher_ratio, reverse_kl)
         ctx.dtype = logits.dtype
-        ctx.mark_non_differentiable(teacher_sum, reference_logprobs, entropy)
-        return logprobs, guided, reference_kl, reverse_kl, teacher_sum, reference_logprobs, entropy
+        ctx.mark_non_differentiable(teacher_sum, teacher_logprobs, reference_logprobs, entropy)
+        return (
+            *(logprobs, guided, reference_kl, reverse_kl),
+            *(teacher_sum, teacher_logprobs, reference_logprobs, entropy),
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

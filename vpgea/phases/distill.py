@@ -40,7 +40,7 @@ from vpgea.training.turn import training_turn
 _ORDER: dict[str, object] = {"distill.order": "by seed, pass and round"}  # of an earlier version: by seed and pass
 _OPTIMIZER_STATE = "distill.optimizer_state"
 _ROUNDS_LEFT = "distill.rounds_left"  # of a schedule that falls over them; rounds may be added to a run later
-_OF_FILTER = ("filter.advantage.group", "filter.answerability.enabled")
+_OF_FILTER = ("filter.advantage.group", "filter.advantage.kind", "filter.answerability.enabled")
 
 
 def distill(

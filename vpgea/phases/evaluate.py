@@ -195,6 +195,7 @@ def as_rollout(config: RunConfig) -> RunConfig:
         update={
             "prior_samples": config.eval.samples,
             "posterior_samples": 0,
+            "noted_prior": False,
             "max_new_tokens": config.eval.max_new_tokens,
             "temperature": config.eval.temperature,
             "top_p": config.eval.top_p,

@@ -43,6 +43,10 @@ from vpgea.storage.schemas import SampleRow, TeacherRow
 from vpgea.storage.shards import committed
 
 _SECTIONS = ("grading", "filter")  # of the configuration, whose identity fields a filter is made from
+_SAMPLED = (
+    *("model.dtype", "rollout.temperature", "rollout.top_p", "rollout.top_k", "rollout.seed"),
+    "rollout.noted_prior",
+)  # of the rollout, what the filter must not have otherwise
 
 
 def filter_rollout(
@@ -159,11 +163,12 @@ def _require_same_source(config: RunConfig, rollout: CompletePhase, model: Local
             )
     require_contents(f"{rollout.root} was sampled from", made_from.contents, model.contents)
     sampling = identity_of(config, "model", "rollout")
-    for key in ("model.dtype", "rollout.temperature", "rollout.top_p", "rollout.top_k", "rollout.seed"):
-        if made_from.identity[key] != sampling[key]:
+    drawn = later_fields() | made_from.identity
+    for key in _SAMPLED:
+        if drawn[key] != sampling[key]:
             raise UsageError(
                 f"{rollout.root} was sampled otherwise",
-                why=f"{key} was {made_from.identity[key]!r} there and is {sampling[key]!r} here",
+                why=f"{key} was {drawn[key]!r} there and is {sampling[key]!r} here",
                 mend=f"leave {key} as it was: the filter takes it from the rollout when nothing else sets it",
             )
 

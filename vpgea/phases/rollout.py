@@ -71,10 +71,10 @@ class RolloutPlan:
         """
         model = LocalModel.resolve(config.model)
         require_published(model)
-        views = load_views(model, config.views, config.grading.grader, begun=begun, asked=asked)
+        views = load_views(model, config.views, config.grading.grader, begun=begun, asked=asked, questions=questions)
         views.require_ends()
         _require_samples(config, views)
-        view = POSTERIOR if config.rollout.posterior_samples else PRIOR
+        view = POSTERIOR if config.rollout.posterior_samples or config.rollout.noted_prior else PRIOR
         reasons = {question.id: rejection(views, question, view) for question in questions}
         rejected = {identifier: reason for identifier, reason in reasons.items() if reason is not None}
         usable = [question for question in questions if question.id not in rejected]

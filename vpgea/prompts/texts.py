@@ -21,6 +21,7 @@ class Template(Section):
     prior: str
     note: str
     note_without_answer: str | None = None
+    note_concise: str | None = None
     system: str | None = None
     assistant_prefix: str = ""
     answer_cue: str

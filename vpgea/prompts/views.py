@@ -11,11 +11,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
-
-from jinja2 import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
@@ -23,14 +20,13 @@ from vpgea.grading.references import final_answer
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.tokenizer import LoadedTokenizer, decode, encode
 from vpgea.prompts.benchmark import PROTOCOL_KEEPS, BenchmarkTurns
-from vpgea.prompts.chat import RENDERING, Chat
+from vpgea.prompts.chat import Chat
+from vpgea.prompts.other_answers import other_answers
 from vpgea.prompts.texts import load_template
+from vpgea.prompts.user_turns import WITHOUT_ANSWER, UserTurns
 from vpgea.prompts.wrong_answers import wrong_answer
 from vpgea.questions.load import Question
 from vpgea.storage.schemas import POSTERIOR, PRIOR, View
-
-_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-_compiled = lru_cache(maxsize=8)(_JINJA.from_string)  # takes longer than rendering a prompt
 
 # Those of version 0.1.0 stand for the built-in ones of every version, which change no prompt: its runs go on.
 _FINGERPRINTED_PHRASES = [
@@ -75,6 +71,7 @@ class Views:
         vocabulary: Rows of the model's embedding, beyond which no id can be fed; None: not known.
         loaded: How the tokenizer was found, where it was loaded from files.
         asked: What the prior is asked, where a benchmark's protocol says it.
+        questions: Whose answers the notes of others name, where `views.note` is `other`.
     """
 
     def __init__(
@@ -88,12 +85,14 @@ class Views:
         vocabulary: int | None = None,
         loaded: LoadedTokenizer | None = None,
         asked: BenchmarkTurns | None = None,
+        questions: Sequence[Question] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.config = config
         self.grader = grader
         self.template = load_template(config.template)
-        self.asked = asked
+        self.turns = UserTurns(self.template)
+        self.asked, self._questions = asked, questions
         system = self.template.system if asked is None else asked.only_system(self.template)
         self.chat = Chat(tokenizer, config.chat_template_kwargs, system)
         self._eos_ids, self._more_ends = tuple(dict.fromkeys(eos_ids)), tuple(more_ends)
@@ -159,19 +158,32 @@ class Views:
 
     def template_turn(self, question: Question) -> str:
         """The user turn by which the model is trained, whatever a benchmark's protocol asks."""
-        return self._user_turn(question, note_answer=None)
+        return self.turns.plain(question)
 
     def posterior_prompt(self, question: Question, answer: str | None = None) -> list[int]:
         """Ids of the prompt with the note; `answer` replaces the final answer in it (counterfactual)."""
-        if answer is None:
-            answer = self._noted_answer(question)
-        return self._prompt(self._user_turn(question, answer))
+        if answer is None and self.config.note in WITHOUT_ANSWER:
+            return self._prompt(self.turns.without_answer(question, self.config.note))
+        answer = self._noted_answer(question) if answer is None else answer
+        return self._prompt(self.turns.with_answer(question, answer))
 
     def _noted_answer(self, question: Question) -> str:
-        """What the note says: the reference's final answer, or in a control another one, or nothing."""
-        if self.config.note == "none":
-            return ""
+        """What the note says: the reference's final answer, or in a control another one."""
+        if self.config.note == "other":
+            if (answer := self._other_answers.get(question.id)) is None:
+                raise UsageError(
+                    f"question {question.id} has no note of another question",
+                    why="views.note is other, and it is none of the questions that can be asked",
+                    mend="look for control tokens in its text and answer",
+                )
+            return answer
         return wrong_answer(question, self.grader) if self.config.note == "wrong" else self.final_answer(question)
+
+    @cached_property
+    def _other_answers(self) -> dict[str, str]:
+        """Of questions without control tokens: those of an answer would be read in another question's prompt."""
+        usable = [question for question in self._questions if self.control_token_in(question) is None]
+        return other_answers(usable, self.grader)
 
     def final_answer(self, question: Question) -> str:
         """What the grader compares of a question's reference."""
@@ -312,9 +324,8 @@ class Views:
         template = self.template.model_dump()
         if self.asked is not None:  # its texts have a fingerprint of their own
             template = {key: template[key] for key in PROTOCOL_KEEPS}
-        without_answer = template.pop("note_without_answer")
-        if self.config.note != "none":
-            without_answer = None  # changes no prompt
+        texts = {name: template.pop(name, None) for name in WITHOUT_ANSWER.values()}
+        own = WITHOUT_ANSWER.get(self.config.note, "")  # the others change no prompt
         if template["leak_phrases"] == load_template("default").leak_phrases:
             template["leak_phrases"] = _FINGERPRINTED_PHRASES
         parts = {
@@ -324,35 +335,9 @@ class Views:
             "end_of_thinking": self.config.end_of_thinking,
             "stop_ids": self._eos_ids,
             **({"tokenizer": self._loaded.differs} if self._loaded.differs else {}),
-            **({"note_without_answer": without_answer} if without_answer else {}),
+            **({own: texts[own]} if texts.get(own) else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _user_turn(self, question: Question, note_answer: str | None) -> str:
-        variables = {"question": question.text, "options": list(question.options)}
-        try:
-            text = _compiled(self.template.prior).render(variables)
-            if note_answer is not None:
-                blind = self.config.note == "none" and not note_answer
-                note = self._note_without_answer if blind else self.template.note
-                text += _compiled(note).render(variables, answer=note_answer)
-        except RENDERING as error:
-            raise UsageError(
-                f"prompt template {self.template.name!r} cannot be rendered for question {question.id}",
-                why=" ".join(str(error).split()),
-                mend="the variables are question and options, and answer in the note",
-            ) from error
-        return text
-
-    @property
-    def _note_without_answer(self) -> str:
-        if (note := self.template.note_without_answer) is not None:
-            return note
-        raise UsageError(
-            f"prompt template {self.template.name!r} has no note without an answer",
-            why="views.note is none",
-            mend="add note_without_answer to it: the note, with no word of an answer",
-        )
 
     def _prompt(self, user_turn: str) -> list[int]:
         text = self.chat.render(user_turn) + self.template.assistant_prefix
@@ -401,6 +386,7 @@ def load_views(
     *,
     begun: Mapping[str, str] | None = None,
     asked: BenchmarkTurns | None = None,
+    questions: Sequence[Question] = (),
 ) -> Views:
     """The two views with a model's tokenizer.
 
@@ -408,21 +394,27 @@ def load_views(
     begun: inputs of what is continued or compared with. Where its prompts were made with the tokenizer in its declared
     class, which version 0.1.0 always took, they go on to be.
     asked: what the prior is asked, where a benchmark's protocol says it.
+    questions: whose answers the notes of others name, where views.note is other.
     """
-    views = _views(model, config, grader, model.loaded_tokenizer, asked)
+    views = _views(model, config, grader, model.loaded_tokenizer, asked, questions)
     if begun is None or begun.get("template") in (None, views.fingerprint):
         return views
     earlier = model.declared_tokenizer
     if (
         earlier is not None
-        and (before := _views(model, config, grader, earlier, asked)).fingerprint == begun["template"]
+        and (before := _views(model, config, grader, earlier, asked, questions)).fingerprint == begun["template"]
     ):
         return before
     return views
 
 
 def _views(
-    model: LocalModel, config: ViewsConfig, grader: str, loaded: LoadedTokenizer, asked: BenchmarkTurns | None
+    model: LocalModel,
+    config: ViewsConfig,
+    grader: str,
+    loaded: LoadedTokenizer,
+    asked: BenchmarkTurns | None,
+    questions: Sequence[Question],
 ) -> Views:
     return Views(
         loaded.tokenizer,
@@ -433,6 +425,7 @@ def _views(
         vocabulary=model.vocabulary_size,
         loaded=loaded,
         asked=asked,
+        questions=questions,
     )
 
 

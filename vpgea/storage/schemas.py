@@ -198,7 +198,7 @@ class SelectionRow:
 
     Attributes:
         prompt_ids: Of the *prior* view, whichever sampled it.
-        posterior_prompt_ids: Of posterior samples, for the dense losses' teacher.
+        posterior_prompt_ids: Of posterior samples, for the dense losses' teacher; with `rollout.noted_prior` of all.
         crossview_answer_ids: One correct continuation of z in the prior view, with its end.
         reasons: Why rejected; empty when accepted.
         advantage: Of prior samples.

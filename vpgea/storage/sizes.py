@@ -37,7 +37,7 @@ def measurements_bytes(rows: int, thinking_tokens: int, answer_tokens: int) -> i
 
 
 def selection_bytes(rows: int, prompt_tokens: int, completion_tokens: int, answer_tokens: int) -> int:
-    """Rows of SELECTION. prompt_tokens: the prior prompt of every row, and the posterior's of every posterior row."""
+    """Rows of SELECTION. prompt_tokens: the prior prompt of every row, and the posterior's where it is written."""
     return rows * ROW_BYTES + (prompt_tokens + answer_tokens) * ID_BYTES + completion_tokens * TOKEN_BYTES
 
 

@@ -48,7 +48,7 @@ class TrainingPath:
         sampler_logprobs: float32 (T,) under the view that sampled it; NaN where they are not the model's own (truncated
             support, tokens of a continuation).
         thinking_tokens: |z|.
-        posterior_prompt_ids: int32, of posterior paths alone.
+        posterior_prompt_ids: int32, of posterior paths, and of prior ones whose teacher is the posterior.
         teacher: Of posterior paths, where a term reads it.
         gate: g of a posterior path.
         other_gate: b of a posterior path, `other_gates_mean`.
@@ -243,7 +243,7 @@ def _paths(
                 completion_ids=ids,
                 sampler_logprobs=logprobs,
                 thinking_tokens=row.thinking_tokens,
-                posterior_prompt_ids=None if is_prior else _posterior_prompt(row),
+                posterior_prompt_ids=_posterior_prompt(row) if config.has_teacher_on_prior or not is_prior else None,
                 teacher=None if is_prior or teachers is None else teachers[row.key],
                 gate=float(gate),
                 other_gate=float(other),
@@ -263,5 +263,11 @@ def _other_gates(rows: Sequence[SelectionRow], number: dict[str, int]) -> list[f
 
 
 def _posterior_prompt(row: SelectionRow) -> IntArray:
-    assert row.posterior_prompt_ids is not None, "the filter writes it for every posterior path"
+    if row.posterior_prompt_ids is None:  # of a prior sample: of a posterior path the filter always writes it
+        raise UsageError(
+            "prior samples were drawn without the prompt with the note",
+            why=f"rollout.noted_prior was false, e.g. for question {row.key.question_id}, and distill.pg_form has the "
+            "posterior as their teacher",
+            mend="draw the rollout with rollout.noted_prior=true, or use distill.pg_form=clipped",
+        )
     return row.posterior_prompt_ids.copy()

@@ -76,6 +76,14 @@ class StepContext:
     trained_tokens: int
     tally: Tally
 
+    def bounded(self, terms: Tensor, weights: Tensor) -> Tensor:
+        """min(l_t, c g_t), (T,), c the option `kl_clip`; counts the tokens that it bounds."""
+        limit = self.config.kl_clip
+        if limit is None:
+            return terms
+        self.tally.add(clipped_kl_tokens=(terms > limit * weights).sum())
+        return torch.minimum(terms, limit * weights)
+
 
 @dataclass(frozen=True)
 class Term(ABC):
@@ -119,13 +127,8 @@ class GatedKl(Term):
         """l_t, (T,)."""
 
     def __call__(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
-        terms, tally = self.per_token(tokens, sums, logits), self.step.tally
-        limit = self.step.config.kl_clip
-        if limit is not None:
-            tally.add(clipped_kl_tokens=(terms > limit * tokens.gate).sum())
-            terms = torch.minimum(terms, limit * tokens.gate)
-        kl = self.step.normalisers.kl_scale * terms.sum()
-        tally.add(kl=kl)
+        kl = self.step.normalisers.kl_scale * self.step.bounded(self.per_token(tokens, sums, logits), tokens.gate).sum()
+        self.step.tally.add(kl=kl)
         return self.step.config.kl_weight * kl
 
 
@@ -160,7 +163,7 @@ class ReverseKl(GatedKl):
     needs_teacher = True
 
     def per_token(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
-        return torch.where(tokens.gate != 0, tokens.gate * sums.reverse_kl, 0.0)
+        return forward_kl.reverse(sums.reverse_kl, tokens.gate)
 
 
 class StoredDenseKl(GatedKl):
@@ -188,8 +191,9 @@ class PolicyGradient(Term):
     needs_entropy = True  # for the log and its guard
 
     def __call__(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
-        config, logprobs, advantages = self.step.config, sums.logprobs, tokens.advantage
+        config, logprobs = self.step.config, sums.logprobs
         old = _known(tokens.old, logprobs.detach())
+        advantages = self.advantages(tokens, sums, old)
         sampler = _known(tokens.sampler, old)
         ratio = (logprobs.detach() - old).exp()
         outside = (ratio > 1 + config.clip_high) & (advantages > 0) | (ratio < 1 - config.clip_low) & (advantages < 0)
@@ -214,6 +218,22 @@ class PolicyGradient(Term):
         )
         return -config.pg_weight * objective
 
+    def advantages(self, tokens: Tokens, sums: VocabularySums, old: Tensor) -> Tensor:
+        """A of each token, (T,). old: (T,) log pi_old."""
+        return tokens.advantage
+
+
+class CreditedGradient(PolicyGradient):
+    """`PolicyGradient` of A_t = A clip((q / pi_old)^sign(A)), q the posterior view. `pg_form: credited`.
+
+    Options: those of `PolicyGradient`, and `credit_clip`, the bounds around 1.
+    """
+
+    needs_teacher = True
+
+    def advantages(self, tokens: Tokens, sums: VocabularySums, old: Tensor) -> Tensor:
+        return policy_gradient.credited(tokens.advantage, sums.teacher_logprobs, old, self.step.config.credit_clip)
+
 
 class PriorCrossEntropy(Term):
     """-w_pg J with J = 1 / N_tok sum_t A log pi: without ratio and bounds. `pg_form: cross-entropy`."""
@@ -224,6 +244,33 @@ class PriorCrossEntropy(Term):
         objective = self.step.normalisers.pg_scale * (tokens.advantage * sums.logprobs).sum()
         self.step.tally.add(policy_gradient=objective, entropy=sums.entropy.sum(), pg_tokens=len(tokens.advantage))
         return -self.step.config.pg_weight * objective
+
+
+class PriorForwardKl(Term):
+    """-w_pg J with J = -1 / N_tok sum_t min(A KL(q || pi), c A), q the posterior view. `pg_form: forward-kl`.
+
+    Options: `pg_weight` w_pg, `kl_clip` c (null: no bound).
+    """
+
+    needs_teacher = True
+    needs_entropy = True
+
+    def per_token(self, tokens: Tokens, sums: VocabularySums) -> Tensor:
+        """A times the KL of each token, (T,)."""
+        return forward_kl.dense(sums.guided, sums.teacher, tokens.advantage)
+
+    def __call__(self, tokens: Tokens, sums: VocabularySums, logits: Tensor) -> Tensor:
+        terms = self.step.bounded(self.per_token(tokens, sums), tokens.advantage)
+        objective = -self.step.normalisers.pg_scale * terms.sum()
+        self.step.tally.add(policy_gradient=objective, entropy=sums.entropy.sum(), pg_tokens=len(terms))
+        return -self.step.config.pg_weight * objective
+
+
+class PriorReverseKl(PriorForwardKl):
+    """The same with KL(pi || q). `pg_form: reverse-kl`."""
+
+    def per_token(self, tokens: Tokens, sums: VocabularySums) -> Tensor:
+        return forward_kl.reverse(sums.reverse_kl, tokens.advantage)
 
 
 class ReferenceKl(Term):
@@ -260,6 +307,15 @@ _DENSE_FORMS: dict[tuple[str, bool], type[GatedKl]] = {
     ("dense-cv", True): StoredDenseCvKl,
 }
 
+# By `pg_form`.
+_PRIOR_FORMS: dict[str, type[Term]] = {
+    "clipped": PolicyGradient,
+    "cross-entropy": PriorCrossEntropy,
+    "credited": CreditedGradient,
+    "forward-kl": PriorForwardKl,
+    "reverse-kl": PriorReverseKl,
+}
+
 
 class Loss:
     """The sum of an optimiser step's terms, over one micro-batch at a time."""
@@ -272,8 +328,7 @@ class Loss:
         guided = [_DENSE_FORMS[config.kl_form, config.reads_teacher](step)] if config.is_dense else []
         self._guided: list[Term] = [*guided, *anywhere]
         self._plain: list[Term] = [SampledKl(step), *anywhere]
-        of_prior = PolicyGradient if config.pg_form == "clipped" else PriorCrossEntropy
-        self._prior: list[Term] = [of_prior(step), *anywhere]
+        self._prior: list[Term] = [_PRIOR_FORMS[config.pg_form](step), *anywhere]
 
     def __call__(self, policy: Policy, hidden: Tensor, batch: MicroBatch) -> Tensor:
         """This micro-batch's share of the loss; adds its figures to the tally.
@@ -307,7 +362,7 @@ class Loss:
             assert tokens.reference is not None
             frozen["reference"] = self.reference.logits, tokens.reference
         with_entropy = any(term.needs_entropy for term in terms)
-        with_reverse = any(isinstance(term, ReverseKl) for term in terms)
+        with_reverse = any(isinstance(term, ReverseKl | PriorReverseKl) for term in terms)
 
         def sum_of_terms(logits: Sequence[Tensor], part: slice) -> Tensor:
             chunk = tokens[part]

@@ -137,12 +137,14 @@ class MicroBatch:
     def with_frozen(self, teacher: FrozenRole | None, reference: FrozenRole | None) -> MicroBatch:
         """The same with the hidden states of the frozen roles, one forward pass each."""
         teacher_hidden = None
-        posterior = [path for path in self.paths if not path.is_prior]
-        if teacher is not None and not posterior:
+        noted = [path for path in self.paths if path.posterior_prompt_ids is not None]
+        if teacher is not None and not noted:
             teacher.hidden([])  # sharded ranks compute together
         elif teacher is not None:
-            places = torch.cat([self.guided, self.plain]).sort().values  # all tokens of posterior paths
-            hidden = teacher.hidden(posterior)
+            is_noted = torch.tensor([path.posterior_prompt_ids is not None for path in self.paths])
+            lengths = torch.tensor([len(path.completion_ids) for path in self.paths])
+            places = is_noted.repeat_interleave(lengths).nonzero().flatten().to(self.tokens.targets.device)
+            hidden = teacher.hidden(noted)
             teacher_hidden = hidden.new_zeros((len(self.tokens.targets), hidden.shape[-1])).index_copy(
                 0, places, hidden
             )

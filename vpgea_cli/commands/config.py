@@ -121,7 +121,9 @@ def _previews(config: RunConfig, output: Output, *, offline: bool) -> Sequence[P
 
     loaded = load_questions(config.data, grader=config.grading.grader, offline=offline)
     output.warn_all(loaded.said())
-    views = load_views(LocalModel.resolve(config.model), config.views, config.grading.grader)
+    views = load_views(
+        LocalModel.resolve(config.model), config.views, config.grading.grader, questions=loaded.questions
+    )
     views.require_ends()
     output.warn_all(views.remarks)
     return views.previews(loaded.questions)

@@ -12,6 +12,7 @@ from vpgea.errors import UsageError
 from vpgea_cli.main import run
 
 DENSE_CV = {"distill.kl_form": "dense-cv"}
+NOTED = {"rollout.noted_prior": True}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     *(({**DENSE_CV, "distill.teacher": teacher}, f"teacher={teacher}") for teacher in ("current", "frozen", "ema")),
     ({**DENSE_CV, "rollout.temperature": 0.6}, "temperature is 0.6"),
@@ -19,6 +20,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**DENSE_CV, "rollout.top_k": 20, "distill.teacher": "stored"}, "top_k 20"),
     ({**DENSE_CV, "filter.advantage.group": "joint"}, "group=joint"),
     ({"distill.answer_from": "crossview", "filter.answerability.enabled": False}, "no answers to learn"),
+    ({"distill.pg_form": "credited"}, "pg_form=credited has no posterior view of prior samples"),
+    ({**NOTED, "distill.pg_form": "forward-kl"}, "pg_form=forward-kl cannot have filter.advantage.kind=normalised"),
+    ({**NOTED, "views.note": "other"}, "noted_prior cannot have views.note=other"),
 ]
 TAKEN: list[dict[str, Any]] = [
     DENSE_CV,
@@ -27,6 +31,10 @@ TAKEN: list[dict[str, Any]] = [
     {"distill.kl_form": "dense", "distill.teacher": "current", "rollout.temperature": 0.6},
     {"rollout.temperature": 0.6, "filter.advantage.group": "joint"},
     {"distill.answer_from": "crossview"},
+    {**NOTED, "distill.pg_form": "credited"},
+    {**NOTED, "distill.pg_form": "forward-kl", "filter.advantage.kind": "positive"},
+    {"distill.pg_form": "reverse-kl", "distill.pg_weight": 0.0},
+    {"views.note": "other"},
     {"filter.answerability.enabled": False},
 ]
 

@@ -463,7 +463,7 @@ def test_selecting_again_after_a_kill_before_the_summary_gives_the_same_files(tm
 
 def test_rows_carry_the_prompts_that_training_needs(tmp_path: Path) -> None:
     config = RunConfig()
-    rows = [prior("a", 0), posterior("a", 0, crossview_answer_ids=[3, 4])]
+    rows = [prior("a", 0), posterior("a", 0, prompt_ids=[1, 2, 3], crossview_answer_ids=[3, 4])]
     folders = write_pair(tmp_path, rows)
     select_from(config, *folders)
     found = selection(folders[1])
@@ -471,5 +471,17 @@ def test_rows_carry_the_prompts_that_training_needs(tmp_path: Path) -> None:
     assert found["a", "prior", 0]["prompt_ids"] == views().prior_prompt(question)
     assert found["a", "prior", 0]["posterior_prompt_ids"] is None
     assert found["a", "posterior", 0]["prompt_ids"] == views().prior_prompt(question)
-    assert found["a", "posterior", 0]["posterior_prompt_ids"] == views().posterior_prompt(question)
+    assert found["a", "posterior", 0]["posterior_prompt_ids"] == [1, 2, 3], "the very prompt that it was sampled with"
     assert found["a", "posterior", 0]["crossview_answer_ids"] == [3, 4]
+
+
+def test_prior_samples_whose_teacher_is_the_posterior_carry_its_prompt_and_count_whatever_their_grade(
+    run: Callable[..., Any],
+) -> None:
+    rows = [prior("a", 0), prior("a", 1), prior("b", 0, status="wrong"), prior("b", 1, status="error")]
+    summary, found = run(rows, rollout__noted_prior=True, filter__advantage__kind="one")
+    noted = views().posterior_prompt(Question("a", "What is a?", "12"))
+    assert [row["posterior_prompt_ids"] == noted for row in found.values()] == [True, True, False, False]
+    assert all(row["posterior_prompt_ids"] for row in found.values())
+    assert [row["advantage"] for row in found.values()] == [1, 1, 1, 0]
+    assert summary.counts["prior_with_advantage"] == 3

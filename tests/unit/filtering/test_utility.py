@@ -183,7 +183,7 @@ def test_the_distance_form_compares_with_the_shortest_correct_sample() -> None:
     np.testing.assert_allclose(none_right, [-0.2 * 10 / 50, -0.2 * 10 / 50, np.nan])
 
 
-def test_advantages_that_are_positive_or_the_utility_itself() -> None:
+def test_advantages_that_are_positive_the_utility_itself_or_one() -> None:
     u, valid = np.array([0.2, 0.6, 0.0, 9.0]), np.array([True, True, True, False])
     plain = prior_advantages(u, valid, baseline(u[valid], CONFIG), CONFIG)
     positive = AdvantageConfig(kind="positive")
@@ -191,6 +191,8 @@ def test_advantages_that_are_positive_or_the_utility_itself() -> None:
     itself = AdvantageConfig(kind="utility")
     np.testing.assert_allclose(prior_advantages(u, valid, baseline(u[valid], itself), itself), [0.2, 0.6, 0, 0])
     assert prior_advantages([0.7], [True], baseline([0.7], itself), itself) == [0.7]  # needs no group
+    one = AdvantageConfig(kind="one")
+    np.testing.assert_array_equal(prior_advantages(u, valid, baseline(u[valid], one), one), [1, 1, 1, 0])
 
 
 def test_a_gate_of_one_opens_for_every_accepted_path() -> None:

@@ -32,6 +32,11 @@ def dense(logits: Tensor, teacher: Tensor, gate: Tensor) -> Tensor:
     return forward_kl.dense(sums.guided, sums.teacher, gate)
 
 
+def reverse(logits: Tensor, teacher: Tensor, gate: Tensor) -> Tensor:
+    targets = torch.zeros(len(logits), dtype=torch.long)
+    return forward_kl.reverse(vocabulary_sums(logits, targets, teacher, with_reverse=True).reverse_kl, gate)
+
+
 def dense_cv(logits: Tensor, targets: Tensor, teacher: Tensor, gate: Tensor, other: Tensor) -> Tensor:
     sums = vocabulary_sums(logits, targets, teacher)
     return forward_kl.dense_cv(sums.logprobs, sums.guided, gate, other)
@@ -86,6 +91,10 @@ def test_values_agree_with_the_formulas_written_out(batch: dict[str, Tensor]) ->
     expected = [gate[t] * sum(q[t][v] * log(q[t][v] / pi[t][v]) for v in range(V)) for t in range(T)]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
+    found = reverse(batch["logits"], batch["teacher"], batch["gate"])
+    expected = [gate[t] * sum(pi[t][v] * log(pi[t][v] / q[t][v]) for v in range(V)) for t in range(T)]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
     found = dense_cv(batch["logits"], batch["targets"], batch["teacher"], batch["gate"], batch["other"])
     expected = [
         -(gate[t] - other[t]) * log(pi[t][targets[t]]) - other[t] * sum(q[t][v] * log(pi[t][v]) for v in range(V))
@@ -121,12 +130,13 @@ def forms(batch: dict[str, Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
         "sampled": lambda x: sampled(x, targets, gate),
         "dense_cv": lambda x: dense_cv(x, targets, teacher, gate, other),
         "dense": lambda x: dense(x, teacher, gate),
+        "reverse": lambda x: reverse(x, teacher, gate),
         "dense_top_k": lambda x: dense_top_k(x, values, ids, gate),
         "dense_cv_top_k": lambda x: dense_cv_top_k(x, targets, values, ids, gate, other),
     }
 
 
-FORMS = ["sampled", "dense_cv", "dense", "dense_top_k", "dense_cv_top_k"]
+FORMS = ["sampled", "dense_cv", "dense", "reverse", "dense_top_k", "dense_cv_top_k"]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -159,6 +169,7 @@ def test_the_teacher_is_never_trained(batch: dict[str, Tensor]) -> None:
     values, ids = top_k_of(teacher, 2)
     losses = [
         dense(logits, teacher, batch["gate"]),
+        reverse(logits, teacher, batch["gate"]),
         dense_cv(logits, batch["targets"], teacher, batch["gate"], batch["other"]),
         dense_top_k(logits, values, ids, batch["gate"]),
         dense_cv_top_k(logits, batch["targets"], values, ids, batch["gate"], batch["other"]),

@@ -11,7 +11,7 @@ from torch import Tensor
 from vpgea.config.filtering import AdvantageConfig
 from vpgea.filtering.utility import baseline, prior_advantages
 from vpgea.objective.normalisers import Normalisers
-from vpgea.objective.policy_gradient import mismatch_weight, surrogate
+from vpgea.objective.policy_gradient import credited, mismatch_weight, surrogate
 
 LOW, HIGH, DUAL = 0.2, 0.28, 3.0
 
@@ -126,3 +126,16 @@ def test_loss_does_not_depend_on_how_the_batch_is_cut() -> None:
         found, other = run(size)
         assert found == pytest.approx(expected, abs=1e-13)
         torch.testing.assert_close(other, gradient, atol=1e-13, rtol=0)
+
+
+def test_credit_is_the_clipped_ratio_of_the_views_in_the_direction_of_the_advantage() -> None:
+    ratios = [0.5, 0.9, 1.0, 1.1, 3.0]
+    teacher, old = f64([-1.0] * 5).requires_grad_(), (f64([-1.0] * 5) - f64(ratios).log()).requires_grad_()
+    praised = credited(f64([2.0] * 5), teacher, old, 0.2)
+    torch.testing.assert_close(praised, f64([2 * 0.8, 2 * 0.9, 2.0, 2 * 1.1, 2 * 1.2]))
+    blamed = credited(f64([-0.5] * 5), teacher, old, 0.2)
+    torch.testing.assert_close(blamed, f64([-0.5 * 1.2, -0.5 / 0.9, -0.5, -0.5 / 1.1, -0.5 * 0.8]))
+    assert credited(f64([0.0] * 5), teacher, old, 0.2).tolist() == [0.0] * 5
+    assert not praised.requires_grad, "the direction is the grade's alone"
+    never = credited(f64([1.0, -1.0]), f64([-math.inf] * 2), f64([-1.0] * 2), 0.2)
+    torch.testing.assert_close(never, f64([0.8, -1.2]))

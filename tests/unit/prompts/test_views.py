@@ -157,9 +157,30 @@ def test_the_notes_of_the_controls(tmp_path: Path) -> None:
     assert len({views.preview(QUESTION, PRIOR).text for views in (plain, blind, wrong)}) == 1
     assert plain.fingerprint == wrong.fingerprint != blind.fingerprint  # views.note itself is a phase's identity
     assert "The final answer is 7." in blind.decode(blind.posterior_prompt(QUESTION, "7"))
+    concise = make_views(note="concise")
+    text = concise.preview(QUESTION, POSTERIOR).text
+    assert text.startswith(concise.preview(QUESTION, PRIOR).text.removesuffix(concise.assistant_tail))
+    assert "Be concise" in text
+    assert "note" not in text
+    assert concise.fingerprint not in (plain.fingerprint, blind.fingerprint)
+    own = make_views(template=own_template(tmp_path, note_concise=None), note="concise")
+    with pytest.raises(UsageError, match="has no note without an answer") as raised:
+        own.posterior_prompt(QUESTION)
+    assert "add note_concise to it" in str(raised.value.mend)
     own = make_views(template=own_template(tmp_path, note_without_answer=None), note="none")
     with pytest.raises(UsageError, match="has no note without an answer"):
         own.posterior_prompt(QUESTION)
+
+
+def test_the_note_of_another_question_is_never_one_with_a_control_token() -> None:
+    tokenizer = tiny.make_tokenizer()
+    questions = [QUESTION, Question("other", "And this?", "34"), Question("bad", "And that?", tokenizer.eos_token)]
+    views = Views(tokenizer, ViewsConfig(note="other"), [tokenizer.eos_token_id], questions=questions)
+    assert "The final answer is 34." in views.preview(QUESTION, POSTERIOR).text
+    assert "The final answer is 12." in views.preview(questions[1], POSTERIOR).text
+    assert "The final answer is 7." in views.decode(views.posterior_prompt(QUESTION, "7"))
+    with pytest.raises(UsageError, match="question bad has no note of another question"):
+        views.posterior_prompt(questions[2])
 
 
 def test_a_prefix_whose_ids_depend_on_the_text_before_it_is_refused(tmp_path: Path) -> None:

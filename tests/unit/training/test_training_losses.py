@@ -123,6 +123,8 @@ class Naive:
         self.truncated = rows[0]["temperature"] != 1
         self.ratios: list[tuple[float, float]] = []  # (advantage, rho) of every token of the policy gradient
         self.weights: list[float] = []
+        self.credits: list[float] = []
+        self.kls: list[float] = []
 
     def kl(self) -> Any:
         posterior = [row for row in self.rows if row["view"] == POSTERIOR]
@@ -142,9 +144,7 @@ class Naive:
     def path_kl(self, row: Row, g: float, b: float) -> Any:
         ids = self.path_ids(row)
         log_pi = row_logprobs(self.student, row["prompt_ids"], ids)
-        with torch.no_grad():
-            teacher = {"round": self.start, "current": self.student, "frozen": self.reference}[self.distill.teacher]
-            log_q = row_logprobs(teacher, row["posterior_prompt_ids"], ids)
+        log_q = self.log_q(row, ids)
         total: Any = 0.0
         for t, token in enumerate(ids):
             in_thinking = t < row["thinking_tokens"]
@@ -159,6 +159,12 @@ class Naive:
                 total = total - (g - b) * log_pi[t, token] - b * expected
         return total
 
+    @torch.no_grad()
+    def log_q(self, row: Row, ids: list[int]) -> Tensor:
+        """(T, V) of the teacher, in the posterior view."""
+        teacher = {"round": self.start, "current": self.student, "frozen": self.reference}[self.distill.teacher]
+        return row_logprobs(teacher, row["posterior_prompt_ids"], ids)
+
     def path_ids(self, row: Row) -> list[int]:
         """z; with `posterior` its own answer too, with `crossview` a continuation for accepted paths."""
         if self.distill.answer_from == "posterior":
@@ -170,19 +176,34 @@ class Naive:
         total: Any = 0.0
         tokens = 0
         for row in self.prior():
-            ids, a = row["completion_ids"], row["advantage"]
+            ids = row["completion_ids"]
             tokens += len(ids)
             log_pi = row_logprobs(self.student, row["prompt_ids"], ids)
             with torch.no_grad():
                 log_old = row_logprobs(self.start, row["prompt_ids"], ids)
+            log_q = self.log_q(row, ids) if self.distill.has_teacher_on_prior else log_old
             for t, token in enumerate(ids):
+                a = row["advantage"]
                 if self.distill.pg_form == "cross-entropy":
                     total = total + a * log_pi[t, token]
                     continue
+                if self.distill.pg_form.endswith("-kl"):
+                    pi, q = log_pi[t].exp(), log_q[t].exp()
+                    of_reverse = (pi * (log_pi[t] - log_q[t])).sum()
+                    kl = of_reverse if self.distill.pg_form == "reverse-kl" else (q * (log_q[t] - log_pi[t])).sum()
+                    self.kls.append(float(kl.detach()))
+                    total = total - a * kl.clamp(max=self.distill.kl_clip or float("inf"))
+                    continue
+                if self.distill.pg_form == "credited":
+                    ratio = float((log_q[t, token] - log_old[t, token]).exp())
+                    clip = self.distill.credit_clip
+                    credit = min(max(ratio if a > 0 else 1 / ratio, 1 - clip), 1 + clip)
+                    self.credits.append(credit)
+                    a = a * credit
                 rho = (log_pi[t, token] - log_old[t, token]).exp()
                 f = torch.minimum(rho * a, rho.clamp(1 - self.distill.clip_low, 1 + self.distill.clip_high) * a)
                 if a < 0:
-                    f = torch.maximum(f, torch.tensor(self.distill.dual_clip * a))
+                    f = torch.maximum(f, torch.tensor(self.distill.dual_clip * a, dtype=torch.float64))
                 weight = min(float((log_old[t, token] - row["logprobs"][t]).exp()), self.distill.mismatch_cap)
                 self.ratios.append((a, float(rho.detach())))
                 self.weights.append(weight)
@@ -239,6 +260,9 @@ CASES: dict[str, dict[str, Any]] = {
     "reverse-current": {"kl_form": "reverse", "teacher": "current"},
     "cross-entropy": {"pg_form": "cross-entropy"},
     "own-answer": {"answer_from": "posterior"},
+    "credited": {"pg_form": "credited", "credit_clip": 0.3},
+    "forward-kl": {"pg_form": "forward-kl", "kl_clip": 0.625, "kl_weight": 0.0},
+    "reverse-kl": {"pg_form": "reverse-kl", "kl_form": "dense"},
 }
 
 
@@ -256,6 +280,10 @@ def test_value_and_gradient_are_those_of_the_formulas(
     weights = {"kl_weight": 0.7, "pg_weight": 1.3, "reference_weight": 0.2, **CASES[case]}
     config = config_of(train, distill__max_tokens_per_batch=60, **{f"distill__{k}": v for k, v in weights.items()})
     rows = quantised([{**row, "temperature": temperature} for row in sample_rows(config, questions=2)])
+    if config.distill.has_teacher_on_prior:
+        rows = [{**row, "posterior_prompt_ids": [*row["prompt_ids"], 90, 95]} for row in rows]
+    if config.distill.pg_form.endswith("-kl"):
+        rows = [{**row, "advantage": row["advantage"] and abs(row["advantage"])} for row in rows]
     trainer = float64_trainer(config, rows, tmp_path)
     move_away(trainer)
     trainer.roles.student.eval()
@@ -288,6 +316,14 @@ def test_value_and_gradient_are_those_of_the_formulas(
         clipped = sum(rho > 1.28 if a > 0 else rho < 0.8 for a, rho in naive.ratios)
         assert terms.clipped_tokens == clipped
         assert terms.pg_tokens == len(naive.ratios)
+    if config.distill.pg_form == "credited":
+        low, high = 1 - config.distill.credit_clip, 1 + config.distill.credit_clip
+        assert {low, high} < set(naive.credits), "a bound of the credit never acts"
+    if config.distill.kl_clip is not None:
+        assert terms.clipped_kl_tokens == sum(kl > config.distill.kl_clip for kl in naive.kls)
+        assert 0 < terms.clipped_kl_tokens < len(naive.kls) or train == "lora", (
+            "the bound of the KL never acts, or always"
+        )
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -45,14 +45,15 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     requests: list[ScoreRequest] = []
     prompts: dict[tuple[str, str], list[int]] = {}
     for sample in chunk.candidates:
-        wrong = notes.of(sample) if sample.z else []
-        answers = [view.views.final_answer(sample.question), *wrong] if wrong and view.is_truncated else wrong
-        for answer in answers:
+        own = sample.row.prompt_ids.tolist()
+        wrong: list[list[int]] = []
+        for answer in notes.of(sample) if sample.z else ():
             key = sample.question.id, answer
             if key not in prompts:
                 prompts[key] = view.views.posterior_prompt(sample.question, answer=answer)
-        behind = [prompts[sample.question.id, answer] for answer in answers]
-        behind += [sample.prior_prompt] * bool(wrong and view.is_truncated)
+            if prompts[key] != own:  # a control may have had this answer in sight
+                wrong.append(prompts[key])
+        behind = [own, *wrong, sample.prior_prompt] if wrong and view.is_truncated else wrong
         requests += [ScoreRequest(prompt + sample.z, len(prompt)) for prompt in behind]
         owners += [sample] * len(behind)
     scores: dict[int, list[np.ndarray | None]] = {}

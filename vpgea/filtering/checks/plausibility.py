@@ -27,9 +27,10 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     if view.is_truncated or not chunk.posterior:
         return
     samples = [sample for sample in chunk.samples if sample.is_correct_prior]
+    prompts = {sample.question.id: sample.row.prompt_ids.tolist() for sample in chunk.posterior}
     requests = []
     for sample in samples:
-        prompt = view.views.posterior_prompt(sample.question)
+        prompt = prompts[sample.question.id]
         requests.append(ScoreRequest(prompt + sample.z, len(prompt)))
     for sample, logprobs in zip(samples, view.score(samples, requests), strict=True):
         if logprobs is not None:
