@@ -55,7 +55,7 @@ def published_table(title: str, figures: Sequence[PublishedFigure]) -> Table:
     """Who, what, by which protocol as seen from the run, and where it stands."""
     return Table(
         title=title,
-        head=("who", "accuracy", "model", "", "source"),
+        head=("who", "accuracy", "model", "protocol", "source"),
         rows=[(one.stated.who, f"{one.stated.value:.3f}", one.model, one.kind, one.stated.source) for one in figures],
         note=f"read {published().read}; figures of one evaluator each, whose tokens and intervals are not published. "
         "By another protocol one may differ by several points for the same weights",
