@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -84,7 +86,7 @@ _Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_PREFI
 
 
 def parse(text: str, name: str) -> tuple[Any, dict[tuple[str, ...], int]]:
-    """Read one plain YAML document.
+    """Read one plain YAML document; one that was read before is not taken apart again.
 
     Args:
         text: The document.
@@ -97,18 +99,24 @@ def parse(text: str, name: str) -> tuple[Any, dict[tuple[str, ...], int]]:
         UsageError: The text is anything else.
     """
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None, {}
-        _require_small(node)
-        return loader.construct_document(node), dict(_lines(node, ()))
+        value, lines = _parsed(text)
+        return deepcopy(value), dict(lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise _not_yaml(where, error.problem or str(error)) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _not_yaml(name, " ".join(str(error).split())) from error
+
+
+@lru_cache(maxsize=64)  # each phase of a run reads the same template, and each command on it the same configuration
+def _parsed(text: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None, {}
+    _require_small(node)
+    return loader.construct_document(node), dict(_lines(node, ()))
 
 
 def _require_small(node: yaml.Node) -> None:

@@ -105,8 +105,19 @@ class _Mismatch(ValueError):
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """Origin and arguments of a type, and whether it is a record's class."""
+    return typing.get_origin(kind), typing.get_args(kind), dataclasses.is_dataclass(kind)
+
+
+@cache
+def _fields(kind: type) -> tuple[tuple[str, Any, bool], ...]:
+    """Name and type of each field of a record, and whether it may be missing."""
+    hints, missing = typing.get_type_hints(kind), dataclasses.MISSING
+    return tuple(
+        (field.name, hints[field.name], field.default is not missing or field.default_factory is not missing)
+        for field in dataclasses.fields(kind)
+    )
 
 
 def _entry(value: Mapping[str, object], name: str) -> object:
@@ -117,16 +128,20 @@ def _entry(value: Mapping[str, object], name: str) -> object:
 
 def _value(kind: Any, value: object, name: str) -> Any:
     """The value as a `kind`; name: of the entry."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin, arguments, is_record = _form(kind)
     if origin in (types.UnionType, typing.Union):
         return _one_of(arguments, value, name)
     if origin is list and isinstance(value, list):
         return [_value(arguments[0], each, name) for each in value]
     if origin is dict and isinstance(value, dict):
-        return {key: _value(arguments[1], each, name) for key, each in value.items()}
+        return (
+            dict(value)
+            if arguments[1] is object
+            else {k: _value(arguments[1], each, name) for k, each in value.items()}
+        )
     if origin is typing.Literal and value in arguments and isinstance(value, str):
         return value
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    if is_record and isinstance(value, dict):
         return _record(kind, value)
     if kind is object or (kind is float and type(value) is int) or type(value) is kind:
         return value
@@ -146,11 +161,10 @@ def _one_of(kinds: tuple[Any, ...], value: object, name: str) -> Any:
 
 
 def _record(kind: Any, value: dict[str, object]) -> Any:
-    hints, entries = _hints(kind), {}
-    for field in dataclasses.fields(kind):
-        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if field.name in value or not has_default:
-            entries[field.name] = _value(hints[field.name], _entry(value, field.name), field.name)
+    entries = {}
+    for name, hint, has_default in _fields(kind):
+        if name in value or not has_default:
+            entries[name] = _value(hint, _entry(value, name), name)
     if unknown := value.keys() - entries.keys():
         raise _Mismatch(f"it has an entry {min(unknown)!r} where there must be none")
     return kind(**entries)
