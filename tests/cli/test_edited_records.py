@@ -51,12 +51,9 @@ EDITS = [  # file, entry, what is written there; the files that doctor finds
     (f"{FIRST}/eval/results.json", ("metrics", "accuracy", "value"), 0.123, [f"{FIRST}/eval/results.json"]),
     (f"{FIRST}/eval/results.json", ("metrics", "e3", "value"), 7.0, [f"{FIRST}/eval/results.json"]),
     (f"{FIRST}/eval/results.json", ("samples",), 1, [f"{FIRST}/eval/results.json"]),
-    (
-        f"{FIRST}/eval/results.json",
-        ("metrics", "accuracy", "low"),
-        0.2,
-        [f"{FIRST}/eval/results.json", f"{FIRST}/round.json"],
-    ),
+    (f"{FIRST}/eval/results.json", ("metrics", "accuracy", "low"), 0.2, [f"{FIRST}/eval/results.json"]),
+    (f"{FIRST}/eval/results.json", ("metrics", "tokens_p95", "high"), 0.9, [f"{FIRST}/eval/results.json"]),
+    (f"{FIRST}/round.json", ("accuracy_low",), 0.2, [f"{FIRST}/round.json"]),
     (f"{FIRST}/filter/summary.json", ("counts", "posterior_accepted"), 99, [f"{FIRST}/filter/summary.json"]),
     (f"{FIRST}/filter/summary.json", ("counts", "posterior_rejected_wrong"), 99, [f"{FIRST}/filter/summary.json"]),
     (f"{FIRST}/filter/summary.json", ("tokens", "score_tokens"), 99, [f"{FIRST}/filter/summary.json"]),
@@ -147,6 +144,24 @@ def test_a_figure_that_is_no_number_equals_itself(folder: Path) -> None:
         edit(folder / name, *keys, to=float("nan"))
     assert verify(folder).findings == []
     assert len(finished_lines(folder)) == 2
+    edit(folder / FIRST / "distill" / "metrics.jsonl", "1", "reference_kl", to=0.5)
+    found = [str(one.path) for one in verify(folder).findings]
+    assert found == [f"{FIRST}/distill/metrics.jsonl", f"{FIRST}/round.json"], "two of three copies say the same"
+
+
+def test_where_no_two_of_three_copies_agree_the_first_is_made_again_too(folder: Path) -> None:
+    edit(folder / FIRST / "filter" / "summary.json", "elbo", "kl", "value", to=0.5)
+    edit(folder / "metrics.jsonl", "1", "kl", to=0.7)
+    found = [str(one.path) for one in verify(folder).findings]
+    assert found == [f"{FIRST}/filter/summary.json", f"{FIRST}/round.json"]
+
+
+def test_an_interval_that_another_version_drew_is_told_by_its_copies(folder: Path) -> None:
+    results = folder / FIRST / "eval" / "results.json"
+    edit(results, "drawn_by", to=None)  # as it was before that was recorded
+    assert verify(folder).findings == []
+    edit(results, "metrics", "accuracy", "low", to=0.2)
+    assert [str(one.path) for one in verify(folder).findings] == [f"{FIRST}/eval/results.json", f"{FIRST}/round.json"]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from vpgea.experiment.grid import Run
 from vpgea.experiment.runs import Workshop
 from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate
 from vpgea.metrics.paired import Gain, gains, holm
-from vpgea.phases.clusters import Numbering
 from vpgea.phases.compare import decided
 from vpgea.phases.evaluate import sample_table
+from vpgea.questions.clusters import Numbering
 from vpgea.runs.records import RoundLine
 from vpgea.storage.shards import table_from_rows
 

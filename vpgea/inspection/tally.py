@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 
 from vpgea.filtering.measurements import check_numbers
 from vpgea.metrics.bootstrap import SampleTable
+from vpgea.questions.clusters import Numbering
 from vpgea.runs.layout import CHUNK, SETS
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 
 _GRADES = {"correct": 1.0, "wrong": 0.0}
+_Asked = dict[str, tuple[str, list[str]]]  # of each question its text and choices, by its id
 
 
 @dataclass(kw_only=True)
@@ -35,7 +37,7 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     checks: dict[str, tuple[float, int]] = field(default_factory=dict)
-    _samples: list[tuple[list[str], dict[str, npt.NDArray[Any]]]] = field(default_factory=list)
+    _samples: list[tuple[str, list[str], _Asked, dict[str, npt.NDArray[Any]]]] = field(default_factory=list)
 
     def add(self, path: Path, table: pa.Table) -> None:
         """A shard's rows, by where it stands and which columns it has."""
@@ -45,20 +47,26 @@ class Tally:
             part = self.parts.setdefault(path.parent.name, Counter())
             part["chunks"] += 1
             if "finish_reason" in table.column_names:
-                self._sample(part, table)
+                self._sample(part, path.name, table)
             if "check_tokens" in table.column_names:
                 self._measure(table)
 
-    def samples(self, numbers: dict[str, int]) -> SampleTable | None:
-        """An evaluation's samples; `numbers` gives each question its number, and grows. None: there are no grades."""
+    def samples(self, numbers: Numbering, *, is_imported: bool) -> SampleTable | None:
+        """An evaluation's samples, in the order in which its figures were made of them; None: there are no grades.
+
+        `numbers` gives each question and its record their numbers, and grows; is_imported: as for these.
+        """
         if not self._samples:
             return None
+        shards = sorted(self._samples, key=lambda shard: (len(shard[0]), shard[0]))  # by the number in the name
 
         def column(name: str) -> npt.NDArray[Any]:
-            return np.concatenate([one[name] for _, one in self._samples])
+            return np.concatenate([one[name] for *_, one in shards])
 
+        places = [numbers.of(key, *asked[key], is_imported=is_imported) for _, keys, asked, _ in shards for key in keys]
         return SampleTable(
-            question=[numbers.setdefault(key, len(numbers)) for keys, _ in self._samples for key in keys],
+            question=[question for question, _ in places],
+            record=[record for _, record in places],
             correct=column("correct"),
             tokens=column("tokens"),
             truncated=column("truncated"),
@@ -66,7 +74,7 @@ class Tally:
             thinking=column("thinking"),
         )
 
-    def _sample(self, part: Counter[str], table: pa.Table) -> None:
+    def _sample(self, part: Counter[str], name: str, table: pa.Table) -> None:
         ids = table["question_id"].to_pylist()
         reasons = table["finish_reason"].to_pylist()
         at_cap = np.array([reason == "length" for reason in reasons], bool)
@@ -87,7 +95,9 @@ class Tally:
                 "unended": np.where(is_told, unended, np.nan),
                 "thinking": _numbers(table["thinking_tokens"]),
             }
-            self._samples.append((ids, columns))
+            texts = zip(table["question"].to_pylist(), table["options"].to_pylist(), strict=True)
+            asked = dict(zip(reversed(ids), reversed([*texts]), strict=True))  # the first text of each
+            self._samples.append((name, ids, asked, columns))
 
     def _select(self, name: str, table: pa.Table) -> None:
         names = ("view", "status", "cut_off", "advantage", "gate")

@@ -117,6 +117,7 @@ class PhaseCheck:
         self.markers = (folder / COMPLETE, folder / MANIFEST)
         self.kind: str = folder.name if folder.name in PHASES else ""
         self.config: dict[str, object] = {}
+        self.is_imported = False
         self.first = len(report.findings)
         self.tally = Tally()
 
@@ -174,6 +175,7 @@ class PhaseCheck:
         manifest = self._whole(lambda: Manifest.read(path), path, RECORD, *markers)
         if manifest is not None:
             self.kind, self.config = manifest.phase, manifest.config
+            self.is_imported = manifest.is_imported
         return manifest
 
     def _completed(self, part: Path) -> _Sidecars | None:

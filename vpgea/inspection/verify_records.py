@@ -14,6 +14,9 @@ from vpgea.inspection.tally import Tally
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, redone_training
 from vpgea.metrics.bootstrap import evaluate
 from vpgea.metrics.curves import budget_curve
+from vpgea.metrics.estimates import Estimate
+from vpgea.metrics.resampling import drawn_by
+from vpgea.questions.clusters import Numbering
 from vpgea.runs.history import metrics_lines
 from vpgea.runs.layout import (
     COMPLETE,
@@ -26,13 +29,13 @@ from vpgea.runs.layout import (
     round_record,
 )
 from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, PartMarker, RoundLine
-from vpgea.runs.round_lines import OtherFigure, other_figures
+from vpgea.runs.round_lines import OtherFigure, are_equal, other_figures
 from vpgea.storage.files import read_json_lines
 from vpgea.storage.records import read_record
 
 _CLOSE = 1e-6  # relative, between a mean of float32 values and their sum by another order
 _REJECTED = "posterior_rejected_"
-# Nothing but a copy says what these must be: draws of intervals and terms of the bound were others in other versions.
+# Nothing but a copy says what these must be, nor ends of intervals that other versions have drawn.
 _BY_COPIES_ALONE = ("kl", "elbo", "loss_reference_kl")
 
 
@@ -52,7 +55,7 @@ def verify_phase_records(check: PhaseCheck, base: PhaseCheck | None) -> None:
         found.append((_summary_differs(read_record(folder / SUMMARY, FilterSummary), tally), (folder / SUMMARY,)))
     elif check.kind == "eval":
         results = read_record(folder / RESULTS, EvalResults)
-        differs = _results_differ(results, tally, None if base is None else base.tally)
+        differs = _results_differ(results, check, None if base is None else base.tally)
         found.append((differs, (folder / RESULTS, marker)))
     elif check.kind == "distill" and (differs := _steps_differ(folder)):
         check.report.findings.append(redone_training(check.root, folder, folder / METRICS, differs))
@@ -130,27 +133,50 @@ def _summary_differs(summary: FilterSummary, tally: Tally) -> str | None:
     return None
 
 
-def _results_differ(results: EvalResults, tally: Tally, base: Tally | None) -> str | None:
-    """Of an evaluation: its counts and figures. Its intervals are draws, and were drawn otherwise in other versions."""
-    numbers: dict[str, int] = {}
-    table = tally.samples(numbers)
+def _results_differ(results: EvalResults, check: PhaseCheck, base: Tally | None) -> str | None:
+    """Of an evaluation: its counts and figures, and their intervals where they can be drawn again."""
+    tally, numbers, is_imported = check.tally, Numbering(), check.is_imported
+    table = tally.samples(numbers, is_imported=is_imported)
     if table is None:
         return None
     total = sum((one["samples"] for one in tally.parts.values()), 0)
     said = {"questions": results.questions, "samples": results.samples}
-    for name, found in (("questions", len(numbers)), ("samples", total)):
+    for name, found in (("questions", numbers.questions), ("samples", total)):
         if said[name] != found:
             return f"it counts {said[name]} {name}, and its shards have {found}"
-    compared = None if results.baseline is None or base is None else base.samples(numbers)
-    for name, now in evaluate(table, compared, draws=1).items():
-        figure = results.metrics.get(name)
-        if figure is not None and (figure.n != now.n or not _is_close(figure.value, now.value)):
-            return f"{name} is {figure.value} of {figure.n} in it, and {now.value} of {now.n} by its shards"
+    compared = None if results.baseline is None or base is None else base.samples(numbers, is_imported=is_imported)
+    known = _draws_of(check, results) if results.baseline is None or compared is not None else None
+    (draws, seed), is_drawn = known or (1, 0), known is not None
+    for name, now in evaluate(table, compared, draws=draws, seed=seed).items():
+        if name in results.metrics and (differs := _figure_differs(results.metrics[name], now, is_drawn=is_drawn)):
+            return f"{name} is {differs}"
     budgets = [point.budget for point in results.budget_curve]
-    for point, by_rows in zip(results.budget_curve, budget_curve(table, budgets, draws=1), strict=True):
-        for said_there, now in ((point.accuracy, by_rows.accuracy), (point.tokens, by_rows.tokens)):
-            if said_there.n != now.n or not _is_close(said_there.value, now.value):
-                return f"at a budget of {point.budget} tokens it has {said_there.value}, and its shards {now.value}"
+    curve = budget_curve(table, budgets, draws=draws, seed=seed)
+    for point, by_rows in zip(results.budget_curve, curve, strict=True):
+        for name in ("accuracy", "tokens"):
+            if differs := _figure_differs(getattr(point, name), getattr(by_rows, name), is_drawn=is_drawn):
+                return f"at a budget of {point.budget} tokens {name} is {differs}"
+    return None
+
+
+def _draws_of(check: PhaseCheck, results: EvalResults) -> tuple[int, int] | None:
+    """How many draws, with which seed, give an evaluation's intervals again; None: another version drew them."""
+    draws, seed = (check.config.get(f"eval.{name}") for name in ("bootstrap", "seed"))
+    if _is_drawn_here(results) and isinstance(draws, int) and isinstance(seed, int):
+        return draws, seed
+    return None
+
+
+def _is_drawn_here(results: EvalResults) -> bool:
+    """Whether the rows and the seed say what the ends of intervals are; other versions have drawn otherwise."""
+    return results.drawn_by == drawn_by()
+
+
+def _figure_differs(said: Estimate, now: Estimate, *, is_drawn: bool) -> str | None:
+    if said.n != now.n or not _is_close(said.value, now.value):
+        return f"{said.value} of {said.n} in it, and {now.value} of {now.n} by its shards"
+    if is_drawn and not (_is_close(said.low, now.low) and _is_close(said.high, now.high)):
+        return f"between {said.low} and {said.high} in it, and between {now.low} and {now.high} by its shards"
     return None
 
 
@@ -206,9 +232,11 @@ def _is_source_changed(other: OtherFigure, copy: Mapping[str, Any] | None) -> bo
     """Whether the phase's record is what was changed, perhaps, and not the round's line."""
     if not other.name.endswith(("_low", "_high")) and other.name not in _BY_COPIES_ALONE:
         return False  # rows vouch for the source
-    if copy is None:
+    if other.source.name == RESULTS and _is_drawn_here(read_record(other.source, EvalResults)):
+        return False  # and for its intervals
+    if copy is None or other.name not in copy:
         return other.source.name != METRICS  # which a training alone could make again
-    return bool(copy.get(other.name) == other.in_line)
+    return not are_equal(copy[other.name], other.in_source)  # also where no two of the three agree
 
 
 def _source_finding(root: Path, path: Path, words: str) -> Finding:

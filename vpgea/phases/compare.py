@@ -12,10 +12,10 @@ from vpgea.metrics import bootstrap
 from vpgea.metrics.bootstrap import Estimate, SampleTable
 from vpgea.metrics.curves import BudgetPoint, DifficultyBin, budget_curve, budgets_below, difficulty_bins
 from vpgea.metrics.paired import Flips, Gain, flips, gains, holm, question_changes
-from vpgea.phases.clusters import Numbering
 from vpgea.phases.comparable import require_comparable
 from vpgea.phases.evaluate import sample_table
 from vpgea.phases.evaluations import find_evaluations
+from vpgea.questions.clusters import Numbering
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.storage.rows import Text, Texts, UInt64, iterate_rows
 

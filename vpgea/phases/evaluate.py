@@ -16,7 +16,7 @@ from vpgea.grading.samples import grade_rows, require_few_errors
 from vpgea.grading.values import find_value, value_is_distinct, value_of
 from vpgea.metrics import bootstrap
 from vpgea.metrics.curves import budget_curve, budgets_below
-from vpgea.phases.clusters import Numbering
+from vpgea.metrics.resampling import drawn_by
 from vpgea.phases.comparable import AskedColumns, require_comparable
 from vpgea.phases.ends import tell_ends
 from vpgea.phases.protocol_results import protocol_card, protocol_figures
@@ -24,6 +24,7 @@ from vpgea.phases.rollout import Drawing, RolloutPlan
 from vpgea.prompts.benchmark import BenchmarkTurns
 from vpgea.prompts.views import Views
 from vpgea.protocols.asking import Asked
+from vpgea.questions.clusters import Numbering
 from vpgea.questions.load import Question
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.clock import Clock
@@ -226,6 +227,7 @@ def results(
         baseline=None if baseline is None else str(baseline.root),
         metrics=estimates,
         budget_curve=budget_curve(table, budgets, draws=draws, seed=seed),
+        drawn_by=drawn_by(),
     )
 
 

@@ -14,11 +14,11 @@ from vpgea.config.schema import RunConfig
 from vpgea.grading.base import Status
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.modeling.shape import read_shape
-from vpgea.phases.clusters import Numbering
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.protocols.asking import Asked
 from vpgea.protocols.card import ProtocolCard, ShownPrompt, SourceLine, deviations_of, settings_of
 from vpgea.protocols.published import Measurement, Reproduction, known_model, reproduce
+from vpgea.questions.clusters import Numbering
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.records import EvalResults
 from vpgea.storage.rows import Text, Texts, iterate_rows

@@ -17,10 +17,10 @@ from vpgea.grading.plain import BOX, MATH_VERIFY
 from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.modeling.local_model import LocalModel
-from vpgea.phases.clusters import Numbering
 from vpgea.phases.evaluate import graded_row, results
 from vpgea.prompts.benchmark import BenchmarkTurns
 from vpgea.prompts.views import Views, load_views
+from vpgea.questions.clusters import Numbering
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals

@@ -223,6 +223,7 @@ class EvalResults:
     """results.json: every figure of an evaluation with its interval.
 
     baseline: the folder it is compared with. budget_curve: accuracy if cut at fewer tokens, as `BUDGET_RULE` says.
+    drawn_by: what drew the intervals, so that they can be drawn again and compared; None before that was kept.
     """
 
     questions: int
@@ -234,6 +235,7 @@ class EvalResults:
     metrics: dict[str, Estimate]
     budget_curve: list[BudgetPoint] = field(default_factory=list)
     regraded: Regraded | None = None
+    drawn_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,12 +162,12 @@ def other_figures(run_dir: Path, line: RoundLine) -> list[OtherFigure]:
     return [
         OtherFigure(name=name, in_line=getattr(line, name), source=path, in_source=value)
         for name, (path, value) in said.items()
-        if not _are_equal(getattr(line, name), value)
+        if not are_equal(getattr(line, name), value)
         and not (name in NEWER_FIGURES and getattr(line, name) is None)  # the phase was made again since
     ]
 
 
-def _are_equal(one: object, other: object) -> bool:
+def are_equal(one: object, other: object) -> bool:
     """The KL of a step that was left out may be no number, in both."""
     return one == other or repr(one) == "nan" == repr(other)
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.interval_coverage import World, coverage
 from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate, mean_e3
 from vpgea.metrics.estimates import quantile_of
-from vpgea.metrics.resampling import question_weights, student_t
+from vpgea.metrics.resampling import drawn_by, question_weights, student_t
 from vpgea.metrics.scores import aes, e3_score, is_tied, majority_share, ock_score, pass_at_k, smoothed
 
 
@@ -355,6 +355,19 @@ def test_seeded_and_independent_of_row_order() -> None:
     for name, estimate in evaluate(shuffled, base, seed=5, draws=300).items():
         assert value(estimate) == pytest.approx(value(first[name]))
         assert bounds(estimate) == pytest.approx(bounds(first[name]))
+
+
+@pytest.mark.skipif(np.__version__ != "2.4.6", reason="another numpy may draw other numbers, and drawn_by says so")
+def test_other_draws_of_the_same_rows_and_seed_would_have_another_name() -> None:
+    """Whoever changes what is drawn raises the number in `drawn_by`: doctor draws again what has the same name."""
+    right, tokens = [1, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1], [9, 4, 7, 5, 6, 8, 5, 5, 9, 7, 4, 6]
+    question = np.repeat(np.arange(6), 2)
+    found = evaluate(
+        SampleTable(question=question, correct=right, tokens=tokens, truncated=[False] * 12), seed=3, draws=200
+    )
+    assert drawn_by() == "drawing 2, numpy 2.4.6"
+    assert bounds(found["accuracy"]) == pytest.approx((0.15062485155022917, 0.8920972588836016))
+    assert bounds(found["pass@2"]) == pytest.approx((0.2474645839048281, 0.9930033941425856))
 
 
 def test_pairing_narrows_the_interval() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,20 +20,21 @@ from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.errors import EngineError, QualityGateError, Stopped, UsageError
+from vpgea.inspection.verify import verify
 from vpgea.metrics import bootstrap
 from vpgea.metrics.scores import e3_score
 from vpgea.modeling.local_model import LocalModel
-from vpgea.phases.clusters import Numbering
 from vpgea.phases.evaluate import evaluate, sample_table
 from vpgea.phases.filter import filter_rollout
 from vpgea.phases.rollout import RolloutPlan, rollout
+from vpgea.questions.clusters import Numbering
 from vpgea.questions.load import load_questions
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import Part
 from vpgea.runs.records import EvalResults
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.files import read_json
+from vpgea.storage.files import read_json, write_json
 from vpgea.storage.records import json_of, read_record
 from vpgea.storage.schemas import GRADED
 from vpgea.storage.shards import table_from_rows, write_table
@@ -281,6 +283,29 @@ def test_parts_and_resumption_give_the_same_rows(base: Path, tmp_path: Path) -> 
     found = evaluate(chosen, questions, folder, part=Part(0, 2))
     assert found == read_record(base / "results.json", EvalResults)
     assert rollouts.bytes_of(folder) == rollouts.bytes_of(base)
+    assert verify(folder).findings == [], "intervals are drawn again from parts as well"
+
+
+def test_intervals_are_held_against_the_rows(base: Path, other: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "copy"))
+    assert [*verify(folder).findings, *verify(other).findings] == []
+    for name, end in (("accuracy", "low"), ("pass@2", "high"), ("tokens", "high")):
+        found = read_json(base / "results.json")
+        found["metrics"][name][end] *= 0.99
+        write_json(folder / "results.json", found)
+        (finding,) = verify(folder).findings
+        assert f"{name} is between" in finding.problem
+    write_json(folder / "results.json", found | {"drawn_by": "another version"})
+    assert verify(folder).findings == [], "nothing says what they were"
+
+
+def test_intervals_of_copies_are_held_against_their_records(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(config().data.dataset).read_text(encoding="utf-8").splitlines()[:6]]
+    copies = [{**row, "id": f"copy {number}"} for number, row in enumerate(rows[:2])]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*copies, *rows)), encoding="utf-8")
+    found = run(tmp_path / "out", data__dataset=str(tmp_path / "q.jsonl"), eval__samples=1)
+    assert found["metrics"]["accuracy"]["warning"].startswith("8 questions are of 6 records")
+    assert verify(tmp_path / "out").findings == []
 
 
 def test_a_stop_saves_nothing_half(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vpgea.phases.clusters import Numbering
+from vpgea.questions.clusters import Numbering
 
 
 def test_orders_and_copies_are_of_the_record_of_the_first() -> None:
