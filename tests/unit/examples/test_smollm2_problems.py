@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from examples.smollm2 import checker, questions
+from examples.smollm2 import checker, look, questions
 from examples.smollm2.checker import Steps, label
 from examples.smollm2.problems import LEVELS, SHARES, Problem, calculate, problems, sample_problem
 from examples.smollm2.themes import THEMES
@@ -202,3 +202,11 @@ def test_equations_are_evaluated_exactly() -> None:
 def test_what_is_no_list_of_steps_is_refused(steps: list[str]) -> None:
     with pytest.raises(ValueError, match="not the steps"):
         Steps.parse(steps)
+
+
+def test_a_look_at_the_lessons_has_both_views(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    look.main(["--model", str(tiny_model), "--problems", "12"])
+    *_, plain, noted = capsys.readouterr().out.splitlines()
+    assert json.loads(plain)["least times needed"] > 2.5
+    assert json.loads(noted)["times needed"] < 1.5
+    assert [json.loads(line)["agreement"] for line in (plain, noted)] == [1.0, 1.0]

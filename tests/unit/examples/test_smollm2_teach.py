@@ -20,6 +20,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.errors import Stopped, UsageError
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.policy import completion_logprobs
+from vpgea.phases.export import export
 from vpgea.prompts.views import load_views
 from vpgea.questions.question import Question
 from vpgea.runs.complete_phase import CompletePhase
@@ -102,10 +103,13 @@ def test_stops_change_nothing_of_what_is_taught(config: RunConfig, taught: Path,
     assert (tmp_path / adapter).read_bytes() == (taught / adapter).read_bytes()
 
 
-def test_the_adapter_is_there_and_nothing_but_what_is_needed(taught: Path) -> None:
+def test_the_adapter_is_there_with_nothing_but_what_is_needed_and_can_be_merged(taught: Path, tmp_path: Path) -> None:
     names = {path.name for path in (taught / "distill").iterdir()}
     assert {"adapter", "metrics.jsonl", "summary.json", "COMPLETE"} <= names
     assert not names & {"optimizer", "model", "masters"}
+    record = export(taught / "distill", tmp_path / "merged", merge=True)
+    assert record["kind"] == "merged model"
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
 def test_other_lessons_are_refused_where_some_were_taught(taught: Path, config: RunConfig) -> None:
