@@ -47,9 +47,9 @@ class Sample:
     label: Label
 
     @property
-    def is_near_shortest(self) -> bool:
-        """Right, and within 1.3 times the shortest sound completion."""
-        return self.correct and self.tokens <= NEAR_SHORTEST * self.problem.shortest_tokens
+    def is_short(self) -> bool:
+        """Within 1.3 times the shortest sound completion."""
+        return self.tokens <= NEAR_SHORTEST * self.problem.shortest_tokens
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -130,8 +130,8 @@ def read(problem: Problem, text: str, tokens: int) -> Sample:
 
 
 def bottleneck(prior: Sequence[Sample], samples: int) -> Estimate:
-    """Share of prior samples that are right and near the shortest, with a 95 % interval over questions."""
-    near = np.array([path.is_near_shortest for path in prior], np.float64).reshape(-1, samples)
+    """Share of prior samples that are right and short, with a 95 % interval over questions."""
+    near = np.array([path.correct and path.is_short for path in prior], np.float64).reshape(-1, samples)
     return share_of(near.sum(1), np.full(len(near), float(samples)), draws=DRAWS, seed=0)
 
 
@@ -141,7 +141,8 @@ def figures(paths: Sequence[Sample]) -> dict[str, object]:
     return {
         "accuracy": share([path.correct for path in paths]),
         "tokens": round(fmean(path.tokens for path in paths), 2),
-        "near_shortest": share([path.is_near_shortest for path in paths]),
+        "short": share([path.is_short for path in paths]),
+        "correct_and_short": share([path.correct and path.is_short for path in paths]),
         "labels": _shares(paths),
         "labels_of_correct": _shares(correct),
     }

@@ -89,9 +89,9 @@ def test_a_folder_that_is_no_testbed_is_refused(tmp_path: Path, capsys: pytest.C
 def test_a_completion_is_taken_apart() -> None:
     problem = problem_of({"question": "x times 3 add 5 is 26 . what is x ?", "answer": "7"})
     right = measure.read(problem, f"{problem.shortest_path} </think> \\boxed{{ 7 }} <|end|>", problem.shortest_tokens)
-    assert (right.correct, right.label, right.is_near_shortest) == (True, Label.SOUND, True)
+    assert (right.correct, right.label, right.is_short) == (True, Label.SOUND, True)
     cut = measure.read(problem, f"{problem.shortest_path} so 7 .", 18)
-    assert (cut.correct, cut.is_near_shortest) == (False, False)
+    assert (cut.correct, cut.label) == (False, Label.SOUND)
 
 
 @pytest.mark.parametrize(("size", "low", "high"), [("tiny", 0.17, 0.25), ("small", 0.9, 1.2), ("medium", 4.5, 5.5)])
