@@ -243,6 +243,29 @@ def test_measured_as_computed_directly(drawn_rows: list[Row], measured: Measured
     assert sum(values["score_tokens"] for _, values in found.pairs) == found.engine.usage.scored_tokens
 
 
+def test_the_note_that_a_control_had_in_sight_is_the_path_s_own_and_none_of_the_wrong_ones(
+    drawn_rows: list[Row], measured: Measured
+) -> None:
+    """Tempered, so that q is scored, too: behind the prompt that the path was drawn with, whatever its note says."""
+    rows = drawn_rows[:16]
+    chunk = Chunk([sample(question_of(row), row["sample_index"]) for row in rows])
+    notes = WrongNotes(chunk, 3, "exact")
+    wrong = [notes.of(sample(question_of(row), row["sample_index"])) for row in rows]
+    seen = [measured.views.posterior_prompt(question_of(row), one[0]) for row, one in zip(rows, wrong, strict=True)]
+    rows = [{**row, "prompt_ids": prompt} for row, prompt in zip(rows, seen, strict=True)]
+    found = measure(rows, measured.model, rollout__temperature=0.7)
+    row, values = found.candidates[0]
+    (_, *others) = wrong[rows.index(row)]
+    value, _ = note_dependence(
+        scored_directly(found, row, row["prompt_ids"]),
+        scored_directly(found, row, found.views.prior_prompt(question_of(row))),
+        np.stack(
+            [scored_directly(found, row, found.views.posterior_prompt(question_of(row), note)) for note in others]
+        ),
+    )
+    assert values["note_dependence"] == pytest.approx(value, abs=1e-3)
+
+
 def recall_and_loss(measured: Measured, rows: Sequence[Row]) -> tuple[float, float]:
     """Shares of the unsound and of the sound right-answered paths that the default threshold rejects.
 
