@@ -157,6 +157,11 @@ SETTLED = {
         ", ".join(rf"\sqrt{{{n}}}" for n in reversed(range(400))),
         True,
     ),
+    "a set in another order": (
+        r"\{" + ",".join(map(str, range(3000))) + r"\}",
+        r"\{" + ",".join(map(str, reversed(range(3000)))) + r"\}",
+        True,
+    ),
     "another list of radicals": (
         ", ".join(rf"\sqrt{{{n}}}" for n in range(400)),
         ", ".join(rf"\sqrt{{{n}}}" for n in range(1, 401)),
