@@ -46,7 +46,7 @@ def fake(model: LocalModel) -> Iterator[FakeSglang]:
 
 def opened(fake: FakeSglang, model: LocalModel, tmp_path: Path) -> SglangEngine:
     options = {"model.path": str(model.folder), "sglang.server_url": fake.url}
-    times = {"sglang.patience_s": 2.0, "sglang.stall_timeout_s": 2.0, "sglang.request_timeout_s": 5.0}
+    times = {"sglang.patience_s": 30.0, "sglang.stall_timeout_s": 30.0, "sglang.request_timeout_s": 60.0}
     return SglangEngine(resolve(options=options | times).config, model, stop=StopRequest())
 
 
