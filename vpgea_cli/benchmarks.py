@@ -12,6 +12,7 @@ from vpgea.config.resolve import DEFAULT, Resolved
 from vpgea.errors import UsageError
 from vpgea.protocols.protocol import DEFAULT as DEFAULT_PROTOCOL
 from vpgea.protocols.protocol import Protocol, find_protocol, protocols
+from vpgea.questions.benchmarks import EVALSETS, find_evalset
 from vpgea.report.text import with_interval
 from vpgea_cli.output import Output, aligned
 from vpgea_cli.phase import required, running, say_devices
@@ -64,22 +65,46 @@ def chosen_protocols(benchmarks: str, name: str | None) -> list[Protocol]:
     Raises:
         UsageError: There is no such benchmark or protocol, or one is named twice.
     """
-    names = [one.strip() for one in benchmarks.split(",") if one.strip()]
-    if not names or len(set(names)) != len(names):
+    return [find_protocol(one, name or DEFAULT_PROTOCOL) for one in _names(benchmarks)]
+
+
+def _names(benchmarks: str) -> list[str]:
+    names = [one.strip() for one in benchmarks.split(",")]
+    if not all(names) or len(set(names)) != len(names):
         raise UsageError(
-            "--benchmark names no benchmark, or one twice",
+            "--benchmark names no benchmark between two commas, or one twice",
             why=f"it is {benchmarks!r}",
             mend="give names with commas between them: --benchmark math500,aime24",
         )
-    return [find_protocol(one, name or DEFAULT_PROTOCOL) for one in names]
+    return names
 
 
-def list_protocols(output: Output) -> None:
-    """Benchmarks, protocols, where the rows are from, and what a run costs in samples and tokens at the most."""
-    from vpgea.questions.benchmarks import EVALSETS
+def _listed(benchmarks: str | None, name: str | None) -> list[Protocol]:
+    if benchmarks is None:
+        of_them = list(protocols())
+    else:
+        names = _names(benchmarks)
+        for one in names:
+            find_evalset(one)
+        of_them = [one for one in protocols() if one.benchmark in names]
+    found = [one for one in of_them if name in (None, one.name)]
+    if not found:
+        raise UsageError(
+            f"--list knows no protocol named {name!r}",
+            why=f"there are {', '.join(sorted({one.name for one in of_them}))}",
+            mend="name one of them, or leave --protocol out",
+        )
+    return found
 
+
+def list_protocols(output: Output, benchmarks: str | None, name: str | None) -> None:
+    """Benchmarks, protocols, where the rows are from, and what a run costs in samples and tokens at the most.
+
+    Raises:
+        UsageError: Benchmarks or a protocol are named that there are not.
+    """
     found = []
-    for one in protocols():
+    for one in _listed(benchmarks, name):
         evalset = EVALSETS[one.benchmark]
         asked = evalset.asked(one.order)
         samples = asked * one.samples

@@ -197,6 +197,11 @@ def test_what_is_refused(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path
         (("--benchmark", "math"), "did you mean math500?"),
         (("--benchmark", "gsm8k", "--protocol", "simple-evals"), "gsm8k has no protocol named 'simple-evals'"),
         (("--benchmark", "gsm8k,gsm8k"), "or one twice"),
+        (("--benchmark", "gsm8k,,math500"), "between two commas"),
+        (("--benchmark", "gsm8k", "--protocol", tmp_path / "none.yaml"), "No such file"),
+        (("--benchmark", "gsm8k", "--protocol", tmp_path / "none"), "protocol cannot be used"),
+        (("--list", "--protocol", "offcial"), "--list knows no protocol named 'offcial'"),
+        (("--list", "--benchmark", "math50"), "did you mean math500?"),
         (("--benchmark", "gsm8k", "--evalset", "gsm8k"), "does not go with --evalset"),
         (("--benchmark", "aime24", "--dataset", sets), "aime/aime24.jsonl"),
         (("--benchmark", "aime24", "--dataset", tmp_path / "empty"), "the rows of aime24 are not in"),
@@ -212,4 +217,6 @@ def test_the_list_needs_nothing(here: Cli) -> None:
     found = json.loads(here("eval", "--list", "--json").stdout)["protocols"]
     official = next(one for one in found if (one["benchmark"], one["protocol"]) == ("mmlu-pro", "official"))
     assert (official["rows"], official["samples"], official["examples"]) == (12032, 12032, 5)
-    assert "gpqa-diamond" in here("eval", "--list").stdout
+    listed = here("eval", "--list", "--benchmark", "gpqa-diamond").stdout
+    assert "gpqa-diamond" in listed
+    assert "mmlu-pro" not in listed

@@ -24,7 +24,10 @@ GRID: dict[str, Any] = {
         "grading.workers": 1,
         "filter.note_dependence.enabled": False,
     },
-    "objectives": {"method": {"objective": None}, "free": {"objective": None, "filter.utility.length_price": 0.0}},
+    "objectives": {
+        "method": {"objective": None},
+        "free": {"objective": None, "filter.utility.length_price": 0.0, "views.note": "wrong"},  # the base is one
+    },
     "prices": [0.1, 1.0],
     "seeds": [0],
     "sampled_tokens": 1,

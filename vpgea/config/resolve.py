@@ -87,6 +87,7 @@ def resolve(
     sets: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    options_from: str = "option",
     samples: int | None = None,
     inherited: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Resolved:
@@ -97,6 +98,7 @@ def resolve(
         sets: Texts `key.path=value`.
         env: The process environment, of which only `VPGEA_*` is read.
         options: Dotted key → value.
+        options_from: Where they came from, in errors and origins.
         samples: An option too, below those of one view: of each view but one that the objective does not draw.
         inherited: (origin, dotted key → value) of folders, later ones above earlier ones. What of it runs code has to
             be given by another layer.
@@ -112,7 +114,7 @@ def resolve(
         [_Entry(key, value, origin) for origin, mapping in inherited for key, value in mapping.items()],
         _file_entries(file) if file is not None else [],
         _env_entries(given, problems),
-        [*_set_entries(sets, problems), *(_Entry(key, value, "option") for key, value in (options or {}).items())],
+        [*_set_entries(sets, problems), *(_Entry(key, value, options_from) for key, value in (options or {}).items())],
     ]
     objective, place = _chosen_objective(layers)
     made = _objective_entries(objective)

@@ -114,7 +114,8 @@ def _read(file: Path) -> Grid:
     try:
         return Grid.model_validate(parsed if isinstance(parsed, dict) else {})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # a key that is none comes before one that is missing, which it may stand for
+        first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
         place = tuple(str(step) for step in first["loc"])
         line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), None)
         known = ", ".join(Grid.model_fields)
@@ -146,9 +147,9 @@ def _prices(file: Path, grid: Grid, name: str) -> list[float] | list[None]:
 
 
 def _run(file: Path, grid: Grid, setting: str, objective: str, price: float | None, seed: int) -> Run:
-    layers: list[Mapping[str, Any]] = [grid.keys, grid.settings.get(setting, {}), grid.objectives[objective]]
+    of_objective = {key: value for key, value in grid.objectives[objective].items() if key != "objective"}
+    layers: list[Mapping[str, Any]] = [grid.keys, grid.settings.get(setting, {}), of_objective]
     given = {key: beside_file(file, key, value) for layer in layers for key, value in layer.items()}
-    given.pop("objective", None)
     own: dict[str, Any] = {"objective": _made(file, grid, objective), **dict.fromkeys(_SEEDS, seed)}
     own |= {} if price is None else {_PRICE: price}
     own |= {} if grid.sampled_tokens is None else {_BUDGET: grid.sampled_tokens}
@@ -159,7 +160,7 @@ def _run(file: Path, grid: Grid, setting: str, objective: str, price: float | No
             mend="leave it out of keys, settings and objectives",
         )
     try:
-        config = resolve(file=file.parent / grid.config, options=given | own).config
+        config = resolve(file=file.parent / grid.config, options=given | own, options_from=str(file)).config
     except UsageError as error:
         where = " of ".join(filter(None, (objective, setting)))
         raise UsageError(f"{file}: {where}: {error.what}", why=error.why, mend=error.mend) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import RunConfig, ViewsConfig
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.experiment.grid import Experiment, Run, TestQuestions
 from vpgea.modeling.local_model import LocalModel
@@ -119,9 +119,11 @@ class Workshop:
 
 
 def _on_test(config: RunConfig, test: TestQuestions) -> RunConfig:
+    """What a run is tested by. No note is read there: that of an objective must make no other base."""
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"dataset": test.dataset, "limit": test.limit}),
             "eval": config.eval.model_copy(update={"samples": test.samples, "baseline": None}),
+            "views": config.views.model_copy(update={"note": ViewsConfig().note}),
         }
     )

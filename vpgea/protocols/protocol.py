@@ -99,7 +99,7 @@ def find_protocol(benchmark: str, name: str) -> Protocol:
     if name in of_it:
         return of_it[name]
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         own = _read(path)
         if own.benchmark != benchmark:
             raise UsageError(

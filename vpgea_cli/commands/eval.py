@@ -119,7 +119,7 @@ def command(
     """Measure a model on questions: accuracy, tokens, and against a baseline the scores that join them."""
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     if list_all:
-        list_protocols(output)
+        list_protocols(output, benchmark, protocol)
         return
     given = {
         **server_options(server_url, sglang_python, options),

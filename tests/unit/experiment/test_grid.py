@@ -87,6 +87,8 @@ def test_the_reference_is_the_first_unless_it_is_named(read: Any) -> None:
         ({"seeds": []}, "seeds is not what it must be"),
         ({"seeds": None}, "seeds is not what it must be"),
         ({"sedes": [1]}, "sedes is not what it must be"),
+        ({"seeds": None, "sedes": [1]}, "sedes is not what it must be"),
+        ({"keys": {"objective": "grpo"}}, "sets objective among the keys of"),
         ({"prices": [-1]}, "prices.0 is not what it must be"),
         ({"test": {"dataset": "test.jsonl", "samples": "two"}}, "test.samples is not what it must be"),
         ({"seeds": [1, 1]}, "_seed-1 twice"),
