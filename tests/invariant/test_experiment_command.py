@@ -149,6 +149,7 @@ def test_other_test_questions_need_another_folder(
         ),
         ({"settings": {"a": {"model.path": "no/such"}}}, "no/such"),
         ({"keys": {"eval.max_new_tokens": 5000}}, "context"),
+        ({"objectives": {"a": {"objective": None}, "b": {"objective": None, "views.note": "none"}}}, "no note without"),
     ],
 )
 def test_what_the_end_would_refuse_is_refused_at_the_start(

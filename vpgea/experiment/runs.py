@@ -53,6 +53,7 @@ class Workshop:
                 run.config, self.folder_of(run), offline=self._offline, reporter=self._reporter, stop=self._stop
             )
             require_trainable(loop.config, LocalModel.resolve(loop.config.model))
+            loop.require_first_round(self.folder_of(run))
             config = _on_test(run.config, self.experiment.test)
             questions = self._test_questions(config)
             if seen := shared_questions(questions, [*loop.questions, *loop.held_out]):

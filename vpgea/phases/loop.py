@@ -105,7 +105,7 @@ class Loop:
             is_begun = not overwrite and begun(run_dir) is not None
             warn = loop.reporter.warn if is_begun else None
             require_trainable(loop.config, LocalModel.resolve(loop.config.model), warn=warn)
-            loop._require_first_round(None if overwrite else run_dir)
+            loop.require_first_round(None if overwrite else run_dir)
         if said := other_reference(loop.config):
             loop.reporter.warn(said)
         if not overwrite:
@@ -167,7 +167,7 @@ class Loop:
             stop=stop or StopRequest(),
         )
 
-    def _require_first_round(self, before: Path | None) -> None:
+    def require_first_round(self, before: Path | None) -> None:
         """What the first rollout and filter would refuse is refused before the base model is measured.
 
         Args:
