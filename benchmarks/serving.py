@@ -47,7 +47,8 @@ from vpgea.storage.files import read_json, write_json
 from vpgea.storage.schemas import PRIOR, SampleKey
 from vpgea.storage.shards import iterate_rows
 
-TESTBED = Path(__file__).parents[1] / "examples" / "overthinker"
+ROOT = Path(__file__).parents[1]
+TESTBED = ROOT / "examples" / "overthinker"
 PEERS = {  # name → options of SGLang's client; the last asks the server for the same as vpgea does
     "streamed": [],
     "whole": ["--disable-stream"],
@@ -225,6 +226,17 @@ def compare_engines(arguments: argparse.Namespace, folder: Path) -> None:
             "rollout.batch_size": 64,
             "sglang.max_concurrency": 64,
         }
+    if arguments.model == "smollm2":
+        options |= {
+            "model.path": str(ROOT / "build" / "smollm2"),
+            "data.dataset": str(ROOT / "tests" / "data" / "questions" / "gsm8k_test_25.jsonl.gz"),
+            "views.template": "default",
+            "views.end_of_thinking": ".",
+            "views.max_prompt_tokens": 512,
+            "rollout.max_new_tokens": 256,
+            "rollout.batch_size": 64,
+            "sglang.max_concurrency": 64,
+        }
     config = _configured(options)
     with _serving(config, folder) as (config, endpoint):
         plans = {
@@ -339,7 +351,7 @@ def main() -> int:
     client.set_defaults(compare=compare_clients)
     engines = commands.add_parser("engines", help="against the transformers engine")
     engines.add_argument("--rounds", type=int, default=5, help="rounds of both engines (default: 5)")
-    engines.add_argument("--model", choices=("overthinker", "llama"), default="overthinker")
+    engines.add_argument("--model", choices=("overthinker", "llama", "smollm2"), default="overthinker")
     engines.add_argument("--questions", type=int, default=128, help="8 samples each (default: 128)")
     engines.add_argument("--threads", type=int, help="model.threads of both (default: each engine's own)")
     engines.set_defaults(compare=compare_engines)
