@@ -5,7 +5,8 @@
 The devices are the CPU, once and twice with one thread each, so this needs two free cores; with `--gpus` the first GPU
 against the first two. Servers are started once, and a training's figure is that of its optimiser steps, without the
 start of its ranks. CPU seconds are those of servers and client together: one device that keeps more than one of two
-cores busy cannot be twice as fast as two. `--model` samples from another model, and measures the rollout alone.
+cores busy cannot be twice as fast as two. `--model` measures rollout and filter with another model, all of whose
+answers count as right, so that every path is checked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -50,20 +51,16 @@ class Way:
         self.engine = lease.get(config, LocalModel.resolve(config.model))
         self.plan = RolloutPlan.make(config, load_questions(config.data).questions)
 
-    def run(self, name: str) -> dict[str, Run]:
+    def run(self, name: str, phases: Sequence[str]) -> dict[str, Run]:
         """Each phase on what the one before it made."""
-        for phase in PHASES:
-            shutil.rmtree(self.folder / phase, ignore_errors=True)
-        return {
-            f"rollout {name}": _timed(self._sample),
-            f"filter {name}": _timed(self._filter),
-            f"distill {name}": self._train(),
+        work = {
+            "rollout": lambda: _timed(self._sample),
+            "filter": lambda: _timed(self._filter),
+            "distill": self._train,
         }
-
-    def run_rollout(self, name: str) -> dict[str, Run]:
-        """The first of them alone."""
-        shutil.rmtree(self.folder / "rollout", ignore_errors=True)
-        return {f"rollout {name}": _timed(self._sample)}
+        for phase in phases:
+            shutil.rmtree(self.folder / phase, ignore_errors=True)
+        return {f"{phase} {name}": work[phase]() for phase in phases}
 
     def _sample(self) -> int:
         before = self.engine.usage.sampled_tokens
@@ -97,6 +94,11 @@ def _cpu_seconds() -> float:
     return sum(time.user + time.system for time in times)
 
 
+def right(*, response: str, reference: str, question: str) -> bool:
+    """A grader that takes every answer."""
+    return True
+
+
 def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
     options: dict[str, Any] = {
         "model.devices": str(count) if arguments.gpus else f"cpu:{count}",
@@ -106,8 +108,10 @@ def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
     }
     if arguments.model:
         samples = {"prior_samples": 2, "posterior_samples": 2, "max_new_tokens": 128, "questions_per_chunk": 8}
+        options |= {f"rollout.{name}": value for name, value in samples.items()}
         options |= {"model.path": str(arguments.model), "data.dataset": str(QUESTIONS), "views.end_of_thinking": "."}
-        return resolve(options=options | {f"rollout.{name}": value for name, value in samples.items()}).config
+        options |= {"grading.grader": "benchmarks.devices:right", "filter.min_selected": 0}
+        return resolve(options=options).config
     options["distill.questions_per_step"] = max(arguments.questions // 8, 1)
     return resolve(file=TESTBED / "overthinker.yaml", options=options).config
 
@@ -121,13 +125,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for every single run")
     arguments = parser.parse_args()
     arguments.questions = arguments.questions or (24 if arguments.model else 256)
+    phases = PHASES[:2] if arguments.model else PHASES
     with tempfile.TemporaryDirectory(prefix="vpgea-devices-") as name, ExitStack() as stack:
         folders = {count: Path(name) / str(count) for count in COUNTS}
         leases = {count: stack.enter_context(EngineLease(folders[count] / LOGS, StopRequest())) for count in COUNTS}
         ways = {count: Way(configured(arguments, count), folders[count], leases[count]) for count in COUNTS}
-        runs = {count: way.run_rollout if arguments.model else way.run for count, way in ways.items()}
-        rounds = interleave({str(count): partial(run, str(count)) for count, run in runs.items()}, arguments.rounds)
-    phases = PHASES[:1] if arguments.model else PHASES
+        runs = {str(count): partial(way.run, str(count), phases) for count, way in ways.items()}
+        rounds = interleave(runs, arguments.rounds)
     comparisons = [Comparison(f"{phase}: two devices / one", f"{phase} 2", f"{phase} 1") for phase in phases]
     settings = {"questions": arguments.questions, "gpus": arguments.gpus, "model": str(arguments.model or "testbed")}
     about = {"settings": settings, "machine": machine()}
