@@ -215,29 +215,7 @@ def _cpu_seconds() -> float:
 
 def compare_engines(arguments: argparse.Namespace, folder: Path) -> None:
     """The SGLang engine against the in-process one: the same rollout, then the same sequences scored."""
-    options: dict[str, Any] = {"data.limit": arguments.questions, "model.threads": arguments.threads}
-    if arguments.model == "llama":
-        options |= {
-            "model.path": str(_random_llama(folder / "model")),
-            "views.template": "default",
-            "views.max_prompt_tokens": 512,
-            "rollout.max_new_tokens": 256,
-            "eval.max_new_tokens": 256,
-            "rollout.batch_size": 64,
-            "sglang.max_concurrency": 64,
-        }
-    if arguments.model == "smollm2":
-        options |= {
-            "model.path": str(ROOT / "build" / "smollm2"),
-            "data.dataset": str(ROOT / "tests" / "data" / "questions" / "gsm8k_test_25.jsonl.gz"),
-            "views.template": "default",
-            "views.end_of_thinking": ".",
-            "views.max_prompt_tokens": 512,
-            "rollout.max_new_tokens": 256,
-            "rollout.batch_size": 64,
-            "sglang.max_concurrency": 64,
-        }
-    config = _configured(options)
+    config = _configured(_engine_options(arguments, folder))
     with _serving(config, folder) as (config, endpoint):
         plans = {
             kind: RolloutPlan.make(
@@ -276,6 +254,27 @@ def compare_engines(arguments: argparse.Namespace, folder: Path) -> None:
         for work in ("sampled", "scored")
     ]
     report(rounds, comparisons, about=about, file=arguments.json)
+
+
+def _engine_options(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    options: dict[str, Any] = {"data.limit": arguments.questions, "model.threads": arguments.threads}
+    if arguments.model == "overthinker":
+        return options
+    options |= {
+        "views.template": "default",
+        "views.max_prompt_tokens": 512,
+        "rollout.max_new_tokens": 256,
+        "eval.max_new_tokens": 256,
+        "rollout.batch_size": 64,
+        "sglang.max_concurrency": 64,
+    }
+    if arguments.model == "llama":
+        return options | {"model.path": str(_random_llama(folder / "model"))}
+    return options | {
+        "model.path": str(ROOT / "build" / "smollm2"),
+        "data.dataset": str(ROOT / "tests" / "data" / "questions" / "gsm8k_test_25.jsonl.gz"),
+        "views.end_of_thinking": ".",
+    }
 
 
 def _random_llama(folder: Path) -> Path:
