@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.places import GSM8K, TESTBED
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -36,9 +37,6 @@ from vpgea.questions.load import load_questions
 from vpgea.runs.layout import LOGS, METRICS
 from vpgea.runs.stopping import StopRequest
 
-ROOT = Path(__file__).parents[1]
-TESTBED = ROOT / "examples" / "overthinker"
-QUESTIONS = ROOT / "tests" / "data" / "questions" / "gsm8k_test_25.jsonl.gz"
 PHASES = ("rollout", "filter", "distill")
 COUNTS = (1, 2)
 
@@ -109,7 +107,7 @@ def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
     if arguments.model:
         samples = {"prior_samples": 2, "posterior_samples": 2, "max_new_tokens": 128, "questions_per_chunk": 8}
         options |= {f"rollout.{name}": value for name, value in samples.items()}
-        options |= {"model.path": str(arguments.model), "data.dataset": str(QUESTIONS), "views.end_of_thinking": "."}
+        options |= {"model.path": str(arguments.model), "data.dataset": str(GSM8K), "views.end_of_thinking": "."}
         options |= {"grading.grader": "benchmarks.devices:right", "filter.min_selected": 0}
         return resolve(options=options).config
     options["distill.questions_per_step"] = max(arguments.questions // 8, 1)

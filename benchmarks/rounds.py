@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.places import TESTBED
 from benchmarks.ratios import Rounds, Run, interleave, machine, median_ratio, timed
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -25,7 +26,6 @@ from vpgea.phases.loop import Loop
 from vpgea.runs.clock import ROUND_COLUMNS, columns_of
 from vpgea.runs.history import all_lines
 
-_TESTBED = Path(__file__).parents[1] / "examples" / "overthinker" / "overthinker.yaml"
 GOAL = 1.5  # of short rounds, in wall-clock times of one long one
 LONG, SHORT = "one long round", "short rounds"
 
@@ -60,7 +60,7 @@ def _config(options: argparse.Namespace, way: str) -> RunConfig:
         "loop.eval_limit": options.questions_per_step,  # else the two evaluations of either way are most of its time
         "filter.min_selected": 0,
     }
-    return resolve(file=_TESTBED, options=values).config
+    return resolve(file=TESTBED / "overthinker.yaml", options=values).config
 
 
 def _run(way: str, config: RunConfig, folder: Path, seconds: list[dict[str, float]]) -> dict[str, Run]:

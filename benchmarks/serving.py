@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.places import GSM8K, SMOLLM2, TESTBED
 from benchmarks.ratios import Comparison, Run, interleave, machine, report, timed
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -47,8 +48,6 @@ from vpgea.storage.files import read_json, write_json
 from vpgea.storage.schemas import PRIOR, SampleKey
 from vpgea.storage.shards import iterate_rows
 
-ROOT = Path(__file__).parents[1]
-TESTBED = ROOT / "examples" / "overthinker"
 PEERS = {  # name → options of SGLang's client; the last asks the server for the same as vpgea does
     "streamed": [],
     "whole": ["--disable-stream"],
@@ -271,8 +270,8 @@ def _engine_options(arguments: argparse.Namespace, folder: Path) -> dict[str, An
     if arguments.model == "llama":
         return options | {"model.path": str(_random_llama(folder / "model"))}
     return options | {
-        "model.path": str(ROOT / "build" / "smollm2"),
-        "data.dataset": str(ROOT / "tests" / "data" / "questions" / "gsm8k_test_25.jsonl.gz"),
+        "model.path": str(SMOLLM2),
+        "data.dataset": str(GSM8K),
         "views.end_of_thinking": ".",
     }
 
