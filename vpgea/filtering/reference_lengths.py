@@ -58,16 +58,25 @@ class ReferenceLengths(Section):
         return self.default == first.default and first.questions.items() <= self.questions.items()
 
 
+def reference_length(lengths: Sequence[float], r: Sequence[float]) -> float | None:
+    """Of a question: mean length of its correct prior samples, else the median of all of them; None without any.
+
+    Args:
+        lengths: Of its prior samples that have a grade, in tokens.
+        r: Correctness of each.
+    """
+    correct = utility.mean_correct_length(lengths, r)
+    return statistics.median(lengths) if correct is None and lengths else correct
+
+
 def own_reference_lengths(samples: Sequence[JudgedSample]) -> ReferenceLengths:
     """Each question's mean length of its correct prior samples, else the median of all that have a grade; and the
     median over the questions as default. Of a question's first rollout, this is its L_ref in every later round."""
     lengths: dict[str, float] = {}
     for question_id, group in by_question(samples).items():
         prior = [sample for sample in group if sample.view == PRIOR and sample.status.valid]
-        correct = utility.mean_correct_length([s.length for s in prior], [s.r for s in prior])
-        if correct is not None:
-            lengths[question_id] = correct
-        elif prior:
-            lengths[question_id] = statistics.median(sample.length for sample in prior)
+        length = reference_length([sample.length for sample in prior], [sample.r for sample in prior])
+        if length is not None:
+            lengths[question_id] = length
     everything = list(lengths.values()) or [sample.length for sample in samples]
     return ReferenceLengths(questions=lengths, default=statistics.median(everything))

@@ -10,8 +10,22 @@ from typing import Protocol
 from vpgea.config.schema import RunConfig
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.pool import GraderPool, check_error_share
-from vpgea.storage.rows import Text, iterate_rows
-from vpgea.storage.schemas import SampleRow
+from vpgea.storage.rows import IntArray, Text, iterate_rows
+
+
+class Gradable(Protocol):
+    """What is known of a sample that is to be graded. completion_ids: int32 (T,), the first thinking_tokens are z."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+    @property
+    def completion_ids(self) -> IntArray: ...
+    @property
+    def thinking_tokens(self) -> int: ...
+    @property
+    def cut_off(self) -> bool: ...
 
 
 class _Decodes(Protocol):
@@ -42,7 +56,7 @@ def grader_pool(config: RunConfig) -> GraderPool:
     )
 
 
-def grade_rows(views: _Decodes, graders: GraderPool, rows: Sequence[SampleRow], stop: _Stops) -> list[Grade]:
+def grade_rows(views: _Decodes, graders: GraderPool, rows: Sequence[Gradable], stop: _Stops) -> list[Grade]:
     """Grade the answer behind the thinking of every sample.
 
     A path that was cut off has no answer: wrong, without asking the grader.
