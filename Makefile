@@ -125,7 +125,7 @@ $(DOCS_VENV)/.installed: constraints/docs.txt
 	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/docs.txt
 	touch $@
 
-# The peer of benchmarks/training.py, in an environment of its own.
+# The peer of benchmarks/training.py and the rivals of benchmarks/peers, in an environment of its own.
 trl: $(TRL_VENV)/.installed
 
 $(TRL_VENV)/.installed: constraints/trl.txt

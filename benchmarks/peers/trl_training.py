@@ -155,8 +155,8 @@ class _GivenTeacherPrompt(DemonstrationTeacherContextBuilder):
         return privileged_context
 
 
-class GivenSDFT(_Recorded, SDFTTrainer):
-    """TRL's SDFTTrainer with the samples' completions where it would generate, and ids where it would tokenise.
+class IdsSDFT(SDFTTrainer):
+    """TRL's SDFTTrainer on prompts of ids, where it would tokenise.
 
     A row's `prompt` is the student's prompt and its `privileged_context` the teacher's whole prompt, both as ids.
     """
@@ -165,12 +165,16 @@ class GivenSDFT(_Recorded, SDFTTrainer):
         super().__init__(*args, **kwargs)
         self.teacher_context_builder = _GivenTeacherPrompt(self)
 
+    def _tokenize_prompts(self, prompts: list[list[int]]) -> list[list[int]]:
+        return prompts
+
+
+class GivenSDFT(_Recorded, IdsSDFT):
+    """With the samples' completions where it would generate."""
+
     def sample_rollouts(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._completions = [row["completion_ids"] for row in inputs]
         return super().sample_rollouts(inputs)
-
-    def _tokenize_prompts(self, prompts: list[list[int]]) -> list[list[int]]:
-        return prompts
 
     def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
         return prompt_ids, self._completions

@@ -1,0 +1,80 @@
+"""TRL's GRPO and SDFT on the over-thinking testbed: two steps of each, by the same prompts, within their budget."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import overthinker
+from vpgea.config.schema import ModelConfig, ViewsConfig
+from vpgea.modeling.load import load_model
+from vpgea.modeling.local_model import LocalModel
+from vpgea.prompts.views import load_views
+
+ROOT = Path(__file__).parents[3]
+RIVALS = ("grpo", "sdft")
+SAMPLES, QUESTIONS, CAP = 2, 2, 16  # the base thinks longer than this cap: what a step of SDFT samples is known
+SHARED = ("data.limit=8", "rollout.prior_samples=1", "rollout.posterior_samples=1", "distill.questions_per_step=2")
+OWN = {
+    "grpo": ["--price", "0.3", "--sampled-tokens", "1000000", "--trl", "max_steps=2"],
+    "sdft": ["--set", f"rollout.max_new_tokens={CAP}", "--sampled-tokens", str(SAMPLES * QUESTIONS * CAP + 1)],
+}
+SCRIPT = "from benchmarks.peers.trl_rivals import main\nfor one in {commands!r}: assert main(one) == 0, one"
+
+
+@pytest.fixture(scope="module")
+def rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what each wrote; one process trains both, since most of their time is TRL's import."""
+    overthinker.options()  # skips without the base
+    own = ROOT / ".venv-trl" / "bin" / "python"
+    python = sys.executable if importlib.util.find_spec("trl") else str(own)
+    if not Path(python).is_file():
+        pytest.skip("TRL is not installed: make trl")
+    folder = tmp_path_factory.mktemp("rivals")
+    shared = [word for text in SHARED for word in ("--set", text)]
+    testbed = str(overthinker.ROOT / "overthinker.yaml")
+    commands = [[name, testbed, *shared, *OWN[name], "-o", str(folder / name)] for name in RIVALS]
+    subprocess.run([python, "-c", SCRIPT.format(commands=commands)], cwd=ROOT, check=True, timeout=250)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(rivals: Path) -> dict[str, dict[str, Any]]:
+    return {name: json.loads((rivals / name / "rival.json").read_text(encoding="utf-8")) for name in RIVALS}
+
+
+def test_a_rival_ends_with_the_step_that_reaches_what_it_may_sample(records: dict[str, dict[str, Any]]) -> None:
+    record = records["sdft"]
+    assert record["steps"] == 2  # after one step a token was left
+    assert record["sampled_tokens"] == record["trained_tokens"] == 2 * SAMPLES * QUESTIONS * CAP
+
+
+def test_a_record_says_what_was_done(records: dict[str, dict[str, Any]]) -> None:
+    record = records["grpo"]
+    assert (record["rival"], record["steps"], record["price"], records["sdft"]["price"]) == ("grpo", 2, 0.3, None)
+    assert 2 * SAMPLES * QUESTIONS * CAP < record["sampled_tokens"] == record["trained_tokens"]
+    settings = record["settings"]
+    assert (settings["num_generations"], settings["per_device_train_batch_size"]) == (SAMPLES, SAMPLES * QUESTIONS)
+    assert (settings["learning_rate"], settings["max_completion_length"], settings["max_steps"]) == (2e-4, 192, 2)
+    assert (record["questions"], record["rejected_overlong"]) == (8, 0)
+    assert record["versions"].keys() == {"vpgea", "trl", "torch", "transformers", "accelerate"}
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_its_model_has_other_weights_and_the_same_prompts(rivals: Path, rival: str) -> None:
+    config = ViewsConfig(template=str(overthinker.ROOT / "template.yaml"))
+    base, trained = (
+        LocalModel.resolve(ModelConfig(path=str(folder), dtype="float32", device="cpu"))
+        for folder in (overthinker.ROOT / "base-global", rivals / rival / "model")
+    )
+    assert load_views(trained, config, "exact").fingerprint == load_views(base, config, "exact").fingerprint
+    before, after = (load_model(model).state_dict() for model in (base, trained))
+    assert before.keys() == after.keys()
+    assert all(before[name].dtype == after[name].dtype for name in before)
+    assert not before["model.layers.0.mlp.up_proj.weight"].equal(after["model.layers.0.mlp.up_proj.weight"])
