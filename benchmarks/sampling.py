@@ -155,8 +155,9 @@ def compare(arguments: argparse.Namespace) -> None:
     ways = {
         "engine": (ENGINE, "float32", _ROOT),
         "engine bfloat16": (ENGINE, "bfloat16", _ROOT),
-        "generate": (GENERATE, "float32", _ROOT),
     }
+    if not arguments.without_generate:
+        ways["generate"] = (GENERATE, "float32", _ROOT)
     if arguments.earlier is not None:
         ways["earlier"] = (ENGINE, "float32", arguments.earlier.resolve())
     rounds = interleave(
@@ -165,7 +166,12 @@ def compare(arguments: argparse.Namespace) -> None:
     comparisons = [
         Comparison(f"{name} / {other}: {what}", f"{name} {what}", f"{other} {what}")
         for what in ("sampled", "scored")
-        for name, other in (("engine", "generate"), ("engine", "earlier"), ("engine bfloat16", "engine"))
+        for name, other in (
+            ("engine", "generate"),
+            ("engine", "earlier"),
+            ("engine bfloat16", "earlier"),
+            ("engine bfloat16", "engine"),
+        )
         if {f"{name} {what}", f"{other} {what}"} <= rounds[0].keys()
     ]
     settings = {key: str(value) for key, value in vars(arguments).items()}
@@ -187,6 +193,7 @@ def main() -> int:
     parser.add_argument("--cap", type=int, default=256, help="tokens of a completion at most (default: 256)")
     parser.add_argument("--batch-size", type=int, default=64, help="rows that advance together (default: 64)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
+    parser.add_argument("--without-generate", action="store_true", help="leave out generate, by far the slowest")
     parser.add_argument("--earlier", type=Path, help="another checkout, whose engine is measured too")
     parser.add_argument("--json", type=Path, help="write the table and every single run to this file")
     parser.add_argument("--work", choices=(ENGINE, GENERATE), help="measure this alone, in this process")

@@ -116,7 +116,7 @@ class SglangConfig(Section):
     )
     patience_s: float = execution(120.0, "seconds without any server that answers before the run gives up", gt=0)
     keep_servers: bool = execution(
-        False, "own servers on CPUs stay up while a loop trains, and are given the new weights instead of a restart"
+        False, "own servers stay up while a loop trains, and are given the new weights instead of a restart"
     )
     max_concurrency: int = execution(1024, "most requests under way at one server; fewer where it has no room", ge=1)
 

@@ -37,7 +37,8 @@ from vpgea.modeling.logprobs import log_softmax, token_logprobs
 from vpgea.modeling.packing import packed_attention
 from vpgea.modeling.policy import Policy, checked_policy
 
-SCORE_TOKENS = 1 << 15  # of one scoring pass over several sequences: no layer keeps anything of them
+_SCORE_TOKENS = 1 << 15  # of one scoring pass over several sequences: no layer keeps anything of them
+_CPU_SCORE_TOKENS = 1 << 12  # on a CPU a layer's memory is then used by the next one; larger pieces go to the kernel
 LONG_BEGINNING = 512  # ids from which on it is computed once for several ends; shorter ones are packed with others
 _SHORT_END = 64  # ids of such an end at most
 CPU_LOGITS = 1 << 18  # drawn from at a time on a CPU: they stay in its cache, and no memory goes back to the kernel
@@ -150,7 +151,9 @@ class TransformersEngine:
         results: list[np.ndarray] = [np.empty(0)] * len(requests)
         order = sorted(range(len(requests)), key=lambda index: len(requests[index].ids), reverse=True)
         policy = self._policy
-        for indices in score_batches([len(requests[index].ids) for index in order], self.batch_size, policy.packing):
+        lengths = [len(requests[index].ids) for index in order]
+        most = score_tokens(on_gpu=self.device.type != "cpu")
+        for indices in score_batches(lengths, self.batch_size, most, policy.packing):
             batch = [requests[order[index]] for index in indices]
             began = time.perf_counter()
             targets = torch.tensor(
@@ -192,15 +195,20 @@ def _ends_of_one(requests: Sequence[ScoreRequest]) -> list[list[int]]:
     return list(groups.values())
 
 
-def score_batches(lengths: Sequence[int], batch_size: int, packing: bool) -> list[range]:
-    """Neighbours that are scored together: up to batch_size of them, within SCORE_TOKENS tokens, or one by itself.
+def score_tokens(*, on_gpu: bool) -> int:
+    """How many tokens one scoring pass over several sequences has at most."""
+    return _SCORE_TOKENS if on_gpu else _CPU_SCORE_TOKENS
+
+
+def score_batches(lengths: Sequence[int], batch_size: int, most: int, packing: bool) -> list[range]:
+    """Neighbours that are scored together: up to batch_size of them, within `most` tokens, or one by itself.
 
     lengths: in falling order. Without packing every sequence counts as long as the longest of its batch.
     """
     batches, start, tokens = [], 0, 0
     for index, length in enumerate(lengths):
         tokens += length if packing else lengths[start]
-        if index > start and (tokens > SCORE_TOKENS or index - start == batch_size):
+        if index > start and (tokens > most or index - start == batch_size):
             batches.append(range(start, index))
             start, tokens = index, length
     return [*batches, range(start, len(lengths))] if lengths else []

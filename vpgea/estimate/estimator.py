@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vpgea.config.schema import LoopConfig, RunConfig
-from vpgea.engines.transformers import SCORE_TOKENS
+from vpgea.engines.transformers import score_tokens
 from vpgea.estimate.hardware import Hardware
 from vpgea.estimate.serving import SERVER_PASS_S, Serving
 from vpgea.filtering.checks.base import Check
@@ -208,7 +208,8 @@ class Estimator:
             work.append(self._read(kind.starts, -(-count // batch)))
             sampled, processed = sampled + count * length, processed + int(kind.starts.sum())
         ends = np.concatenate([scored for cost in costs for scored in cost.scored])
-        together = max(_longest(ends), min(SCORE_TOKENS, batch * _longest(ends), int(ends.sum())))
+        most = score_tokens(on_gpu=self.hardware.on_gpu)
+        together = max(_longest(ends), min(most, batch * _longest(ends), int(ends.sum())))
         work.append(self._read(ends, ends.sum() / max(together, 1)))
         peaks = [
             self._sampling_memory(
@@ -397,7 +398,9 @@ class Estimator:
         layers = 1 + again if recomputed else shape.layers + _LAYER_BACKWARD
         inputs = shape.layers * shape.hidden * self.dtype_bytes if recomputed else 0
         shards = self.hardware.ranks if options.is_sharded else 1
-        return {
+        serving, stays = self.serving, self.hardware.on_gpu and self.config.sglang.keep_servers
+        kept = {"server that stays": serving.kept} if serving is not None and stays else {}
+        return kept | {
             "program": _PROGRAM_BYTES,
             "weights": ((autocast if is_full else self.weights) + copies * 4 * shape.parameters) // shards,
             "gradients and optimiser": _ADAM_BYTES * trained // shards,

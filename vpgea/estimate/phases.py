@@ -236,7 +236,11 @@ def forecast_loop(
 
 
 def training_memory_warning(config: RunConfig, data: TrainingSet) -> str | None:
-    """What to say before a training that will not fit: on a CPU the system would end it without a word."""
+    """What to say before a training that will not fit: on a CPU the system would end it without a word.
+
+    What servers that stay hold is not free any more.
+    """
+    config = config.model_copy(update={"sglang": config.sglang.model_copy(update={"keep_servers": False})})
     model = LocalModel.resolve(config.model)
     free = hardware.free_memory(model.device)
     machine = hardware.Hardware(name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=free)

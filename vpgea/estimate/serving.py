@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vpgea.config.schema import RunConfig
 from vpgea.engines.lease import engine_kind
 from vpgea.engines.sglang.server.command import cpu_pool_tokens
-from vpgea.engines.sglang.server.places import devices_per_server, last_value
+from vpgea.engines.sglang.server.places import MEMORY_SHARE, devices_per_server, last_value
 from vpgea.estimate.hardware import Hardware
 
 # Where no --mem-fraction-static is given SGLang takes what its own rule for activations and graphs leaves: on one card
@@ -20,7 +20,6 @@ from vpgea.estimate.hardware import Hardware
 STATIC_SHARE = 0.84
 # Seconds that scheduling and the launch of captured graphs add to a forward pass, whatever its layers. Assumed.
 SERVER_PASS_S = 2e-3
-_SHARE_OPTION = ("--mem-fraction-static",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +76,14 @@ class Serving:
         parts["activations and graphs"] = int((self.weights + pool) * (1 / self.share - 1))
         return {name: size for name, size in parts.items() if size}
 
+    @property
+    def kept(self) -> int:
+        """Bytes on a GPU that is trained while the server stays: its share, and what SGLang's rule leaves beside it."""
+        return int((self.weights + self.pool) * (1 + (1 - STATIC_SHARE) / self.share))
+
 
 def _share(options: Sequence[str]) -> float:
-    given = last_value(options, _SHARE_OPTION)
+    given = last_value(options, MEMORY_SHARE)
     try:
         found = STATIC_SHARE if given is None else float(given)
     except ValueError:

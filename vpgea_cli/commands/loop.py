@@ -103,7 +103,7 @@ def command(
     sglang_python: ServerPythonOption = None,
     keep_servers: Annotated[
         bool | None,
-        typer.Option("--keep-servers", help="Own servers on CPUs stay up in training, with new weights after."),
+        typer.Option("--keep-servers", help="Own servers stay up in training, with new weights after."),
     ] = None,
     resume: ResumeOption = True,
     overwrite: OverwriteOption = False,

@@ -15,6 +15,7 @@ from vpgea.estimate.estimator import Estimator
 from vpgea.estimate.hardware import NAMED
 from vpgea.estimate.phases import memory_warning
 from vpgea.estimate.serving import SERVER_PASS_S, STATIC_SHARE
+from vpgea.filtering.cost import Paths
 from vpgea.modeling.shape import ModelShape, published_shape
 
 CARD = NAMED["1x H100 80GB"]
@@ -49,6 +50,17 @@ def test_a_server_takes_its_share_of_a_card_for_weights_and_cache_and_leaves_the
     assert memory["weights"] + memory["KV pool"] == pytest.approx(STATIC_SHARE * 80e9, rel=1e-6)
     assert sum(memory.values()) == pytest.approx(80e9, rel=1e-6)
     assert sum(memory.values()) <= CARD.memory_bytes
+
+
+def test_what_a_server_holds_that_stays_counts_for_training() -> None:
+    kept = {"sglang__keep_servers": True, "sglang__options": ["--mem-fraction-static", "0.25"]}
+    prior, posterior = Paths(np.array([100]), np.array([900])), Paths(np.array([120]), np.array([300]))
+    alone, beside = (
+        Estimator(config_of(**options), SHAPE, CARD).distill(prior, posterior, posterior.end).memory
+        for options in ({}, kept)
+    )
+    assert beside.pop("server that stays") == pytest.approx((0.25 + 1 - STATIC_SHARE) * 80e9, rel=1e-6)
+    assert beside == alone
 
 
 @pytest.mark.parametrize("options", [["--mem-fraction-static", "0.5"], ["--mem-fraction-static=0.5"]])

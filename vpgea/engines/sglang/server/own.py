@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vpgea.config.schema import RunConfig
-from vpgea.engines.sglang.server.places import Place, places_of
+from vpgea.engines.sglang.server.places import MEMORY_SHARE, Place, last_value, places_of
 from vpgea.engines.sglang.server.process import ServerProcess
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
 from vpgea.errors import EngineError, UsageError
@@ -99,11 +99,14 @@ def _require_room_to_stay(config: RunConfig) -> None:
     """See that servers which are to stay while the loop trains leave training its memory.
 
     Raises:
-        UsageError: They would have the GPU's.
+        UsageError: They would have the GPU's: nothing says how much of it they may take.
     """
-    if config.sglang.keep_servers and torch_device(config.model).type == "cuda":
+    if not config.sglang.keep_servers or torch_device(config.model).type != "cuda":
+        return
+    if last_value(config.sglang.options, MEMORY_SHARE) is None:
         raise UsageError(
-            "servers of our own cannot stay on a GPU that is trained on",
-            why="sglang.keep_servers is set, and a server keeps most of its GPU's memory as long as it runs",
-            mend="leave --keep-servers out; or start servers on other GPUs with `vpgea serve` and give --server-url",
+            "servers of our own would leave no room on a GPU that is trained on",
+            why="sglang.keep_servers is set, and a server takes most of its GPU's memory for as long as it runs",
+            mend="say how much it may take (`-- --mem-fraction-static 0.3`), leave --keep-servers out, or start "
+            "servers on other GPUs with `vpgea serve` and give --server-url",
         )

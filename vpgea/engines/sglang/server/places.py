@@ -21,6 +21,7 @@ _SIZES = (  # options that multiply the devices of one server
     ("--pp", "--pp-size", "--pipeline-parallel-size"),
     ("--dp", "--dp-size", "--data-parallel-size"),
 )
+MEMORY_SHARE = ("--mem-fraction-static",)  # of each device, for weights and for keys and values
 _SHARED = "--enable-dp-attention"  # data parallel on the devices of --tp
 
 
