@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.support import tiny
+from tests.support.made_views import QUESTION, own_template
 from vpgea.config.schema import ViewsConfig
 from vpgea.errors import UsageError
-from vpgea.prompts.texts import BUILT_IN
 from vpgea.prompts.views import Views
-from vpgea.questions.load import Question
 from vpgea.storage.schemas import PRIOR
 
-QUESTION = Question("q", "What is 3 times 4?", "12")
 TODAY = "Today: {{ strftime_now('%d %b %Y') }}\n"
 ALWAYS = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
@@ -26,13 +23,6 @@ def views_with(
 ) -> Views:
     tokenizer = tiny.make_tokenizer(family, template_text=text)
     return Views(tokenizer, ViewsConfig(**config), eos_ids or [tokenizer.eos_token_id])
-
-
-def own_template(folder: Path, **changes: Any) -> str:
-    path = folder / "own.yaml"
-    content = yaml.safe_load((BUILT_IN / "default.yaml").read_text(encoding="utf-8")) | changes
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return str(path)
 
 
 @pytest.mark.parametrize("family", list(tiny.CHAT_TEMPLATES))
