@@ -6,6 +6,9 @@ code are plain assertions, never one of these classes.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class VpgeaError(Exception):
     """A failure while running (exit code 1)."""
@@ -56,3 +59,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     """By name, since torch is not to be imported for this; its CPU allocator raises a bare RuntimeError."""
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Which of the known names was probably meant, whatever its case; None where nothing is near.
+
+    One that alone has the same last part, behind `.` or `/`, is nearer than any that is only spelt alike.
+    """
+    names = {one.lower(): one for one in known}
+    same_end = [one for one in names if _last_part(one) == _last_part(name.lower())]
+    found = same_end if len(same_end) == 1 else difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return names[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], mend: str) -> str:
+    """How to mend a name that there is not: the nearest that there is, where one is near, and in any case `mend`."""
+    near = nearest(name, known)
+    return mend if near is None else f"did you mean {near}? {mend}"
+
+
+def _last_part(name: str) -> str:
+    return name.replace("/", ".").rpartition(".")[2]

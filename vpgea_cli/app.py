@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import keyword
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import vpgea
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea_cli.output import Output
 
 
@@ -22,8 +21,7 @@ class _Suggesting(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, known = args[0], self.list_commands(ctx)
         if self.get_command(ctx, name) is None:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean {nearest[0]}?" if nearest else f"the commands are: {', '.join(known)}"
+            mend = did_you_mean(name, known, f"the commands are: {', '.join(known)}")
             raise UsageError(f"no such command: {name}", why=f"{ctx.command_path} does not have it", mend=mend)
         return super().resolve_command(ctx, args)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpgea.config.resolve import DEFAULT, Resolved
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.protocols.protocol import DEFAULT as DEFAULT_PROTOCOL
 from vpgea.protocols.protocol import Protocol, find_protocol, protocols
 from vpgea.questions.benchmarks import EVALSETS, find_evalset
@@ -89,10 +89,11 @@ def _listed(benchmarks: str | None, name: str | None) -> list[Protocol]:
         of_them = [one for one in protocols() if one.benchmark in names]
     found = [one for one in of_them if name in (None, one.name)]
     if not found:
+        names = sorted({one.name for one in of_them})
         raise UsageError(
             f"--list knows no protocol named {name!r}",
-            why=f"there are {', '.join(sorted({one.name for one in of_them}))}",
-            mend="name one of them, or leave --protocol out",
+            why=f"there are {', '.join(names)}",
+            mend=did_you_mean(name or "", names, "name one of them, or leave --protocol out"),
         )
     return found
 

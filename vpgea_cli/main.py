@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vpgea.errors import UsageError, VpgeaError, is_out_of_memory
+from vpgea.errors import UsageError, VpgeaError, did_you_mean, is_out_of_memory
 from vpgea.report.text import visible
 from vpgea.runs.stopping import INTERRUPTED
 from vpgea_cli.streams import Lasting, hold_open
@@ -210,6 +209,6 @@ def _usage_error(error: Any) -> UsageError:
 
         if "--set" in known and (keys := keys_called(error.option_name.lstrip("-").replace("-", "_"))):
             mend = f"set it as a configuration key: {' or '.join(f'--set {key}=VALUE' for key in keys)}"
-        elif nearest := difflib.get_close_matches(error.option_name, [*known, "--help"], n=1):
-            mend = f"did you mean {nearest[0]}? {mend}"
+        else:
+            mend = did_you_mean(error.option_name, [*known, "--help"], mend)
     return UsageError(what, why=f"{path} cannot be called like this", mend=mend)

@@ -201,6 +201,7 @@ def test_what_is_refused(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path
         (("--benchmark", "gsm8k", "--protocol", tmp_path / "none.yaml"), "No such file"),
         (("--benchmark", "gsm8k", "--protocol", tmp_path / "none"), "protocol cannot be used"),
         (("--list", "--protocol", "offcial"), "--list knows no protocol named 'offcial'"),
+        (("--list", "--protocol", "offcial"), "did you mean official?"),
         (("--list", "--benchmark", "math50"), "did you mean math500?"),
         (("--benchmark", "gsm8k", "--evalset", "gsm8k"), "does not go with --evalset"),
         (("--benchmark", "aime24", "--dataset", sets), "aime/aime24.jsonl"),

@@ -68,6 +68,7 @@ def test_show_as_text_has_one_line_per_key(here: Cli) -> None:
         (["--modle", "x"], {}, "--model"),
         (["--adapter", "x"], {}, "--set model.adapter=VALUE"),
         (["--temperature", "1"], {}, "--set rollout.temperature=VALUE or --set eval.temperature=VALUE"),
+        (["--set", "objective=other-note"], {}, "did you mean vpg-ea/other-note? give one of vpg-ea, "),
     ],
 )
 def test_misspelt_names_get_a_suggestion(here: Cli, arguments: list[str], env: dict[str, str], suggestion: str) -> None:

@@ -289,6 +289,7 @@ def test_what_cannot_be_reported_is_refused_in_words(here: Cli, tmp_path: Path, 
         ((tmp_path / "nothing", "-o", out), "not found"),
         ((loop,), "--output is missing"),
         ((loop, "--format", "pdf"), "no such format"),
+        ((loop, "--format", "htlm"), "did you mean html?"),
         ((begun, "-o", out), "nothing was measured yet"),
     ):
         done = here("report", *arguments)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from vpgea.config import strict_yaml
 from vpgea.config.fields import Section
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, nearest
 
 _TIME = r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d\d?|\d+-\d\d?:\d\d|\d+-\d\d?:\d\d:\d\d"  # as sbatch --time reads it
 
@@ -97,6 +97,10 @@ def default_path() -> Path:
 def _in_words(path: Path, lines: dict[tuple[str, ...], int], detail: Any) -> str:
     place = tuple(str(part) for part in detail["loc"])
     line = next((lines[place[:depth]] for depth in range(len(place), 0, -1) if place[:depth] in lines), None)
-    message = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
+    message = detail["msg"]
+    if detail["type"] == "extra_forbidden":
+        inner = [f"{kind}.{name}" for kind in ("inference", "training") for name in Resources.model_fields]
+        near = nearest(".".join(place), [*Site.model_fields, *inner])
+        message = "unknown key" if near is None else f"unknown key; did you mean {near}?"
     where = f" (line {line})" if line else ""
     return f"{'.'.join(place) or 'it'}{where}: {message}"

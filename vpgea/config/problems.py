@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 import types
 import typing
@@ -12,11 +11,12 @@ from typing import Literal
 
 from vpgea.config.experimental import meaning
 from vpgea.config.schema import leaves
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 
 FIELDS = dict(leaves())
 SECTIONS = {key.rsplit(".", depth)[0] for key in FIELDS for depth in range(1, key.count(".") + 1)}
 MAPPINGS = {key for key, field in FIELDS.items() if typing.get_origin(field.annotation) is dict}
+ALL_KEYS = "`vpgea config show` lists all keys"
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -60,12 +60,15 @@ def unknown_key(key: str, origin: str) -> Problem:
     if key in SECTIONS:
         keys = ", ".join(name for name in FIELDS if name.startswith(f"{key}."))
         return Problem(f"{key} is a section, not a value", where, f"give its keys instead: {keys}")
-    return Problem(f"unknown configuration key {key}", where, did_you_mean(key, [*FIELDS, *SECTIONS]))
+    return Problem(f"unknown configuration key {key}", where, did_you_mean(key, [*FIELDS, *SECTIONS], ALL_KEYS))
 
 
 def wrong_value(key: str, value: object, origin: str, detail: str = "") -> Problem:
     what = f"{key} cannot be {shown(value)}"
-    return Problem(what, f"it came from {origin}{': ' if detail else ''}{detail}", f"give {expected(key)}")
+    names, given = _names(FIELDS[home_of(key) or key].annotation), value if isinstance(value, list) else [value]
+    wrong = next((one for one in given if isinstance(one, str) and one not in names), "")
+    mend = did_you_mean(wrong, names, f"give {expected(key)}")
+    return Problem(what, f"it came from {origin}{': ' if detail else ''}{detail}", mend)
 
 
 def contradicts_objective(objective: str, key: str, wanted: object, value: object, origin: str) -> Problem:
@@ -74,14 +77,6 @@ def contradicts_objective(objective: str, key: str, wanted: object, value: objec
         f"it came from {origin}, and {key}={shown(wanted)} is part of what makes that objective",
         f"leave {key} out, name another objective, or give objective=null and every key by itself",
     )
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The nearest known name; one that alone ends in the same last part counts as nearest."""
-    last = name.rsplit(".", 1)[-1]
-    same_end = [other for other in known if other.rsplit(".", 1)[-1] == last]
-    nearest = same_end if len(same_end) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {nearest[0]}?" if nearest else "`vpgea config show` lists all keys"
 
 
 def keys_called(name: str) -> list[str]:
@@ -124,6 +119,14 @@ def _in_words(annotation: object) -> str:
     if parts:
         return " or ".join(_in_words(part) for part in parts)
     return _WORDS[annotation]
+
+
+def _names(annotation: object) -> list[str]:
+    """The names that a field takes; none where it takes anything else."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return [part for part in parts if isinstance(part, str)]
+    return [name for part in parts for name in _names(part)]
 
 
 def _limits(metadata: Sequence[object]) -> str:

@@ -24,12 +24,12 @@ from vpgea.config import strict_yaml
 from vpgea.config.experimental import meaning
 from vpgea.config.objectives import OBJECTIVES, settings_of
 from vpgea.config.problems import (
+    ALL_KEYS,
     FIELDS,
     SECTIONS,
     Problem,
     combined,
     contradicts_objective,
-    did_you_mean,
     home_of,
     shown,
     unknown_key,
@@ -37,7 +37,7 @@ from vpgea.config.problems import (
 )
 from vpgea.config.recorded import runs_code, untrusted, variables
 from vpgea.config.schema import RunConfig, leaves, value_of
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 
 PREFIX = "VPGEA_"
 RESERVED = frozenset(  # not configuration keys; a server's keys are secrets and never stand in a configuration
@@ -334,7 +334,7 @@ def _env_entries(env: Mapping[str, str], problems: list[Problem]) -> list[_Entry
             names = [*RESERVED, *(_env_name(key) for key in FIELDS)]
             what = f"unknown environment variable {name}"
             why = "every VPGEA_* variable must name a configuration key, VPGEA_<SECTION>__<KEY>"
-            problems.append(Problem(what, why, did_you_mean(name, names)))
+            problems.append(Problem(what, why, did_you_mean(name, names, ALL_KEYS)))
         else:
             entries.append(_Entry(key, env[name], f"environment {name}", is_text=True))
     return entries

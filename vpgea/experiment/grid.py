@@ -15,7 +15,7 @@ from vpgea.config.fields import Section
 from vpgea.config.objectives import OBJECTIVES, Name
 from vpgea.config.resolve import beside_file, read_file, resolve
 from vpgea.config.schema import RunConfig
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 
 _PRICE = "filter.utility.length_price"
 _BUDGET = "loop.max_sampled_tokens"
@@ -103,7 +103,7 @@ def read_experiment(file: Path) -> Experiment:
         raise UsageError(
             f"{file}: reference is {reference}",
             why=f"the objectives are {', '.join(grid.objectives)}",
-            mend="name one of them",
+            mend=did_you_mean(reference, grid.objectives, "name one of them"),
         )
     dataset = beside_file(file, "data.dataset", grid.test.dataset)
     return Experiment(file=file, runs=runs, reference=reference, test=grid.test.model_copy(update={"dataset": dataset}))
@@ -118,11 +118,12 @@ def _read(file: Path) -> Grid:
         first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
         place = tuple(str(step) for step in first["loc"])
         line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), None)
-        known = ", ".join(Grid.model_fields)
+        names = [*Grid.model_fields, *(f"test.{name}" for name in TestQuestions.model_fields)]
+        unknown = ".".join(place) if first["type"] == "extra_forbidden" else ""
         raise UsageError(
             f"{file}{'' if line is None else f':{line}'}: {'.'.join(place) or 'the file'} is not what it must be",
             why=first["msg"],
-            mend=f"an experiment's file has {known}: docs/experiment.md",
+            mend=did_you_mean(unknown, names, f"an experiment's file has {', '.join(names)}: docs/experiment.md"),
         ) from error
 
 
@@ -134,7 +135,11 @@ def _made(file: Path, grid: Grid, name: str) -> Name | None:
         raise UsageError(
             f"{file}: there is no objective {made}",
             why="a name that is none of docs/objectives.md says itself what it is",
-            mend=f"give {name} the key objective: null for what the configuration says, or {', '.join(OBJECTIVES)}",
+            mend=did_you_mean(
+                str(made),
+                OBJECTIVES,
+                f"give {name} the key objective: null for what the configuration says, or {', '.join(OBJECTIVES)}",
+            ),
         )
     return known
 

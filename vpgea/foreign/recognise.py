@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.foreign import evalscope, inspect_ai, lighteval, lm_eval, openai_chat, table, verl
 from vpgea.foreign.lines import first_object
 from vpgea.foreign.sample import ForeignLog
@@ -38,7 +38,8 @@ def read_log(source: Path, tool: str | None = None) -> ForeignLog:
         UsageError: There is none, it is of several tools, or the tool's reader refuses it.
     """
     if tool is not None and tool not in _READERS:
-        raise UsageError(f"--from knows no {tool!r}", why=f"it knows {', '.join(TOOLS)}", mend="give one of these")
+        mend = did_you_mean(tool, TOOLS, "give one of these")
+        raise UsageError(f"--from knows no {tool!r}", why=f"it knows {', '.join(TOOLS)}", mend=mend)
     if not source.exists():
         raise UsageError(f"not found: {source}", why="there is no such file or folder", mend="correct the path")
     named = {path: recognised(path) for path in _candidates(source)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 
 THINKING_OPENS, THINKING_ENDS = "<think>", "</think>"
 
@@ -120,7 +120,7 @@ class ForeignLog:
             raise UsageError(
                 f"no score is called {wanted!r}",
                 why=f"the scores recorded here are {', '.join(self.metrics) or 'none'}",
-                mend="give one of them with --metric"
+                mend=did_you_mean(wanted, self.metrics, "give one of them with --metric")
                 if self.metrics
                 else "leave out --metric, or grade with --regrade",
             )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.grading.base import Grade, Grader, GradeRequest, Status
 from vpgea.grading.budget import is_own_fault
 from vpgea.grading.choice import grade_choice
@@ -46,7 +46,9 @@ def is_own_grader(spec: str) -> bool:
     raise UsageError(
         f"unknown grader {spec!r}",
         why=f"it is neither one of {', '.join(BUILT_IN)} nor of the form package.module:function",
-        mend="set grading.grader to one of these, e.g. math or my_package.my_module:grade",
+        mend=did_you_mean(
+            spec, BUILT_IN, "set grading.grader to one of these, e.g. math or my_package.my_module:grade"
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.inspection.folders import Source, require_rows
 from vpgea.storage.shards import read_table
 
@@ -72,5 +72,7 @@ def _refuse(source: Source, question: str | None, reason: str | None) -> None:
         raise UsageError(
             f"nothing was rejected for {reason!r}",
             why=f"the reasons in {source.path} are {', '.join(sorted(reasons)) or 'none'}",
-            mend="give one of these" if reasons else "look at `vpgea inspect FOLDER --stats`",
+            mend=did_you_mean(reason, sorted(reasons), "give one of these")
+            if reasons
+            else "look at `vpgea inspect FOLDER --stats`",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError, meta
 
 from vpgea.config.schema import ViewsConfig
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, nearest
 from vpgea.modeling.tokenizer import encode
 
 RENDERING = (  # what templates raise
@@ -114,8 +113,8 @@ class Chat:
         known = self._variables
         remarks = []
         for name in self._given.keys() - known:
-            close = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {close[0]}?" if close else ""
+            near = nearest(name, known)
+            meant = f"; did you mean {near}?" if near else ""
             what = f"views.chat_template_kwargs.{name} has no effect: the chat template reads no such variable"
             remarks.append(what + meant)
         return sorted(remarks)

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from vpgea.config import strict_yaml
 from vpgea.config.fields import Section
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 
 BUILT_IN = Path(__file__).parent / "templates"
 
@@ -49,11 +49,11 @@ def load_template(name_or_path: str) -> Template:
     built_in = BUILT_IN / f"{name_or_path}.yaml"
     path = built_in if built_in.is_file() else Path(name_or_path)
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
+        names = sorted(file.stem for file in BUILT_IN.glob("*.yaml"))
         raise UsageError(
             f"prompt template not found: {name_or_path}",
             why="it is neither a built-in template nor a file",
-            mend=f"give the path of a YAML file, or one of: {names}",
+            mend=did_you_mean(name_or_path, names, f"give the path of a YAML file, or one of: {', '.join(names)}"),
         )
     try:
         return Template.model_validate(strict_yaml.parse(path.read_text(encoding="utf-8"), str(path))[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from functools import cache
@@ -13,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vpgea.config import strict_yaml
 from vpgea.config.fields import Section
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.questions.benchmarks import ORDERS, find_evalset
 
 LIBRARY = Path(__file__).parent / "library"
@@ -108,11 +107,10 @@ def find_protocol(benchmark: str, name: str) -> Protocol:
                 mend=f"give --benchmark {own.benchmark}, or a file for {benchmark}",
             )
         return own
-    near = difflib.get_close_matches(name, of_it, 1, 0.4)
     raise UsageError(
         f"{benchmark} has no protocol named {name!r}",
         why=f"it has {', '.join(of_it)}",
-        mend=f"did you mean {near[0]}?" if near else "choose one of them, or give a YAML file of your own",
+        mend=did_you_mean(name, of_it, "choose one of them, or give a YAML file of your own"),
     )
 
 

@@ -5,7 +5,6 @@ The project ships none of them. A set is read from a file or folder of the user'
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vpgea.config.schema import DataConfig, FieldMapping
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.questions.folders import split_names
 from vpgea.questions.load import CATEGORY, LoadedQuestions, to_questions, wanted_columns
 from vpgea.questions.rows import RawRow, RawRows
@@ -121,11 +120,10 @@ def find_evalset(name: str) -> EvalSet:
     """
     if name in EVALSETS:
         return EVALSETS[name]
-    near = difflib.get_close_matches(name.lower(), EVALSETS, n=1, cutoff=0.3)
     raise UsageError(
         f"there is no evaluation set named {name!r}",
         why=f"the names are {', '.join(EVALSETS)}",
-        mend=f"did you mean {near[0]}?" if near else "choose one of them, or give a question file",
+        mend=did_you_mean(name, EVALSETS, "choose one of them, or give a question file"),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from vpgea.config import strict_yaml
 from vpgea.config.schema import DataConfig
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.questions.files import READERS, read_file
 from vpgea.questions.rows import RawRow, RawRows
 
@@ -105,7 +105,7 @@ def _no_such_split(data: DataConfig, folder: Path, found: _Sorted) -> UsageError
         return UsageError(
             f"{folder}: there is no split {data.split!r}",
             why=f"the folder has {', '.join(found.splits)}",
-            mend="choose one with --set data.split=NAME",
+            mend=did_you_mean(data.split, found.splits, "choose one with --set data.split=NAME"),
         )
     others = f"it holds {_named(found.other, folder).partition(': ')[2]}" if found.other else "it holds none at all"
     return UsageError(
@@ -191,7 +191,7 @@ def _described_splits(folder: Path, subset: str | None) -> dict[str, list[Path]]
         raise UsageError(
             f"{folder}: " + (f"there is no subset {subset!r}" if subset else "a subset is to be chosen"),
             why=f"its README.md has {', '.join(names)}",
-            mend="choose one with --set data.subset=NAME",
+            mend=did_you_mean(subset or "", names, "choose one with --set data.subset=NAME"),
         )
     config = configs[names.index(name)]
     base = folder / str(config.get("data_dir", "."))

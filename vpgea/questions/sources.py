@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpgea.config.schema import DataConfig
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.questions.features import is_media_column
 from vpgea.questions.files import READERS, add_batches, read_file
 from vpgea.questions.folders import read_folder
@@ -113,7 +113,7 @@ def _saved(data: DataConfig, folder: Path) -> Dataset:
         raise UsageError(
             f"{folder}: there is no split {data.split!r}",
             why=f"the folder has {', '.join(saved)}",
-            mend="choose one with --set data.split=NAME",
+            mend=did_you_mean(data.split, saved, "choose one with --set data.split=NAME"),
         )
     return saved[data.split]
 

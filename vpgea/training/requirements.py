@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vpgea.config.schema import RunConfig
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.modeling.adapter_files import adapter_modules, special_settings
 from vpgea.modeling.load import empty_model
 from vpgea.modeling.local_model import LocalModel
@@ -97,11 +97,13 @@ def require_known_targets(targets: Sequence[str], model: Any) -> None:
     linear = [name for name, module in model.named_modules() if type(module).__name__ in ("Linear", "Conv1D")]
     unknown = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in linear)]
     if unknown:
+        names = sorted({name.rsplit(".", 1)[-1] for name in linear})
         raise UsageError(
             f"no adapter can be put on {', '.join(unknown)}",
             why="the model has no linear layer of that name",
-            mend="set distill.lora.targets to all-linear or to some of: "
-            + ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear})),
+            mend=did_you_mean(
+                unknown[0], names, f"set distill.lora.targets to all-linear or to some of: {', '.join(names)}"
+            ),
         )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.report.comparison_text import FORMATS, as_text, bin_rows, change_rows, figure_rows, flip_text
 from vpgea_cli.options import JsonOption, QuietOption
 from vpgea_cli.output import Output
@@ -33,7 +33,8 @@ def command(
     """Compare evaluations with the first of them: paired gains, flips, and a verdict in words."""
     output = Output(quiet=quiet, as_json=as_json)
     if form not in FORMATS:
-        raise UsageError(f"no such format: {form}", why="there is none of that name", mend=f"give {', '.join(FORMATS)}")
+        mend = did_you_mean(form, FORMATS, f"give {', '.join(FORMATS)}")
+        raise UsageError(f"no such format: {form}", why="there is none of that name", mend=mend)
     from vpgea.phases.compare import compare
     from vpgea.storage.records import json_of
 

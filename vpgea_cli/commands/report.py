@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vpgea.errors import UsageError
+from vpgea.errors import UsageError, did_you_mean
 from vpgea_cli.options import JsonOption, QuietOption, go_offline
 from vpgea_cli.output import Output
 from vpgea_cli.phase import required
@@ -40,7 +40,8 @@ def command(
     """Write one self-contained page: verdict, figures, training, and samples side by side."""
     output = Output(quiet=quiet, as_json=as_json)
     if form not in FORMATS:
-        raise UsageError(f"no such format: {form}", why="there is none of that name", mend=f"give {', '.join(FORMATS)}")
+        mend = did_you_mean(form, FORMATS, f"give {', '.join(FORMATS)}")
+        raise UsageError(f"no such format: {form}", why="there is none of that name", mend=mend)
     if form == "html" and plots is None:
         required(out, "--output")
     go_offline(True)  # to look at something must not download a model

@@ -111,6 +111,21 @@ def test_a_file_that_is_wrong_says_where(read: Any, changed: dict[str, Any], wor
     assert refused.value.mend
 
 
+@pytest.mark.parametrize(
+    ("changed", "meant"),
+    [
+        ({"sedes": [1]}, "seeds"),
+        ({"test": {"dataset": "test.jsonl", "sample": 2}}, "test.samples"),
+        ({"objectives": {"other-note": {}}}, "vpg-ea/other-note"),
+        ({"reference": "gpro"}, "grpo"),
+    ],
+)
+def test_what_is_misspelt_is_told_with_what_was_meant(read: Any, changed: dict[str, Any], meant: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        read(**changed)
+    assert refused.value.mend.startswith(f"did you mean {meant}? ")
+
+
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_experiment(tmp_path / "none.yaml")
