@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vpgea.config.schema import RunConfig
+from vpgea.errors import DamagedError
 from vpgea.filtering import elbo, utility
 from vpgea.filtering.checks.base import UNDECIDED, Check
 from vpgea.filtering.checks.registry import CHECKS
@@ -45,7 +46,7 @@ def select(
 
     as_first_version: give questions without a reference length the data set's, as the folder was begun.
     """
-    pairs = list(zip(rollout.chunks(), measured.chunks(), strict=True))
+    pairs = _pairs(rollout, measured)
     samples = [sample for pair in pairs for sample in _samples(config, *pair, measurement_schema(checks).names)]
     verdicts = Verdicts(config, samples, checks)
     for sample in samples:
@@ -105,16 +106,32 @@ class Verdicts:
         return list(dict.fromkeys(reasons))
 
 
+def _pairs(rollout: CompletePhase, measured: CompletePhase) -> list[tuple[Path, Path]]:
+    """Each chunk of the rollout with its measurements. Raises DamagedError where one lacks the other."""
+    chunks, others = rollout.chunks(), measured.chunks()
+    if [path.name for path in chunks] != [path.name for path in others]:
+        raise _of_another(measured.root, f"it has {len(others)} chunks, and the rollout has {len(chunks)}")
+    return list(zip(chunks, others, strict=True))
+
+
 def _samples(
     config: RunConfig, rollout_path: Path, measured_path: Path, columns: Sequence[str]
 ) -> Iterator[JudgedSample]:
-    """One chunk's samples joined with their measurements; what an earlier version did not measure is null."""
+    """One chunk's samples joined with their measurements; what an earlier version did not measure is null.
+
+    Raises:
+        DamagedError: These are of other samples, or of shorter ones.
+    """
     rows = read_rows(rollout_path, SampleRow)
     measurements = read_table(measured_path).to_pylist()
+    if [row.key for row in rows] != [SampleKey(*(stored.get(name) for name in IDENTITY)) for stored in measurements]:
+        raise _of_another(measured_path, "its rows are not those of the chunk of this name")
     for row, stored in zip(rows, measurements, strict=True):
-        assert row.key == SampleKey(**{name: stored[name] for name in IDENTITY})
         measured = {**dict.fromkeys(columns), **stored}
         thinking, other = row.thinking_tokens, measured.pop("other_view_logprobs")
+        if other is not None and len(other) < thinking:
+            why = f"{thinking} tokens of {row.key.question_id} have {len(other)} log-probabilities"
+            raise _of_another(measured_path, why)
         own = row.logprobs[:thinking].astype(np.float64)
         log_ratio, stats = None, None
         if other is not None and thinking > 0:
@@ -136,6 +153,11 @@ def _samples(
             stats=stats,
             completion_tokens=len(row.completion_ids),
         )
+
+
+def _of_another(path: Path, why: str) -> DamagedError:
+    mend = "move the filter's folder away and run the same command again: it is measured anew"
+    return DamagedError(f"{path} does not measure this rollout", why=why, mend=mend)
 
 
 def _target_lengths(questions: Mapping[str, Sequence[JudgedSample]]) -> dict[str, float]:

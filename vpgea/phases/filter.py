@@ -31,6 +31,7 @@ from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, COMPLETE, LOGS, SETS, SUMMARY, TEACHER_SHARD, chunk_number
 from vpgea.runs.manifest import Manifest, require_contents
+from vpgea.runs.origins import require_all_samples
 from vpgea.runs.parts import WHOLE, Part, part_folders
 from vpgea.runs.phase_folder import PhaseFolder, begun
 from vpgea.runs.progress import NullProgress, Progress
@@ -123,6 +124,7 @@ def _measured(prior_view: PriorView, rollout: CompletePhase, shards: Mapping[int
     for index, shard in shards.items():
         prior_view.kept = KeptChunk(journals, index)
         rows = read_rows(shard, SampleRow)
+        require_all_samples(shard, (row.key for row in rows), rollout.manifest)
         tables = {}
         with prior_view.clock.on("checks"):
             if prior_view.config.filter.teacher_top_k:

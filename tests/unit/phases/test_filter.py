@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from examples.overthinker.language import is_sound
@@ -16,17 +17,21 @@ from tests.support.measured_rows import selection
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
-from vpgea.errors import QualityGateError, Stopped, UsageError
+from vpgea.errors import DamagedError, QualityGateError, Stopped, UsageError
+from vpgea.inspection.verify import verify
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.filter import filter_rollout
 from vpgea.runs.complete_phase import CompletePhase, chunk_paths
-from vpgea.runs.layout import TIMES
-from vpgea.runs.parts import Part
+from vpgea.runs.layout import MANIFEST, TIMES
+from vpgea.runs.manifest import Manifest
+from vpgea.runs.parts import WHOLE, Part, part_folder
+from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress
-from vpgea.runs.records import FilterSummary
+from vpgea.runs.records import FilterSummary, PartMarker
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import file_checksum, read_json, write_json
 from vpgea.storage.records import read_record
+from vpgea.storage.shards import read_table, write_table
 
 
 class NoEngine(EngineLease):
@@ -205,6 +210,23 @@ def test_a_damaged_rollout_shard_is_named(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=shard.name) as caught:
         filter_rollout(overthinker.config(), copy, tmp_path / "out")
     assert caught.value.exit_code == 2
+
+
+def test_a_rollout_that_has_lost_rows_is_damaged_though_its_records_agree(drawn: Path, tmp_path: Path) -> None:
+    """A check looks at a question's samples of both views; doctor finds it, too."""
+    part = part_folder(drawn, WHOLE)
+    folder = PhaseFolder.open(tmp_path / "rollout", Manifest.read(part / MANIFEST))
+    for path in chunk_paths(drawn):
+        table = read_table(path)
+        if path.name == "chunk-00000.arrow":
+            first = table["question_id"][0].as_py()
+            table = table.filter((pc.field("view") != "posterior") | (pc.field("question_id") != first))
+        write_table(folder.part / path.name, table)
+    folder.complete(PartMarker.read(part).summary)
+    with pytest.raises(DamagedError, match="damaged shard: .*chunk-00000") as told:
+        filter_rollout(overthinker.config(), folder.root, tmp_path / "out")
+    assert f"samples of question {first} that were drawn" in told.value.why
+    assert [one.problem for one in verify(folder.root).findings] == [told.value.why]
 
 
 # --- quality gates -------------------------------------------------------------------------------------------------
