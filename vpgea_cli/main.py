@@ -190,6 +190,8 @@ def _odd_input(error: Exception) -> str | None:
         return "something that was read, a template or a header say, is nested too deeply, or calls itself"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return "the file system takes no name as long"
+    if isinstance(error, (IsADirectoryError, NotADirectoryError)):
+        return "a file stands where a folder is needed, or a folder where a file is"
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a name holds a null byte"
     return None

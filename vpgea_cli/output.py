@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vpgea.errors import UsageError
 from vpgea.report.text import aligned, duration, rate, visible
 from vpgea.runs.progress import NullProgress, Progress
 
@@ -22,6 +24,10 @@ LINE_SECONDS = 30.0
 LINE_SHARE = 0.05
 SHORTEST_SECONDS = 2.0  # a quick phase would fill the log
 AddRow = Callable[[Sequence[str]], None]
+_NO_PLACE = {  # of errors: nothing can be written there, and another place would do
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
 
 
 class Output:
@@ -125,6 +131,23 @@ class Output:
                 yield screen
             finally:
                 self._screen = None
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """While a file or folder that the user named is written.
+
+    Raises:
+        UsageError: It cannot be at that place.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        of = "" if error.filename in (None, str(path)) else f": {error.filename}"
+        mend = "give a path in a folder that you may write to"
+        raise UsageError(f"cannot write {path}", why=f"{error.strerror}{of}", mend=mend) from error
 
 
 class _Warning:

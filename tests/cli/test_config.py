@@ -29,7 +29,7 @@ def test_init_writes_the_defaults_and_never_overwrites_unasked(here: Cli, tmp_pa
     assert load(file) == RunConfig()
 
 
-@pytest.mark.parametrize("path", ["no/such/folder/x.yaml", "."])
+@pytest.mark.parametrize("path", ["no/such/folder/x.yaml", ".", "/sys/x.yaml"])
 def test_init_says_where_it_cannot_write(here: Cli, path: str) -> None:
     refused = here("config", "init", "--overwrite", path)
     assert refused.returncode == 2

@@ -290,6 +290,8 @@ def test_what_cannot_be_reported_is_refused_in_words(here: Cli, tmp_path: Path, 
         ((loop,), "--output is missing"),
         ((loop, "--format", "pdf"), "no such format"),
         ((loop, "--format", "htlm"), "did you mean html?"),
+        ((loop, "-o", tmp_path), f"cannot write {tmp_path}\nwhy:   Is a directory\n"),
+        ((loop, "--plots", loop / "config.yaml"), f"cannot write {loop / 'config.yaml'}\n"),
         ((begun, "-o", out), "nothing was measured yet"),
     ):
         done = here("report", *arguments)

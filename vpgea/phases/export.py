@@ -28,7 +28,7 @@ from vpgea.runs.layout import WEIGHTS, round_dir
 from vpgea.runs.overwriting import is_published
 from vpgea.runs.published import require_published
 from vpgea.runs.records import Canary, RoundLine
-from vpgea.storage.files import file_checksum, publish_folder, write_json
+from vpgea.storage.files import file_checksum, publish_folder, said_of, write_json
 from vpgea.storage.records import json_of, read_record
 from vpgea.training.publish import RELOAD_TOLERANCE
 
@@ -105,12 +105,10 @@ def export(
         "vpgea_version": __version__,
     }
     try:
-        if merge:
-            record |= _merge(weights, temporary, say)
-        else:
-            record |= _copy(weights, temporary, say)
-        write_json(temporary / RECORD, record)
-        publish_folder(temporary, output_dir)
+        with said_of(output_dir, temporary):
+            record |= _merge(weights, temporary, say) if merge else _copy(weights, temporary, say)
+            write_json(temporary / RECORD, record)
+            publish_folder(temporary, output_dir)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return record

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 from vpgea.errors import UsageError
 from vpgea.runs.layout import DAMAGED, REPAIR
-from vpgea.storage.files import publish_folder, write_json
+from vpgea.storage.files import publish_folder, said_of, write_json
 from vpgea.storage.records import json_of, read_record
 
 
@@ -102,16 +102,17 @@ def _move(root: Path, path: Path) -> Path:
 def _copy_and_delete(source: Path, target: Path) -> None:
     """A move between file systems; the name appears once all is on disk, and only then is the source deleted."""
     temporary = target.with_name(f".{target.name}.tmp")
-    if source.is_dir() and not source.is_symlink():
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary, symlinks=True)
-        publish_folder(temporary, target)
-        shutil.rmtree(source)
-    else:
-        temporary.unlink(missing_ok=True)
-        shutil.copy2(source, temporary, follow_symlinks=False)
-        temporary.rename(target)
-        source.unlink()
+    with said_of(target, temporary):
+        if source.is_dir() and not source.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(source, temporary, symlinks=True)
+            publish_folder(temporary, target)
+            shutil.rmtree(source)
+        else:
+            temporary.unlink(missing_ok=True)
+            shutil.copy2(source, temporary, follow_symlinks=False)
+            temporary.rename(target)
+            source.unlink()
 
 
 def _free_place(wanted: Path) -> Path:

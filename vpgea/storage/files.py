@@ -16,8 +16,8 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -44,6 +44,18 @@ _UMASK = os.umask(0o077)  # can only be read by setting it; done here, before th
 os.umask(_UMASK)
 
 
+@contextmanager
+def said_of(path: Path, temporary: Path) -> Iterator[None]:
+    """What keeps a temporary file or folder from being written is said of what it was to become: users named that."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or str(temporary) not in f"{error.filename} {error}":
+            raise
+        named = str(error.filename or temporary).replace(str(temporary), str(path))
+        raise OSError(error.errno, os.strerror(error.errno), named) from error
+
+
 def commit(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` write a temporary file, and give it its name unless a file of this name is there already.
 
@@ -51,13 +63,14 @@ def commit(path: Path, write: Callable[[Path], None]) -> None:
         UsageError: The file system cannot do that.
     """
     temporary = temporary_path(path)
-    try:
-        write(temporary)
-        fsync(temporary)
-        with suppress(FileExistsError):
-            _give_name(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with said_of(path, temporary):
+        try:
+            write(temporary)
+            fsync(temporary)
+            with suppress(FileExistsError):
+                _give_name(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     fsync(path.parent)
 
 
@@ -70,23 +83,25 @@ def require_commits(folder: Path) -> None:
     """
     probe = temporary_path(folder / "probe")
     name = probe.with_name(f"{probe.name.removesuffix('.tmp')}-named.tmp")
-    try:
-        probe.touch()
-        _give_name(probe, name)
-    finally:
-        probe.unlink(missing_ok=True)
-        name.unlink(missing_ok=True)
+    with said_of(folder, probe):
+        try:
+            probe.touch()
+            _give_name(probe, name)
+        finally:
+            probe.unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file atomically: temporary name, fsync, rename."""
     temporary = temporary_path(path)
-    try:
-        temporary.write_bytes(content)
-        fsync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with said_of(path, temporary):
+        try:
+            temporary.write_bytes(content)
+            fsync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     fsync(path.parent)
 
 
@@ -108,13 +123,14 @@ def json_bytes(value: object) -> bytes:
 
 def publish_folder(temporary: Path, final: Path) -> None:
     """Make a finished folder appear under its name, replacing an older one."""
-    for path in (*temporary.rglob("*"), temporary):
-        if path.is_file() and not path.is_symlink():
-            grant_usual_access(path)
-        fsync(path)
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
+    with said_of(final, temporary):
+        for path in (*temporary.rglob("*"), temporary):
+            if path.is_file() and not path.is_symlink():
+                grant_usual_access(path)
+            fsync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
     fsync(final.parent)
 
 

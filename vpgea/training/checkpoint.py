@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from vpgea.errors import UsageError
 from vpgea.runs.layout import CHECKPOINT_CHECKSUMS, CHECKPOINT_STATE, checkpoint_dir, checkpoint_steps
-from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, write_json
+from vpgea.storage.files import file_checksum, fsync, publish_folder, read_json, said_of, write_json
 from vpgea.storage.records import read_by_name
 from vpgea.training.ranks import Ranks
 
@@ -108,10 +108,11 @@ def _save(final: Path, entries: dict[str, Tensor], state: dict[str, Any], ranks:
         write_json(temporary / CHECKPOINT_CHECKSUMS, {name: file_checksum(temporary / name) for name in names})
         publish_folder(temporary, final)
 
-    ranks.on_first(prepare)
-    with ranks.together():
-        write()
-    ranks.on_first(publish)
+    with said_of(final, temporary):
+        ranks.on_first(prepare)
+        with ranks.together():
+            write()
+        ranks.on_first(publish)
 
 
 def load_checkpoint(

@@ -20,7 +20,7 @@ from vpgea.modeling.tokenizer_files import copy_tokenizer
 from vpgea.modeling.weight_files import CANARY, write_checksums
 from vpgea.runs.layout import ADAPTER, MASTERS, MODEL
 from vpgea.runs.records import Canary, CanaryPath
-from vpgea.storage.files import publish_folder, write_json
+from vpgea.storage.files import publish_folder, said_of, write_json
 from vpgea.storage.records import json_of
 from vpgea.training.data import TrainingPath
 from vpgea.training.masters import seal_masters
@@ -72,22 +72,23 @@ def publish(config: RunConfig, roles: Roles, paths: Sequence[TrainingPath], outp
     def write() -> None:
         name = published_name(config)
         temporary, masters = output / f".{name}.tmp", output / f".{MASTERS}.tmp"
-        for folder in (temporary, masters):
-            shutil.rmtree(folder, ignore_errors=True)
-        if has_masters:
-            roles.save_masters(masters, weights)
-        roles.save(temporary, weights)
-        roles.release()
-        copy_tokenizer(roles.model.folder, roles.model.adapter, temporary)
-        change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
-        reloaded = LocalModel.resolve(roles.model.config.model_copy(update=change))
-        model = load_model(reloaded)
-        published.append(Published(_compare(model, canaries, in_memory, roles.compute_dtype, temporary), model))
-        write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
-        if has_masters:
-            seal_masters(masters, reloaded)
-            publish_folder(masters, output / MASTERS)
-        publish_folder(temporary, output / name)
+        with said_of(output / name, temporary), said_of(output / MASTERS, masters):
+            for folder in (temporary, masters):
+                shutil.rmtree(folder, ignore_errors=True)
+            if has_masters:
+                roles.save_masters(masters, weights)
+            roles.save(temporary, weights)
+            roles.release()
+            copy_tokenizer(roles.model.folder, roles.model.adapter, temporary)
+            change = {"adapter": str(temporary)} if roles.is_lora else {"path": str(temporary), "adapter": None}
+            reloaded = LocalModel.resolve(roles.model.config.model_copy(update=change))
+            model = load_model(reloaded)
+            published.append(Published(_compare(model, canaries, in_memory, roles.compute_dtype, temporary), model))
+            write_checksums(temporary)  # a server that is told to load the folder is only told so when they still hold
+            if has_masters:
+                seal_masters(masters, reloaded)
+                publish_folder(masters, output / MASTERS)
+            publish_folder(temporary, output / name)
 
     ranks.on_first(write)
     return published[0] if published else Published()

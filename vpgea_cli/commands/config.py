@@ -28,7 +28,7 @@ from vpgea_cli.options import (
     go_offline,
     resolve_options,
 )
-from vpgea_cli.output import Output, aligned
+from vpgea_cli.output import Output, aligned, writing_to
 
 if TYPE_CHECKING:
     from vpgea.prompts.views import PromptPreview
@@ -50,15 +50,13 @@ def init(
 ) -> None:
     """Write a commented configuration file with all defaults, or with what makes an objective."""
     config = resolve(options={} if objective is None else {"objective": objective}).config
-    try:
-        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
-            file.write(_HEADER + dump_yaml(config))
-    except FileExistsError as error:
-        mend = "give another path, or --overwrite"
-        raise UsageError(f"{path} is there already", why="it may hold your changes", mend=mend) from error
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        mend = "give the path of a file in a folder that you may write to"
-        raise UsageError(f"cannot write {path}", why=error.strerror or str(error), mend=mend) from error
+    with writing_to(path):
+        try:
+            with path.open("w" if overwrite else "x", encoding="utf-8") as file:
+                file.write(_HEADER + dump_yaml(config))
+        except FileExistsError as error:
+            mend = "give another path, or --overwrite"
+            raise UsageError(f"{path} is there already", why="it may hold your changes", mend=mend) from error
     Output(as_json=as_json).result(path)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from vpgea.errors import UsageError, did_you_mean
 from vpgea_cli.options import JsonOption, QuietOption, go_offline
-from vpgea_cli.output import Output
+from vpgea_cli.output import Output, writing_to
 from vpgea_cli.phase import required
 
 FORMATS = ("html", "json", "csv", "latex")
@@ -53,7 +53,8 @@ def command(
     found = report(runs)
     written: dict[str, object] = {}
     if plots is not None:
-        written["plots"] = [str(path) for path in write_plots(found, plots, output.info)]
+        with writing_to(plots):
+            written["plots"] = [str(path) for path in write_plots(found, plots, output.info)]
     if form == "html":
         text = page(found) if out is not None else ""
     else:
@@ -65,9 +66,10 @@ def command(
                 mend="take json, which has the rounds",
             )
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         data = text.encode()
-        write_bytes(out, data)
+        with writing_to(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(out, data)
         output.result(
             {"path": str(out), "bytes": len(data), "verdict": found.verdict[0] if found.verdict else "", **written}
         )
