@@ -5,6 +5,7 @@ Computed from the model's published dimensions and from published peaks of the c
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ import numpy as np
 
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
+from vpgea.errors import UsageError, did_you_mean
 from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
 from vpgea.estimate.hardware import NAMED
 from vpgea.modeling.shape import published_shape
+from vpgea_cli.main import told
 from vpgea_cli.output import aligned
 
 _QWEN2: dict[str, Any] = {"model_type": "qwen2", "tie_word_embeddings": False, "num_hidden_layers": 28}
@@ -150,6 +153,24 @@ def _millions(tokens: int) -> str:
     return f"{tokens / 1e6:.1f} M" if tokens else "-"
 
 
-if __name__ == "__main__":
-    recipe = resolve(file=Path(sys.argv[1])).config
+def main() -> None:
+    """Read the recipe, print its tables.
+
+    Raises:
+        UsageError: It is no recipe of a model whose dimensions stand here.
+    """
+    parser = argparse.ArgumentParser(description="What a recipe costs on named hardware.")
+    parser.add_argument("recipe", type=Path, help="a configuration, such as examples/qwen3-4b.yaml")
+    file = parser.parse_args().recipe
+    recipe = resolve(file=file).config
+    if recipe.model.path not in DIMENSIONS:
+        mend = did_you_mean(recipe.model.path, DIMENSIONS, f"the models are {', '.join(DIMENSIONS)}")
+        raise UsageError(f"{file}: no dimensions of {recipe.model.path!r} are known", why="none stand here", mend=mend)
+    if recipe.loop.questions_per_round is None:
+        why = "what a round costs follows from it"
+        raise UsageError(f"{file} has no loop.questions_per_round", why=why, mend="set it there")
     sys.stdout.write("\n".join([*table(recipe), "", *longer_paths(recipe)]) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(told(main))

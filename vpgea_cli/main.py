@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,6 +65,17 @@ def run(arguments: Sequence[str]) -> int:
     except Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, Abort):
+        return _interrupted()
+    except Exception as error:
+        return _report(error)
+
+
+def told(work: Callable[[], object]) -> int:
+    """Do what is no command, a script of examples/ say, and return its exit code; errors are three lines on stderr."""
+    try:
+        work()
+        return 0
+    except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
         return _report(error)

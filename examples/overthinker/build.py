@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
+from examples.inputs import count
 from examples.overthinker.batches import (
     CHECK_WORDS,
     IGNORED,
@@ -30,6 +32,8 @@ from examples.overthinker.batches import (
 )
 from examples.overthinker.chat import build_tokenizer
 from examples.overthinker.language import LARGEST, Dial
+from vpgea_cli.main import told
+from vpgea_cli.output import writing_to
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -45,9 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Build an over-thinking base model.")
     parser.add_argument("--dial", choices=["local", "global"], required=True, help="how it over-thinks")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and traces")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=count, default=1, help="CPU threads")
     parser.add_argument("--output", type=Path, required=True, help="folder of the model")
     options = parser.parse_args(arguments)
+    with writing_to(options.output):  # before minutes of training
+        options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, options.seed)
@@ -159,4 +165,4 @@ def _rate(step: int, steps: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

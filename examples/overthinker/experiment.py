@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from examples.inputs import count
 from examples.overthinker.other_questions import exempt_questions
 from examples.overthinker.soundness import judged, share
 from vpgea.config.resolve import resolve
@@ -24,6 +26,7 @@ from vpgea.phases.schedule import best_round
 from vpgea.questions.load import load_questions
 from vpgea.runs.layout import round_dir
 from vpgea.storage.records import json_of
+from vpgea_cli.main import told
 
 HERE = Path(__file__).parent
 CONFIGURATIONS = {"global": HERE / "overthinker.yaml", "local": HERE / "local.yaml"}
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output-dir", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--dial", choices=CONFIGURATIONS, action="append", help="only this dial; repeatable")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this variant; repeatable")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=count, default=3, help="seeds 0, 1, ...")
     parser.add_argument("--exempt", type=float, help="share of the training questions that contain their answer")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
     options = parser.parse_args(arguments)
@@ -149,4 +152,4 @@ def cells(result: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

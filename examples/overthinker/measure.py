@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from examples.inputs import count, own_tokenizer, require_readable, rows_of
 from examples.overthinker.chat import END_OF_THINKING, View, prompt_ids
-from examples.overthinker.language import is_sound, shortest_sound_tokens
+from examples.overthinker.language import WORDS, Question, is_sound, shortest_sound_tokens
 from examples.overthinker.sampler import sample
+from vpgea_cli.main import told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -47,12 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure a model folder on the over-thinking testbed.")
     parser.add_argument("model", type=Path, help="Hugging Face folder")
     parser.add_argument("--questions", type=Path, default=QUESTIONS / "dev.jsonl", help="question file")
-    parser.add_argument("--limit", type=int, help="use only the first so many questions")
-    parser.add_argument("--samples", "-n", type=int, default=4, help="samples per question and view")
-    parser.add_argument("--max-new-tokens", type=int, default=192, help="cap on a completion's tokens")
+    parser.add_argument("--limit", type=count, help="use only the first so many questions")
+    parser.add_argument("--samples", "-n", type=count, default=4, help="samples per question and view")
+    parser.add_argument("--max-new-tokens", type=count, default=192, help="cap on a completion's tokens")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     options = parser.parse_args(arguments)
-    rows = [json.loads(line) for line in options.questions.read_text(encoding="utf-8").splitlines()][: options.limit]
+    rows = rows_of(options.questions, "question", "answer")
+    require_readable(options.questions, ((row["question"],) for row in rows), Question.parse)
+    rows = rows[: options.limit]
     print(json.dumps(measure(options.model, rows, options.samples, options.max_new_tokens, options.seed), indent=2))
 
 
@@ -80,19 +85,22 @@ def measure(folder: Path, rows: Sequence[dict[str, str]], samples: int, cap: int
 
 def draw(folder: Path, view: View, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int) -> list[Sample]:
     """`samples` completions per question in one view, question by question."""
-    tokenizer, model = load(folder)
+    tokenizer, model = load(folder, WORDS)
     repeated = [row for row in rows for _ in range(samples)]
     prompts = [prompt_ids(tokenizer, view, row["question"], row["answer"]) for row in repeated]
     completions = sample(model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed))
     return [read(row, tokenizer.decode(ids), len(ids)) for row, ids in zip(repeated, completions, strict=True)]
 
 
-def load(folder: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
-    """Tokenizer and model of a Hugging Face folder."""
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+def load(folder: Path, words: Collection[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
+    """Tokenizer and model of a Hugging Face folder, which knows the words of a testbed.
 
-    # Not AutoTokenizer: for model type qwen2, transformers 5 replaces the folder's tokenizer by Qwen2's own.
-    return PreTrainedTokenizerFast.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    Raises:
+        UsageError: It is none, or another example's.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return own_tokenizer(folder, words), AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 def read(row: dict[str, str], text: str, tokens: int) -> Sample:
@@ -116,4 +124,4 @@ def share(flags: Sequence[bool]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

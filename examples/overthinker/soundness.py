@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from examples.inputs import filtered_rounds, judged_rows, require_readable
 from examples.overthinker.chat import END_OF_THINKING
-from examples.overthinker.language import is_sound
-from vpgea.storage.shards import iterate_rows, shard_files
+from examples.overthinker.language import Question, is_sound
+from vpgea.runs.complete_phase import CompletePhase
+from vpgea.storage.shards import iterate_rows
+from vpgea_cli.main import told
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options, read, print."""
     parser = argparse.ArgumentParser(description="Compare the filter's verdicts with the ground truth.")
     parser.add_argument("folder", type=Path, help="folder of a loop, or one of its rounds")
-    for path in round_folders(parser.parse_args(arguments).folder):
+    for path in filtered_rounds(parser.parse_args(arguments).folder):
         print(json.dumps({"round": path.name, **figures(judged(path))}))
 
 
@@ -44,28 +48,33 @@ class RightPath:
     reasons: tuple[str, ...]
 
 
-def round_folders(folder: Path) -> list[Path]:
-    """The rounds of a loop; a round's own folder is one."""
-    return [folder] if (folder / "filter").is_dir() else sorted(folder.glob("round-*"))
+def right_paths(round_folder: Path, read: Callable[[str, Sequence[str]], object]) -> list[RightPath]:
+    """The posterior paths of a round whose own answer is right.
 
+    Args:
+        round_folder: Of the round.
+        read: Takes a question and its options apart; ValueError where they are not the testbed's.
 
-def right_paths(round_folder: Path) -> list[RightPath]:
-    """The posterior paths of a round whose own answer is right."""
+    Raises:
+        UsageError: The run is of another testbed, or its rollout is not there.
+    """
+    rollout = CompletePhase.open(round_folder / "rollout", "rollout")
     questions = {
         row["question_id"]: (row["question"], tuple(row["options"]))
-        for row in iterate_rows(shard_files(round_folder / "rollout" / "parts" / "0-of-1"))
+        for row in iterate_rows(rollout.chunks())
     }
+    require_readable(rollout.root, questions.values(), read)
     return [
         RightPath(*questions[row["question_id"]], row["completion"].split(END_OF_THINKING)[0], tuple(row["reasons"]))
-        for name in ("selected", "rejected")
-        for row in iterate_rows(shard_files(round_folder / "filter" / name))
+        for row in judged_rows(round_folder)
         if row["view"] == "posterior" and row["status"] == "correct"
     ]
 
 
 def judged(round_folder: Path) -> list[Judged]:
     """Is each of them sound?"""
-    return [Judged(is_sound(path.question, path.thinking), path.reasons) for path in right_paths(round_folder)]
+    paths = right_paths(round_folder, lambda question, options: Question.parse(question))
+    return [Judged(is_sound(path.question, path.thinking), path.reasons) for path in paths]
 
 
 def figures(paths: Sequence[Judged]) -> dict[str, object]:
@@ -95,4 +104,4 @@ def share(flags: Sequence[bool]) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from examples.overthinker.language import sample_question
+from vpgea_cli.main import told
 
 SIZES = {"train": 4000, "dev": 500, "test": 600}
 FOLDER = Path(__file__).with_name("questions")
@@ -48,4 +50,4 @@ def _row(rng: Random) -> Row:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

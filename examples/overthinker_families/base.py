@@ -10,17 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import torch
 
+from examples.inputs import count
 from examples.overthinker.build import Size, check_ids, new_model, train
 from examples.overthinker.chat import build_tokenizer
 from examples.overthinker.write_questions import write
 from examples.overthinker_families.corpus import TEMPLATE, WORDS, questions, stages
 from examples.overthinker_families.paths import BOTTLENECKS
+from vpgea_cli.main import told
+from vpgea_cli.output import writing_to
 
 SIZES = {  # parameters
     "tiny": Size(width=64, inner=160, layers=4, heads=4, head=16),  # 0.2 million
@@ -43,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="share of prior samples that are right and within 1.3x of the shortest sound path: 0.001 to 0.5",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and paths")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--steps", type=count, default=STEPS, help="optimiser steps")
+    parser.add_argument("--threads", type=count, default=1, help="CPU threads")
     parser.add_argument("--output", "-o", type=Path, required=True, help="folder of the testbed")
     options = parser.parse_args(arguments)
+    with writing_to(options.output):  # before minutes of training
+        options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     make(options.output, options.size, options.bottleneck, options.seed, options.steps)
     print(options.output)
@@ -79,4 +85,4 @@ def bottleneck_share(text: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

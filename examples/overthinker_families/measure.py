@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from statistics import fmean
 import numpy as np
 import torch
 
+from examples.inputs import count, require_readable, rows_of
 from examples.overthinker.chat import END, END_OF_THINKING, View
 from examples.overthinker.language import ANSWER_TOKENS
 from examples.overthinker.measure import NEAR_SHORTEST, load, share
 from examples.overthinker.sampler import sample
 from examples.overthinker_families.base import MADE
-from examples.overthinker_families.corpus import problem_of, prompt_of
+from examples.overthinker_families.corpus import WORDS, problem_of, prompt_of
 from examples.overthinker_families.paths import Path as Written
 from examples.overthinker_families.paths import posterior_path, prior_path
 from examples.overthinker_families.problems import FAMILIES, Problem
@@ -32,6 +34,9 @@ from examples.overthinker_families.truth import Label, judge
 from vpgea.grading.base import GradeRequest, Status
 from vpgea.grading.exact import grade_exact
 from vpgea.metrics.estimates import Estimate, share_of
+from vpgea.storage.files import read_json
+from vpgea.storage.records import read_entry
+from vpgea_cli.main import told
 
 CAP = 224  # tokens of a completion
 DRAWS = 2000  # of the bootstrap
@@ -57,17 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure a base model of the question families.")
     parser.add_argument("folder", type=Path, help="folder that examples.overthinker_families.base wrote")
     parser.add_argument("--model", type=Path, help="another Hugging Face folder, e.g. what a loop exported")
-    parser.add_argument("--limit", type=int, help="use only the first so many of the dev questions")
-    parser.add_argument("--samples", "-n", type=int, default=4, help="samples per question and view")
+    parser.add_argument("--limit", type=count, help="use only the first so many of the dev questions")
+    parser.add_argument("--samples", "-n", type=count, default=4, help="samples per question and view")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     options = parser.parse_args(arguments)
     if not (options.folder / MADE).is_file():
         parser.error(
             f"{options.folder} is no testbed: it has no {MADE}; make one with examples.overthinker_families.base"
         )
-    lines = (options.folder / "questions" / "dev.jsonl").read_text(encoding="utf-8").splitlines()[: options.limit]
-    problems = [problem_of(json.loads(line)) for line in lines]
-    made = json.loads((options.folder / MADE).read_text(encoding="utf-8"))
+    made = read_json(options.folder / MADE)
+    reached = read_entry(options.folder / MADE, "bottleneck", float)
+    file = options.folder / "questions" / "dev.jsonl"
+    rows = rows_of(file, "question", "answer")
+    require_readable(file, ((row["question"], row.get("options", ())) for row in rows), Problem.read)
+    problems = [problem_of(row) for row in rows[: options.limit]]
     model = options.model or options.folder / "base"
     repeated = [problem for problem in problems for _ in range(options.samples)]
     found = {
@@ -75,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "questions": len(problems),
         "samples_per_view": options.samples,
         "shortest_tokens": round(fmean(problem.shortest_tokens for problem in problems), 2),
-        "corpus": summary(*corpus_samples(repeated, made["bottleneck"], options.seed), options.samples),
+        "corpus": summary(*corpus_samples(repeated, reached, options.seed), options.samples),
         "model": summary(*model_samples(model, repeated, options.seed), options.samples),
     }
     print(json.dumps(found, indent=2))
@@ -112,7 +120,7 @@ def _written(problem: Problem, path: Written) -> Sample:
 
 def model_samples(model: Path, problems: Sequence[Problem], seed: int) -> tuple[list[Sample], list[Sample]]:
     """A completion of the model for each question without the note, and one with it."""
-    tokenizer, loaded = load(model)
+    tokenizer, loaded = load(model, WORDS)
 
     def drawn(view: View, seed: int) -> list[Sample]:
         prompts = [prompt_of(tokenizer, view, problem) for problem in problems]
@@ -154,4 +162,4 @@ def _shares(paths: Sequence[Sample]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

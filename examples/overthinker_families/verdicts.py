@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.overthinker.soundness import RightPath, right_paths, round_folders, share
+from examples.inputs import filtered_rounds
+from examples.overthinker.soundness import RightPath, right_paths, share
 from examples.overthinker_families.problems import Problem
 from examples.overthinker_families.truth import Label, judge
+from vpgea_cli.main import told
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options, read, print."""
     parser = argparse.ArgumentParser(description="Compare the filter's verdicts with the kinds of paths.")
     parser.add_argument("folder", type=Path, help="folder of a loop, or one of its rounds")
-    for path in round_folders(parser.parse_args(arguments).folder):
-        print(json.dumps({"round": path.name, **figures(right_paths(path))}))
+    for path in filtered_rounds(parser.parse_args(arguments).folder):
+        print(json.dumps({"round": path.name, **figures(right_paths(path, Problem.read))}))
 
 
 def figures(paths: Sequence[RightPath]) -> dict[str, object]:
@@ -38,4 +41,4 @@ def figures(paths: Sequence[RightPath]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

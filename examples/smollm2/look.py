@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from random import Random
 from statistics import fmean
 
+from examples.inputs import count
 from examples.smollm2.checker import Steps, label
 from examples.smollm2.problems import Problem, problems
 from examples.smollm2.traces import Trace, posterior_trace, prior_trace, shortest_trace
 from vpgea.config.schema import ModelConfig
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.tokenizer import encode
+from vpgea_cli.main import told
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options, draw, print."""
     parser = argparse.ArgumentParser(description="Look at what a model is taught.")
     parser.add_argument("--model", required=True, help="folder of the model whose tokens are counted")
-    parser.add_argument("--problems", type=int, default=2000, help="how many are drawn")
+    parser.add_argument("--problems", type=count, default=2000, help="how many are drawn")
     parser.add_argument("--seed", type=int, default=0, help="seed of problems and traces")
     options = parser.parse_args(arguments)
     tokenizer = LocalModel.resolve(ModelConfig(path=options.model)).tokenizer
@@ -59,4 +62,4 @@ def figures(drawn: Sequence[Problem], traces: Sequence[Trace], count: Callable[[
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from examples.smollm2.problems import Problem, Split, problems
+from vpgea_cli.main import told
+from vpgea_cli.output import writing_to
 
 SIZES: dict[Split, int] = {"train": 3000, "dev": 300, "test": 600}
 
@@ -23,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="where train.jsonl, dev.jsonl and test.jsonl go")
     parser.add_argument("--seed", type=int, default=0, help="seed of the problems")
     options = parser.parse_args(arguments)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    for split, size in SIZES.items():
-        drawn = enumerate(islice(problems(split, options.seed), size))
-        text = "".join(json.dumps(row(problem, f"{split}-{number:04}")) + "\n" for number, problem in drawn)
-        (options.folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    with writing_to(options.folder):
+        options.folder.mkdir(parents=True, exist_ok=True)
+        for split, size in SIZES.items():
+            drawn = enumerate(islice(problems(split, options.seed), size))
+            text = "".join(json.dumps(row(problem, f"{split}-{number:04}")) + "\n" for number, problem in drawn)
+            (options.folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     print(options.folder)
 
 
@@ -42,4 +46,4 @@ def row(problem: Problem, name: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -11,6 +11,7 @@ import pytest
 
 from vpgea.config.resolve import dump_yaml, loads, resolve
 from vpgea.config.schema import RunConfig, leaves
+from vpgea.errors import UsageError
 from vpgea.estimate.hardware import NAMED
 
 ROOT = Path(__file__).parents[3]
@@ -105,3 +106,17 @@ def test_every_choice_of_a_recipe_is_a_known_key_once(name: str) -> None:
     origins = resolve(file=ROOT / "examples" / f"{name}.yaml").origins
     assert set(origins) == {key for key, _ in leaves()}
     assert sum(origin != "default" for origin in origins.values()) >= 30
+
+
+def test_a_file_of_another_model_is_no_recipe(
+    recipe_table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.yaml"
+    monkeypatch.setattr(sys, "argv", ["recipe_table.py", str(file)])
+    for text, words in (
+        ("model: {path: Qwen/Qwen3-4}", r"no dimensions of 'Qwen/Qwen3-4' are known"),
+        ("model: {path: Qwen/Qwen3-4B}", r"has no loop\.questions_per_round"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=words):
+            recipe_table.main()
