@@ -16,6 +16,7 @@ from vpgea.errors import UsageError, did_you_mean
 from vpgea.modeling.adapter_files import adapter_modules, special_settings
 from vpgea.modeling.load import empty_model
 from vpgea.modeling.local_model import LocalModel
+from vpgea.modeling.miniature import miniature
 from vpgea.training.carried import carried_by
 
 _WANDB = "https://api.wandb.ai"
@@ -48,6 +49,8 @@ def require_trainable(config: RunConfig, model: LocalModel, *, warn: Callable[[s
             warn(f"{error.what}: {error.why}; the run goes on as it was begun, a new one would be refused")
     else:
         require_known_targets(config.distill.lora.targets, empty_model(model))
+    if config.distill.packing:
+        _require_packable(model)
     _require_reference(config, model)
     if warn is None:
         carried_by(config, model)
@@ -124,6 +127,14 @@ def _require_reference(config: RunConfig, model: LocalModel) -> None:
             why=f"it has {reference.vocabulary_size:,} tokens, and the model that is trained {model.vocabulary_size:,}",
             mend="give a model with the same tokenizer, or leave distill.reference out",
         )
+
+
+def _require_packable(model: LocalModel) -> None:
+    """A small model of its kind must take packed sequences; the training asks the model itself, once it is loaded."""
+    from vpgea.modeling.policy import checked_policy
+
+    if (small := miniature(model)) is not None:
+        checked_policy(small, packing=True)
 
 
 def _require_logger(kind: str) -> None:

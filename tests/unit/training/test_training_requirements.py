@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.finished import small_config
-from tests.support.model_files import make_adapter
+from tests.support.model_files import edit, make_adapter
 from tests.support.selection_rows import distill_config
 from vpgea.config.schema import RunConfig, with_values
 from vpgea.errors import UsageError
@@ -106,6 +106,20 @@ def test_what_the_first_rollout_or_filter_would_refuse_is_refused_before_the_bas
     with pytest.raises(UsageError, match=what):
         Loop.open(with_values(config, values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_architecture_that_cannot_be_packed_is_refused_before_anything_is_sampled(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    window = {"use_sliding_window": True, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    edit(model / "config.json", model_type="qwen2_moe", shared_expert_intermediate_size=32, **window, **experts)
+    config = small_config(tmp_path, model)
+    with pytest.raises(UsageError, match="models of type qwen2_moe cannot take packed sequences"):
+        Loop.open(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    Loop.open(with_values(config, {"distill.packing": False}), tmp_path / "run")
 
 
 class Told(NullReporter):
