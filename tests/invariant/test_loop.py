@@ -6,34 +6,25 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.simulated_run import round_line
 from tests.support import rollouts, tiny
-from tests.support.loops import as_if_measured, essence, metrics, sample_keys, write_config
+from tests.support.loops import as_if_measured, essence, loop, metrics, sample_keys, write_config
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import Engine
 from vpgea.engines.lease import EngineLease
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
-from vpgea.phases.schedule import fell_behind, length_price
 from vpgea.runs.history import read_line
 from vpgea.runs.layout import round_dir
 from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import file_checksum, read_json, temporary_path
-from vpgea_cli.main import run
 
 Stamps = dict[str, int]
-
-
-def loop(config: Path, run_dir: Path, *options: str | Path) -> int:
-    """The real command line, in this process."""
-    return run(["loop", "--config", str(config), "--output-dir", str(run_dir), *map(str, options)])
 
 
 def stamps(folder: Path) -> Stamps:
@@ -401,34 +392,6 @@ def test_a_log_has_one_line_per_round_and_stdout_one_result(
 # --- the price of length -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "tokens", "target", "price"),
-    [
-        (0.90, 80.0, None, 0.1),
-        (0.88, 80.0, None, 0.1),  # lower, within delta
-        (0.87, 80.0, None, 0.0),
-        (0.90, 50.0, 50.0, 0.0),
-        (0.90, 50.5, 50.0, 0.1),
-        (0.87, 80.0, 50.0, 0.0),
-    ],
-)
-def test_the_price_of_length_rests(accuracy: float, tokens: float, target: float | None, price: float) -> None:
-    config = resolve(options={"loop.accuracy_margin": 0.025, "loop.token_target": target}).config
-    lines = [round_line(None, accuracy=0.9, tokens=90.0), round_line(0, accuracy=accuracy, tokens=tokens)]
-    assert length_price(config, lines) == price
-
-
-@pytest.mark.parametrize(("high", "rests"), [(0.02, False), (0.0, False), (-0.001, True), (None, True)])
-def test_a_loss_that_may_be_chance_is_none(high: float | None, rests: bool) -> None:
-    """Ten points lower on a few questions; the interval of the difference says whether that is chance."""
-    config = resolve(options={"loop.accuracy_margin": 0.025}).config
-    base, line = round_line(None, accuracy=0.9), round_line(0, accuracy=0.8)
-    line = replace(line, accuracy_gain=-0.1, accuracy_gain_low=-0.2, accuracy_gain_high=high)
-    assert fell_behind(config, base, line) == rests
-    assert (length_price(config, [base, line]) == 0) == rests
-    assert not fell_behind(config, base, replace(line, accuracy=0.88)), "within the margin"
-
-
 def test_a_round_goes_on_with_the_price_it_was_begun_with(config: Path, copy_of: Path) -> None:
     """Another version decided it otherwise, or a figure before it was mended: the filter is made already."""
     as_if_measured(copy_of, None, accuracy=1.0)
@@ -450,21 +413,6 @@ def test_a_round_records_and_uses_its_price(config: Path, tmp_path: Path) -> Non
 # --- refused -------------------------------------------------------------------------------------------------------
 
 
-def test_held_out_questions_must_not_be_trained_on(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shared = tiny.write_questions(tmp_path / "shared.jsonl", [{**tiny.QUESTIONS[3], "id": "other"}])
-    assert loop(config, tmp_path / "run", "--eval-dataset", shared) == 2
-    assert "1 held-out questions are also trained on, e.g. other" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_held_out_questions_must_be_given(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert loop(config, tmp_path / "run", "--eval-dataset", "") == 2
-    assert "no held-out questions were given" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_round_that_selects_nothing_stops_with_a_way_out(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -478,15 +426,6 @@ def test_a_round_that_selects_nothing_stops_with_a_way_out(
         assert str(tmp_path / "run" / "round-000") in mend
         assert not (tmp_path / "run" / "round-000" / "distill").exists()
     assert [line["round"] for line in metrics(tmp_path / "run")] == [None]
-
-
-def test_a_folder_with_other_files_is_left_alone(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
-    assert loop(config, tmp_path, "--overwrite") == 2
-    assert "thesis.txt" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_overwrite_starts_anew_and_no_resume_refuses(

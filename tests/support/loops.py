@@ -14,6 +14,7 @@ from vpgea.config.resolve import dump_yaml, resolve
 from vpgea.runs.layout import TIMES, Step, round_record
 from vpgea.storage.files import read_json, write_json
 from vpgea.storage.shards import read_table
+from vpgea_cli.main import run
 
 SMALL: dict[str, Any] = {
     "model.device": "cpu",
@@ -108,3 +109,8 @@ def sample_keys(run_dir: Path) -> dict[str, Counter[tuple[Any, ...]]]:
         phase = str(shard.relative_to(run_dir).parent)
         found.setdefault(phase, Counter()).update(tuple(row.values()) for row in table.to_pylist())
     return found
+
+
+def loop(config: Path, run_dir: Path, *options: str | Path) -> int:
+    """The real command line, in this process."""
+    return run(["loop", "--config", str(config), "--output-dir", str(run_dir), *map(str, options)])

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from vpgea.config.schema import DataConfig, FieldMapping
 from vpgea.errors import UsageError
 from vpgea.questions.files import parse_object
-from vpgea.questions.load import LoadedQuestions, Question, chunk_questions, fingerprint_questions, load_questions
-from vpgea.runs.parts import Part
+from vpgea.questions.load import LoadedQuestions, Question, fingerprint_questions, load_questions
 
 SLICES = Path(__file__).parents[2] / "data" / "questions"
 ROWS: list[dict[str, Any]] = [{"id": f"q{i}", "question": f"{i} + 1?", "answer": str(i + 1)} for i in range(4)]
@@ -402,29 +401,6 @@ def test_a_table_with_wrong_bytes_gives_questions_or_a_usage_error(name: str, tm
 @given(JSON_ROWS)
 def test_parse_object_reads_what_json_wrote(row: dict[str, Any]) -> None:
     assert repr(parse_object(as_line(row))) == repr(row)
-
-
-# ── dividing ────────────────────────────────────────────────────────────────
-
-
-@given(total=st.integers(0, 50), per_chunk=st.integers(1, 12), parts=st.integers(1, 7))
-def test_chunks_and_shards_divide_without_loss_or_repeat(total: int, per_chunk: int, parts: int) -> None:
-    questions = [Question(str(i), "?", "1") for i in range(total)]
-    chunks = chunk_questions(questions, per_chunk)
-    assert [question for chunk in chunks for question in chunk] == questions
-    assert all(len(chunk) == per_chunk for chunk in chunks[:-1])
-    numbered = list(enumerate(chunks))
-    divided = [Part(part, parts).of(numbered) for part in range(parts)]
-    assert all(index % parts == part for part, mine in enumerate(divided) for index, _ in mine)
-    assert sorted(index for mine in divided for index, _ in mine) == list(range(len(chunks)))
-
-
-def test_a_part_is_given_as_i_of_n() -> None:
-    assert Part.parse("0/1") == Part(0, 1)
-    assert Part.parse("3/4") == Part(3, 4)
-    for text in ("4/4", "0/0", "-1/4", "1", "1/", "a/b", "", "1/2/3", "1.0/2", "٣/٤"):
-        with pytest.raises(UsageError, match="is no shard"):
-            Part.parse(text)
 
 
 # ── the full sets ───────────────────────────────────────────────────────────
