@@ -65,5 +65,6 @@ def test_every_closed_list_of_names_tells_which_was_meant(what: str) -> None:
 def test_a_key_of_the_site_file_too(tmp_path: Path) -> None:
     file = tmp_path / "site.yaml"
     file.write_text("inference:\n  partion: gpu\n")
-    with pytest.raises(UsageError, match=r"inference\.partion \(line 2\): unknown key; did you mean inference\.partition"):
+    with pytest.raises(UsageError) as told:
         Site.read(file)
+    assert "inference.partion (line 2): unknown key; did you mean inference.partition?" in told.value.why
