@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vpgea.errors import QualityGateError, UsageError
+from vpgea.errors import QualityGateError, UsageError, did_you_mean
 from vpgea.inspection.folders import read_manifest, run_config
 from vpgea.phases.schedule import best_round
 from vpgea.runs.complete_phase import CompletePhase
@@ -65,7 +65,7 @@ def _of_round(run_dir: Path, name: str) -> Path:
         raise UsageError(
             f"no such round: {run_dir}@{name}",
             why=f"the run has the rounds {', '.join(map(str, rounds)) or 'none'}",
-            mend=_ROUNDS,
+            mend=did_you_mean(name, (BASE, "best"), _ROUNDS),
         )
     folder = Step(index, "eval").folder(run_dir)
     if not folder.is_dir():

@@ -14,7 +14,7 @@ from torch import Tensor
 from vpgea import __version__
 from vpgea.config.resolve import resolve_recorded
 from vpgea.config.schema import ModelConfig, RunConfig
-from vpgea.errors import QualityGateError, UsageError
+from vpgea.errors import QualityGateError, UsageError, did_you_mean
 from vpgea.inspection.folders import read_manifest, run_config
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
@@ -169,7 +169,8 @@ def _round_index(run_dir: Path, name: str) -> int:
     known = f"finished rounds: {', '.join(map(str, finished)) or 'none'}"
     if name != "best":
         if not name.isdecimal() or int(name) not in finished:
-            raise UsageError(f"no such round: {name}", why=known, mend="give --round with one of these, or best")
+            mend = did_you_mean(name, ("best",), "give --round with one of these, or best")
+            raise UsageError(f"no such round: {name}", why=known, mend=mend)
         return int(name)
     if not finished:
         raise UsageError(f"no round of {run_dir} is finished", why=known, mend="run `vpgea loop` again: it continues")
