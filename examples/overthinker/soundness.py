@@ -59,10 +59,7 @@ def right_paths(round_folder: Path, read: Callable[[str, Sequence[str]], object]
         UsageError: The run is of another testbed, or its rollout is not there.
     """
     rollout = CompletePhase.open(round_folder / "rollout", "rollout")
-    questions = {
-        row["question_id"]: (row["question"], tuple(row["options"]))
-        for row in iterate_rows(rollout.chunks())
-    }
+    questions = {row["question_id"]: (row["question"], tuple(row["options"])) for row in iterate_rows(rollout.chunks())}
     require_readable(rollout.root, questions.values(), read)
     return [
         RightPath(*questions[row["question_id"]], row["completion"].split(END_OF_THINKING)[0], tuple(row["reasons"]))

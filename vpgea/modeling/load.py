@@ -18,7 +18,7 @@ def load_model(local: LocalModel) -> Any:
     require_plain_weights(local)
     require_whole(local)
     try:
-        with _quiet_libraries():
+        with quiet_libraries():
             model, unused = _loaded(local)
     except Exception as error:  # each library has classes of its own for damaged files
         raise UsageError(
@@ -84,7 +84,7 @@ def _loaded(local: LocalModel) -> tuple[Any, list[str]]:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Without bars and reports of transformers and peft: stderr is ours, and reports print names as they stand."""
     from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 

@@ -1,4 +1,4 @@
-"""What a filter writes of its samples: means of measurements, rows of both sets; and measurements that are of others."""
+"""What a filter writes of its samples: means of measurements, both sets; and measurements that are of others."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def test_a_rollout_that_has_lost_rows_is_damaged_though_its_records_agree(drawn:
             table = table.filter((pc.field("view") != "posterior") | (pc.field("question_id") != first))
         write_table(folder.part / path.name, table)
     folder.complete(PartMarker.read(part).summary)
-    with pytest.raises(DamagedError, match="damaged shard: .*chunk-00000") as told:
+    with pytest.raises(DamagedError, match=r"damaged shard: .*chunk-00000") as told:
         filter_rollout(overthinker.config(), folder.root, tmp_path / "out")
     assert f"samples of question {first} that were drawn" in told.value.why
     assert [one.problem for one in verify(folder.root).findings] == [told.value.why]
