@@ -208,8 +208,8 @@ class Estimator:
             work.append(self._read(kind.starts, -(-count // batch)))
             sampled, processed = sampled + count * length, processed + int(kind.starts.sum())
         ends = np.concatenate([scored for cost in costs for scored in cost.scored])
-        most = score_tokens(on_gpu=self.hardware.on_gpu)
-        together = max(_longest(ends), min(most, batch * _longest(ends), int(ends.sum())))
+        most, longest = score_tokens(on_gpu=self.hardware.on_gpu), _longest(ends)
+        together = max(longest, min(most, batch * longest, int(ends.sum())))
         work.append(self._read(ends, ends.sum() / max(together, 1)))
         peaks = [
             self._sampling_memory(
@@ -217,8 +217,7 @@ class Estimator:
             )
             for kind in drawn
         ]
-        chunks = max(self._chunks(len(lengths.prompts)), 1)
-        continued = sum(len(kind.starts) * kind.samples for kind in drawn)
+        chunks, continued = max(self._chunks(len(lengths.prompts)), 1), sum(len(k.starts) * k.samples for k in drawn)
         journals = journal_bytes(-(-continued // chunks), -(-sampled // chunks))
         return PhaseEstimate(
             phase="filter",
@@ -234,8 +233,7 @@ class Estimator:
 
     def _filter_disk(self, known: RolloutLengths, answer_tokens: float | None) -> int:
         """The measurements, both sets of the selection, and the teacher's tokens where they are stored."""
-        checks = self.config.filter
-        cap = checks.answerability.max_new_tokens
+        checks, cap = self.config.filter, self.config.filter.answerability.max_new_tokens
         answer = cap if answer_tokens is None else min(cap, round(answer_tokens))
         answers = len(known.candidates.prompt) * answer * checks.answerability.enabled  # one behind each path
         thinking = int(known.posterior.completion.sum())
@@ -387,8 +385,7 @@ class Estimator:
         would; of the others there is their input.
         """
         options, shape = self.config.distill, self.shape
-        is_full = options.train == "full"
-        reference = options.reference_weight > 0
+        is_full, reference = options.train == "full", options.reference_weight > 0
         copies = (reference + (options.runs_teacher and options.teacher in ("round", "ema"))) if is_full else 0
         autocast = self.weights if is_full and self.dtype_bytes < 4 else 0
         logits = self._chunk_logits(tokens) * self.dtype_bytes * (2 + reference + options.runs_teacher)
@@ -398,8 +395,8 @@ class Estimator:
         layers = 1 + again if recomputed else shape.layers + _LAYER_BACKWARD
         inputs = shape.layers * shape.hidden * self.dtype_bytes if recomputed else 0
         shards = self.hardware.ranks if options.is_sharded else 1
-        serving, stays = self.serving, self.hardware.on_gpu and self.config.sglang.keep_servers
-        kept = {"server that stays": serving.kept} if serving is not None and stays else {}
+        serving = self.serving if self.hardware.on_gpu and self.config.sglang.keep_servers else None
+        kept = {} if serving is None else {"server that stays": serving.kept}
         return kept | {
             "program": _PROGRAM_BYTES,
             "weights": ((autocast if is_full else self.weights) + copies * 4 * shape.parameters) // shards,
