@@ -173,6 +173,8 @@ def _evaluated(
     from vpgea.engines.lease import EngineLease
     from vpgea.runs.layout import LOGS
 
+    for one in loaded[1:]:  # what the first would refuse is said before it samples, and the others' hours later
+        _plan(one, root, run, part)
     results: dict[str, tuple[Path, EvalResults]] = {}
     with EngineLease(root / LOGS, stop) as lease:
         for one in loaded:
@@ -194,6 +196,19 @@ def _evaluated(
             if found is not None:
                 results[name] = folder, found
     return results
+
+
+def _plan(one: _Loaded, root: Path, run: BenchmarkRun, part: Part) -> None:
+    """As its turn will: a baseline that it cannot be held against is refused, or a prompt that is none."""
+    from vpgea.phases.evaluate import EvalPlan
+    from vpgea.runs.layout import samples_dir
+    from vpgea.runs.phase_folder import begun_inputs
+
+    folder = root / one.asked.protocol.benchmark
+    if one.width is not None:
+        folder = samples_dir(folder, one.config.eval.samples)
+    begun = None if run.overwrite else begun_inputs(folder)
+    EvalPlan.make(one.config, one.questions.questions, part=part, begun=begun, asked=one.asked)
 
 
 def sample_evaluation(
