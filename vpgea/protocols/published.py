@@ -8,11 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from vpgea.config import strict_yaml
 from vpgea.config.fields import Section, Share
 from vpgea.metrics.estimates import Estimate
 
 _FILE = Path(__file__).parent / "published.yaml"
+UNATTRIBUTED = "other protocol; model and sampling not stated"  # what is said of such a figure wherever it is shown
 Verdict = Literal["inside", "outside", "undecided", "not comparable"]
 
 
@@ -48,10 +51,27 @@ class PublishedModel(Section):
     stated: list[Stated]
 
 
+class Values(Section):
+    """What one evaluator states of a benchmark; of several values nobody knows which is of which model."""
+
+    benchmark: str
+    values: list[Share] = Field(min_length=1)
+
+
+class Unattributed(Section):
+    """Figures of one evaluator that are of one of some models: which, and how it was asked, is not known."""
+
+    models: list[str] = Field(min_length=2)
+    who: str
+    source: str
+    figures: list[Values]
+
+
 class Published(Section):
     """published.yaml. read: the date on which the sources were."""
 
     read: str
+    unattributed: list[Unattributed]
     models: list[PublishedModel]
 
 
@@ -113,6 +133,23 @@ def known_model(path: str, adapter: str | None, hidden_size: int, layers: int) -
     names = {part.lower().rpartition("--")[2] for part in Path(path).parts}
     fitting = (one for one in published().models if one.name.lower() in names and adapter is None)
     return next((one for one in fitting if (one.hidden_size, one.layers) == (hidden_size, layers)), None)
+
+
+def published_model(name: str) -> PublishedModel:
+    """The one of this name, which is there."""
+    return next(one for one in published().models if one.name == name)
+
+
+def unattributed(model: str, benchmark: str) -> list[tuple[Unattributed, float]]:
+    """Figures that may be this model's or another's: whose they are, and their values. They are no evidence for it."""
+    return [
+        (one, value)
+        for one in published().unattributed
+        if model in one.models
+        for figure in one.figures
+        if figure.benchmark == benchmark
+        for value in figure.values
+    ]
 
 
 def reproduce(model: PublishedModel, made: Measurement) -> Reproduction | None:

@@ -23,8 +23,9 @@ from vpgea.prompts.texts import load_template
 from vpgea.prompts.views import Views
 from vpgea.protocols.asking import ask
 from vpgea.protocols.protocol import Protocol, find_protocol, protocols
-from vpgea.protocols.published import Measurement, known_model, published, reproduce
+from vpgea.protocols.published import Measurement, known_model, published, reproduce, unattributed
 from vpgea.protocols.sources import load_asked
+from vpgea.questions.benchmarks import EVALSETS
 from vpgea.questions.load import LoadedQuestions, Question
 
 GOLDENS: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -189,3 +190,20 @@ def test_bands_hold_what_single_evaluators_found_but_for_the_widest() -> None:
             values = [one.value for one in model.stated if one.benchmark == band.benchmark]
             assert values
             assert all(band.low <= value <= band.high for value in values), (model.name, band.benchmark)
+
+
+def test_figures_of_no_stated_model_are_no_evidence_for_any() -> None:
+    """They stand beside both, and have no part in what a band is made of or an evaluation is judged by."""
+    sizes = {"DeepSeek-R1-Distill-Qwen-1.5B": 1536, "DeepSeek-R1-Distill-Qwen-7B": 3584}
+    (one,) = published().unattributed
+    assert {name: model.hidden_size for model in published().models if (name := model.name) in one.models} == sizes
+    values = {figure.benchmark: figure.values for figure in one.figures}
+    for name, size in sizes.items():
+        found = {benchmark: [value for _, value in unattributed(name, benchmark)] for benchmark in EVALSETS}
+        assert found == values
+        model = known_model(name, None, size, 28)
+        assert model is not None
+        assert "VPG-EA" not in {stated.who for stated in model.stated}
+        for benchmark in ("gsm8k", "mmlu-pro"):
+            assert reproduce(model, measured(0.9, 0.8, 1.0, benchmark=benchmark)) is None
+    assert unattributed("another", "gsm8k") == []
