@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from random import Random
 from string import ascii_uppercase
 
@@ -10,14 +11,14 @@ import numpy as np
 
 from vpgea import __version__
 from vpgea.config.resolve import flat_config
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import RunConfig, identity_of
 from vpgea.grading.base import Status
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.protocols.asking import Asked
 from vpgea.protocols.card import ProtocolCard, ShownPrompt, SourceLine, deviations_of, settings_of
-from vpgea.protocols.published import Measurement, Reproduction, known_model, reproduce
+from vpgea.protocols.published import Measurement, Reproduction, known_model, published_model, reproduce
 from vpgea.questions.clusters import Numbering
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.records import EvalResults
@@ -71,7 +72,9 @@ def protocol_card(config: RunConfig, plan: RolloutPlan, asked: Asked, found: Eva
     protocol = asked.protocol
     settings = settings_of(asked, flat_config(config))
     deviations = deviations_of(settings)
-    return ProtocolCard(
+    shape = read_shape(plan.model)
+    known = known_model(config.model.path, config.model.adapter, shape.hidden, shape.layers)
+    card = ProtocolCard(
         benchmark=protocol.benchmark,
         name=protocol.name,
         version=protocol.version,
@@ -95,8 +98,35 @@ def protocol_card(config: RunConfig, plan: RolloutPlan, asked: Asked, found: Eva
         vpgea_version=__version__,
         sources=[SourceLine(one.what, one.read) for one in protocol.sources],
         shown=shown_prompt(plan, asked),
-        reproduction=_reproduction(config, plan, asked, deviations, found),
+        model=None if known is None else known.name,
     )
+    return replace(card, reproduction=_reproduction(config, card, found))
+
+
+def regraded_card(
+    config: RunConfig, before: ProtocolCard, was: Mapping[str, object], found: EvalResults
+) -> ProtocolCard:
+    """The card of samples that were graded again: asked and sampled as before, with what the grading was and is.
+
+    Args:
+        config: Of the new grading.
+        before: The card of the evaluation that the samples are of.
+        was: Its identity.
+        found: The new results.
+    """
+    used, identity = flat_config(config), identity_of(config, "grading")
+    settings = [replace(one, used=used[one.key]) for one in before.settings]
+    changed = [f"{key} is {value}, and was {was[key]}" for key, value in identity.items() if value != was[key]]
+    card = replace(
+        before,
+        settings=settings,
+        deviations=deviations_of(settings),
+        vpgea_version=__version__,
+        model=before.known_model,
+        reproduction=None,
+        regraded="; ".join(changed) or f"by the same grader, {config.grading.grader}",
+    )
+    return replace(card, reproduction=_reproduction(config, card, found))
 
 
 def shown_prompt(plan: RolloutPlan, asked: Asked) -> ShownPrompt:
@@ -114,20 +144,16 @@ def shown_prompt(plan: RolloutPlan, asked: Asked) -> ShownPrompt:
     )
 
 
-def _reproduction(
-    config: RunConfig, plan: RolloutPlan, asked: Asked, deviations: list[str], found: EvalResults
-) -> Reproduction | None:
-    shape = read_shape(plan.model)
-    model = known_model(config.model.path, config.model.adapter, shape.hidden, shape.layers)
-    if model is None:
+def _reproduction(config: RunConfig, card: ProtocolCard, found: EvalResults) -> Reproduction | None:
+    if card.model is None:
         return None
     fewer = "eval.samples is "  # said by the number of samples itself
     made = Measurement(
-        benchmark=asked.protocol.benchmark,
-        protocol=asked.protocol.name,
+        benchmark=card.benchmark,
+        protocol=card.name,
         samples=config.eval.samples,
         rows=found.questions,
-        differs=[one for one in deviations if not one.startswith(fewer)],
+        differs=[one for one in card.deviations if not one.startswith(fewer)],
         accuracy=found.metrics["accuracy"],
     )
-    return reproduce(model, made)
+    return reproduce(published_model(card.model), made)

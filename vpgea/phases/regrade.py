@@ -18,13 +18,15 @@ from vpgea.grading.samples import grade_rows, grader_pool, require_few_errors
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.evaluate import graded_row, results
+from vpgea.phases.protocol_results import regraded_card
 from vpgea.prompts.benchmark import BenchmarkTurns
 from vpgea.prompts.views import Views, load_views
+from vpgea.protocols.card import ProtocolCard
 from vpgea.questions.clusters import Numbering
 from vpgea.runs.chunks import Made, run_chunks
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
-from vpgea.runs.layout import CHUNK, RESULTS, chunk_number
+from vpgea.runs.layout import CHUNK, PROTOCOL, RESULTS, chunk_number
 from vpgea.runs.manifest import REGRADED, Manifest
 from vpgea.runs.parts import part_folders
 from vpgea.runs.phase_folder import PhaseFolder
@@ -32,7 +34,7 @@ from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import Disagreement, EvalResults, PartMarker, Regraded
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import write_json
-from vpgea.storage.records import json_of
+from vpgea.storage.records import json_of, read_record
 from vpgea.storage.rows import read_rows, to_table
 from vpgea.storage.schemas import GradedRow
 
@@ -59,8 +61,8 @@ def regrade(
         progress: Of chunks.
 
     Raises:
-        UsageError: The output is the source, more than the grading is another, or the tokenizer is not the one that
-            the samples were made with.
+        UsageError: The output is the source, more than the grading is another, the tokenizer is not the one that the
+            samples were made with, or the card of their protocol is not there.
         QualityGateError: Too many grader errors.
         Stopped: A stop was requested.
     """
@@ -73,7 +75,7 @@ def regrade(
         )
     _require_elsewhere(source.root, output_dir)
     _require_same_samples(source, config)
-    views = _views(source, config)
+    views, card = _views(source, config), _card(source)
     folder = PhaseFolder.open(output_dir, _manifest(source, config), overwrite=overwrite)
     shards = {chunk_number(path): path for path in source.chunks()}
     with folder.writing():
@@ -101,6 +103,9 @@ def regrade(
         found = replace(
             results(config, regraded, None, rejected), regraded=_by_graders(source, regraded, config, views, stop)
         )
+        if card is not None:
+            again = regraded_card(config, card, source.manifest.identity, found)
+            write_json(output_dir / PROTOCOL, json_of(again))
         write_json(output_dir / RESULTS, json_of(found))
     return found
 
@@ -123,6 +128,19 @@ def _require_same_samples(source: CompletePhase, config: RunConfig) -> None:
                 why="only the grading of samples that are stored can be another",
                 mend="leave it out, or run `vpgea eval` with it",
             )
+
+
+def _card(source: CompletePhase) -> ProtocolCard | None:
+    """Of the protocol by which the samples were drawn; None where there was none."""
+    if "protocol" not in source.manifest.inputs:
+        return None
+    if not (source.root / PROTOCOL).is_file():
+        raise UsageError(
+            f"{source.root} has no {PROTOCOL}",
+            why="its samples are a benchmark's by a protocol, and without its card nobody could say which",
+            mend="run the command that wrote it again: what is finished stays, and the card is written",
+        )
+    return read_record(source.root / PROTOCOL, ProtocolCard)
 
 
 def _views(source: CompletePhase, config: RunConfig) -> Views:

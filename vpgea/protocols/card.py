@@ -61,7 +61,9 @@ class ProtocolCard:
         differs: What is otherwise than at the protocol's source, in words; deviations: what is otherwise than the
             protocol itself, since the user said so.
         template: Fingerprint of the chat template and what else shapes a prompt; vpgea_version graded it.
+        model: Name of the known model that was measured; None where it is none, or an earlier version wrote the card.
         reproduction: Beside what others published of this model; None where nobody did.
+        regraded: Of stored samples that were graded again, by what, in words; "" where they were graded once.
     """
 
     benchmark: str
@@ -87,7 +89,14 @@ class ProtocolCard:
     vpgea_version: str
     sources: list[SourceLine] = field(default_factory=list)
     shown: ShownPrompt
+    model: str | None = None
     reproduction: Reproduction | None = None
+    regraded: str = ""
+
+    @property
+    def known_model(self) -> str | None:
+        """Name of the published model that was measured, which earlier cards have in their reproduction alone."""
+        return self.model if self.reproduction is None else self.reproduction.model
 
 
 def settings_of(asked: Asked, used: Mapping[str, object]) -> list[Setting]:

@@ -29,7 +29,8 @@ def card_blocks(start: str, cards: Mapping[str, ProtocolCard]) -> Iterator[Block
         for run, one in ((run, each.reproduction) for run, each in cards.items())
         if one is not None
     ]
-    yield Table(title=title, head=("", "what it says"), rows=[*_rules(card), *reproduced])
+    regraded = [(f"{run} was graded again", each.regraded) for run, each in cards.items() if each.regraded]
+    yield Table(title=title, head=("", "what it says"), rows=[*_rules(card), *regraded, *reproduced])
     yield _settings(start, cards)
     shown = card.shown
     yield Prompt(title=f"{start}its prompt, before a question is put into it", text=card.prompt, tokens=())
