@@ -316,6 +316,7 @@ def _finish(root: Path, results: dict[str, tuple[Path, EvalResults]], asked: int
 def _show_card(card: ProtocolCard, output: Output) -> None:
     """The prompt with its ids, once per benchmark, and what is otherwise than one may think."""
     from vpgea.prompts.views import PromptPreview
+    from vpgea.protocols.published import UNATTRIBUTED, unattributed
     from vpgea.report.prompt_text import prompt_text
     from vpgea.storage.schemas import PRIOR
 
@@ -331,6 +332,8 @@ def _show_card(card: ProtocolCard, output: Output) -> None:
         output.warn(f"{card.benchmark} is not measured as its protocol says: {deviation}")
     if card.reproduction is not None:
         output.info(f"{card.benchmark}: {card.reproduction.why}")
+    for one, value in unattributed(card.known_model or "", card.benchmark):
+        output.info(f"{card.benchmark}: {one.who} states {value:.3f} of {' or '.join(one.models)} ({UNATTRIBUTED})")
 
 
 def _said(one: Reproduction) -> str:

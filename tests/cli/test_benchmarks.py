@@ -7,13 +7,17 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.forks import Forks
+from vpgea.phases import protocol_results
 from vpgea.protocols.card import ProtocolCard
+from vpgea.protocols.protocol import LIBRARY
+from vpgea.protocols.published import UNATTRIBUTED, published_model
 from vpgea.storage.files import read_json
 from vpgea.storage.records import read_record
 
@@ -144,6 +148,102 @@ def test_a_benchmark_that_the_baseline_lacks_is_said_before_anything_is_sampled(
         assert f"the baseline {base} has no evaluation of mmlu-pro" in done.stderr
         assert "it has gsm8k, math500" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def others(
+    forks: Forks, sets: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, str]]:
+    """math500 by another protocol, another version of the same, and on fewer questions; and what is then said."""
+    root = tmp_path_factory.mktemp("others")
+    newer = (LIBRARY / "math500.deepseek.yaml").read_text().replace("version: 1", "version: 2")
+    (root / "newer.yaml").write_text(newer)
+    short = ("--set", "eval.max_new_tokens=4")
+    begun = {
+        name: forks.start([*asked("math500", tiny_model, sets, root / name, samples=1), *short, *more], root, name)
+        for name, more in (
+            ("other", ("--protocol", "lighteval")),
+            ("newer", ("--protocol", root / "newer.yaml")),
+            ("fewer", ("--limit", "4")),
+        )
+    }
+    for one in begun.values():
+        assert one.wait(120) == 0, one.err.read_text()
+    said = {"other": "protocol.name is", "newer": "protocol.version is", "fewer": "questions"}
+    return {name: (root / name / "math500", text) for name, text in said.items()}
+
+
+def test_no_later_baseline_is_refused_after_hours(
+    here: Cli,
+    measured: tuple[Path, Any],
+    others: dict[str, tuple[Path, str]],
+    sets: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    """The first benchmark's could be compared, and still nothing of it is sampled."""
+    out, base = tmp_path / "out", tmp_path / "base"
+    base.mkdir()
+    (base / "gsm8k").symlink_to(measured[0] / "gsm8k")
+    for folder, said in others.values():
+        (base / "math500").unlink(missing_ok=True)
+        (base / "math500").symlink_to(folder)
+        for more in ((), ("--until-width", "0.1")):
+            done = here(*asked("gsm8k,math500", tiny_model, sets, out), "--baseline", base, *more)
+            assert done.returncode == 2, said
+            assert f"this evaluation was measured otherwise than {base / 'math500'}" in done.stderr
+            assert said in done.stderr
+    assert not list(out.rglob("*.arrow"))
+    assert not (out / "gsm8k").exists()
+
+
+def test_a_regraded_folder_has_its_card_and_is_guarded_as_any_other(
+    here: Cli, measured: tuple[Path, Any], others: dict[str, tuple[Path, str]], tmp_path: Path
+) -> None:
+    root, again = measured[0] / "math500", tmp_path / "again"
+    assert here("regrade", root, "-o", again, "-q").returncode == 0
+    before, card = (read_record(one / "protocol.json", ProtocolCard) for one in (root, again))
+    assert card == replace(before, regraded="by the same grader, math")
+    assert here("compare", root, again).returncode == 0
+    assert here("report", root, again, "-o", tmp_path / "page.html").returncode == 0
+    assert "again was graded again</th>" in (tmp_path / "page.html").read_text()
+    for folder, said in others.values():
+        for pair in ((folder, again), (again, folder)):
+            for command in (("compare",), ("report", "-o", tmp_path / "none.html")):
+                refused = here(*command, *pair)
+                assert refused.returncode == 2, said
+                assert said in refused.stderr
+
+
+def test_a_card_names_the_grader_that_was_changed(
+    here: Cli, measured: tuple[Path, Any], sets: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a known model's evaluation is held against its band by the new grades, and against nothing else."""
+    name, out, again = "DeepSeek-R1-Distill-Qwen-7B", tmp_path / "out", tmp_path / "again"
+    shutil.copytree(measured[0], out)
+    monkeypatch.setattr(protocol_results, "known_model", lambda *_: published_model(name))  # its size is not tiny
+    done = here(*asked("gsm8k,math500", tiny_model, sets, out))
+    for value in ("0.920", "0.892"):
+        of = "DeepSeek-R1-Distill-Qwen-1.5B or DeepSeek-R1-Distill-Qwen-7B"
+        assert f"gsm8k: VPG-EA states {value} of {of} ({UNATTRIBUTED})" in " ".join(done.stderr.split())
+    plain = read_record(out / "gsm8k" / "protocol.json", ProtocolCard)
+    assert (plain.model, plain.reproduction) == (name, None)
+    monkeypatch.undo()
+    assert here("regrade", out / "math500", "-o", again, "--grader", "exact", "-q").returncode == 0
+    before, card = (read_record(one / "protocol.json", ProtocolCard) for one in (out / "math500", again))
+    assert card.regraded == "grading.grader is exact, and was math"
+    assert card.deviations == [*before.deviations, "grading.grader is exact, not math"]
+    assert (card.shown, card.rows, card.figure) == (before.shown, before.rows, before.figure)
+    found = read_json(again / "results.json")["metrics"]["accuracy"]
+    assert card.reproduction is not None
+    assert (card.reproduction.model, card.reproduction.verdict) == (name, "not comparable")
+    assert "grading.grader is exact" in card.reproduction.why
+    assert card.reproduction.accuracy == found["value"]
+    (out / "math500" / "protocol.json").unlink()
+    lost = here("regrade", out / "math500", "-o", tmp_path / "lost")
+    assert lost.returncode == 2
+    assert "has no protocol.json" in lost.stderr
+    assert not (tmp_path / "lost").exists()
 
 
 def test_the_prompt_of_the_training_is_told_apart(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from vpgea.metrics.estimates import Estimate
 from vpgea.protocols.asking import Rows
 from vpgea.protocols.card import ProtocolCard, Setting, ShownPrompt, SourceLine
 from vpgea.protocols.protocol import find_protocol
-from vpgea.protocols.published import Measurement, known_model, reproduce
+from vpgea.protocols.published import UNATTRIBUTED, Measurement, known_model, reproduce
 from vpgea.runs.layout import PROTOCOL, RESULTS, round_dir, round_record
 from vpgea.runs.records import Disagreement, Regraded
 from vpgea.storage import files
@@ -191,12 +191,30 @@ def test_a_card_is_shown_with_what_others_have_published(here: Cli, tmp_path: Pa
         ):
             assert text in page, text
         (chart,) = re.findall(r'<figure id="figure-accuracy-tokens">.*?</figure>', page, re.DOTALL)
-        kinds = 1 + bool(same)
-        assert chart.count('class="hollow"') == 6 + kinds
+        kinds = 2 + bool(same)
+        assert chart.count('class="hollow"') == 6 + 2 + kinds
+        assert page.count(f"<td>{UNATTRIBUTED}</td>") == 2
         assert page.count("<td>published, same protocol</td>") == same
         assert page.count("<td>published, other protocol</td>") == 6 - same
         differing = re.findall(r'<tr class="differs"><th scope="row">([^<]*)', page)
         assert differing == [one.key for one in own.settings if one.used != one.protocol]
+
+
+def test_figures_of_no_stated_model_are_hollow_where_no_band_is(here: Cli, tmp_path: Path) -> None:
+    """Once for runs of both models, and never for another model."""
+    names = ("DeepSeek-R1-Distill-Qwen-1.5B", "DeepSeek-R1-Distill-Qwen-7B")
+    runs = [write_evaluation(tmp_path / name, samples(), model=name) for name in names]
+    for run, name in zip(runs, names, strict=True):
+        own = replace(card(), benchmark="gsm8k", reproduction=None, model=name)
+        write_json(run / PROTOCOL, json_of(own))
+    page = reported(here, tmp_path, *runs)
+    (chart,) = re.findall(r'<figure id="figure-accuracy-tokens">.*?</figure>', page, re.DOTALL)
+    assert chart.count(f"<title>{UNATTRIBUTED}: VPG-EA: 0.") == 2
+    for value in ("0.920", "0.892"):
+        assert f"<td>{value}</td><td>one of {', '.join(names)}</td><td>{UNATTRIBUTED}</td>" in page
+    assert "is no verdict" in page
+    write_json(runs[0] / PROTOCOL, json_of(replace(card(), benchmark="gsm8k", reproduction=None)))
+    assert "VPG-EA" not in reported(here, tmp_path, runs[0])
 
 
 def test_what_other_graders_say_is_shown(here: Cli, tmp_path: Path) -> None:
