@@ -25,7 +25,12 @@ OWN = {
     "grpo": ["--price", "0.3", "--sampled-tokens", "1000000", "--trl", "max_steps=2"],
     "sdft": ["--set", f"rollout.max_new_tokens={CAP}", "--sampled-tokens", str(SAMPLES * QUESTIONS * CAP + 1)],
 }
-SCRIPT = "from benchmarks.peers.trl_rivals import main\nfor one in {commands!r}: assert main(one) == 0, one"
+REFUSED = {  # what is said -> output and options, after those above
+    "TRL has no setting learning": ("refused", ["grpo", "--trl", "learning=1"]),
+    "1 questions are no optimiser step": ("refused", ["sdft", "--set", "data.limit=1"]),
+    "holds a rival already": ("grpo", ["grpo"]),
+}
+SCRIPT = "from benchmarks.peers.trl_rivals import main\nfor code, one in {commands!r}: assert main(one) == code, one"
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +42,18 @@ def rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not Path(python).is_file():
         pytest.skip("TRL is not installed: make trl")
     folder = tmp_path_factory.mktemp("rivals")
-    shared = [word for text in SHARED for word in ("--set", text)]
-    testbed = str(overthinker.ROOT / "overthinker.yaml")
-    commands = [[name, testbed, *shared, *OWN[name], "-o", str(folder / name)] for name in RIVALS]
-    subprocess.run([python, "-c", SCRIPT.format(commands=commands)], cwd=ROOT, check=True, timeout=250)
+    sets = [word for text in SHARED for word in ("--set", text)]
+
+    def command(name: str, options: list[str], output: str) -> list[str]:
+        return [name, str(overthinker.ROOT / "overthinker.yaml"), *sets, *options, "-o", str(folder / output)]
+
+    commands = [(0, command(name, OWN[name], name)) for name in RIVALS]
+    for output, (name, *options) in REFUSED.values():
+        commands.append((2, command(name, ["--sampled-tokens", "1", *options], output)))
+    script = SCRIPT.format(commands=commands)
+    done = subprocess.run([python, "-c", script], cwd=ROOT, check=False, timeout=250, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "stderr").write_text(done.stderr, encoding="utf-8")
     return folder
 
 
@@ -64,6 +77,12 @@ def test_a_record_says_what_was_done(records: dict[str, dict[str, Any]]) -> None
     assert (settings["learning_rate"], settings["max_completion_length"], settings["max_steps"]) == (2e-4, 192, 2)
     assert (record["questions"], record["rejected_overlong"]) == (8, 0)
     assert record["versions"].keys() == {"vpgea", "trl", "torch", "transformers", "accelerate"}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_done_is_refused_before_anything_is_drawn(rivals: Path, what: str) -> None:
+    assert what in (rivals / "stderr").read_text(encoding="utf-8")
+    assert not (rivals / "refused").exists()
 
 
 @pytest.mark.parametrize("rival", RIVALS)
