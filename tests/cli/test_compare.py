@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -113,6 +114,19 @@ def test_the_same_weights_are_undecided_and_said_to_be_the_same(here: Cli, base:
     found = compared(here, base, again)
     assert found["verdict"].startswith("two runs of the same weights differ by chance: tokens +0.0 %")
     assert found["verdict"].count("undecided") == 2
+
+
+def test_an_evaluation_and_itself_are_said_to_be_the_same(here: Cli, base: Path, tmp_path: Path) -> None:
+    """By whatever name; and among others it is counted apart."""
+    copied = shutil.copytree(base, tmp_path / "copied")
+    for other in (base, base / "..", copied):
+        again = other / base.name if other.name == ".." else other
+        said = here("compare", base, again).stdout
+        assert said == "the same evaluation twice, its folder or a copy of it: nothing was compared\n"
+    tuned = write_evaluation(tmp_path / "tuned", tuned_samples(), model="1" * 16)
+    found = compared(here, base, tuned, copied)
+    assert [pair["is_itself"] for pair in found["sets"][0]["pairs"]] == [False, True]
+    assert found["verdict"].endswith("; 1 of an evaluation with itself")
 
 
 def test_few_questions_decide_nothing(here: Cli, tmp_path: Path) -> None:

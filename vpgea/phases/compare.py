@@ -17,8 +17,10 @@ from vpgea.phases.evaluate import sample_table
 from vpgea.phases.evaluations import find_evaluations
 from vpgea.questions.clusters import Numbering
 from vpgea.runs.complete_phase import CompletePhase
+from vpgea.runs.manifest import REGRADED
 from vpgea.storage.rows import Text, Texts, UInt64, iterate_rows
 
+_ITSELF = "the same evaluation twice, its folder or a copy of it: nothing was compared"
 _CLAIM = 0.05  # of all comparisons of a table together
 
 
@@ -51,6 +53,8 @@ class Pair:
     Attributes:
         run: Its name.
         same_weights: Whether the two are of the same model: then what differs is chance. Imports do not tell.
+        same_samples: Whether the two have the same samples, graded twice: then chance has no part in what differs.
+        is_itself: Whether the two are one folder, or copies of it.
         is_foreign: Whether both are imports: nobody here knows that they were asked alike.
         accuracy: A - A0.
         tokens: T / T0 - 1.
@@ -62,6 +66,8 @@ class Pair:
 
     run: str
     same_weights: bool
+    same_samples: bool = False
+    is_itself: bool = False
     is_foreign: bool = False
     accuracy: Gain
     tokens: Gain
@@ -232,6 +238,11 @@ def _model(evaluation: CompletePhase) -> str:
     return str(manifest.identity.get("foreign.model")) if manifest.is_imported else manifest.inputs["model"]
 
 
+def _drawn_as(evaluation: CompletePhase) -> str:
+    """Content fingerprint of the evaluation that its samples were drawn in."""
+    return evaluation.manifest.inputs.get(REGRADED, evaluation.content_fingerprint)
+
+
 def _pair(base: _Run, run: _Run, ids: Sequence[str], *, draws: int, seed: int) -> Pair:
     accuracy, tokens = gains(run.table, base.table, draws=draws, seed=seed)
     has_seeds = all(seed is not None for _, seed in run.keys)
@@ -239,6 +250,8 @@ def _pair(base: _Run, run: _Run, ids: Sequence[str], *, draws: int, seed: int) -
     return Pair(
         run=run.name,
         same_weights=not run.evaluation.manifest.is_imported and _model(run.evaluation) == _model(base.evaluation),
+        same_samples=_drawn_as(run.evaluation) == _drawn_as(base.evaluation),
+        is_itself=run.evaluation.content_fingerprint == base.evaluation.content_fingerprint,
         is_foreign=run.evaluation.manifest.is_imported,
         accuracy=accuracy,
         tokens=tokens,
@@ -290,12 +303,15 @@ def _too_few(gain: Gain) -> str:
 
 
 def _verdict(pair: Pair, one: SetComparison) -> str:
+    if pair.is_itself:
+        return _ITSELF
     each = sorted({run.samples / one.questions for run in one.runs if run.name in (pair.run, one.runs[0].name)})
     counts = " and ".join(f"{count:g}" for count in each)
     tokens = f"tokens {_percent(pair.tokens.estimate)}: {decided(pair.tokens, pair.tokens_p_holm, ('more', 'fewer'))}"
     accuracy = decided(pair.accuracy, pair.accuracy_p_holm, ("higher", "lower"))
     text = f"{tokens}; accuracy {_percent(pair.accuracy.estimate, 'points')}: {accuracy}"
     start = "two runs of the same weights differ by chance: " if pair.same_weights else ""
+    start = "the same samples graded twice differ by their grading alone: " if pair.same_samples else start
     start = "foreign protocol, alike as far as the logs state it: " if pair.is_foreign else start
     of = f" of {one.records:,} records" if one.records < one.questions else ""
     return f"{start}{text} (paired, {one.questions:,} questions{of} x {counts})"
@@ -320,6 +336,9 @@ def _summary(sets: Sequence[SetComparison]) -> str:
     pairs = [pair for one in sets for pair in one.pairs]
     if len(pairs) == 1:
         return pairs[0].verdict
+    own = sum(pair.is_itself for pair in pairs)
+    if pairs and own == len(pairs):
+        return _ITSELF
     said = []
     for name, signs, words in (
         ("accuracy", [_sign(pair.accuracy, pair.accuracy_p_holm) for pair in pairs], ("higher", "lower")),
@@ -327,4 +346,6 @@ def _summary(sets: Sequence[SetComparison]) -> str:
     ):
         up, down = signs.count(1), signs.count(-1)
         said.append(f"{name} {words[0]} in {up}, {words[1]} in {down}, undecided in {len(pairs) - up - down}")
+    if own:
+        said.append(f"{own} of an evaluation with itself")
     return f"of {len(pairs)} comparisons, at 5 % for all together (Holm): {'; '.join(said)}"
