@@ -300,9 +300,7 @@ def test_what_is_refused(here: Cli, sets: Path, tiny_model: Path, tmp_path: Path
         (("--benchmark", "gsm8k,,math500"), "between two commas"),
         (("--benchmark", "gsm8k", "--protocol", tmp_path / "none.yaml"), "No such file"),
         (("--benchmark", "gsm8k", "--protocol", tmp_path / "none"), "protocol cannot be used"),
-        (("--list", "--protocol", "offcial"), "--list knows no protocol named 'offcial'"),
-        (("--list", "--protocol", "offcial"), "did you mean official?"),
-        (("--list", "--benchmark", "math50"), "did you mean math500?"),
+        (("--benchmark", "gsm8k", "--list"), "--list does not go with --model"),
         (("--benchmark", "gsm8k", "--evalset", "gsm8k"), "does not go with --evalset"),
         (("--benchmark", "aime24", "--dataset", sets), "aime/aime24.jsonl"),
         (("--benchmark", "aime24", "--dataset", tmp_path / "empty"), "the rows of aime24 are not in"),
@@ -321,3 +319,13 @@ def test_the_list_needs_nothing(here: Cli) -> None:
     listed = here("eval", "--list", "--benchmark", "gpqa-diamond").stdout
     assert "gpqa-diamond" in listed
     assert "mmlu-pro" not in listed
+    for arguments, words in (
+        (("--protocol", "offcial"), "--list knows no protocol named 'offcial'"),
+        (("--protocol", "offcial"), "did you mean official?"),
+        (("--benchmark", "math50"), "did you mean math500?"),
+        (("-n", "4"), "--list does not go with --num-samples"),
+        (("--no-resume",), "--list does not go with --resume"),
+    ):
+        done = here("eval", "--list", *arguments)
+        assert done.returncode == 2, arguments
+        assert words in done.stderr, arguments

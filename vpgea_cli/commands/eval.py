@@ -51,7 +51,11 @@ if TYPE_CHECKING:
     from vpgea.runs.records import EvalResults
 
 
+_OF_LIST = ("list_all", "benchmark", "protocol", "as_json", "quiet", "verbose")
+
+
 def command(
+    context: typer.Context,
     *,
     model: ModelOption = None,
     adapter: AdapterOption = None,
@@ -119,7 +123,7 @@ def command(
     """Measure a model on questions: accuracy, tokens, and against a baseline the scores that join them."""
     output = Output(quiet=quiet, verbose=verbose, as_json=as_json)
     if list_all:
-        list_protocols(output, benchmark, protocol)
+        _list(context, output, benchmark, protocol)
         return
     given = {
         **server_options(server_url, sglang_python, options),
@@ -176,6 +180,24 @@ def command(
             output=output,
         )
         _finish(folder, found, output)
+
+
+def _list(context: typer.Context, output: Output, benchmark: str | None, protocol: str | None) -> None:
+    """What is listed depends on no model and no setting.
+
+    Raises:
+        UsageError: Another option is given that would say so.
+    """
+    sources = {one: context.get_parameter_source(str(one.name)) for one in context.command.params}
+    given = [one for one, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if other := next((one for one in given if one.name not in _OF_LIST), None):
+        name = max(other.opts, key=len)
+        raise UsageError(
+            f"--list does not go with {name if name.startswith('-') else 'options after --'}",
+            why="it lists benchmarks and protocols as they are, whatever is measured by them",
+            mend="leave it out, or leave --list out; --dry-run shows what an evaluation of a model would take",
+        )
+    list_protocols(output, benchmark, protocol)
 
 
 def _chosen(benchmark: str | None, protocol: str | None, evalset: str | None) -> Sequence[Protocol]:
