@@ -150,6 +150,10 @@ def test_other_test_questions_need_another_folder(
         ({"settings": {"a": {"model.path": "no/such"}}}, "no/such"),
         ({"keys": {"eval.max_new_tokens": 5000}}, "context"),
         ({"objectives": {"a": {"objective": None}, "b": {"objective": None, "views.note": "none"}}}, "no note without"),
+        (
+            {"objectives": {"a": {"objective": None}, "b": {"objective": None, "eval.max_new_tokens": 30}}},
+            "would be tested with another eval.max_new_tokens",
+        ),
     ],
 )
 def test_what_the_end_would_refuse_is_refused_at_the_start(
@@ -162,9 +166,10 @@ def test_what_the_end_would_refuse_is_refused_at_the_start(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_ends_at_a_quality_gate_is_said_and_left_out(
+def test_a_run_without_a_finished_round_is_said_and_counts_as_the_base(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """To leave it out would compare the seeds that went well alone."""
     strict = file.with_name("strict.yaml")
     keys = {**GRID["keys"], "filter.min_selected": 1000}
     strict.write_text(
@@ -177,4 +182,9 @@ def test_a_run_that_ends_at_a_quality_gate_is_said_and_left_out(
     assert "free_seed-0 ends after 0 rounds" in said.err
     record = json.loads((tmp_path / "out/results.json").read_text())
     assert list(record["ended"]) == ["free_seed-0"]
-    assert record["settings"][0]["left_out"] == ["free_seed-0"]
+    (setting,) = record["settings"]
+    (free,) = setting["objectives"]
+    assert setting["without_round"] == ["free_seed-0"]
+    assert (free["rounds"], free["sampled_tokens"], free["e3_of_seeds"]) == (0, 0, [1.0])
+    assert free["metrics"]["accuracy_gain"]["value"] == free["metrics"]["token_saving"]["value"] == 0
+    assert "Without a finished round" in (tmp_path / "out/report.md").read_text()

@@ -16,7 +16,7 @@ import pyarrow as pa
 from vpgea.experiment.grid import Run
 from vpgea.experiment.runs import Workshop
 from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate
-from vpgea.metrics.paired import Gain, gains, holm
+from vpgea.metrics.paired import Gain, gains, holm, p_value
 from vpgea.phases.compare import decided
 from vpgea.phases.evaluate import sample_table
 from vpgea.questions.clusters import Numbering
@@ -51,7 +51,14 @@ class Against:
     e3: Estimate
     accuracy_p_holm: float | None = None
     tokens_p_holm: float | None = None
+    e3_p_holm: float | None = None
     verdict: str = ""
+
+    @property
+    def log_e3(self) -> Gain:
+        """The logarithm of e3, 0 where there is no difference, and its p value."""
+        low, value, high = (None if not one else math.log(one) for one in (self.e3.low, self.e3.value, self.e3.high))
+        return Gain(estimate=replace(self.e3, value=value, low=low, high=high), p=p_value(value, low, high))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +85,16 @@ class ObjectiveResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingResult:
-    """All objectives under one setting. base: the base model's accuracy and tokens. left_out: runs without a round."""
+    """All objectives under one setting.
+
+    base: the base model's accuracy and tokens. without_round: runs that finished none, whose weights are the base's.
+    """
 
     name: str
     questions: int
     base: dict[str, Estimate]
     objectives: list[ObjectiveResult]
-    left_out: list[str]
+    without_round: list[str]
 
 
 def choose(runs: Sequence[Run], lines: Lines) -> Chosen:
@@ -118,7 +128,7 @@ def results_of(workshop: Workshop, lines: Lines, chosen: Chosen, *, draws: int =
         _setting(workshop, name, [run for run in runs if run.setting == name], lines, chosen, draws)
         for name in dict.fromkeys(run.setting for run in runs)
     ]
-    return _corrected(found)
+    return corrected(found)
 
 
 def _setting(
@@ -131,12 +141,9 @@ def _setting(
 ) -> SettingResult:
     numbers = Numbering()
     tables: dict[str, list[tuple[Run, SampleTable, SampleTable]]] = {}
-    left_out = []
-    for run in (run for run in runs if run.price == chosen[run.setting, run.objective]):
-        if len(lines[run.name]) < 2:
-            left_out.append(run.name)
-            continue
-        own, base = (sample_table(one, numbers) for one in workshop.test(run, len(lines[run.name]) - 2))
+    tried = [run for run in runs if run.price == chosen[run.setting, run.objective]]
+    for run in tried:
+        own, base = (sample_table(one, numbers) for one in workshop.test(run, _rounds(lines[run.name])))
         tables.setdefault(run.objective, []).append((run, own, base))
     reference = workshop.experiment.reference
     theirs = {run.seed: table for run, table, _ in tables.get(reference, [])}
@@ -152,10 +159,15 @@ def _setting(
     return SettingResult(
         name=name,
         questions=numbers.questions,
-        base=evaluate(pooled(list(bases.values())), draws=draws) if bases else {},
+        base=evaluate(pooled(list(bases.values())), draws=draws),
         objectives=objectives,
-        left_out=left_out,
+        without_round=[run.name for run in tried if not _rounds(lines[run.name])],
     )
+
+
+def _rounds(lines: Sequence[RoundLine]) -> int:
+    """How many are finished; a run whose base could not be measured has no line at all."""
+    return max(len(lines) - 1, 0)
 
 
 def _objective(each: Sequence[tuple[Run, SampleTable, SampleTable]], lines: Lines, draws: int) -> ObjectiveResult:
@@ -166,7 +178,7 @@ def _objective(each: Sequence[tuple[Run, SampleTable, SampleTable]], lines: Line
         price=runs[0].price,
         seeds=[run.seed for run in runs],
         sampled_tokens=None if None in spent else float(np.mean([one for one in spent if one is not None])),
-        rounds=float(np.mean([len(lines[run.name]) - 1 for run in runs])),
+        rounds=float(np.mean([_rounds(lines[run.name]) for run in runs])),
         metrics=evaluate(pooled([own for _, own, _ in each]), pooled([base for _, _, base in each]), draws=draws),
         e3_of_seeds=[evaluate(own, base, draws=1)["e3"].value for _, own, base in each],
     )
@@ -186,28 +198,26 @@ def pooled(tables: Sequence[SampleTable]) -> SampleTable:
     return SampleTable(question=question, correct=correct, tokens=tokens, truncated=truncated, record=record)
 
 
-def _corrected(found: Sequence[SettingResult]) -> list[SettingResult]:
+def corrected(found: Sequence[SettingResult]) -> list[SettingResult]:
     """With p values for all comparisons of the experiment together, and what they allow to be said."""
     every = [one.against for setting in found for one in setting.objectives if one.against]
-    adjusted = iter(holm([gain.p for one in every for gain in (one.accuracy, one.tokens)]))
+    adjusted = iter(holm([gain.p for one in every for gain in (one.accuracy, one.tokens, one.log_e3)]))
 
     def told(one: ObjectiveResult) -> ObjectiveResult:
         if one.against is None:
             return one
-        against = replace(one.against, accuracy_p_holm=next(adjusted), tokens_p_holm=next(adjusted))
+        accuracy, tokens, e3 = (next(adjusted) for _ in range(3))
+        against = replace(one.against, accuracy_p_holm=accuracy, tokens_p_holm=tokens, e3_p_holm=e3)
         return replace(one, against=replace(against, verdict=_verdict(against)))
 
     return [replace(setting, objectives=[told(one) for one in setting.objectives]) for setting in found]
 
 
 def _verdict(against: Against) -> str:
-    e3 = against.e3
-    better = "undecided"
-    if e3.low is not None and e3.high is not None:
-        better = "better" if e3.low > 1 else "worse" if e3.high < 1 else "undecided"
     accuracy = decided(against.accuracy, against.accuracy_p_holm, ("higher", "lower"))
     tokens = decided(against.tokens, against.tokens_p_holm, ("more", "fewer"))
-    return f"accuracy {accuracy}, tokens {tokens}, ε³ {better}"
+    e3 = decided(against.log_e3, against.e3_p_holm, ("better", "worse"))
+    return f"accuracy {accuracy}, tokens {tokens}, ε³ {e3}"
 
 
 # --- learning per cost ----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from vpgea.questions.load import Question, load_questions, shared_questions
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import finished_lines
 from vpgea.runs.layout import Step
+from vpgea.runs.manifest import Manifest
 from vpgea.runs.progress import Reporter
 from vpgea.runs.records import RoundLine
 from vpgea.runs.stopping import StopRequest
@@ -46,8 +47,10 @@ class Workshop:
         """See that every run can be trained and tested, before anything is sampled; prices and seeds change nothing.
 
         Raises:
-            UsageError: One of them cannot, or test questions are among those that it is trained or measured on.
+            UsageError: One of them cannot, test questions are among those that it is trained or measured on, or two
+                objectives of a setting would be tested otherwise.
         """
+        bases: dict[str, Manifest] = {}
         for run in {(run.setting, run.objective): run for run in self.experiment.runs}.values():
             loop = Loop.read(
                 run.config, self.folder_of(run), offline=self._offline, reporter=self._reporter, stop=self._stop
@@ -62,7 +65,8 @@ class Workshop:
                     why="what is compared in the end must be new to every run, and to the choice between them",
                     mend="remove them from test.dataset, data.dataset or loop.eval_dataset",
                 )
-            EvalPlan.make(config, questions)
+            plan = EvalPlan.make(config, questions).manifest
+            _require_one_base(run, plan, bases.setdefault(run.setting, plan))
 
     def train(self, runs: Sequence[Run], on_run: Callable[[Run, list[RoundLine]], None]) -> dict[str, str]:
         """Make what is missing of these runs, one after another.
@@ -86,8 +90,10 @@ class Workshop:
             on_run(run, lines)
         return ended
 
-    def test(self, run: Run, last: int) -> tuple[CompletePhase, CompletePhase]:
-        """The last round's weights and the base model on the test questions: (the run's samples, the base's).
+    def test(self, run: Run, rounds: int) -> tuple[CompletePhase, CompletePhase]:
+        """The weights after so many rounds and the base model on the test questions: (the run's samples, the base's).
+
+        After none the weights are the base's.
 
         Raises:
             UsageError: A folder holds samples of other questions, or drawn otherwise.
@@ -96,6 +102,9 @@ class Workshop:
         questions = self._test_questions(config)
         setting = f"{run.setting}_" if run.setting else ""
         base = self._measured(config, questions, self.folder / TESTS / f"{setting}base_seed-{run.seed}")
+        if not rounds:
+            return base, base
+        last = rounds - 1
         tuned = config.model_copy(
             update={
                 "model": trained_model(config, Step(last, "distill").folder(self.folder_of(run))),
@@ -128,3 +137,14 @@ def _on_test(config: RunConfig, test: TestQuestions) -> RunConfig:
             "views": config.views.model_copy(update={"note": ViewsConfig().note}),
         }
     )
+
+
+def _require_one_base(run: Run, plan: Manifest, first: Manifest) -> None:
+    """plan, first: of the base model's test for this run, and for the first one of its setting."""
+    now, before = ({**one.identity, **one.inputs} for one in (plan, first))
+    if other := sorted(key for key in now.keys() | before.keys() if now.get(key) != before.get(key)):
+        raise UsageError(
+            f"{run.name} would be tested with another {other[0]}: {now.get(other[0])!r}, not {before.get(other[0])!r}",
+            why="all objectives of a setting are held against one base model that is asked alike",
+            mend="have it among keys, or make settings of it",
+        )

@@ -23,7 +23,7 @@ HEAD = (
     "ε³",
     "ε³ of seeds",
 )
-AGAINST = ("objective", "accuracy, points", "p (Holm)", "tokens", "p (Holm)", "ε³ against it", "said")
+AGAINST = ("objective", "accuracy, points", "p (Holm)", "tokens", "p (Holm)", "ε³ against it", "p (Holm)", "said")
 
 
 def page(experiment: Experiment, found: Sequence[SettingResult]) -> str:
@@ -41,8 +41,8 @@ def page(experiment: Experiment, found: Sequence[SettingResult]) -> str:
         lines += ["", f"## {title}{one.questions:,} test questions", "", *markdown(HEAD, figure_rows(one))]
         if any(result.against for result in one.objectives):
             lines += ["", f"Against {experiment.reference}:", "", *markdown(AGAINST, against_rows(one))]
-        if one.left_out:
-            lines += ["", f"Left out, without a finished round: {', '.join(one.left_out)}."]
+        if one.without_round:
+            lines += ["", f"Without a finished round, and counted as the base: {', '.join(one.without_round)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -91,6 +91,7 @@ def against_rows(one: SettingResult) -> list[tuple[str, ...]]:
             _hundredfold(against.tokens.estimate, " %"),
             p_text(against.tokens_p_holm),
             interval(against.e3, digits=2),
+            p_text(against.e3_p_holm),
             against.verdict,
         )
         for result in one.objectives

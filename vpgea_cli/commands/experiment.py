@@ -123,6 +123,6 @@ def _compare(shop: Workshop, ended: dict[str, str], output: Output) -> None:
         output.table(f"{title}{one.questions:,} test questions, 95 % intervals", HEAD, figure_rows(one))
         if rows := against_rows(one):
             output.table(f"{title}against {shop.experiment.reference}", AGAINST, rows)
-        for name in one.left_out:
-            output.warn(f"{name} is left out: it has no finished round")
+        for name in one.without_round:
+            output.warn(f"{name} has no finished round, and counts as the base")
     output.result({"path": str(folder / REPORT), **record})

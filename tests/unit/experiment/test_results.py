@@ -9,8 +9,9 @@ import numpy as np
 from benchmarks.simulated_run import round_line
 from vpgea.config.schema import RunConfig
 from vpgea.experiment.grid import Run
-from vpgea.experiment.results import choose, costs, pooled
-from vpgea.metrics.bootstrap import SampleTable, evaluate
+from vpgea.experiment.results import Against, ObjectiveResult, SettingResult, choose, corrected, costs, pooled
+from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate
+from vpgea.metrics.paired import Gain
 from vpgea.runs.records import RoundLine
 
 
@@ -75,3 +76,29 @@ def test_seeds_are_samples_of_the_same_questions() -> None:
     assert together.low is not None
     assert alone.low is not None
     assert abs(together.low - alone.low) < 0.02
+
+
+def test_e3_is_claimed_at_five_per_cent_of_all_comparisons_like_accuracy_and_tokens() -> None:
+    """An interval that just leaves 1 out is a claim where it is the only one, and none among many."""
+    none = Gain(estimate=Estimate(value=0.0, low=-0.1, high=0.1, n=9), p=1.0)
+    against = Against(accuracy=none, tokens=none, e3=Estimate(value=1.5, low=1.01, high=2.2, n=9))
+    clear = replace(against, e3=Estimate(value=3.0, low=2.5, high=3.6, n=9))
+
+    def said(*each: Against) -> list[str]:
+        objectives = [
+            ObjectiveResult(
+                objective=str(number), price=None, seeds=[0], sampled_tokens=1, rounds=1, metrics={}, e3_of_seeds=[1.0],
+                against=one,
+            )
+            for number, one in enumerate(each)
+        ]  # fmt: skip
+        setting = SettingResult(name="", questions=9, base={}, objectives=objectives, without_round=[])
+        (found,) = corrected([setting])
+        return [one.against.verdict.split("ε³ ")[1] for one in found.objectives if one.against]
+
+    assert said(clear) == ["better"]
+    assert said(replace(clear, e3=Estimate(value=0.3, low=0.25, high=0.36, n=9))) == ["worse"]
+    assert said(*[against] * 5, clear) == ["undecided"] * 5 + ["better"]
+    assert said(replace(clear, e3=Estimate(value=1.5, low=None, high=None, n=9))) == [
+        "undecided (no interval: too few questions)"
+    ]
