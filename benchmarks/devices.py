@@ -109,6 +109,7 @@ def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
         options |= {f"rollout.{name}": value for name, value in samples.items()}
         options |= {"model.path": str(arguments.model), "data.dataset": str(GSM8K), "views.end_of_thinking": "."}
         options |= {"grading.grader": "benchmarks.devices:right", "filter.min_selected": 0}
+        options["filter.answerability.max_new_tokens"] = 32  # this model rarely ends an answer by itself
         return resolve(options=options).config
     options["distill.questions_per_step"] = max(arguments.questions // 8, 1)
     return resolve(file=TESTBED / "overthinker.yaml", options=options).config
