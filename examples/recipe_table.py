@@ -16,8 +16,9 @@ import numpy as np
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError, did_you_mean
-from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
+from vpgea.estimate.estimator import Estimator
 from vpgea.estimate.hardware import NAMED
+from vpgea.estimate.phase_estimate import PhaseEstimate, whole_run
 from vpgea.modeling.shape import published_shape
 from vpgea_cli.main import told
 from vpgea_cli.output import aligned

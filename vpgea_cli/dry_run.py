@@ -8,7 +8,8 @@ from dataclasses import asdict
 from vpgea.config.schema import RunConfig, leaves, value_of
 from vpgea.config.strict_yaml import scalar
 from vpgea.engines.lease import placement
-from vpgea.estimate.estimator import Estimator, PhaseEstimate
+from vpgea.estimate.estimator import Estimator
+from vpgea.estimate.phase_estimate import PhaseEstimate
 from vpgea.estimate.phases import Forecast, forecast_eval, size_text
 from vpgea.phases.evaluate import EvalPlan
 from vpgea.phases.widths import Width

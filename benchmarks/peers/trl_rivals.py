@@ -44,6 +44,7 @@ from trl.experimental.sdft import SDFTConfig
 
 from benchmarks.peers.length_reward import LengthReward
 from benchmarks.peers.trl_training import IdsSDFT
+from examples.inputs import count
 from vpgea import __version__
 from vpgea.config import strict_yaml
 from vpgea.config.resolve import resolve
@@ -121,9 +122,9 @@ def plan_of(rival: str, testbed: Path, sets: Sequence[str]) -> RolloutPlan:
     questions = load_questions(config.data, grader=config.grading.grader, offline=True).questions
     plan = RolloutPlan.make(config, questions)
     require_no_adapter(plan.model)
-    if (count := sum(map(len, plan.chunks))) < config.distill.questions_per_step:
+    if (held := sum(map(len, plan.chunks))) < config.distill.questions_per_step:
         raise UsageError(
-            f"{count} questions are no optimiser step",
+            f"{held} questions are no optimiser step",
             why=f"distill.questions_per_step is {config.distill.questions_per_step}, and TRL leaves smaller steps out",
             mend="give more questions, or set it lower",
         )
@@ -261,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("grpo", "sdft"):
         rival = rivals.add_parser(name)
         rival.add_argument("testbed", type=Path, help="a loop's configuration, or a folder with loop.yaml")
-        rival.add_argument("--sampled-tokens", type=_count, required=True, help="no step follows that reaches it")
+        rival.add_argument("--sampled-tokens", type=count, required=True, help="no step follows that reaches it")
         rival.add_argument("--seed", type=int, default=0, help="of questions' order and samples")
         rival.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the configuration")
         rival.add_argument("--trl", action="append", default=[], metavar="KEY=VALUE", help="a key of TRL's settings")
@@ -269,12 +270,6 @@ def _parser() -> argparse.ArgumentParser:
         if name == "grpo":
             rival.add_argument("--price", type=float, help="of relative length; default: that of the configuration")
     return parser
-
-
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of tokens; give 1 or more")
-    return count
 
 
 if __name__ == "__main__":

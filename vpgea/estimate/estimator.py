@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vpgea.config.schema import LoopConfig, RunConfig
+from vpgea.config.schema import RunConfig
 from vpgea.engines.transformers import score_tokens
 from vpgea.estimate.hardware import Hardware
+from vpgea.estimate.phase_estimate import PhaseEstimate
 from vpgea.estimate.serving import SERVER_PASS_S, Serving
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.registry import CHECKS
@@ -23,7 +24,6 @@ from vpgea.modeling.head import CHUNK_LOGITS
 from vpgea.modeling.shape import ModelShape
 from vpgea.phases.evaluate import as_rollout
 from vpgea.phases.rollout import open_samples
-from vpgea.runs.history import planned_evaluations
 from vpgea.storage.sizes import (
     LOGPROB_BYTES,
     SHARD_BYTES,
@@ -45,32 +45,6 @@ _PROGRAM_BYTES = 500 * 10**6  # Python with torch, transformers and peft; a CUDA
 # Bytes alive per row and vocabulary entry at the worst moment of sampling, seen with torch 2.13 on a CPU in float32 and
 # bfloat16, and what top-k or top-p add to it.
 _SAMPLING_BYTES, _TRUNCATION_BYTES = 26, 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhaseEstimate:
-    """The cost of one phase.
-
-    Attributes:
-        processed_tokens: Prompts, prefixes and scored paths.
-        disk_bytes: The most at one time, of which scratch_bytes are gone when the phase has ended.
-        memory: Peak bytes by part.
-        seconds: On all devices of the hardware side by side, which for the training step are its ranks.
-    """
-
-    phase: str
-    sampled_tokens: int
-    processed_tokens: int
-    trained_tokens: int
-    flops: float
-    disk_bytes: int
-    scratch_bytes: int = 0
-    memory: dict[str, int]
-    seconds: float
-
-    @property
-    def peak_memory(self) -> int:
-        return sum(self.memory.values())
 
 
 @dataclass(frozen=True)
@@ -208,8 +182,8 @@ class Estimator:
             work.append(self._read(kind.starts, -(-count // batch)))
             sampled, processed = sampled + count * length, processed + int(kind.starts.sum())
         ends = np.concatenate([scored for cost in costs for scored in cost.scored])
-        most, longest = score_tokens(on_gpu=self.hardware.on_gpu), _longest(ends)
-        together = max(longest, min(most, batch * longest, int(ends.sum())))
+        most = score_tokens(on_gpu=self.hardware.on_gpu)
+        together = max(_longest(ends), min(most, batch * _longest(ends), int(ends.sum())))
         work.append(self._read(ends, ends.sum() / max(together, 1)))
         peaks = [
             self._sampling_memory(
@@ -217,7 +191,8 @@ class Estimator:
             )
             for kind in drawn
         ]
-        chunks, continued = max(self._chunks(len(lengths.prompts)), 1), sum(len(k.starts) * k.samples for k in drawn)
+        chunks = max(self._chunks(len(lengths.prompts)), 1)
+        continued = sum(len(kind.starts) * kind.samples for kind in drawn)
         journals = journal_bytes(-(-continued // chunks), -(-sampled // chunks))
         return PhaseEstimate(
             phase="filter",
@@ -233,7 +208,8 @@ class Estimator:
 
     def _filter_disk(self, known: RolloutLengths, answer_tokens: float | None) -> int:
         """The measurements, both sets of the selection, and the teacher's tokens where they are stored."""
-        checks, cap = self.config.filter, self.config.filter.answerability.max_new_tokens
+        checks = self.config.filter
+        cap = checks.answerability.max_new_tokens
         answer = cap if answer_tokens is None else min(cap, round(answer_tokens))
         answers = len(known.candidates.prompt) * answer * checks.answerability.enabled  # one behind each path
         thinking = int(known.posterior.completion.sum())
@@ -385,7 +361,8 @@ class Estimator:
         would; of the others there is their input.
         """
         options, shape = self.config.distill, self.shape
-        is_full, reference = options.train == "full", options.reference_weight > 0
+        is_full = options.train == "full"
+        reference = options.reference_weight > 0
         copies = (reference + (options.runs_teacher and options.teacher in ("round", "ema"))) if is_full else 0
         autocast = self.weights if is_full and self.dtype_bytes < 4 else 0
         logits = self._chunk_logits(tokens) * self.dtype_bytes * (2 + reference + options.runs_teacher)
@@ -422,23 +399,6 @@ class Estimator:
         if options.train == "full":
             return saved + 4 * (2 * shape.hidden + width + 2 * kv)
         return saved + 4 * sum(columns for _, columns in shape.targeted(options.lora)) // shape.layers
-
-
-def whole_run(one_round: Sequence[PhaseEstimate], evaluation: PhaseEstimate, config: LoopConfig) -> PhaseEstimate:
-    """A loop: every round's phases, and evaluations, that of the base model among them."""
-    parts = [*([evaluation] * len(planned_evaluations(config))), *(list(one_round) * config.rounds)]
-    scratch = max(part.scratch_bytes for part in parts)
-    return PhaseEstimate(
-        phase="whole run",
-        sampled_tokens=sum(part.sampled_tokens for part in parts),
-        processed_tokens=sum(part.processed_tokens for part in parts),
-        trained_tokens=sum(part.trained_tokens for part in parts),
-        flops=sum(part.flops for part in parts),
-        disk_bytes=sum(part.disk_bytes - part.scratch_bytes for part in parts) + scratch,
-        scratch_bytes=scratch,
-        memory=max(parts, key=lambda part: part.peak_memory).memory,
-        seconds=sum(part.seconds for part in parts),
-    )
 
 
 def _repeated(prompts: Lengths, count: int, tokens: int) -> Paths:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from vpgea.config.contradictions import require_consistent
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import RunConfig, with_values
 from vpgea.engines.lease import engine_kind
 from vpgea.engines.sglang.server.places import places_of
 from vpgea.estimate import hardware
-from vpgea.estimate.estimator import Estimator, PhaseEstimate, whole_run
+from vpgea.estimate.estimator import Estimator
+from vpgea.estimate.phase_estimate import PhaseEstimate, whole_run
 from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
 from vpgea.modeling.device import devices_of
 from vpgea.modeling.local_model import LocalModel
@@ -240,7 +241,7 @@ def training_memory_warning(config: RunConfig, data: TrainingSet) -> str | None:
 
     What servers that stay hold is not free any more.
     """
-    config = config.model_copy(update={"sglang": config.sglang.model_copy(update={"keep_servers": False})})
+    config = with_values(config, {"sglang.keep_servers": False})
     model = LocalModel.resolve(config.model)
     free = hardware.free_memory(model.device)
     machine = hardware.Hardware(name="this device", flops=1.0, bandwidth=1.0, overhead_s=0.0, memory_bytes=free)

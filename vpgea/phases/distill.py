@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from vpgea.config.contradictions import require_consistent, tempered_control_variate
@@ -95,7 +96,7 @@ def distill(
                 return trained(output_dir)
         with ranks.together():  # before the folder is touched: a refused configuration leaves nothing behind
             is_begun = continued or (not overwrite and begun(output_dir) is not None)
-            require_trainable(config, model, warn=(progress.warn if ranks.is_first else _unsaid) if is_begun else None)
+            require_trainable(config, model, warn=_heard(progress, ranks) if is_begun else None, continued=continued)
             if ranks.is_first:  # which alone reads all bytes
                 require_contents(f"{filtered.root} was made with", filtered.manifest.contents, folder.manifest.contents)
             data = _training_set(config, filtered, folder.manifest)
@@ -162,6 +163,11 @@ def _manifest(
         config=flat_config(config),
         contents=contents.with_known(selection=filtered.selection()),
     )
+
+
+def _heard(progress: Progress, ranks: Ranks) -> Callable[[str], None]:
+    """Where the warnings of every rank go: they are the same, and said once."""
+    return progress.warn if ranks.is_first else _unsaid
 
 
 def _unsaid(text: str) -> None:

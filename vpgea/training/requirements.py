@@ -22,7 +22,13 @@ from vpgea.training.carried import carried_by
 _WANDB = "https://api.wandb.ai"
 
 
-def require_trainable(config: RunConfig, model: LocalModel, *, warn: Callable[[str], None] | None = None) -> None:
+def require_trainable(
+    config: RunConfig,
+    model: LocalModel,
+    *,
+    warn: Callable[[str], None] | None = None,
+    continued: bool = False,
+) -> None:
     """See that a model can be trained as configured: its adapter, targets, reference, optimiser's state and loggers.
 
     Args:
@@ -30,6 +36,7 @@ def require_trainable(config: RunConfig, model: LocalModel, *, warn: Callable[[s
         model: To be trained.
         warn: Of a run that was begun: hears what of the adapter a new run would be refused for. An earlier version may
             have begun it, and its identity holds the adapter and the targets: it can only go on as it is.
+        continued: It is a part of a run that was asked at its start how the model attends; rounds do not change that.
 
     Raises:
         UsageError: It cannot; the key is named.
@@ -49,7 +56,7 @@ def require_trainable(config: RunConfig, model: LocalModel, *, warn: Callable[[s
             warn(f"{error.what}: {error.why}; the run goes on as it was begun, a new one would be refused")
     else:
         require_known_targets(config.distill.lora.targets, empty_model(model))
-    if config.distill.packing:
+    if config.distill.packing and not continued:
         _require_packable(model)
     _require_reference(config, model)
     if warn is None:

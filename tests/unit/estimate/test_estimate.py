@@ -17,8 +17,9 @@ from vpgea.config.schema import LoopConfig, ModelConfig, RunConfig
 from vpgea.config.training import LoraConfig
 from vpgea.errors import UsageError
 from vpgea.estimate import hardware
-from vpgea.estimate.estimator import Estimator, whole_run
+from vpgea.estimate.estimator import Estimator
 from vpgea.estimate.hardware import NAMED, Hardware
+from vpgea.estimate.phase_estimate import whole_run
 from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import ModelShape, published_shape, read_shape, shape_of

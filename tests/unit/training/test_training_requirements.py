@@ -119,6 +119,7 @@ def test_an_architecture_that_cannot_be_packed_is_refused_before_anything_is_sam
     with pytest.raises(UsageError, match="models of type qwen2_moe cannot take packed sequences"):
         Loop.open(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    require_trainable(config, LocalModel.resolve(config.model), continued=True)  # it is not asked in every round
     Loop.open(with_values(config, {"distill.packing": False}), tmp_path / "run")
 
 
