@@ -17,7 +17,8 @@ import pytest
 
 from tests.support.browser import Page, chromium
 from tests.unit.report.test_report_page import hostile_report
-from vpgea.report.model import Report, Trace, TracedQuestion, Traces
+from vpgea.report.figures import svg
+from vpgea.report.model import Point, Points, Report, Series, Trace, TracedQuestion, Traces
 from vpgea.report.page import page as page_of
 
 pytestmark = pytest.mark.chromium
@@ -228,5 +229,28 @@ def test_it_fits_a_desk_and_a_phone_by_day_and_night(visit: Callable[[Visit], An
         printed = await page.call("Page.printToPDF")
         assert len(printed["data"]) > 1000
         assert time.monotonic() - started < 60
+
+    visit(look)
+
+
+def test_a_picture_of_its_own_can_be_seen_by_day_and_by_night(visit: Callable[[Visit], Any], tmp_path: Path) -> None:
+    PHOTOGRAPHS.mkdir(parents=True, exist_ok=True)
+    file = tmp_path / "picture.svg"
+    runs = [[Point(x=x, y=0.5 + side * 0.1 + x / 20) for x in range(5)] for side in (-1, 1)]
+    series = Series("mean", [Point(x=x, y=0.5 + x / 20, beside=f"λ {x}") for x in range(5)], runs)
+    chart = Points(name="p", title="t", x_label="cost", y_label="worth", series=[series], joined=True, level=0.5)
+    file.write_bytes(svg(chart, standalone=True).encode())
+
+    async def look(page: Page) -> None:
+        await page.open(file)
+        grounds, texts = set(), set()
+        for name in ("light", "dark"):
+            await page.look(width=700, height=360, dark=name == "dark")
+            style = "getComputedStyle(document.querySelector('{}')).fill"
+            grounds.add(await page.run(style.format(".back")))
+            texts.add(await page.run(style.format("text")))
+            await page.photograph(PHOTOGRAPHS / f"picture-{name}.png")
+        assert len(grounds) == len(texts) == 2
+        assert not grounds & texts
 
     visit(look)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ GRID: dict[str, Any] = {
     "seeds": [0],
     "sampled_tokens": 1,
     "test": {"dataset": str(overthinker.ROOT / "questions/test.jsonl"), "limit": 6, "samples": 2},
+    "tests": {"other": {"dataset": "other.jsonl"}},
 }
 RUNS = {"method_price-0.1_seed-0", "method_price-1_seed-0", "free_seed-0"}
 
@@ -39,6 +42,8 @@ RUNS = {"method_price-0.1_seed-0", "method_price-1_seed-0", "free_seed-0"}
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("experiment")
+    lines = (overthinker.ROOT / "questions/test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "other.jsonl").write_text("".join(lines[6:12]), encoding="utf-8")
     (folder / "experiment.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
     return folder / "experiment.yaml"
 
@@ -61,15 +66,17 @@ def test_every_run_is_made_and_ends_at_its_bound(done: Path) -> None:
 
 
 def test_the_chosen_runs_alone_are_tested_each_against_the_base(done: Path) -> None:
-    tested = {path.name for path in (done / "tests").iterdir()}
-    assert "base_seed-0" in tested
-    assert "free_seed-0_round-000" in tested
-    assert len(tested) == 3
+    for folder, others in ((done / "tests", {"other"}), (done / "tests" / "other", set())):
+        tested = {path.name for path in folder.iterdir()} - others
+        assert "base_seed-0" in tested
+        assert "free_seed-0_round-000" in tested
+        assert len(tested) == 3
 
 
 def test_results_say_what_was_found(done: Path) -> None:
-    (setting,) = json.loads((done / "results.json").read_text())["settings"]
-    assert setting["questions"] == 6
+    setting, other = json.loads((done / "results.json").read_text())["settings"]
+    assert (setting["test"], other["test"]) == ("", "other")
+    assert setting["questions"] == other["questions"] == 6
     method, free = setting["objectives"]
     assert (method["objective"], free["objective"]) == ("method", "free")
     assert method["price"] in (0.1, 1.0)
@@ -77,8 +84,12 @@ def test_results_say_what_was_found(done: Path) -> None:
     assert method["against"] is None  # the reference
     assert free["against"]["verdict"]
     assert method["metrics"]["accuracy"]["n"] == 12
+    assert [one["metrics"]["accuracy"]["n"] for one in other["objectives"]] == [6, 6]
+    assert all(one["gain_verdict"] for each in (setting, other) for one in each["objectives"])
     page = (done / "report.md").read_text(encoding="utf-8")
     assert "Against method:" in page
+    assert "## other: 6 test questions" in page
+    assert "## kept and forgotten" in page
     assert "| free |" in page
 
 
@@ -92,6 +103,32 @@ def test_the_table_has_a_row_for_each_round_with_its_cost(done: Path) -> None:
         assert row["trained_tokens"] == (line["trained_tokens"] if row["round"] == 0 else 0)
     assert {row["run"] for row in rows if row["is_chosen"]} >= {"free_seed-0"}
     assert len({row["run"] for row in rows if row["is_chosen"]}) == 2
+    for row in rows:
+        told = json.loads((done / "runs" / row["run"] / "round-000/filter/summary.json").read_text())["counts"]
+        assert all(row[name] == (count if row["round"] == 0 else None) for name, count in told.items())
+        if row["round"] == 0:
+            assert row["k"] == 4
+            assert row["mean_at_k"] == told["prior_correct"] / told["prior_sampled"]
+            assert row["mean_at_k"] <= row["pass_at_k"] <= 1
+            assert row["entropy"] > 0
+            assert 0 < row["ess_share"] <= 1
+
+
+def test_the_page_shows_its_pictures_and_what_became_of_each_run(done: Path) -> None:
+    page = (done / "report.md").read_text(encoding="utf-8")
+    linked = re.findall(r"!\[.*?\]\((.*?)\)", page)
+    costs = ("sampled-tokens", "trained-tokens", "seconds")
+    names = [f"{worth}-{cost}" for cost in costs for worth in ("accuracy", "tokens")]
+    assert linked == [f"pictures/{name}.svg" for name in (*names, "prices")]
+    assert {f"pictures/{path.name}" for path in (done / "pictures").iterdir()} == set(linked)
+    for name in linked:
+        ET.fromstring((done / name).read_bytes())
+    record = json.loads((done / "results.json").read_text())
+    assert [one["verdict"] for one in record["training"]] == ["rising"] * 2, "one round is the best and the last"
+    assert [len(one["mean"]) for one in record["learning"]] == [2, 2]
+    (sweep,) = record["prices"]
+    assert [one["price"] for one in sweep["prices"]] == [0.1, 1.0, None]
+    assert sum(one["is_chosen"] for one in sweep["prices"]) == 2
 
 
 def test_a_second_call_samples_nothing_and_writes_the_same(
@@ -99,7 +136,7 @@ def test_a_second_call_samples_nothing_and_writes_the_same(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(done, copy)
-    names = ("report.md", "results.json", "rounds.arrow")
+    names = ["report.md", "results.json", "rounds.arrow", "pictures/prices.svg", "pictures/accuracy-seconds.svg"]
     before = {name: (copy / name).read_bytes() for name in names}
 
     def refuse(*_: object, **__: object) -> None:
@@ -118,6 +155,9 @@ def test_a_dry_run_says_what_would_run_and_touches_nothing(
     said = json.loads(capsys.readouterr().out)
     assert set(said["runs"]) == RUNS
     assert said["sampled_tokens"] == 3
+    tests = {one["test"]: (one["questions"], one["samples"], one["evaluations"]) for one in said["tests"]}
+    assert tests == {"": (6, 2, 3), "other": (6, 1, 3)}  # two objectives at one price each, and the base
+    assert [one["tokens_at_most"] for one in said["tests"]] == [6 * 2 * 3 * 192, 6 * 3 * 192]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,6 +187,10 @@ def test_other_test_questions_need_another_folder(
             {"test": {"dataset": str(overthinker.ROOT / "questions/dev.jsonl")}},
             "test questions are also among those of",
         ),
+        (
+            {"tests": {"seen": {"dataset": str(overthinker.ROOT / "questions/dev.jsonl")}}},
+            "test questions of seen are also among those of",
+        ),
         ({"settings": {"a": {"model.path": "no/such"}}}, "no/such"),
         ({"keys": {"eval.max_new_tokens": 5000}}, "context"),
         ({"objectives": {"a": {"objective": None}, "b": {"objective": None, "views.note": "none"}}}, "no note without"),
@@ -174,7 +218,8 @@ def test_a_run_without_a_finished_round_is_said_and_counts_as_the_base(
     keys = {**GRID["keys"], "filter.min_selected": 1000}
     strict.write_text(
         yaml.safe_dump(
-            {**GRID, "keys": keys, "prices": [], "objectives": {"free": {"objective": None}}}, sort_keys=False
+            {**GRID, "keys": keys, "prices": [], "tests": {}, "objectives": {"free": {"objective": None}}},
+            sort_keys=False,
         )
     )
     assert run(["experiment", str(strict), "-o", str(tmp_path / "out"), "--offline"]) == 0

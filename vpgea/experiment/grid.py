@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +52,10 @@ class Grid(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="of samples, training and evaluation")
     sampled_tokens: int | None = Field(None, ge=1, description="after so many a run begins no further round")
     reference: str | None = Field(None, description="the objective that the others are held against; null: the first")
-    test: TestQuestions = Field(description="what the runs are compared on")
+    test: TestQuestions | None = Field(None, description="what the runs are compared on")
+    tests: dict[str, TestQuestions] = Field(
+        default_factory=dict, description="further ones by their names, such as other families; each has its own tables"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +78,18 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """runs: all of the grid, in its order. reference: the objective that the others are held against."""
+    """All of what is asked for.
+
+    Attributes:
+        runs: All of the grid, in its order.
+        reference: The objective that the others are held against.
+        tests: By their names; that of `test` has none.
+    """
 
     file: Path
     runs: list[Run]
     reference: str
-    test: TestQuestions
+    tests: dict[str, TestQuestions]
 
 
 def read_experiment(file: Path) -> Experiment:
@@ -105,8 +114,7 @@ def read_experiment(file: Path) -> Experiment:
             why=f"the objectives are {', '.join(grid.objectives)}",
             mend=did_you_mean(reference, grid.objectives, "name one of them"),
         )
-    dataset = beside_file(file, "data.dataset", grid.test.dataset)
-    return Experiment(file=file, runs=runs, reference=reference, test=grid.test.model_copy(update={"dataset": dataset}))
+    return Experiment(file=file, runs=runs, reference=reference, tests=_tests(file, grid))
 
 
 def _read(file: Path) -> Grid:
@@ -118,13 +126,33 @@ def _read(file: Path) -> Grid:
         first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
         place = tuple(str(step) for step in first["loc"])
         line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), None)
-        names = [*Grid.model_fields, *(f"test.{name}" for name in TestQuestions.model_fields)]
+        names = [*Grid.model_fields, *(f"{'.'.join(_test_of(place))}.{name}" for name in TestQuestions.model_fields)]
         unknown = ".".join(place) if first["type"] == "extra_forbidden" else ""
         raise UsageError(
             f"{file}{'' if line is None else f':{line}'}: {'.'.join(place) or 'the file'} is not what it must be",
             why=first["msg"],
             mend=did_you_mean(unknown, names, f"an experiment's file has {', '.join(names)}: docs/experiment.md"),
         ) from error
+
+
+def _test_of(place: tuple[str, ...]) -> tuple[str, ...]:
+    """The test that a place in the file is in, else the one without a name."""
+    return place[:2] if place[:1] == ("tests",) and len(place) > 2 else ("test",)
+
+
+def _tests(file: Path, grid: Grid) -> dict[str, TestQuestions]:
+    given = ({} if grid.test is None else {"": grid.test}) | grid.tests
+    if not given:
+        raise UsageError(
+            f"{file} has no test questions",
+            why="there is neither test nor tests, and objectives are compared on questions that no run has seen",
+            mend="give test: {dataset: FILE}, or tests: {NAME: {dataset: FILE}, ...}",
+        )
+    _require_nameable(file, grid.tests)
+    return {
+        name: test.model_copy(update={"dataset": beside_file(file, "data.dataset", test.dataset)})
+        for name, test in given.items()
+    }
 
 
 def _made(file: Path, grid: Grid, name: str) -> Name | None:
@@ -174,16 +202,19 @@ def _run(file: Path, grid: Grid, setting: str, objective: str, price: float | No
 
 def _require_distinct(file: Path, runs: list[Run]) -> None:
     names = [run.name for run in runs]
-    words = {word for run in runs for word in (run.setting or "-", run.objective.replace("/", "-"))}
-    if odd := sorted(word for word in words if not re.fullmatch(r"[\w.-]{1,100}", word) or word.startswith(".")):
-        raise UsageError(
-            f"{file}: nothing can be named {odd[0]!r}",
-            why="folders are named so",
-            mend="take letters, digits, -, . and _",
-        )
+    _require_nameable(file, (word for run in runs for word in (run.setting or "-", run.objective.replace("/", "-"))))
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(
             f"{file} has the run {twice[0]} twice",
             why="a seed, a price or a setting's name stands twice, or two names differ in / and - alone",
             mend="name each once",
+        )
+
+
+def _require_nameable(file: Path, words: Iterable[str]) -> None:
+    if odd := sorted(word for word in words if not re.fullmatch(r"[\w.-]{1,100}", word) or word.startswith(".")):
+        raise UsageError(
+            f"{file}: nothing can be named {odd[0]!r}",
+            why="folders are named so",
+            mend="take letters, digits, -, . and _",
         )

@@ -1,4 +1,4 @@
-"""What an experiment found: the price of length by the held-out questions, then the objectives on the test questions.
+"""What an experiment found on its test questions: the objectives, each at its price of length, against one another.
 
 A test question that several seeds have sampled is one cluster: intervals are over questions, with the seeds' samples as
 samples of a question. What another seed would change is seen beside them, in the figure of each seed.
@@ -7,39 +7,21 @@ samples of a question. What another seed would change is seen beside them, in th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 
 from vpgea.experiment.grid import Run
+from vpgea.experiment.rounds import Chosen, Lines, costs, rounds_of
 from vpgea.experiment.runs import Workshop
 from vpgea.metrics.bootstrap import Estimate, SampleTable, evaluate
 from vpgea.metrics.paired import Gain, gains, holm, p_value
 from vpgea.phases.compare import decided
 from vpgea.phases.evaluate import sample_table
 from vpgea.questions.clusters import Numbering
-from vpgea.runs.records import RoundLine
-from vpgea.storage.shards import table_from_rows
 
 _POOLED = ("question", "correct", "tokens", "truncated")
-ROUNDS = pa.schema(
-    [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("run", "setting", "objective")),
-        pa.field("price", pa.float64()),  # of length, as the experiment's file has it
-        pa.field("seed", pa.int64(), nullable=False),
-        pa.field("round", pa.int64()),  # null: the base model
-        *(pa.field(name, pa.int64()) for name in ("sampled_tokens", "trained_tokens")),  # up to this round's end
-        *(pa.field(name, pa.float64()) for name in ("seconds", "accuracy", "tokens", "truncated", "e3")),  # held out
-        *(pa.field(name, pa.float64()) for name in ("accepted_share", "pseudo_efficient_share", "kl")),
-        pa.field("is_chosen", pa.bool_(), nullable=False),  # whether its price is its objective's
-    ]
-)
-
-
-Lines = Mapping[str, Sequence[RoundLine]]  # run's name → of the base model and of every finished round
-Chosen = dict[tuple[str, str], float | None]  # (setting, objective) → price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +53,8 @@ class ObjectiveResult:
         metrics: Of all seeds together against the base model.
         e3_of_seeds: Of each seed alone.
         against: None for the reference itself.
+        gain_p_holm: Of its gain in accuracy over the base, where there are several tests.
+        gain_verdict: What may be said of that gain.
     """
 
     objective: str
@@ -81,40 +65,32 @@ class ObjectiveResult:
     metrics: dict[str, Estimate]
     e3_of_seeds: list[float | None]
     against: Against | None = None
+    gain_p_holm: float | None = None
+    gain_verdict: str = ""
+
+    @property
+    def gain(self) -> Gain:
+        """Of accuracy over the base."""
+        found = self.metrics["accuracy_gain"]
+        return Gain(estimate=found, p=p_value(found.value, found.low, found.high))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingResult:
-    """All objectives under one setting.
+    """All objectives under one setting on one test.
 
-    base: the base model's accuracy and tokens. without_round: runs that finished none, whose weights are the base's.
+    Attributes:
+        name: Of the setting; test: of the test, "" for the one without a name.
+        base: The base model's accuracy and tokens.
+        without_round: Runs that finished none, whose weights are the base's.
     """
 
     name: str
+    test: str = ""
     questions: int
     base: dict[str, Estimate]
     objectives: list[ObjectiveResult]
     without_round: list[str]
-
-
-def choose(runs: Sequence[Run], lines: Lines) -> Chosen:
-    """(Setting, objective) → the price whose runs have the highest mean e3 on the held-out questions at their ends.
-
-    A run that was never measured is worth nothing: its e3 is 0.
-    """
-    chosen: Chosen = {}
-    for key in dict.fromkeys((run.setting, run.objective) for run in runs):
-        own = [run for run in runs if (run.setting, run.objective) == key]
-        scores = {
-            price: float(np.mean([_last_e3(lines[run.name]) for run in own if run.price == price]))
-            for price in dict.fromkeys(run.price for run in own)
-        }
-        chosen[key] = max(scores, key=lambda price: scores[price])
-    return chosen
-
-
-def _last_e3(lines: Sequence[RoundLine]) -> float:
-    return next((line.measured.e3 for line in reversed(lines[1:]) if line.is_measured), 0.0)
 
 
 def results_of(workshop: Workshop, lines: Lines, chosen: Chosen, *, draws: int = 2000) -> list[SettingResult]:
@@ -125,8 +101,9 @@ def results_of(workshop: Workshop, lines: Lines, chosen: Chosen, *, draws: int =
     """
     runs = workshop.experiment.runs
     found = [
-        _setting(workshop, name, [run for run in runs if run.setting == name], lines, chosen, draws)
+        _setting(workshop, name, test, [run for run in runs if run.setting == name], lines, chosen, draws)
         for name in dict.fromkeys(run.setting for run in runs)
+        for test in workshop.experiment.tests
     ]
     return corrected(found)
 
@@ -134,6 +111,7 @@ def results_of(workshop: Workshop, lines: Lines, chosen: Chosen, *, draws: int =
 def _setting(
     workshop: Workshop,
     name: str,
+    test: str,
     runs: Sequence[Run],
     lines: Lines,
     chosen: Chosen,
@@ -143,7 +121,7 @@ def _setting(
     tables: dict[str, list[tuple[Run, SampleTable, SampleTable]]] = {}
     tried = [run for run in runs if run.price == chosen[run.setting, run.objective]]
     for run in tried:
-        own, base = (sample_table(one, numbers) for one in workshop.test(run, _rounds(lines[run.name])))
+        own, base = (sample_table(one, numbers) for one in workshop.test(run, rounds_of(lines[run.name]), test))
         tables.setdefault(run.objective, []).append((run, own, base))
     reference = workshop.experiment.reference
     theirs = {run.seed: table for run, table, _ in tables.get(reference, [])}
@@ -158,16 +136,12 @@ def _setting(
     bases = {run.seed: base for each in tables.values() for run, _, base in each}
     return SettingResult(
         name=name,
+        test=test,
         questions=numbers.questions,
         base=evaluate(pooled(list(bases.values())), draws=draws),
         objectives=objectives,
-        without_round=[run.name for run in tried if not _rounds(lines[run.name])],
+        without_round=[run.name for run in tried if not rounds_of(lines[run.name])],
     )
-
-
-def _rounds(lines: Sequence[RoundLine]) -> int:
-    """How many are finished; a run whose base could not be measured has no line at all."""
-    return max(len(lines) - 1, 0)
 
 
 def _objective(each: Sequence[tuple[Run, SampleTable, SampleTable]], lines: Lines, draws: int) -> ObjectiveResult:
@@ -178,7 +152,7 @@ def _objective(each: Sequence[tuple[Run, SampleTable, SampleTable]], lines: Line
         price=runs[0].price,
         seeds=[run.seed for run in runs],
         sampled_tokens=None if None in spent else float(np.mean([one for one in spent if one is not None])),
-        rounds=float(np.mean([_rounds(lines[run.name]) for run in runs])),
+        rounds=float(np.mean([rounds_of(lines[run.name]) for run in runs])),
         metrics=evaluate(pooled([own for _, own, _ in each]), pooled([base for _, _, base in each]), draws=draws),
         e3_of_seeds=[evaluate(own, base, draws=1)["e3"].value for _, own, base in each],
     )
@@ -199,11 +173,24 @@ def pooled(tables: Sequence[SampleTable]) -> SampleTable:
 
 
 def corrected(found: Sequence[SettingResult]) -> list[SettingResult]:
-    """With p values for all comparisons of the experiment together, and what they allow to be said."""
-    every = [one.against for setting in found for one in setting.objectives if one.against]
-    adjusted = iter(holm([gain.p for one in every for gain in (one.accuracy, one.tokens, one.log_e3)]))
+    """With p values for all comparisons of the experiment together, and what they allow to be said.
+
+    Where there are several tests, what is kept and forgotten is a comparison, too: each objective against the base.
+    """
+    several = len({setting.test for setting in found}) > 1
+
+    def compared(one: ObjectiveResult) -> list[Gain]:
+        with_base = [one.gain] if several else []
+        other = one.against
+        return with_base + ([] if other is None else [other.accuracy, other.tokens, other.log_e3])
+
+    every = [one for setting in found for one in setting.objectives]
+    adjusted = iter(holm([gain.p for one in every for gain in compared(one)]))
 
     def told(one: ObjectiveResult) -> ObjectiveResult:
+        if several:
+            p = next(adjusted)
+            one = replace(one, gain_p_holm=p, gain_verdict=decided(one.gain, p, ("higher", "lower")))
         if one.against is None:
             return one
         accuracy, tokens, e3 = (next(adjusted) for _ in range(3))
@@ -218,48 +205,3 @@ def _verdict(against: Against) -> str:
     tokens = decided(against.tokens, against.tokens_p_holm, ("more", "fewer"))
     e3 = decided(against.log_e3, against.e3_p_holm, ("better", "worse"))
     return f"accuracy {accuracy}, tokens {tokens}, ε³ {e3}"
-
-
-# --- learning per cost ----------------------------------------------------------------------------------------------
-
-
-def costs(lines: Sequence[RoundLine]) -> list[tuple[int | None, int | None, float | None]]:
-    """Up to the end of each round, the base's line first: tokens sampled, tokens trained on, seconds.
-
-    None from where one round does not say it.
-    """
-    of_rounds = [(line.sampled_tokens, line.trained_tokens, _seconds(line)) for line in lines[1:]]
-    columns = list(zip(*of_rounds, strict=True)) or [(), (), ()]
-    return list(zip(*([0, *_sums(column)] for column in columns), strict=True))
-
-
-def _seconds(line: RoundLine) -> float | None:
-    """Of all attempts, without the evaluation: it is no part of learning."""
-    if line.times is None:
-        return None
-    return math.fsum(seconds for phase, parts in line.times.items() if phase != "eval" for seconds in parts.values())
-
-
-def _sums(values: Sequence[float | None]) -> Iterator[float | None]:
-    total: float | None = 0
-    for value in values:
-        total = None if total is None or value is None else total + value
-        yield total
-
-
-def rounds_table(runs: Sequence[Run], lines: Lines, chosen: Chosen) -> pa.Table:
-    """A row of ROUNDS for the base model and each round of each run: what it had cost, and what it was worth."""
-    rows = [
-        {
-            **{name: getattr(run, name) for name in ("setting", "objective", "price", "seed")},
-            **{name: getattr(line, name) for name in ROUNDS.names if hasattr(line, name)},
-            "run": run.name,
-            "sampled_tokens": sampled,
-            "trained_tokens": trained,
-            "seconds": seconds,
-            "is_chosen": run.price == chosen[run.setting, run.objective],
-        }
-        for run in runs
-        for line, (sampled, trained, seconds) in zip(lines[run.name], costs(lines[run.name]), strict=True)
-    ]
-    return table_from_rows(rows, ROUNDS)

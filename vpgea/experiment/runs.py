@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vpgea.config.schema import RunConfig, ViewsConfig
@@ -25,6 +26,29 @@ from vpgea.training.requirements import require_trainable
 RUNS, TESTS = "runs", "tests"  # folders of an experiment
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationCost:
+    """What one test of one setting samples: the last weights of each objective and seed, and the base under each seed.
+
+    Attributes:
+        setting: As `test`, "" for the one without a name.
+        questions: Those that can be asked.
+        samples: Of a question, in each evaluation.
+        max_new_tokens: Of a sample.
+    """
+
+    setting: str
+    test: str
+    questions: int
+    samples: int
+    evaluations: int
+    max_new_tokens: int
+
+    @property
+    def tokens_at_most(self) -> int:
+        return self.questions * self.samples * self.evaluations * self.max_new_tokens
+
+
 class Workshop:
     """An experiment's folder, in which its runs are made."""
 
@@ -43,30 +67,53 @@ class Workshop:
         """Of the base model and of every finished round."""
         return finished_lines(self.folder_of(run))
 
-    def require_ready(self) -> None:
+    def require_ready(self) -> list[EvaluationCost]:
         """See that every run can be trained and tested, before anything is sampled; prices and seeds change nothing.
+
+        Returns:
+            What the tests will sample.
 
         Raises:
             UsageError: One of them cannot, test questions are among those that it is trained or measured on, or two
                 objectives of a setting would be tested otherwise.
         """
-        bases: dict[str, Manifest] = {}
+        plans: dict[tuple[str, str], EvalPlan] = {}
         for run in {(run.setting, run.objective): run for run in self.experiment.runs}.values():
             loop = Loop.read(
                 run.config, self.folder_of(run), offline=self._offline, reporter=self._reporter, stop=self._stop
             )
             require_trainable(loop.config, LocalModel.resolve(loop.config.model))
             loop.require_first_round(self.folder_of(run))
-            config = _on_test(run.config, self.experiment.test)
-            questions = self._test_questions(config)
-            if seen := shared_questions(questions, [*loop.questions, *loop.held_out]):
-                raise UsageError(
-                    f"{len(seen)} test questions are also among those of {run.name}, e.g. {seen[0]}",
-                    why="what is compared in the end must be new to every run, and to the choice between them",
-                    mend="remove them from test.dataset, data.dataset or loop.eval_dataset",
-                )
-            plan = EvalPlan.make(config, questions).manifest
-            _require_one_base(run, plan, bases.setdefault(run.setting, plan))
+            for name in self.experiment.tests:
+                plan = self._plan_test(run, loop, name)
+                first = plans.setdefault((run.setting, name), plan)
+                _require_one_base(run, plan.manifest, first.manifest)
+        return [self._cost(*key, plan) for key, plan in plans.items()]
+
+    def _plan_test(self, run: Run, loop: Loop, name: str) -> EvalPlan:
+        test = self.experiment.tests[name]
+        config = _on_test(run.config, test)
+        questions = self._test_questions(config)
+        of, key = (f" of {name}", f"tests.{name}") if name else ("", "test")
+        if seen := shared_questions(questions, [*loop.questions, *loop.held_out]):
+            raise UsageError(
+                f"{len(seen)} test questions{of} are also among those of {run.name}, e.g. {seen[0]}",
+                why="what is compared in the end must be new to every run, and to the choice between them",
+                mend=f"remove them from {key}.dataset, data.dataset or loop.eval_dataset",
+            )
+        return EvalPlan.make(config, questions)
+
+    def _cost(self, setting: str, name: str, plan: EvalPlan) -> EvaluationCost:
+        runs = [run for run in self.experiment.runs if run.setting == setting]
+        tested = {(run.objective, run.seed) for run in runs}  # each at one of its prices
+        return EvaluationCost(
+            setting=setting,
+            test=name,
+            questions=sum(map(len, plan.sampling.chunks)),
+            samples=self.experiment.tests[name].samples,
+            evaluations=len(tested) + len({run.seed for run in runs}),
+            max_new_tokens=plan.sampling.config.rollout.max_new_tokens,
+        )
 
     def train(self, runs: Sequence[Run], on_run: Callable[[Run, list[RoundLine]], None]) -> dict[str, str]:
         """Make what is missing of these runs, one after another.
@@ -90,18 +137,22 @@ class Workshop:
             on_run(run, lines)
         return ended
 
-    def test(self, run: Run, rounds: int) -> tuple[CompletePhase, CompletePhase]:
-        """The weights after so many rounds and the base model on the test questions: (the run's samples, the base's).
+    def test(self, run: Run, rounds: int, name: str) -> tuple[CompletePhase, CompletePhase]:
+        """The weights after so many rounds and the base model on some test questions: (the run's samples, the base's).
 
-        After none the weights are the base's.
+        Args:
+            run: Which.
+            rounds: After none the weights are the base's.
+            name: Of the test.
 
         Raises:
             UsageError: A folder holds samples of other questions, or drawn otherwise.
         """
-        config = _on_test(run.config, self.experiment.test)
+        config = _on_test(run.config, self.experiment.tests[name])
         questions = self._test_questions(config)
+        folder = self.folder / TESTS / name
         setting = f"{run.setting}_" if run.setting else ""
-        base = self._measured(config, questions, self.folder / TESTS / f"{setting}base_seed-{run.seed}")
+        base = self._measured(config, questions, folder / f"{setting}base_seed-{run.seed}")
         if not rounds:
             return base, base
         last = rounds - 1
@@ -111,7 +162,7 @@ class Workshop:
                 "eval": config.eval.model_copy(update={"baseline": str(base.root)}),
             }
         )
-        return self._measured(tuned, questions, self.folder / TESTS / f"{run.name}_round-{last:03d}"), base
+        return self._measured(tuned, questions, folder / f"{run.name}_round-{last:03d}"), base
 
     def _loop(self, run: Run) -> Loop:
         return Loop.open(
@@ -123,7 +174,7 @@ class Workshop:
 
     def _measured(self, config: RunConfig, questions: Sequence[Question], folder: Path) -> CompletePhase:
         """Also where it is finished: it must be what is asked for now."""
-        with self._reporter.progress(len(questions), f"test: {folder.name}") as progress:
+        with self._reporter.progress(len(questions), f"test: {folder.relative_to(self.folder / TESTS)}") as progress:
             evaluate(config, questions, folder, stop=self._stop, progress=progress)
         return CompletePhase.open(folder, "eval")
 

@@ -25,8 +25,15 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7
 _COLOURS = "".join(f".s{place}{{--c:{colour}}}" for place, colour in enumerate(PALETTE))
 STYLE = f"""
 text{{font:12px system-ui,sans-serif;fill:#333}}.axis,.grid{{stroke:#ccc;fill:none}}
+.thin{{stroke:var(--c);fill:none;opacity:.45}}
 .level{{stroke:#777;stroke-dasharray:5 4}}{_COLOURS}.bar,.mark{{fill:var(--c)}}.mark{{fill-opacity:.75}}
 .line,.cross,.hollow{{stroke:var(--c,#777);fill:none}}.line,.hollow{{stroke-width:2}}.band{{fill:var(--c);opacity:.15}}
+"""
+_DARK_PALETTE = ("#56a9e8", "#f08a3c", "#2cc295", "#e39ac4", "#d9b13b", "#9ad5f5", "#b08fd0", "#aaa")
+_DARK_COLOURS = "".join(f".s{place}{{--c:{colour}}}" for place, colour in enumerate(_DARK_PALETTE))
+DARK = f"@media(prefers-color-scheme:dark){{{_DARK_COLOURS}}}\n"  # by night, in a page that has its own texts and lines
+_ALONE = """.back{fill:#fff}@media(prefers-color-scheme:dark){
+.back{fill:#16181a}text{fill:#e6e6e3}.axis,.grid{stroke:#3b4045}}
 """
 
 
@@ -41,16 +48,21 @@ class _Axis:
 
 
 def svg(chart: Points | Bars, *, standalone: bool = False) -> Markup:
-    """A chart; standalone: with its style, as a file of its own."""
+    """A chart; standalone: as a file of its own, with its style by day and by night."""
     drawn = _points(chart) if isinstance(chart, Points) else _bars(chart)
     names = [one.name for one in chart.series] if isinstance(chart, Points) else [name for name, _ in chart.stacks]
     kinds = chart.kinds if isinstance(chart, Points) else []
     legend, height = _legend(names, kinds) if len(names) + len(kinds) > 1 else (Markup(""), 0)
     title = escape(visible(chart.title))
+    box = (WIDTH, HEIGHT + height)
+    size, style = Markup(""), Markup("")
+    if standalone:
+        size = Markup(' width="{}" height="{}"').format(*box)
+        style = Markup(f"<style>{STYLE}{DARK}{_ALONE}</style>")  # noqa: S704 - ours
+        style += Markup('<rect class="back" width="{}" height="{}"/>').format(*box)
     start = Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}" class="chart">'
-    ).format(WIDTH, HEIGHT + height, title)
-    style = Markup(f"<style>{STYLE}</style>") if standalone else Markup("")  # noqa: S704 - ours
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}"{} role="img" aria-label="{}" class="chart">'
+    ).format(*box, size, title)
     return Markup("").join([start, style, Markup("<title>{}</title>").format(title), drawn, legend, Markup("</svg>")])
 
 
@@ -58,7 +70,7 @@ def svg(chart: Points | Bars, *, standalone: bool = False) -> Markup:
 
 
 def _points(chart: Points) -> Markup:
-    points = [point for one in chart.series for point in one.points]
+    points = [point for one in chart.series for each in (one.points, *one.runs) for point in each]
     if not points:
         return _text(WIDTH / 2, HEIGHT / 2, "nothing was measured", "middle")
     xs = [x for point in points for x in (point.x, *(point.x_bounds or ()))]
@@ -77,7 +89,7 @@ def _points(chart: Points) -> Markup:
 
 
 def _series(series: Series, number: int, across: _Axis, up: _Axis, *, joined: bool) -> Markup:
-    drawn = []
+    drawn = [_path([(point.x, point.y) for point in each], across, up, "thin") for each in series.runs]
     if joined:
         banded = [point for point in series.points if point.y_bounds is not None]
         edges = [(point.x, point.y_bounds[0]) for point in banded if point.y_bounds]
@@ -93,6 +105,9 @@ def _series(series: Series, number: int, across: _Axis, up: _Axis, *, joined: bo
             drawn.append(_line(x, up.place(point.y_bounds[0]), x, up.place(point.y_bounds[1]), "cross"))
         if not (joined and many):
             drawn.append(_mark(x, y, number, point, series.name))
+        if point.beside:
+            is_right = x > (_LEFT + WIDTH - _RIGHT) / 2
+            drawn.append(_text(x - 8 if is_right else x + 8, y + 4, point.beside, "end" if is_right else "start"))
     return Markup('<g class="s{}">{}</g>').format(number % len(PALETTE), Markup("").join(drawn))
 
 

@@ -42,21 +42,23 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A measured value; the bounds are those of its 95 % interval, where it has one."""
+    """A measured value; the bounds are those of its 95 % interval, where it has one. beside: shown next to its mark."""
 
     x: float
     y: float
     x_bounds: tuple[float, float] | None = None
     y_bounds: tuple[float, float] | None = None
     label: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one run."""
+    """Points of one run, or means of several: runs has then the points of each of them, drawn as thin lines."""
 
     name: str
     points: Sequence[Point]
+    runs: Sequence[Sequence[Point]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

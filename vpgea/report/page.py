@@ -29,7 +29,7 @@ def page(report: Report) -> str:
         keep_trailing_newline=True,
     )
     style, script = (_source(name) for name in ("report.css", "report.js"))
-    style = figures.STYLE.strip() + "\n" + style
+    style = figures.STYLE.strip() + "\n" + figures.DARK + style
     return environment.get_template("report.html.j2").render(
         report=report,
         traces=None if report.traces is None or not report.traces.questions else pack(report.traces),

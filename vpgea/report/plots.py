@@ -82,7 +82,12 @@ def _points(axes: Any, chart: Points) -> None:
         ]
         style = "o-" if chart.joined else "o"
         errors = {name: list(zip(*one, strict=True)) for name, one in zip(("xerr", "yerr"), bounds, strict=True) if one}
-        axes.errorbar(xs, ys, fmt=style, label=series.name, markersize=4, **errors)
+        (drawn, *_) = axes.errorbar(xs, ys, fmt=style, label=series.name, markersize=4, **errors)
+        for run in series.runs:
+            axes.plot([point.x for point in run], [point.y for point in run], color=drawn.get_color(), lw=1, alpha=0.45)
+        for point in series.points:
+            if point.beside:
+                axes.annotate(point.beside, (point.x, point.y), (4, 4), textcoords="offset points", fontsize="small")
     for place, kind in enumerate(chart.kinds):
         for number, one in enumerate(each for each in chart.hollow if each.kind == kind):
             axes.plot(

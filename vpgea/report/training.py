@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 from vpgea.report.model import Bars, Block, Cells, Point, Points, Section, Series, Table, Words
+from vpgea.report.rounds import Round, read_round
 from vpgea.report.sources import LoopRun
 from vpgea.report.text import duration, with_interval
 from vpgea.runs.clock import ROUND_COLUMNS, columns_of
-from vpgea.runs.layout import METRICS, SUMMARY, Step
-from vpgea.runs.records import ElboEstimate, FilterSummary, RoundLine, Term
-from vpgea.storage.files import read_json_lines
-from vpgea.storage.records import read_record
+from vpgea.runs.records import RoundLine, Term
 
-_REASON = "posterior_rejected_"
 _HEAD = (
     *("round", "accuracy", "tokens", "e3", "accepted", "KL, nats", "ESS / K", "entropy, nats"),
     *("reflection before", "reflection learnt", "mismatch, nats", "price of length", "time"),
@@ -25,41 +20,9 @@ _HEAD = (
 _MOST_ROWS = 60  # of the open table; longer ones are closed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """What one round says of itself.
-
-    Attributes:
-        filtered: None where its records are not kept.
-        entropy: Of its training's first step that has one, in nats per token.
-        reflection: Words of reflection per 1,000 tokens, of the prior's paths and of the posterior's that were learnt.
-    """
-
-    line: RoundLine
-    filtered: FilterSummary | None
-    entropy: float | None
-    reflection: tuple[float | None, float | None]
-
-    @property
-    def index(self) -> int:
-        assert self.line.round is not None
-        return self.line.round
-
-    @property
-    def bound(self) -> ElboEstimate | None:
-        found = None if self.filtered is None else self.filtered.elbo
-        return found if isinstance(found, ElboEstimate) else None
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Rejected posterior paths by the reason that is blamed."""
-        counts = {} if self.filtered is None else self.filtered.counts
-        return {name.removeprefix(_REASON): n for name, n in counts.items() if name.startswith(_REASON) and n}
-
-
 # name of the chart, what it shows, the unit, and its lines
 _LINES: tuple[tuple[str, str, str, Sequence[tuple[str, Callable[[Round], float | None]]]], ...] = (
-    ("kl", "KL of the accepted paths from the prior", "nats per path", [("KL", lambda one: one.line.kl)]),
+    ("kl", "KL of the posterior's paths from the prior", "nats per path", [("KL", lambda one: one.line.kl)]),
     (
         "ess",
         "effective sample size of the importance weights",
@@ -87,35 +50,12 @@ _LINES: tuple[tuple[str, str, str, Sequence[tuple[str, Callable[[Round], float |
 
 def training_section(loop: LoopRun, number: int) -> Section:
     """Of one loop folder; number: its place among those of the report."""
-    rounds = [_read(loop.folder, line) for line in loop.lines if line.round is not None]
+    rounds = [read_round(loop.folder, line) for line in loop.lines if line.round is not None]
     title = f"Training of {loop.folder.name}"
     key = f"training-{number}"
     if not rounds:
         return Section(key, title, [Words("no round is finished yet")])
     return Section(key, title, [*_charts(rounds, loop, key), *_tables(rounds, loop)])
-
-
-def _read(run_dir: Path, line: RoundLine) -> Round:
-    summary = Step(line.round, "filter").folder(run_dir) / SUMMARY
-    metrics = Step(line.round, "distill").folder(run_dir) / METRICS
-    steps = [step for step in read_json_lines(metrics) if isinstance(step, dict)] if metrics.is_file() else []
-    entropies = [value for step in steps if (value := _figure(step, "entropy")) is not None]
-    return Round(
-        line=line,
-        filtered=read_record(summary, FilterSummary) if summary.is_file() else None,
-        entropy=entropies[0] if entropies else None,
-        reflection=(_mean(steps, "epistemic_prior"), _mean(steps, "epistemic_posterior")),
-    )
-
-
-def _figure(step: Mapping[str, object], name: str) -> float | None:
-    value = step.get(name)  # earlier versions had fewer
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _mean(steps: Sequence[Mapping[str, object]], name: str) -> float | None:
-    values = [value for step in steps if (value := _figure(step, name)) is not None]
-    return sum(values) / len(values) if values else None
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
@@ -206,7 +146,7 @@ def _times(rounds: Sequence[Round], key: str) -> Bars:
 
 def _tables(rounds: Sequence[Round], loop: LoopRun) -> Iterator[Block]:
     base = [line for line in loop.lines if line.round is None]
-    rows = [_row(Round(line=line, filtered=None, entropy=None, reflection=(None, None))) for line in base]
+    rows = [_row(Round(line=line)) for line in base]
     rows += [_row(one) for one in rounds]
     yield Table(
         title="every round",

@@ -48,26 +48,27 @@ def write_table(path: Path, table: pa.Table) -> Sidecar:
     return write_sidecar(path)
 
 
-def write_table_anew(path: Path, table: pa.Table, *, told_by: Path) -> Sidecar:
+def write_table_anew(path: Path, table: pa.Table, *, told_by: Path, all_columns: bool = False) -> Sidecar:
     """The same for what is derived again: other rows that stand there go, equal ones stay as they are.
 
     Args:
         path: Of the shard.
         table: Its rows.
         told_by: The record that speaks of the rows which stand there: it goes before they do.
+        all_columns: Rows that lack some of the columns, as those of earlier versions do, go as well.
     """
     was_there = path.is_file()
     sidecar = write_table(path, table)
-    if not was_there or _is_alike(read_table(path), table):
+    if not was_there or _is_alike(read_table(path), table, all_columns=all_columns):
         return sidecar
     for stale in (told_by, sidecar_path(path), path):
         stale.unlink(missing_ok=True)
     return write_table(path, table)
 
 
-def _is_alike(stored: pa.Table, table: pa.Table) -> bool:
+def _is_alike(stored: pa.Table, table: pa.Table, *, all_columns: bool) -> bool:
     """Whether rows are equal in the columns that are stored: earlier versions had fewer."""
-    names = stored.column_names
+    names = table.column_names if all_columns else stored.column_names
     return set(names) <= set(table.column_names) and bool(table.select(names).equals(stored))
 
 

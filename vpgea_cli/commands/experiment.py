@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +24,8 @@ from vpgea_cli.phase import required, running
 
 if TYPE_CHECKING:
     from vpgea.experiment.grid import Experiment, Run
-    from vpgea.experiment.runs import Workshop
+    from vpgea.experiment.runs import EvaluationCost, Workshop
     from vpgea.runs.records import RoundLine
-
-REPORT, RESULTS, ROUNDS = "report.md", "results.json", "rounds.arrow"
 
 
 def command(
@@ -50,15 +49,15 @@ def command(
     with running(output, offline=offline) as stop:
         folder = (output_dir or Path()) if dry_run else required(output_dir)
         shop = Workshop(experiment, folder, offline=offline, reporter=output, stop=stop)
-        shop.require_ready()
+        tests = shop.require_ready()
         if dry_run:
-            _show_runs(experiment, part, output)
+            _show_runs(experiment, part, tests if part.count == 1 else [], output)
         else:
             _run(shop, part, output)
 
 
-def _show_runs(experiment: Experiment, part: Part, output: Output) -> None:
-    """What would run, and what that may sample."""
+def _show_runs(experiment: Experiment, part: Part, tests: Sequence[EvaluationCost], output: Output) -> None:
+    """What would run, and what that may sample. tests: none where a shard alone would run, which compares nothing."""
     runs = part.of(experiment.runs)
     bounds = [run.config.loop.max_sampled_tokens for run in runs]
     output.table(
@@ -69,16 +68,30 @@ def _show_runs(experiment: Experiment, part: Part, output: Output) -> None:
             for run, bound in zip(runs, bounds, strict=True)
         ],
     )
+    if tests:
+        output.table(
+            "tests",
+            ("setting", "test", "questions", "samples", "evaluations", "sampled tokens, at most"),
+            [
+                (one.setting, one.test, one.questions, one.samples, one.evaluations, f"{one.tokens_at_most:,}")
+                for one in tests
+            ],
+        )
     known = [bound for bound in bounds if bound is not None]
+    sampled = sum(known) if len(known) == len(runs) else None
+    tested = sum(one.tokens_at_most for one in tests)
+    said = f"{len(runs)} runs"
+    said += "" if sampled is None else f" that sample about {sampled:,} tokens, and the held-out questions"
+    said += f"; the tests sample at most {tested:,}" if tests else ""
     output.result(
         {
             "runs": [run.name for run in runs],
-            "sampled_tokens": sum(known) if len(known) == len(runs) else None,
+            "sampled_tokens": sampled,
             "reference": experiment.reference,
+            "tests": [{**asdict(one), "tokens_at_most": one.tokens_at_most} for one in tests],
         }
         if output.as_json
-        else f"{len(runs)} runs"
-        + (f" that sample about {sum(known):,} tokens, and the evaluations" if len(known) == len(runs) else "")
+        else said
     )
 
 
@@ -100,29 +113,18 @@ def _run(shop: Workshop, part: Part, output: Output) -> None:
 
 
 def _compare(shop: Workshop, ended: dict[str, str], output: Output) -> None:
-    from vpgea.experiment.results import choose, results_of, rounds_table
-    from vpgea.experiment.text import AGAINST, HEAD, against_rows, figure_rows, page
-    from vpgea.storage.files import write_bytes, write_json
-    from vpgea.storage.records import json_of
-    from vpgea.storage.shards import write_table_anew
+    from vpgea.experiment.findings import REPORT, findings_of
+    from vpgea.experiment.text import AGAINST, HEAD, KEPT, against_rows, figure_rows, kept_rows, page, title_of
 
-    runs, folder = shop.experiment.runs, shop.folder
-    lines = {run.name: shop.lines_of(run) for run in runs}
-    chosen = choose(runs, lines)
-    found = results_of(shop, lines, chosen)
-    write_table_anew(folder / ROUNDS, rounds_table(runs, lines, chosen), told_by=folder / RESULTS)
-    record = {
-        "reference": shop.experiment.reference,
-        "ended": ended,
-        "settings": [json_of(one) for one in found],
-    }
-    write_json(folder / RESULTS, record)
-    write_bytes(folder / REPORT, page(shop.experiment, found).encode())
-    for one in found:
-        title = f"{one.name}: " if one.name else ""
-        output.table(f"{title}{one.questions:,} test questions, 95 % intervals", HEAD, figure_rows(one))
+    found = findings_of(shop, ended)
+    found.write(shop.folder, page(shop.experiment.file.name, found))
+    for one in found.settings:
+        output.table(f"{title_of(one)}, 95 % intervals", HEAD, figure_rows(one))
         if rows := against_rows(one):
-            output.table(f"{title}against {shop.experiment.reference}", AGAINST, rows)
-        for name in one.without_round:
-            output.warn(f"{name} has no finished round, and counts as the base")
-    output.result({"path": str(folder / REPORT), **record})
+            output.table(f"{title_of(one)}, against {found.reference}", AGAINST, rows)
+    for name in dict.fromkeys(one.name for one in found.settings):
+        if rows := kept_rows([one for one in found.settings if one.name == name]):
+            output.table("kept and forgotten" + (f" in {name}" if name else ""), KEPT, rows)
+    for name in dict.fromkeys(name for one in found.settings for name in one.without_round):
+        output.warn(f"{name} has no finished round, and counts as the base")
+    output.result({"path": str(shop.folder / REPORT), **found.record})

@@ -73,7 +73,16 @@ def test_settings_multiply_the_runs_and_find_files_beside_the_experiment(read: A
     assert {run.config.model.path for run in found.runs if run.setting == "small"} == {str(tmp_path / "a-model")}
     assert {run.config.model.path for run in found.runs if run.setting == "large"} == {"no/such-id"}
     assert found.runs[0].name.startswith("small_vpg-ea")
-    assert found.test.dataset == str(tmp_path / "test.jsonl")
+    assert found.tests[""].dataset == str(tmp_path / "test.jsonl")
+
+
+def test_tests_have_names_and_come_after_the_one_without(read: Any, tmp_path: Path) -> None:
+    named = {"other-family": {"dataset": "test.jsonl", "samples": 3}}
+    assert list(read(tests=named).tests) == ["", "other-family"]
+    found = read(test=None, tests=named)
+    assert list(found.tests) == ["other-family"]
+    assert found.tests["other-family"].dataset == str(tmp_path / "test.jsonl")
+    assert found.tests["other-family"].samples == 3
 
 
 def test_the_reference_is_the_first_unless_it_is_named(read: Any) -> None:
@@ -91,6 +100,9 @@ def test_the_reference_is_the_first_unless_it_is_named(read: Any) -> None:
         ({"keys": {"objective": "grpo"}}, "sets objective among the keys of"),
         ({"prices": [-1]}, "prices.0 is not what it must be"),
         ({"test": {"dataset": "test.jsonl", "samples": "two"}}, "test.samples is not what it must be"),
+        ({"test": None}, "has no test questions"),
+        ({"tests": {"a/b": {"dataset": "test.jsonl"}}}, "nothing can be named 'a/b'"),
+        ({"tests": {"a": {"samples": 2}}}, "tests.a.dataset is not what it must be"),
         ({"seeds": [1, 1]}, "_seed-1 twice"),
         ({"reference": "star"}, "reference is star"),
         ({"objectives": {"gpro": {}}}, "there is no objective gpro"),
@@ -116,6 +128,7 @@ def test_a_file_that_is_wrong_says_where(read: Any, changed: dict[str, Any], wor
     [
         ({"sedes": [1]}, "seeds"),
         ({"test": {"dataset": "test.jsonl", "sample": 2}}, "test.samples"),
+        ({"tests": {"a": {"dataset": "test.jsonl", "sample": 2}}}, "tests.a.samples"),
         ({"objectives": {"other-note": {}}}, "vpg-ea/other-note"),
         ({"reference": "gpro"}, "grpo"),
     ],

@@ -73,6 +73,27 @@ def test_values_of_others_stand_hollow_on_the_axis_and_each_kind_in_the_legend()
     assert "\u202e" not in svg(points(hollow=hollow))
 
 
+def test_means_have_a_thin_line_for_each_run_within_the_axes_and_a_text_beside_a_mark() -> None:
+    mean = [Point(x=x, y=0.5, beside=HOSTILE) for x in (1, 9)]
+    runs = [[Point(x=0, y=0.0), Point(x=10, y=0.4)], [Point(x=0, y=1.0), Point(x=10, y=0.6)]]
+    root = ET.fromstring(svg(points(series=[Series("a", mean, runs)], joined=True)))
+    thin = [path.attrib["d"] for path in root.iter(f"{SPACE}path") if path.attrib["class"] == "thin"]
+    assert len(thin) == 2
+    places = [float(number) for line in thin for number in re.findall(r"[ML]([\d.]+) ", line)]
+    assert places == [76, 624, 76, 624], "the whole width"
+    beside = [text.attrib for text in root.iter(f"{SPACE}text") if "script" in (text.text or "")]
+    assert [one["text-anchor"] for one in beside] == ["start", "end"], "inside the picture"
+
+
+def test_a_picture_of_its_own_is_for_day_and_night_and_has_a_size_and_a_ground() -> None:
+    found = svg(points(), standalone=True)
+    root = ET.fromstring(found)
+    assert (root.attrib["width"], root.attrib["height"]) == ("640", "320")
+    assert [rect.attrib["class"] for rect in root.iter(f"{SPACE}rect")] == ["back"]
+    assert found.count("prefers-color-scheme:dark") == 2
+    assert "prefers-color-scheme" not in svg(points()), "a page has its own"
+
+
 def test_no_text_becomes_markup() -> None:
     labelled = [Series(HOSTILE, [Point(x=1, y=1, label=HOSTILE)]), Series("b", [])]
     bars = Bars(
