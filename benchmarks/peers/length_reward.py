@@ -1,4 +1,4 @@
-"""The reward that a rival is trained by: right by our grader, minus the price of its relative length."""
+"""The reward that a rival is trained by: right by our grader, and the price of its length."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.rivals import Charge
+from vpgea.config.filtering import UtilityConfig
 from vpgea.config.schema import RunConfig
 from vpgea.filtering.reference_lengths import reference_length
-from vpgea.filtering.utility import FloatArray, relative_length
+from vpgea.filtering.utility import FloatArray, relative_length, utility
 from vpgea.grading.base import Status
 from vpgea.grading.pool import GraderPool, check_error_share
 from vpgea.grading.samples import grade_rows
@@ -33,20 +35,27 @@ class _Drawn:
 
 
 class LengthReward:
-    """r - λ ℓ / L_ref of a sample, right or wrong; none where it has no grade.
+    """A sample's r with the price of its length; none where it has no grade.
 
-    L_ref is that of our objectives: of the samples with which a question is drawn first, and kept from then on
-    (docs/method.md). No sample is drawn for it.
+    `correct`: r (1 - λ σ((ℓ - mean) / std)), mean and population std (at least one token) over the right samples of the
+    step's question, as in arXiv 2502.04463: a wrong sample earns 0 at any length. `all`: r - λ ℓ / L_ref, so that wrong
+    ones earn more the shorter they are. L_ref is that of our objectives: of the samples with which a question is drawn
+    first, and kept from then on (docs/method.md). No sample is drawn for it.
 
     Args:
         config: Of the run: its grader, λ as `filter.utility.length_price`, and the floor of L_ref.
+        charge: Which of the two; λ is at most 1 with `correct`.
         views: With which the questions were rendered.
         questions: All that can be drawn.
         graders: Of the configuration.
     """
 
-    def __init__(self, config: RunConfig, views: Views, questions: Sequence[Question], graders: GraderPool) -> None:
+    def __init__(
+        self, config: RunConfig, charge: Charge, views: Views, questions: Sequence[Question], graders: GraderPool
+    ) -> None:
         self._config, self._views, self._graders = config, views, graders
+        self._price = config.filter.utility.length_price
+        self._of_correct = UtilityConfig(kind="sigmoid", length_price=self._price) if charge == "correct" else None
         self._questions = {question.id: question for question in questions}
         self._references: dict[str, float] = {}
 
@@ -88,9 +97,10 @@ class LengthReward:
         graded = ~np.isnan(r)
         if not graded.any():
             return r
+        if self._of_correct:  # which does not look at L_ref
+            return utility(self._of_correct, r, lengths, 1.0, correct_lengths=lengths[r == 1])
         if identifier not in self._references:
             length = reference_length(lengths[graded].tolist(), r[graded].tolist())
             assert length is not None, "a sample has a grade"
             self._references[identifier] = max(length, self._config.filter.min_reference_tokens)
-        price = self._config.filter.utility.length_price
-        return r - price * relative_length(lengths, self._references[identifier])
+        return r - self._price * relative_length(lengths, self._references[identifier])

@@ -9,8 +9,9 @@ sampling with its cap, the grader, questions per step and learning rate. A step 
 a round of ours does of both views together. Everything else is TRL's default; what is not, stands in `settings` of
 rival.json, and `--trl KEY=VALUE` changes it. Written are `model`, for `vpgea eval --model`, and `rival.json`.
 
-`grpo`: the reward is `benchmarks.peers.length_reward`, at the price of the configuration where none is given. All
-samples of a step are of the weights before it, and it clips nothing then.
+`grpo`: the reward is `benchmarks.peers.length_reward`, at the price of the configuration where none is given; `--charge
+all` has wrong samples pay for their length too. All samples of a step are of the weights before it, and it clips
+nothing then.
 
 `sdft`: the student draws behind the prior's prompt, the base model is the teacher behind the posterior's; TRL's
 divergence, half-way between forward and reverse over the student's 100 likeliest tokens. No answer is graded.
@@ -32,7 +33,7 @@ from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read on import; keeps TRL's telemetry off the network too
 
@@ -43,6 +44,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.sdft import SDFTConfig
 
 from benchmarks.peers.length_reward import LengthReward
+from benchmarks.peers.rivals import RECORD, Charge, require_price
 from benchmarks.peers.trl_training import IdsSDFT
 from examples.inputs import count
 from vpgea import __version__
@@ -61,7 +63,6 @@ from vpgea.storage.files import publish_folder, write_json
 from vpgea.training.requirements import require_no_adapter
 
 CONFIGS = {"grpo": GRPOConfig, "sdft": SDFTConfig}
-RECORD = "rival.json"
 _PACKAGES = ("trl", "torch", "transformers", "accelerate")
 
 
@@ -173,7 +174,9 @@ def given_settings(rival: str, texts: Sequence[str]) -> dict[str, Any]:
     return given
 
 
-def make_trainer(rival: str, plan: RolloutPlan, settings: dict[str, Any], graders: GraderPool) -> _Counted:
+def make_trainer(
+    rival: str, charge: Charge | None, plan: RolloutPlan, settings: dict[str, Any], graders: GraderPool
+) -> _Counted:
     """TRL's trainer, which loads the model itself.
 
     Raises:
@@ -183,8 +186,8 @@ def make_trainer(rival: str, plan: RolloutPlan, settings: dict[str, Any], grader
     rows = [{"prompt": views.prior_prompt(question), "question_id": question.id} for question in questions]
     shared: dict[str, Any] = {"model": str(plan.model.folder), "processing_class": views.tokenizer}
     args = CONFIGS[rival](**settings)
-    if rival == "grpo":
-        reward = LengthReward(plan.config, views, questions, graders)
+    if charge is not None:
+        reward = LengthReward(plan.config, charge, views, questions, graders)
         trainer = _GRPO(args=args, train_dataset=Dataset.from_list(rows), reward_funcs=reward.rewards, **shared)
     else:
         for row, question in zip(rows, questions, strict=True):
@@ -199,10 +202,12 @@ def make_trainer(rival: str, plan: RolloutPlan, settings: dict[str, Any], grader
     return trainer
 
 
-def train(rival: str, plan: RolloutPlan, output: Path, settings: dict[str, Any], budget: int) -> dict[str, Any]:
-    """Train and write the model; returns what rival.json says."""
+def train(
+    rival: str, charge: Charge | None, plan: RolloutPlan, output: Path, settings: dict[str, Any], budget: int
+) -> dict[str, Any]:
+    """Train and write the model; returns what rival.json says. charge: who pays for length, None without a price."""
     with TemporaryDirectory(prefix="trl-rivals-") as scratch, grader_pool(plan.config) as graders:
-        trainer = make_trainer(rival, plan, settings | {"output_dir": scratch}, graders)
+        trainer = make_trainer(rival, charge, plan, settings | {"output_dir": scratch}, graders)
         trainer.add_callback(_EndsAtBudget(trainer, budget))
         began = time.perf_counter()
         trainer.train()
@@ -210,7 +215,8 @@ def train(rival: str, plan: RolloutPlan, output: Path, settings: dict[str, Any],
     publish(trainer, plan, output)
     return {
         "rival": rival,
-        "price": plan.config.filter.utility.length_price if rival == "grpo" else None,
+        "charge": charge,
+        "price": None if charge is None else plan.config.filter.utility.length_price,
         "budget": budget,
         "steps": trainer.state.global_step,
         "sampled_tokens": trainer.sampled_tokens,
@@ -244,9 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         price = [] if options.price is None else [f"filter.utility.length_price={options.price}"]
         plan = plan_of(options.rival, options.testbed, [*options.set, *price])
+        require_price(options.charge, plan.config.filter.utility.length_price)
         settings = settings_of(plan, options.seed, options.sampled_tokens) | given_settings(options.rival, options.trl)
         options.output.mkdir(parents=True, exist_ok=True)
-        record = train(options.rival, plan, options.output, settings, options.sampled_tokens)
+        record = train(options.rival, options.charge, plan, options.output, settings, options.sampled_tokens)
     except VpgeaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -257,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.set_defaults(price=None)
+    parser.set_defaults(price=None, charge=None)
     rivals = parser.add_subparsers(dest="rival", required=True, metavar="grpo|sdft")
     for name in ("grpo", "sdft"):
         rival = rivals.add_parser(name)
@@ -268,7 +275,10 @@ def _parser() -> argparse.ArgumentParser:
         rival.add_argument("--trl", action="append", default=[], metavar="KEY=VALUE", help="a key of TRL's settings")
         rival.add_argument("--output", "-o", type=Path, required=True, help="folder of model and rival.json")
         if name == "grpo":
-            rival.add_argument("--price", type=float, help="of relative length; default: that of the configuration")
+            rival.add_argument("--price", type=float, help="of length; default: that of the configuration")
+            rival.add_argument(
+                "--charge", choices=get_args(Charge), default="correct", help="whose length is priced; default: correct"
+            )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The reward of rivals by hand: grades of our grader, and lengths against the question's first correct samples."""
+"""The reward of rivals by hand: grades of our grader, and lengths against the question's correct samples."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def ids_of(views: Views, words: int, answer: int) -> list[int]:
     return views.encode(completion(" ".join(["so"] * words), answer))
 
 
-def test_a_sample_earns_its_grade_minus_the_price_of_its_relative_length(
+def test_where_all_are_charged_a_sample_earns_its_grade_minus_the_price_of_its_relative_length(
     config: RunConfig, views: Views, graders: GraderPool
 ) -> None:
-    reward = LengthReward(config, views, QUESTIONS, graders)
+    reward = LengthReward(config, "all", views, QUESTIONS, graders)
     cut = ids_of(views, 40, 27)[:40]  # its thinking does not end
     drawn = [ids_of(views, 5, 27), ids_of(views, 15, 27), ids_of(views, 25, 99), cut]
     assert [len(ids) for ids in drawn] == [10, 20, 30, 40]
@@ -60,8 +60,39 @@ def test_a_sample_earns_its_grade_minus_the_price_of_its_relative_length(
     ]
 
 
+def test_where_correct_ones_are_charged_a_wrong_sample_earns_nothing_at_any_length(
+    config: RunConfig, views: Views, graders: GraderPool
+) -> None:
+    reward = LengthReward(config, "correct", views, QUESTIONS, graders)
+    cut = ids_of(views, 40, 27)[:40]
+    drawn = [ids_of(views, 5, 27), ids_of(views, 15, 27), ids_of(views, 25, 99), ids_of(views, 1, 99), cut]
+    # of the right ones, 10 and 20 tokens, mean 15 and std 5: one below it and one above; 1 / (1 + e) = 0.2689414
+    assert reward.rewards(drawn, ["a"] * 5) == [
+        pytest.approx(1 - PRICE * 0.2689414),
+        pytest.approx(1 - PRICE * 0.7310586),
+        *[0, 0, 0],
+    ]
+    # by themselves, whatever was drawn before: 40 and 10 tokens; then one alone, which is as long as the mean
+    assert reward.rewards([ids_of(views, 35, 27), ids_of(views, 5, 27), ids_of(views, 15, 34)], ["a", "a", "b"]) == [
+        pytest.approx(1 - PRICE * 0.7310586),
+        pytest.approx(1 - PRICE * 0.2689414),
+        pytest.approx(1 - PRICE * 0.5),
+    ]
+
+
+def test_right_samples_that_are_as_long_as_one_another_pay_alike(
+    config: RunConfig, views: Views, graders: GraderPool
+) -> None:
+    reward = LengthReward(config, "correct", views, QUESTIONS, graders)
+    drawn = [ids_of(views, 5, 27), ids_of(views, 5, 27), ids_of(views, 6, 27), ids_of(views, 5, 27)]
+    # mean 10.25, and a spread of 0.43 tokens counts as one: z is -0.25 and 0.75
+    short, long = (pytest.approx(1 - PRICE * share) for share in (0.4378235, 0.6791787))
+    assert reward.rewards(drawn, ["a"] * 4) == [short, short, long, short]
+    assert reward.rewards(drawn[:2], ["b"] * 2) == [0, 0]  # their 27 is not its answer
+
+
 def test_a_question_keeps_its_first_reference_length(config: RunConfig, views: Views, graders: GraderPool) -> None:
-    reward = LengthReward(config, views, QUESTIONS, graders)
+    reward = LengthReward(config, "all", views, QUESTIONS, graders)
     right, wrong = ids_of(views, 15, 27), ids_of(views, 25, 99)
     without = [wrong, ids_of(views, 5, 99), ids_of(views, 35, 99)]  # none is right: their median, 30
     assert reward.rewards([right, *without], ["a", "b", "b", "b"])[:2] == [
@@ -74,7 +105,7 @@ def test_a_question_keeps_its_first_reference_length(config: RunConfig, views: V
 
 def test_a_reference_length_has_its_floor(config: RunConfig, views: Views, graders: GraderPool) -> None:
     floored = config.model_copy(update={"filter": config.filter.model_copy(update={"min_reference_tokens": 16})})
-    reward = LengthReward(floored, views, QUESTIONS, graders)
+    reward = LengthReward(floored, "all", views, QUESTIONS, graders)
     assert reward.rewards([ids_of(views, 5, 27)], ["a"]) == [pytest.approx(1 - PRICE * 10 / 16)]
 
 
@@ -92,8 +123,10 @@ class _Failing(GraderPool):
 
 def test_a_sample_without_a_grade_has_no_reward_and_no_length_that_counts(config: RunConfig, views: Views) -> None:
     lenient = config.model_copy(update={"grading": config.grading.model_copy(update={"max_grade_errors": 0.5})})
-    reward = LengthReward(lenient, views, QUESTIONS, _Failing())
+    reward = LengthReward(lenient, "all", views, QUESTIONS, _Failing())
     drawn = [ids_of(views, 5, 27), ids_of(views, 95, 34)]
     assert reward.rewards(drawn, ["a", "a"]) == [pytest.approx(1 - PRICE), None]
+    of_correct = LengthReward(lenient, "correct", views, QUESTIONS, _Failing())
+    assert of_correct.rewards(drawn, ["a", "a"]) == [pytest.approx(1 - PRICE * 0.5), None]
     with pytest.raises(QualityGateError, match="could not be graded"):
         reward.rewards(drawn[1:], ["b"])

@@ -28,6 +28,7 @@ OWN = {
 REFUSED = {  # what is said -> output and options, after those above
     "TRL has no setting learning": ("refused", ["grpo", "--trl", "learning=1"]),
     "1 questions are no optimiser step": ("refused", ["sdft", "--set", "data.limit=1"]),
+    "the price of length is 1.5": ("refused", ["grpo", "--price", "1.5"]),
     "holds a rival already": ("grpo", ["grpo"]),
 }
 SCRIPT = "from benchmarks.peers.trl_rivals import main\nfor code, one in {commands!r}: assert main(one) == code, one"
@@ -67,7 +68,8 @@ def test_a_rival_ends_with_the_step_that_reaches_what_it_may_sample(records: dic
 
 def test_a_record_says_what_was_done(records: dict[str, dict[str, Any]]) -> None:
     record = records["grpo"]
-    assert (record["rival"], record["steps"], record["price"], records["sdft"]["price"]) == ("grpo", 2, 0.3, None)
+    assert [record[key] for key in ("rival", "charge", "price", "steps")] == ["grpo", "correct", 0.3, 2]
+    assert [records["sdft"][key] for key in ("rival", "charge", "price")] == ["sdft", None, None]
     assert 2 * SAMPLES * QUESTIONS * CAP < record["sampled_tokens"] == record["trained_tokens"]
     settings = record["settings"]
     assert (settings["num_generations"], settings["per_device_train_batch_size"]) == (SAMPLES, SAMPLES * QUESTIONS)
