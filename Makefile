@@ -4,18 +4,19 @@ PYTHON ?= python3
 VENV ?= .venv
 SGLANG_VENV := .venv-sglang
 TRL_VENV := .venv-trl
+SWIFT_VENV := .venv-swift
 DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-gpu test-sglang test-smollm2 test-trl test-slurm test-report kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl clean
+.PHONY: demo test test-gpu test-sglang test-smollm2 test-trl test-swift test-slurm test-report kills slurm-kills fuzz damage probes soak lint types docs test-install install sglang trl swift clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vpgea loop --config examples/overthinker/overthinker.yaml --output-dir $(RUN_DIR) --offline
 	$(BIN)/python -m examples.overthinker.before_after $(RUN_DIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2 and not trl and not chromium and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 -m "not sglang and not slurm and not smollm2 and not trl and not swift and not chromium and not gpu"
 
 # What only a GPU can show; without one a single line says that nothing ran, and why. docs/performance.md has the benchmark beside it.
 test-gpu: $(VENV)/.installed
@@ -39,6 +40,10 @@ $(SMOLLM2)/.converted: $(VENV)/.installed examples/smollm2/convert.py
 # Against TRL itself, in its own environment: the rivals of benchmarks/peers train a few steps.
 test-trl: $(VENV)/.installed $(TRL_VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --durations=15 -m trl tests/unit/benchmarks
+
+# Likewise against ms-swift.
+test-swift: $(VENV)/.installed $(SWIFT_VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs --durations=15 -m swift tests/unit/benchmarks
 
 # Twelve rounds with the real server, and what its processes hold.
 ROUNDS ?= 12
@@ -138,5 +143,14 @@ $(TRL_VENV)/.installed: constraints/trl.txt
 	$(TRL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/trl.txt
 	touch $@
 
+# The rivals of benchmarks/peers that ms-swift trains, likewise.
+swift: $(SWIFT_VENV)/.installed
+
+$(SWIFT_VENV)/.installed: constraints/swift.txt
+	$(PYTHON) -m venv $(SWIFT_VENV)
+	$(SWIFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/swift.txt torch
+	$(SWIFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/swift.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(SGLANG_VENV) $(TRL_VENV) $(DOCS_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) $(TRL_VENV) $(SWIFT_VENV) $(DOCS_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
