@@ -105,8 +105,9 @@ def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
         "data.limit": arguments.questions,
     }
     if arguments.model:
-        samples = {"prior_samples": 2, "posterior_samples": 2, "max_new_tokens": 128, "questions_per_chunk": 8}
-        options |= {f"rollout.{name}": value for name, value in samples.items()}
+        samples = {"prior_samples": arguments.samples, "posterior_samples": arguments.samples}
+        rows = {"max_new_tokens": 128, "questions_per_chunk": arguments.questions}
+        options |= {f"rollout.{name}": value for name, value in (samples | rows).items()}
         options |= {"model.path": str(arguments.model), "data.dataset": str(GSM8K), "views.end_of_thinking": "."}
         options |= {"grading.grader": "benchmarks.devices:right", "filter.min_selected": 0}
         options["filter.answerability.max_new_tokens"] = 32  # this model rarely ends an answer by itself
@@ -117,14 +118,16 @@ def configured(arguments: argparse.Namespace, count: int) -> RunConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, help="from which samples are drawn (default: 256, with --model 24)")
+    parser.add_argument("--questions", type=int, help="from which samples are drawn (default: 256, with --model 16)")
+    parser.add_argument("--samples", type=int, default=8, help="of each view for each question, with --model")
     parser.add_argument("--rounds", type=int, default=7, help="times that each way is measured")
     parser.add_argument("--model", type=Path, help="folder of another model than the testbed's (examples/smollm2)")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, help="only these (default: all, with --model no distill)")
     parser.add_argument("--gpus", action="store_true", help="GPUs instead of the CPU")
     parser.add_argument("--json", type=Path, help="file for every single run")
     arguments = parser.parse_args()
-    arguments.questions = arguments.questions or (24 if arguments.model else 256)
-    phases = PHASES[:2] if arguments.model else PHASES
+    arguments.questions = arguments.questions or (16 if arguments.model else 256)
+    phases = arguments.phases or (PHASES[:2] if arguments.model else PHASES)
     with tempfile.TemporaryDirectory(prefix="vpgea-devices-") as name, ExitStack() as stack:
         folders = {count: Path(name) / str(count) for count in COUNTS}
         leases = {count: stack.enter_context(EngineLease(folders[count] / LOGS, StopRequest())) for count in COUNTS}
@@ -132,7 +135,7 @@ def main() -> None:
         runs = {str(count): partial(way.run, str(count), phases) for count, way in ways.items()}
         rounds = interleave(runs, arguments.rounds)
     comparisons = [Comparison(f"{phase}: two devices / one", f"{phase} 2", f"{phase} 1") for phase in phases]
-    settings = {"questions": arguments.questions, "gpus": arguments.gpus, "model": str(arguments.model or "testbed")}
+    settings = {"questions": arguments.questions, "samples": arguments.samples, "gpus": arguments.gpus, "model": str(arguments.model or "testbed")}
     about = {"settings": settings, "machine": machine()}
     report(rounds, comparisons, about=about, file=arguments.json, measured="servers and client")
 

@@ -23,11 +23,11 @@ def main(folder: Path = FOLDER) -> None:
     write(folder, question_rows(_row))
 
 
-def question_rows(draw: Callable[[Random], Row]) -> dict[str, list[Row]]:
+def question_rows(draw: Callable[[Random], Row], sizes: Mapping[str, int] = SIZES) -> dict[str, list[Row]]:
     """The rows of every file, with ids. No question stands in two files, or twice in one."""
     rng, seen = Random(20240), set[str]()
     files: dict[str, list[Row]] = {}
-    for name, size in SIZES.items():
+    for name, size in sizes.items():
         rows: list[Row] = []
         while len(rows) < size:
             row = draw(rng)

@@ -26,6 +26,7 @@ WORDS = tuple(
         [*language.WORDS, *problems.WORDS, *(word for leak in LEAKS for word in leak.split() if word != "{}")]
     )
 )
+SIZES = {"train": 4000, "dev": 500, "test": 1200}  # questions
 FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, FREE_ROWS = 32, 20, 12, 12  # of an optimiser step
 FACT_SHARE = 0.2  # of the steps, the first ones
 PICKS = 0.25  # share of the facts that pick a number
@@ -33,7 +34,7 @@ PICKS = 0.25  # share of the facts that pick a number
 
 def questions() -> dict[str, list[Row]]:
     """The rows of the files `train`, `dev` and `test`, always the same."""
-    return question_rows(lambda rng: row_of(draw(rng)))
+    return question_rows(lambda rng: row_of(draw(rng)), SIZES)
 
 
 def row_of(problem: Problem) -> Row:

@@ -186,7 +186,7 @@ def test_a_path_that_is_not_short_is_longer_than_the_bottleneck_counts(monkeypat
 
 def test_question_files_are_always_the_same_and_disjoint() -> None:
     files = questions()
-    assert {name: len(rows) for name, rows in files.items()} == {"train": 4000, "dev": 500, "test": 600}
+    assert {name: len(rows) for name, rows in files.items()} == {"train": 4000, "dev": 500, "test": 1200}
     texts = [row["question"] for rows in files.values() for row in rows]
     assert len(set(texts)) == len(texts)
     problems = [Problem.read(row["question"], row.get("options", ())) for row in files["dev"]]

@@ -1,7 +1,8 @@
 """Requests over one or many servers: a window that keeps each full, work that goes elsewhere when one dies.
 
 Everything here runs in one asyncio loop. Work that is not yet sent waits in one queue for all servers, so that a fast
-one takes more of it; requests of one group go to one server, where their shared prefix is computed once.
+one takes more of it, but none more than its even share of what is left; requests of one group go to one server, where
+their shared prefix is computed once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import aiohttp
@@ -308,14 +310,24 @@ class Fleet:
             if self._broken is not None:
                 self._queue.popleft().fail(self._broken)
                 continue
-            server = max(self._servers.values(), key=lambda server: server.room, default=None)
-            if server is None or server.room <= 0 or self._is_full:
+            server = max(self._servers.values(), key=self._room, default=None)
+            if server is None or self._room(server) <= 0 or self._is_full:
                 return
             group = self._queue[0].group
             while self._queue and self._queue[0].group == group:
                 self._send(server, self._queue.popleft())
                 if not group or self._is_full:
                     break
+
+    def _room(self, server: Server) -> int:
+        """Requests that may be sent to it: within its window and its even share of all that are left.
+
+        Windows grow at different times. Without the share, the first to grow would take the last of a rollout, and
+        the others would have nothing to do until it is done.
+        """
+        left = len(self._queue) + sum(len(one.in_flight) for one in self._servers.values())
+        up = sum(one.up and not one.leaving for one in self._servers.values())
+        return min(server.room, ceil(left / max(up, 1)) - len(server.in_flight))
 
     @property
     def _is_full(self) -> bool:

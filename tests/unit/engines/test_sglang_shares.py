@@ -1,0 +1,68 @@
+"""Work over several servers whose windows do not grow at the same time."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import tiny
+from tests.support.fake_sglang import FakeSglang
+from vpgea.config.resolve import resolve
+from vpgea.engines.base import GenerateRequest, Sampling
+from vpgea.engines.sglang.traffic.engine import SglangEngine
+from vpgea.modeling.local_model import LocalModel
+from vpgea.runs.stopping import StopRequest
+
+WAIT_S = 60.0
+REQUESTS = 200  # more than the first windows of two servers
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+    folder = tiny.make_model(tmp_path_factory.mktemp("model"))
+    return LocalModel.resolve(resolve(options={"model.path": str(folder)}).config.model)
+
+
+class Slow:
+    """Two servers that answer only when all requests are under way, the second of which tells its load late."""
+
+    def __init__(self, model: LocalModel) -> None:
+        self.servers = [FakeSglang(model.fingerprint, stop_id=2) for _ in range(2)]
+        self._all_sent, self._first_is_busy, self._second_works = (threading.Event() for _ in range(3))
+        for server in self.servers:
+            server.changes["/generate"] = self._generated
+            server.changes["/v1/loads"] = lambda answer, server=server: self._loads(server, answer)
+
+    def _generated(self, answer: Any) -> Any:
+        if sum(server.at_once for server in self.servers) >= REQUESTS:
+            self._all_sent.set()
+        if self.servers[0].at_once >= REQUESTS // 2:
+            self._first_is_busy.set()
+        if self.servers[1].at_once:
+            self._second_works.set()
+        if answer is not None and "output_ids" in answer:
+            self._all_sent.wait(WAIT_S)
+        return answer
+
+    def _loads(self, server: FakeSglang, answer: Any) -> Any:
+        if server.at_once:  # the first grows when both work, the second when the first has what it may have
+            (self._first_is_busy if server is self.servers[1] else self._second_works).wait(WAIT_S)
+        load = {"num_running_reqs": server.at_once, "max_running_requests": 4096}
+        return answer | {"loads": [answer["loads"][0] | load]}
+
+
+def test_the_last_requests_are_shared_evenly(model: LocalModel) -> None:
+    slow = Slow(model)
+    with ExitStack() as stack:
+        urls = ",".join(stack.enter_context(server.running()).url for server in slow.servers)
+        options = {"model.path": str(model.folder), "sglang.server_url": urls}
+        engine = SglangEngine(resolve(options=options).config, model, stop=StopRequest())
+        stack.callback(engine.close)
+        requests = [GenerateRequest([4, 5], seed) for seed in range(REQUESTS)]
+        drawn = list(engine.generate([requests], Sampling(max_new_tokens=20, stop_ids=(2,))))
+    assert len(drawn) == REQUESTS
+    assert [server.most_at_once for server in slow.servers] == [REQUESTS // 2] * 2
