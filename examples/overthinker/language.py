@@ -5,8 +5,9 @@ Everything is written in words separated by spaces, one token each. A question:
     start with 34 . add 7 . subtract 2 . add 6 . what is the result ?
 
 and the shortest sound path: `34 add 7 gives 41 . 41 subtract 2 gives 39 . 39 add 6 gives 45 .`
-A re-check repeats the current step, `check 34 add 7 gives 41 .` or `wait , 34 add 7 gives 41 .`; the value that was
-written last is carried on. A closing `so 45 .` repeats the last value.
+A re-check repeats a step, `check 34 add 7 gives 41 .` or `wait , 34 add 7 gives 41 .`; the value that was written
+last is carried on, and where it is not the one before, what followed has to be said anew. A closing `so 45 .` repeats
+the last value.
 """
 
 from __future__ import annotations
@@ -117,22 +118,22 @@ def is_sound(question: str, thinking: str) -> bool:
         return False
     if sentences and sentences[-1] == f"so {asked.answer}":
         sentences.pop()
-    statements = [_STATEMENT.fullmatch(sentence) for sentence in sentences]
     carried: list[int] = []  # the value that leaves each step so far
-    for statement in statements:
-        if statement is None or not _continues(asked, carried, statement):
+    for sentence in sentences:
+        statement = _STATEMENT.fullmatch(sentence)
+        place = None if statement is None else _place(asked, carried, statement)
+        if statement is None or place is None:
             return False
-        if not statement["check"]:
-            carried.append(0)
-        carried[-1] = int(statement["value"])
+        if place == len(carried) or carried[place] != int(statement["value"]):
+            carried[place:] = [int(statement["value"])]  # what followed from another value has to be said anew
     return carried == list(asked.values)
 
 
-def _continues(asked: Question, carried: Sequence[int], statement: re.Match[str]) -> bool:
-    """True when a statement re-checks the current step, or opens the next one after right values."""
-    index = len(carried) - 1 if statement["check"] else len(carried)
-    settled = list(carried[:index])
-    if not 0 <= index < len(asked.steps) or settled != list(asked.values[:index]):
-        return False
-    left = (asked.start, *asked.values)[index]
-    return int(statement["left"]) == left and f"{statement['verb']} {statement['operand']}" == str(asked.steps[index])
+def _place(asked: Question, carried: Sequence[int], statement: re.Match[str]) -> int | None:
+    """Which step a statement opens, or else re-checks; None where it is neither behind what is carried."""
+    before = (asked.start, *carried)
+    said = int(statement["left"]), f"{statement['verb']} {statement['operand']}"
+    lefts = [(value, str(step)) for value, step in zip(before, asked.steps, strict=False)]
+    if not statement["check"] and len(carried) < len(lefts) and lefts[len(carried)] == said:
+        return len(carried)
+    return next((place for place in reversed(range(len(carried))) if lefts[place] == said), None)

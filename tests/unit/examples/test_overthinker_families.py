@@ -79,6 +79,12 @@ def test_other_texts_are_no_questions(text: str) -> None:
         (SHORTEST[ARITHMETIC].replace("gives 41 .", "gives 42 . check 34 add 7 gives 41 ."), Label.SOUND),
         (SHORTEST[ARITHMETIC].replace("41 .", "41 . 34 add 7 gives 41 ."), Label.SOUND),
         (f"{SHORTEST[ARITHMETIC]} so 54 .", Label.SOUND),
+        (SHORTEST[ARITHMETIC].replace("gives 29 .", "gives 29 . check 34 add 7 gives 41 ."), Label.SOUND),
+        (f"{SHORTEST[ARITHMETIC]} wait , 34 add 7 gives 41 .", Label.SOUND),
+        (f"34 add 7 gives 43 . 43 subtract 12 gives 31 . check {SHORTEST[ARITHMETIC]}", Label.SOUND),
+        (f"{SHORTEST[ARITHMETIC]} check 34 add 7 gives 42 .", Label.WRONG),
+        (f"{SHORTEST[ARITHMETIC]} check 34 add 7 gives 42 . so 54 .", Label.SILENT_LEAK),
+        (f"{SHORTEST[ARITHMETIC]} check 34 add 8 gives 42 .", Label.WRONG),
         ("34 add 7 gives 43 . 43 subtract 12 gives 31 . 31 add 25 gives 56 .", Label.SLIP),
         ("34 add 7 gives 43 . 43 subtract 12 gives 29 . 29 add 25 gives 54 .", Label.SLIP),
         (SHORTEST[ARITHMETIC].replace("gives 54", "gives 45"), Label.SLIP),
@@ -105,6 +111,7 @@ def test_other_texts_are_no_questions(text: str) -> None:
 )
 def test_paths_are_judged_by_what_they_say(thinking: str, label: Label) -> None:
     assert judge(asked(ARITHMETIC), thinking) == label
+    assert is_sound(ARITHMETIC, thinking) == (label == Label.SOUND)
 
 
 @given(SEEDS, FAMILY)

@@ -42,8 +42,11 @@ def test_a_remark_is_no_part_of_a_question() -> None:
         SOUND.replace("gives 41 .", "gives 42 . check 34 add 7 gives 41 ."),
         f"{SOUND} check 29 add 25 gives 54 .",
         f"{SOUND} so 54 .",
+        SOUND.replace("gives 41 .", "gives 41 . 34 add 7 gives 41 ."),
+        SOUND.replace("gives 29 .", "gives 29 . check 34 add 7 gives 41 ."),
+        f"{SOUND} check 34 add 7 gives 41 . wait , 41 subtract 12 gives 29 .",
+        f"34 add 7 gives 43 . 43 subtract 12 gives 31 . check {SOUND}",
     ],
-    ids=["shortest", "spaces", "re-checked", "mended", "last step re-checked", "concluded"],
 )
 def test_sound_paths(thinking: str) -> None:
     assert is_sound(ASKED, thinking)
@@ -63,7 +66,9 @@ def test_sound_paths(thinking: str) -> None:
         "34 add 7 gives 43 . 41 subtract 12 gives 29 . 29 add 25 gives 54 .",
         SOUND.replace("gives 41 .", "gives 41 . check 34 add 7 gives 42 ."),
         SOUND.replace("gives 41 .", "gives 41 . check 34 add 8 gives 41 ."),
-        SOUND.replace("gives 29 .", "gives 29 . check 34 add 7 gives 41 ."),
+        f"{SOUND} check 34 add 7 gives 42 .",
+        f"{SOUND} check 34 add 7 gives 42 . so 54 .",
+        "34 add 7 gives 43 . 43 subtract 12 gives 31 . check 34 add 7 gives 41 . 31 add 25 gives 56 .",
         f"check {SOUND}",
         f"{SOUND} 54 add 25 gives 79 .",
         f"{SOUND} so 55 .",
