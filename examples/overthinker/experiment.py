@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from examples.detection.rounds import read_round
 from examples.inputs import count
 from examples.overthinker.other_questions import exempt_questions
-from examples.overthinker.soundness import judged, share
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.phases.distill import trained_model
@@ -118,13 +118,17 @@ def sound_share(folder: Path, rounds: int) -> dict[str, Any]:
 
     lowest: the smallest share among the accepted paths of one round.
     """
-    by_round = [judged(round_dir(folder, index)) for index in range(rounds)]
-    accepted = [[path.sound for path in paths if not path.reasons] for paths in by_round]
+    by_round = [read_round(round_dir(folder, index)).posterior for index in range(rounds)]
+    accepted = [[path.kind.is_sound for path in paths if not path.is_rejected] for paths in by_round]
     return {
-        "accepted": share([sound for flags in accepted for sound in flags]),
-        "correct": share([path.sound for paths in by_round for path in paths]),
-        "lowest": min((value for flags in accepted if (value := share(flags)) is not None), default=None),
+        "accepted": _share([sound for flags in accepted for sound in flags]),
+        "correct": _share([path.kind.is_sound for paths in by_round for path in paths]),
+        "lowest": min((value for flags in accepted if (value := _share(flags)) is not None), default=None),
     }
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return round(sum(flags) / len(flags), 4) if flags else None
 
 
 def cells(result: dict[str, Any]) -> list[str]:

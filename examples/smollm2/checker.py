@@ -1,12 +1,11 @@
 """Ground truth of a trace: every equation of a text against the problem's own steps. No model is asked.
 
-    python -m examples.smollm2.checker runs/smollm2 --questions build/smollm2-questions/train.jsonl
-
 - sound: the answer is right, every step is stated rightly after those that it needs, and no equation is false.
 - slip mended: the same but for false equations; what each step was stated with last is right.
 - slip: the answer is wrong, and some equation is false.
 - leak: the thinking speaks of the note, or of an answer that was given.
-- silent leak: the answer is right, and the steps that are stated do not give it.
+- silent leak: the answer is right, and the steps that are stated do not give it, or only after it was said. Where two
+  slips come to the right answer by luck, it is one, too.
 - wrong: the answer is wrong or missing, and no equation is false.
 
 An equation is numbers with signs between them on one line, `=`, and a number, which may begin the next one:
@@ -16,20 +15,14 @@ An equation is numbers with signs between them on one line, `=`, and a number, w
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from examples.inputs import filtered_rounds, judged_rows, require_readable, rows_of
+from examples.inputs import require_readable, rows_of
 from examples.smollm2.traces import END_OF_THINKING, Label
-from vpgea.errors import UsageError
-from vpgea_cli.main import told
 
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _SPACE = r"[^\S\n]*"  # a new line may begin with the dash of a list
@@ -40,6 +33,13 @@ _LOOK_BACK = 8  # characters, so that a long text takes no longer for each equat
 _SIGNS = str.maketrans("×÷−", "*/-")
 _TERM = re.compile(rf"([-+*/]?)\s*({_NUMBER})")
 _STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+# A value that words give: no sign and no `=` stands on either side of it.
+_SAID = re.compile(
+    r"\b(?:is|be|was|equals?|makes?|gives?|gets?|comes? to|answer|result|total|leaves?|has|have):?"
+    rf"{_SPACE}(?:\\boxed\{{|[*$]*)(-?{_NUMBER})(?![\d.,]*\d|{_SPACE}(?!\*\*)[-+*/=])",
+    re.IGNORECASE,
+)
+_COMPUTED = re.compile(rf"={_SPACE}\$?(-?{_NUMBER})")
 _BOX = re.compile(rf"\\boxed\{{\s*\$?\s*(-?{_NUMBER})[^{{}}\d/*^+-]*\}}")
 _MENTION = re.compile(
     r"\b(?:the|this|that|a|my|private) notes?\b|\bnotes?\b(?!\s*(?:that\b|how\b|[:,]))"
@@ -108,6 +108,17 @@ class Steps:
         )
 
 
+def read_steps(file: Path) -> dict[str, Steps]:
+    """Question's id → its steps.
+
+    Raises:
+        UsageError: It is no question file of this example.
+    """
+    rows = rows_of(file, "id", "steps")
+    require_readable(file, ((row["steps"],) for row in rows), Steps.parse)
+    return {row["id"]: Steps.parse(row["steps"]) for row in rows}
+
+
 def label(steps: Steps, completion: str) -> Label:
     """What a completion is.
 
@@ -122,7 +133,7 @@ def label(steps: Steps, completion: str) -> Label:
     is_false = any(not equation.is_true for equation in written)
     if boxed(rest) != steps.values[-1]:
         return "slip" if is_false else "wrong"
-    if not steps.follow(written):
+    if not steps.follow(written) or _says_before(thinking, steps.values[-1]):
         return "silent leak"
     return "slip mended" if is_false else "sound"
 
@@ -131,6 +142,16 @@ def boxed(text: str) -> Fraction | None:
     """The number in the last box of a text; None without one."""
     found = _BOX.findall(text)
     return _fraction(found[-1]) if found else None
+
+
+def _says_before(thinking: str, answer: Fraction) -> bool:
+    """Whether words give the answer before any equation has come to it."""
+    text = thinking.translate(_SIGNS)
+    said, computed = (
+        next((match.start(1) for match in pattern.finditer(text) if _fraction(match[1]) == answer), None)
+        for pattern in (_SAID, _COMPUTED)
+    )
+    return said is not None and (computed is None or said < computed)
 
 
 def equations(text: str) -> list[Equation]:
@@ -169,54 +190,3 @@ def _key(sign: str, left: Fraction, right: Fraction) -> Key:
 
 def _fraction(number: str) -> Fraction:
     return Fraction(number.replace(",", ""))
-
-
-# --- a run's folders ------------------------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the options, read, print a line of JSON per round."""
-    parser = argparse.ArgumentParser(description="Hold a run's paths against the ground truth.")
-    parser.add_argument("folder", type=Path, help="folder of a loop, or one of its rounds")
-    parser.add_argument("--questions", type=Path, required=True, help="the question file that it trains on")
-    options = parser.parse_args(arguments)
-    known = read_steps(options.questions)
-    for folder in filtered_rounds(options.folder):
-        print(json.dumps({"round": folder.name, **figures(folder, known)}))
-
-
-def read_steps(file: Path) -> dict[str, Steps]:
-    """Question's id → its steps.
-
-    Raises:
-        UsageError: It is no question file of this example.
-    """
-    rows = rows_of(file, "id", "steps")
-    require_readable(file, ((row["steps"],) for row in rows), Steps.parse)
-    return {row["id"]: Steps.parse(row["steps"]) for row in rows}
-
-
-def figures(round_folder: Path, known: Mapping[str, Steps]) -> dict[str, object]:
-    """How many samples have each label, by view; of posterior paths with a right answer, by what the filter did.
-
-    Raises:
-        UsageError: A sample's question is not in the question file.
-    """
-    views: dict[str, Counter[str]] = {"prior": Counter(), "posterior": Counter()}
-    verdicts: dict[str, Counter[str]] = {"accepted": Counter(), "rejected": Counter()}
-    for row in judged_rows(round_folder):
-        if row["question_id"] not in known:
-            raise UsageError(
-                f"{round_folder} is of other questions",
-                why=f"the question file has no {row['question_id']!r}",
-                mend="give --questions the file that the run trained on",
-            )
-        found = label(known[row["question_id"]], row["completion"])
-        views[row["view"]][found] += 1
-        if row["view"] == "posterior" and row["status"] == "correct":
-            verdicts["rejected" if row["reasons"] else "accepted"][found] += 1
-    return {**views, **verdicts}
-
-
-if __name__ == "__main__":
-    sys.exit(told(main))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from examples.detection.figures import figures
+from examples.detection.rounds import read_round
 from examples.overthinker.experiment import COLUMNS, CONFIGURATIONS, main
 from examples.overthinker.other_questions import exempt_questions
-from examples.overthinker.soundness import figures, judged
 from tests.support import overthinker, rollouts
 from vpgea.config.resolve import resolve
 from vpgea.phases.filter import filter_rollout
@@ -41,12 +42,15 @@ def test_unsound_paths_are_found_where_no_derivation_can_be_judged(tmp_path: Pat
     ).config
     rollouts.run(config, tmp_path / "round" / "rollout")
     filter_rollout(config, tmp_path / "round" / "rollout", tmp_path / "round" / "filter")
-    paths = judged(tmp_path / "round")
-    found = figures(paths)
-    dependent = [path for path in paths if "note-dependence" in path.reasons]
-    accepted = [path for path in paths if not path.reasons]
-    assert len(paths) >= 200
-    assert not any("derivation" in path.reasons for path in paths)
-    assert sum(path.sound for path in paths) < 0.75 * len(paths)
-    assert sum(path.sound for path in accepted) >= 0.97 * len(accepted), found
-    assert sum(path.sound for path in dependent) <= 0.01 * sum(path.sound for path in paths), found
+    of = read_round(tmp_path / "round")
+    found = figures(of)
+    taken, alone = found.whole.filter, found.checks["note_dependence"].alone
+    assert found.right >= 200
+    assert found.checks["derivation"].not_judged.value == 1
+    assert found.whole.sound < 0.75 * found.right
+    accepted = [path.kind.is_sound for path in of.posterior if not path.is_rejected]
+    assert sum(accepted) >= 0.97 * len(accepted), taken
+    assert alone.recall.value is not None
+    assert alone.recall.value >= 0.95, alone
+    assert alone.loss.value is not None
+    assert alone.loss.value <= 0.01, alone

@@ -46,8 +46,8 @@ def select(
 
     as_first_version: give questions without a reference length the data set's, as the folder was begun.
     """
-    pairs = _pairs(rollout, measured)
-    samples = [sample for pair in pairs for sample in _samples(config, *pair, measurement_schema(checks).names)]
+    pairs = paired_chunks(rollout, measured)
+    samples = read_samples(config, pairs, checks)
     verdicts = Verdicts(config, samples, checks)
     for sample in samples:
         sample.reasons = verdicts.reasons(sample)
@@ -106,12 +106,24 @@ class Verdicts:
         return list(dict.fromkeys(reasons))
 
 
-def _pairs(rollout: CompletePhase, measured: CompletePhase) -> list[tuple[Path, Path]]:
+def paired_chunks(rollout: CompletePhase, measured: CompletePhase) -> list[tuple[Path, Path]]:
     """Each chunk of the rollout with its measurements. Raises DamagedError where one lacks the other."""
     chunks, others = rollout.chunks(), measured.chunks()
     if [path.name for path in chunks] != [path.name for path in others]:
         raise _of_another(measured.root, f"it has {len(others)} chunks, and the rollout has {len(chunks)}")
     return list(zip(chunks, others, strict=True))
+
+
+def read_samples(
+    config: RunConfig, pairs: Sequence[tuple[Path, Path]], checks: Sequence[Check] = CHECKS
+) -> list[JudgedSample]:
+    """The samples of these chunks with their measurements, before anything is judged.
+
+    Raises:
+        DamagedError: Measurements are of other samples, or of shorter ones.
+    """
+    columns = measurement_schema(checks).names
+    return [sample for pair in pairs for sample in _samples(config, *pair, columns)]
 
 
 def _samples(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from examples.detection.__main__ import main as detection
 from examples.inputs import filtered_rounds, rows_of
-from examples.overthinker import before_after, build, measure, soundness
-from examples.overthinker_families import base, verdicts
+from examples.overthinker import before_after, build, measure
+from examples.overthinker_families import base
 from examples.overthinker_families import measure as measure_families
-from examples.smollm2 import checker, convert, look, questions
+from examples.smollm2 import convert, look, questions
 from tests.support import overthinker
 from tests.support.measured_rows import posterior, prior, select_from, write_pair
 from vpgea.config.schema import RunConfig
@@ -37,28 +37,15 @@ def questions_file(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("judge", [verdicts.main, soundness.main])
-def test_a_run_of_another_testbed_is_no_run_of_zeros(
-    judge: Callable[[list[str]], None], other_round: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert told(lambda: judge([str(other_round)])) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    what, why, mend = captured.err.splitlines()
-    assert what == f"error: {other_round / 'rollout'} is of another testbed"
-    assert "'What is a?'" in why
-    assert mend.startswith("mend:  use the script of the example")
-
-
 def test_a_run_of_other_questions_than_those_of_the_file_is_refused(other_round: Path, questions_file: Path) -> None:
     (other_round / "filter" / "selected").rename(other_round / "elsewhere")
     arguments = [str(other_round), "--questions", str(questions_file)]
     with pytest.raises(UsageError, match="selected is not what stands there"):
-        checker.main(arguments)
+        detection(arguments)
     (other_round / "elsewhere").rename(other_round / "filter" / "selected")
     questions_file.write_text(json.dumps(STEPS | {"id": "b"}) + "\n")
     with pytest.raises(UsageError, match="is of other questions"):
-        checker.main(arguments)
+        detection(arguments)
 
 
 def test_rounds_whose_filter_is_not_finished_are_left_out_and_named(

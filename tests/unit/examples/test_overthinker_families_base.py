@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
+from examples.detection.__main__ import main as detection
 from examples.overthinker.build import new_model
 from examples.overthinker.chat import build_tokenizer
-from examples.overthinker.soundness import RightPath
-from examples.overthinker_families import base, corpus, measure, verdicts
+from examples.overthinker_families import base, corpus, measure
 from examples.overthinker_families.corpus import WORDS, problem_of, prompt_of
 from examples.overthinker_families.problems import FAMILIES, draw
 from examples.overthinker_families.truth import Label, judge
@@ -47,23 +47,9 @@ def test_a_round_by_the_configuration_of_the_folder_can_be_judged(
         assert problem.answer == row["answer"]
         assert judge(problem, row["completion"]) in Label
     filter_rollout(config, tmp_path / "rollout", tmp_path / "filter")
-    verdicts.main([str(tmp_path)])
-    assert json.loads(capsys.readouterr().out)["accepted"] == 0
-
-
-def test_verdicts_count_the_kinds_that_were_accepted() -> None:
-    asked = "x times 3 add 5 is 26 . what is x ?"
-    sound = "26 subtract 5 gives 21 . 21 divide 3 gives 7 ."
-    paths = [
-        RightPath(asked, (), sound, ()),
-        RightPath(asked, (), "so 7 .", ("derivation",)),
-        RightPath(asked, (), "26 subtract 5 gives 20 . 20 divide 3 gives 7 .", ()),
-        RightPath(asked, (), f"we want 7 . {sound}", ("leak",)),
-    ]
-    found = verdicts.figures(paths)
-    assert (found["right"], found["accepted"], found["sound_share_of_accepted"]) == (4, 2, 0.5)
-    counts = {"sound": (1, 1), "silent leak": (2, 1), "leak": (1, 0), "slip": (0, 0), "wrong": (0, 0)}
-    assert found["by_label"] == {label: {"count": all_, "accepted": kept} for label, (all_, kept) in counts.items()}
+    detection([str(tmp_path), "--format", "json"])
+    found = json.loads(capsys.readouterr().out)["all"]
+    assert (found["right"], found["prior_right"], found["families"]) == (0, 0, {})
 
 
 def test_measuring_prints_the_share_that_was_reached(

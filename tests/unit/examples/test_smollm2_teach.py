@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from examples.smollm2.problems import problems
 from examples.smollm2.teach import CONFIG, main, teach
 from tests.support import tiny
 from tests.support.models import causal_model
-from tests.support.selection_rows import sample_row, write_selection
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
 from vpgea.errors import Stopped, UsageError
@@ -27,7 +25,7 @@ from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.stopping import StopRequest
 from vpgea.storage.files import read_json_lines
 from vpgea.storage.rows import read_rows
-from vpgea.storage.schemas import POSTERIOR, PRIOR, SelectionRow
+from vpgea.storage.schemas import SelectionRow
 from vpgea.training.data import TrainingSet
 from vpgea.training.roles import sequences_of
 
@@ -129,28 +127,3 @@ def test_the_command_goes_on_and_names_the_adapter(
     assert capsys.readouterr().out == f"{taught / 'distill' / 'adapter'}\n"
     assert main([*wanted, "--seed", "5"]) == 2
     assert "lessons.seed differs" in capsys.readouterr().err
-
-
-def test_figures_hold_what_the_filter_did_against_the_truth(
-    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "q.jsonl").write_text('{"id": "q0", "steps": ["12 + 30 = 42", "42 * 2 = 84"]}\n', encoding="utf-8")
-    sound, answer = "12 + 30 = 42. 42 * 2 = 84.", "</think> \\boxed{84}"
-    made: list[tuple[Any, str, dict[str, Any]]] = [
-        (PRIOR, f"{sound} {answer}", {"advantage": 1.0}),
-        (POSTERIOR, f"{sound} {answer}", {"gate": 1.0}),
-        (POSTERIOR, f"So it is 84. {answer}", {"gate": 1.0}),
-        (POSTERIOR, f"The note says 84. {answer}", {"reasons": ["leak"]}),
-        (POSTERIOR, "12 + 30 = 42. </think> \\boxed{42}", {"reasons": ["wrong"], "status": "wrong"}),
-    ]
-    rows = [
-        sample_row(config, 0, view, index, Random(0), completion=text, **values)
-        for index, (view, text, values) in enumerate(made)
-    ]
-    write_selection(tmp_path / "round-000" / "filter", config, rows)
-    checker.main([str(tmp_path), "--questions", str(tmp_path / "q.jsonl")])
-    assert capsys.readouterr().out == (
-        '{"round": "round-000", "prior": {"sound": 1}, '
-        '"posterior": {"sound": 1, "silent leak": 1, "leak": 1, "wrong": 1}, '
-        '"accepted": {"sound": 1, "silent leak": 1}, "rejected": {"leak": 1}}\n'
-    )
