@@ -122,7 +122,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="of each view for each question, with --model")
     parser.add_argument("--rounds", type=int, default=7, help="times that each way is measured")
     parser.add_argument("--model", type=Path, help="folder of another model than the testbed's (examples/smollm2)")
-    parser.add_argument("--phases", nargs="+", choices=PHASES, help="only these (default: all, with --model no distill)")
+    parser.add_argument(
+        "--phases", nargs="+", choices=PHASES, help="only these (default: all, with --model no distill)"
+    )
     parser.add_argument("--gpus", action="store_true", help="GPUs instead of the CPU")
     parser.add_argument("--json", type=Path, help="file for every single run")
     arguments = parser.parse_args()
@@ -135,7 +137,12 @@ def main() -> None:
         runs = {str(count): partial(way.run, str(count), phases) for count, way in ways.items()}
         rounds = interleave(runs, arguments.rounds)
     comparisons = [Comparison(f"{phase}: two devices / one", f"{phase} 2", f"{phase} 1") for phase in phases]
-    settings = {"questions": arguments.questions, "samples": arguments.samples, "gpus": arguments.gpus, "model": str(arguments.model or "testbed")}
+    settings = {
+        "questions": arguments.questions,
+        "samples": arguments.samples,
+        "gpus": arguments.gpus,
+        "model": str(arguments.model or "testbed"),
+    }
     about = {"settings": settings, "machine": machine()}
     report(rounds, comparisons, about=about, file=arguments.json, measured="servers and client")
 

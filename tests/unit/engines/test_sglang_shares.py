@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ class Slow:
         self._all_sent, self._first_is_busy, self._second_works = (threading.Event() for _ in range(3))
         for server in self.servers:
             server.changes["/generate"] = self._generated
-            server.changes["/v1/loads"] = lambda answer, server=server: self._loads(server, answer)
+            server.changes["/v1/loads"] = partial(self._loads, server)
 
     def _generated(self, answer: Any) -> Any:
         if sum(server.at_once for server in self.servers) >= REQUESTS:
