@@ -30,7 +30,7 @@ KEPT = ("objective", "test questions", "accuracy against the base, points", "p (
 _PRICES = ("objective", "λ", "seeds", "accuracy", "tokens", "ε³", "chosen", "efficient")
 _ENDS = (
     *("objective", "seed", "rounds", "entropy, nats", "KL, nats", "ESS / K", "reflection", "k", "mean@k", "pass@k"),
-    *("best round", "ε³ there", "ε³ at the end", "accuracy below the base", "course"),
+    *("best round", "ε³ there", "ε³ at the end", "rounds with accuracy below the base", "course"),
 )
 
 
@@ -128,7 +128,7 @@ def _end_row(one: EndOfTraining) -> tuple[str, ...]:
         *(_change(change, ".3f") for change in (one.mean_at_k, one.pass_at_k)),
         _number(one.best_round, "d"),
         *(_number(e3, ".2f") for e3 in (one.best_e3, one.last_e3)),
-        f"rounds {', '.join(map(str, one.below_base))}" if one.below_base else "never",
+        ", ".join(map(str, one.below_base)) or "none",
         one.verdict,
     )
 

@@ -107,7 +107,7 @@ def _series(series: Series, number: int, across: _Axis, up: _Axis, *, joined: bo
             drawn.append(_mark(x, y, number, point, series.name))
         if point.beside:
             is_right = x > (_LEFT + WIDTH - _RIGHT) / 2
-            drawn.append(_text(x - 8 if is_right else x + 8, y + 4, point.beside, "end" if is_right else "start"))
+            drawn.append(_text(x - 6 if is_right else x + 6, y - 7, point.beside, "end" if is_right else "start"))
     return Markup('<g class="s{}">{}</g>').format(number % len(PALETTE), Markup("").join(drawn))
 
 
@@ -206,7 +206,8 @@ def _frame(x_label: str, y_label: str, across: _Axis, up: _Axis) -> Markup:
         drawn += [_line(_LEFT, y, WIDTH - _RIGHT, y, "grid"), _text(_LEFT - 6, y + 4, label, "end")]
     for value, label in across.ticks:
         x = across.place(value)
-        drawn += [_line(x, bottom, x, bottom + 4, "axis"), _text(x, bottom + 17, label, "middle")]
+        middle = min(x, WIDTH - 2 - len(label) * _CHARACTER / 2)  # inside the picture
+        drawn += [_line(x, bottom, x, bottom + 4, "axis"), _text(middle, bottom + 17, label, "middle")]
     drawn.append(_line(_LEFT, bottom, WIDTH - _RIGHT, bottom, "axis"))
     drawn.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 8, x_label, "middle"))
     turned = Markup('<text transform="translate(13 {}) rotate(-90)" text-anchor="middle">{}</text>')

@@ -73,6 +73,13 @@ def test_values_of_others_stand_hollow_on_the_axis_and_each_kind_in_the_legend()
     assert "\u202e" not in svg(points(hollow=hollow))
 
 
+def test_a_long_label_of_the_last_tick_stays_inside() -> None:
+    root = ET.fromstring(svg(points(series=[Series("a", [Point(x=x, y=0.0) for x in (0, 9_900_000)])])))
+    (last,) = (text.attrib for text in root.iter(f"{SPACE}text") if text.text == "10,000,000")
+    assert last["text-anchor"] == "middle"
+    assert 590 < float(last["x"]) < 640 - len("10,000,000") * 7 / 2
+
+
 def test_means_have_a_thin_line_for_each_run_within_the_axes_and_a_text_beside_a_mark() -> None:
     mean = [Point(x=x, y=0.5, beside=HOSTILE) for x in (1, 9)]
     runs = [[Point(x=0, y=0.0), Point(x=10, y=0.4)], [Point(x=0, y=1.0), Point(x=10, y=0.6)]]
