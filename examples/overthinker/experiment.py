@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.detection.rounds import read_round
-from examples.inputs import count
+from examples.inputs import count, fraction
 from examples.overthinker.other_questions import exempt_questions
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dial", choices=CONFIGURATIONS, action="append", help="only this dial; repeatable")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this variant; repeatable")
     parser.add_argument("--seeds", type=count, default=3, help="seeds 0, 1, ...")
-    parser.add_argument("--exempt", type=float, help="share of the training questions that contain their answer")
+    exempt = "share of the training questions that contain their answer"
+    parser.add_argument("--exempt", type=fraction, default=0.0, help=exempt)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
     options = parser.parse_args(arguments)
     sets = exempt_questions(options.exempt, options.output_dir) if options.exempt else []

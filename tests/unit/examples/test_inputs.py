@@ -9,7 +9,7 @@ import pytest
 
 from examples.detection.__main__ import main as detection
 from examples.inputs import filtered_rounds, rows_of
-from examples.overthinker import before_after, build, measure
+from examples.overthinker import before_after, build, experiment, measure
 from examples.overthinker_families import base
 from examples.overthinker_families import measure as measure_families
 from examples.smollm2 import convert, look, questions
@@ -108,3 +108,11 @@ def test_every_script_tells_a_wrong_input_in_words(
         captured = capsys.readouterr()
         assert captured.out == ""
         assert words in captured.err.splitlines()[0]
+
+
+@pytest.mark.parametrize("share", ["1.5", "-0.1", "nan"])
+def test_a_share_of_more_than_all_is_refused(share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        experiment.main(["--output-dir", str(tmp_path / "runs"), "--exempt", share])
+    assert f"--exempt: {share} is not from 0 to 1" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
