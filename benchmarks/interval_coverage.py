@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vpgea.metrics.bootstrap import SampleTable, evaluate
 from vpgea.metrics.estimates import Estimate, share_of
 from vpgea.metrics.scores import aes, e3_score
-from vpgea.storage.files import write_json
+from vpgea.storage.files import json_bytes, write_named
 
 FIGURES = ("accuracy", "tokens", "accuracy_gain", "token_saving", "e3", "aes")
 RIGHT, WRONG = 0.85, 1.3  # lengths of right and wrong answers, of the mean of a question
@@ -156,7 +156,7 @@ def main() -> None:
         cells = " | ".join(f"{100 * share:.1f}" for share in shares.values())
         print(f"| {n} | {k} | {world.accuracy}, {world.concentration:g} | {cells} |", flush=True)
     if options.json is not None:
-        write_json(options.json, {"repeats": options.repeats, "draws": options.draws, "rows": rows})
+        write_named(options.json, json_bytes({"repeats": options.repeats, "draws": options.draws, "rows": rows}))
 
 
 if __name__ == "__main__":

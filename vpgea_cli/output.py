@@ -27,6 +27,7 @@ AddRow = Callable[[Sequence[str]], None]
 _NO_PLACE = {  # of errors: nothing can be written there, and another place would do
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EPIPE, errno.ENXIO),  # of a pipe or a device
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.forks import Forks, struck
 from vpgea.config.resolve import load
 from vpgea.config.schema import RunConfig
 
@@ -27,6 +29,18 @@ def test_init_writes_the_defaults_and_never_overwrites_unasked(here: Cli, tmp_pa
     done = here("config", "init", "--overwrite", "--json", "vpgea.yaml")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"path": "vpgea.yaml"})
     assert load(file) == RunConfig()
+
+
+def test_an_init_that_is_killed_leaves_no_half_file(forks: Forks, tmp_path: Path) -> None:
+    for name, options, place in (
+        ("mine", ["--overwrite"], "pathlib.Path.replace"),
+        ("none", [], "vpgea.storage.files.os.link"),
+    ):
+        (tmp_path / "mine").write_text("mine")
+        script = struck(place, 1, signal.SIGKILL)
+        assert forks.start(["config", "init", str(tmp_path / name), *options], tmp_path, "said", script=script).wait(60)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/x.yaml", ".", "/sys/x.yaml"])

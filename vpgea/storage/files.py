@@ -56,8 +56,11 @@ def said_of(path: Path, temporary: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), named) from error
 
 
-def commit(path: Path, write: Callable[[Path], None]) -> None:
+def commit(path: Path, write: Callable[[Path], object]) -> bool:
     """Let `write` write a temporary file, and give it its name unless a file of this name is there already.
+
+    Returns:
+        Whether the name was free.
 
     Raises:
         UsageError: The file system cannot do that.
@@ -67,11 +70,15 @@ def commit(path: Path, write: Callable[[Path], None]) -> None:
         try:
             write(temporary)
             fsync(temporary)
-            with suppress(FileExistsError):
+            try:
                 _give_name(temporary, path)
+                is_new = True
+            except FileExistsError:
+                is_new = False
         finally:
             temporary.unlink(missing_ok=True)
     fsync(path.parent)
+    return is_new
 
 
 def require_commits(folder: Path) -> None:
@@ -103,6 +110,19 @@ def write_bytes(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     fsync(path.parent)
+
+
+def write_named(path: Path, content: bytes) -> None:
+    """The same for what a user named, which need not be a file.
+
+    A link stays, and the file that it leads to is replaced. What no file can take the place of, a pipe or a device, is
+    written to as it is.
+    """
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if path.exists() and not (target.is_file() and target.samefile(path)):  # an open file may have lost its name
+        path.write_bytes(content)
+    else:
+        write_bytes(target, content)
 
 
 def write_if_new(path: Path, content: bytes) -> None:

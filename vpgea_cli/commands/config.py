@@ -15,6 +15,7 @@ from vpgea.config.schema import RunConfig, value_of
 from vpgea.config.strict_yaml import scalar
 from vpgea.errors import UsageError
 from vpgea.report.prompt_text import prompt_text
+from vpgea.storage.files import commit, write_named
 from vpgea_cli.options import (
     ConfigOption,
     DatasetOption,
@@ -50,13 +51,13 @@ def init(
 ) -> None:
     """Write a commented configuration file with all defaults, or with what makes an objective."""
     config = resolve(options={} if objective is None else {"objective": objective}).config
+    content = (_HEADER + dump_yaml(config)).encode()
     with writing_to(path):
-        try:
-            with path.open("w" if overwrite else "x", encoding="utf-8") as file:
-                file.write(_HEADER + dump_yaml(config))
-        except FileExistsError as error:
+        if overwrite:
+            write_named(path, content)
+        elif not commit(path, lambda temporary: temporary.write_bytes(content)):
             mend = "give another path, or --overwrite"
-            raise UsageError(f"{path} is there already", why="it may hold your changes", mend=mend) from error
+            raise UsageError(f"{path} is there already", why="it may hold your changes", mend=mend)
     Output(as_json=as_json).result(path)
 
 

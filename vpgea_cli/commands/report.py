@@ -48,7 +48,7 @@ def command(
     from vpgea.report.build import report
     from vpgea.report.page import page
     from vpgea.report.plots import write_plots
-    from vpgea.storage.files import write_bytes
+    from vpgea.storage.files import write_named
 
     found = report(runs)
     written: dict[str, object] = {}
@@ -69,7 +69,7 @@ def command(
         data = text.encode()
         with writing_to(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(out, data)
+            write_named(out, data)
         output.result(
             {"path": str(out), "bytes": len(data), "verdict": found.verdict[0] if found.verdict else "", **written}
         )
