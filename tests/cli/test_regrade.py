@@ -69,6 +69,11 @@ def test_another_grader_changes_grades_and_no_sample(here: Cli, source: Path, tm
     shown = here("regrade", source, "-o", "new", "--grader", "kind:grade", env=env).stderr
     for line in ("accuracy by grader", *PLAIN, "samples on which they differ"):
         assert line in shown
+    (tmp_path / "kind.py").write_text("def grade(*, response, reference, question):\n    return False\n")
+    assert here("regrade", "new", "-o", "newer", "--grader", "kind:grade", "-q", env=env).returncode == 0
+    first, second = (read_json(tmp_path / name / "manifest.json")["inputs"]["regraded"] for name in ("new", "newer"))
+    assert first == second == read_json(source / "manifest.json")["content_fingerprint"]
+    assert here("compare", "new", "newer").stdout.startswith("the same samples graded twice")
 
 
 def test_a_damaged_one_is_graded_again_and_never_sampled(here: Cli, source: Path, tmp_path: Path) -> None:

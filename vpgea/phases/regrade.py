@@ -132,7 +132,7 @@ def _require_same_samples(source: CompletePhase, config: RunConfig) -> None:
 
 def _card(source: CompletePhase) -> ProtocolCard | None:
     """Of the protocol by which the samples were drawn; None where there was none."""
-    if "protocol" not in source.manifest.inputs:
+    if not source.manifest.is_by_protocol:
         return None
     if not (source.root / PROTOCOL).is_file():
         raise UsageError(
@@ -147,7 +147,7 @@ def _views(source: CompletePhase, config: RunConfig) -> Views:
     """By which the stored ids are read, as they were when they were drawn."""
     recorded = str(source.manifest.identity["grading.grader"])
     made_with = source.manifest.inputs["template"]
-    asked = BenchmarkTurns({}) if "protocol" in source.manifest.inputs else None
+    asked = BenchmarkTurns({}) if source.manifest.is_by_protocol else None
     model, begun = LocalModel.resolve(config.model), source.manifest.inputs
     views = load_views(model, config.views, recorded, begun=begun, asked=asked)
     if views.fingerprint != made_with:
@@ -160,12 +160,12 @@ def _views(source: CompletePhase, config: RunConfig) -> Views:
 
 
 def _manifest(source: CompletePhase, config: RunConfig) -> Manifest:
-    """What an evaluation with the new grader would have, and where its samples are from."""
+    """What an evaluation with the new grader would have, and the one that its samples were drawn in."""
     grading = {key: value for key, value in flat_config(config).items() if key.startswith("grading.")}
     return Manifest(
         phase="eval",
         identity={**source.manifest.identity, **identity_of(config, "grading")},
-        inputs={**source.manifest.inputs, REGRADED: source.content_fingerprint},
+        inputs={REGRADED: source.content_fingerprint, **source.manifest.inputs},  # of one that was regraded, its own
         config={**source.manifest.config, **grading, "eval.baseline": None},
         contents=source.manifest.contents,
     )

@@ -18,6 +18,7 @@ from vpgea.storage.rows import SCHEMA_VERSION
 
 FOREIGN_TOOL = "foreign.tool"  # identity of an imported evaluation: which tool made it
 REGRADED = "regraded"
+BY_PROTOCOL = "protocol"
 
 
 def fingerprint_of(identity: Mapping[str, object], inputs: dict[str, str]) -> str:
@@ -74,6 +75,11 @@ class Manifest:
     def is_regraded(self) -> bool:
         """Whether its samples are another evaluation's, of which its inputs have the content."""
         return REGRADED in self.inputs
+
+    @property
+    def is_by_protocol(self) -> bool:
+        """Whether a benchmark's protocol said how its questions are asked, of which its inputs have the fingerprint."""
+        return BY_PROTOCOL in self.inputs
 
     def as_json(self) -> dict[str, object]:
         """What manifest.json says."""
