@@ -174,7 +174,7 @@ def _evaluated(
     from vpgea.runs.layout import LOGS
 
     for one in loaded[1:]:  # what the first would refuse is said before it samples, and the others' hours later
-        _plan(one, root, run, part)
+        _require_ready(one, root, run, part)
     results: dict[str, tuple[Path, EvalResults]] = {}
     with EngineLease(root / LOGS, stop) as lease:
         for one in loaded:
@@ -198,17 +198,14 @@ def _evaluated(
     return results
 
 
-def _plan(one: _Loaded, root: Path, run: BenchmarkRun, part: Part) -> None:
-    """As its turn will: a baseline that it cannot be held against is refused, or a prompt that is none."""
-    from vpgea.phases.evaluate import EvalPlan
-    from vpgea.runs.layout import samples_dir
-    from vpgea.runs.phase_folder import begun_inputs
+def _require_ready(one: _Loaded, root: Path, run: BenchmarkRun, part: Part) -> None:
+    """As its turn will: another baseline, a prompt that is none, or a folder of something else is refused."""
+    from vpgea.phases.evaluate import require_ready
+    from vpgea.phases.widths import require_ready_until
 
+    ready: Callable[..., None] = partial(require_ready, part=part) if one.width is None else require_ready_until
     folder = root / one.asked.protocol.benchmark
-    if one.width is not None:
-        folder = samples_dir(folder, one.config.eval.samples)
-    begun = None if run.overwrite else begun_inputs(folder)
-    EvalPlan.make(one.config, one.questions.questions, part=part, begun=begun, asked=one.asked)
+    ready(one.config, one.questions.questions, folder, resume=run.resume, overwrite=run.overwrite, asked=one.asked)
 
 
 def sample_evaluation(

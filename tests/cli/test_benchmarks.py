@@ -197,6 +197,33 @@ def test_no_later_baseline_is_refused_after_hours(
     assert not (out / "gsm8k").exists()
 
 
+def test_no_later_folder_is_refused_after_hours(
+    here: Cli, measured: tuple[Path, Any], grown: tuple[Path, Any], sets: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """In the words in which it would be at its turn, and nothing of the first benchmark is sampled."""
+    out = tmp_path / "out"
+    out.mkdir()
+    narrow = ("-n", "1", "--until-width", "0.1")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "samples-0002").symlink_to(grown[0] / "math500" / "samples-0002")
+    for there, more, said in (
+        (measured[0] / "math500", ("--set", "eval.temperature=0.5"), "other inputs: eval.temperature differs"),
+        (measured[0] / "math500", ("--no-resume",), "it already holds data"),
+        (measured[0] / "math500", narrow, "holds an evaluation itself"),
+        (grown[0] / "math500", narrow, "other inputs: eval.seed differs"),
+        (tmp_path / "two", narrow, "other inputs: eval.seed differs"),  # to which one sample would go on
+    ):
+        (out / "math500").unlink(missing_ok=True)
+        (out / "math500").symlink_to(there)
+        done = here(*asked("gsm8k,math500", tiny_model, sets, out), *more)
+        assert done.returncode == 2, said
+        assert said in done.stderr
+        assert not (out / "gsm8k").exists()
+        if there != tmp_path / "two":
+            alone = here(*asked("math500", tiny_model, sets, out), *more)
+            assert alone.stderr.splitlines()[-3:] == done.stderr.splitlines()[-3:]
+
+
 def test_a_regraded_folder_has_its_card_and_is_guarded_as_any_other(
     here: Cli, measured: tuple[Path, Any], others: dict[str, tuple[Path, str]], tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ from vpgea.runs.clock import Clock
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import CHUNK, LOGS, PROTOCOL, RESULTS
-from vpgea.runs.manifest import Manifest
+from vpgea.runs.manifest import BY_PROTOCOL, Manifest
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder, begun_inputs
 from vpgea.runs.progress import NullProgress, Progress
@@ -112,7 +112,7 @@ class EvalPlan:
                 **identity_of(config, "grading", "eval"),
                 **({} if asked is None else asked.identity),
             },
-            inputs=sampling.manifest.inputs | ({} if asked is None else {"protocol": asked.fingerprint}),
+            inputs=sampling.manifest.inputs | ({} if asked is None else {BY_PROTOCOL: asked.fingerprint}),
             config=sampling.manifest.config,
             contents=sampling.manifest.contents,
             part=part,
@@ -188,6 +188,26 @@ def evaluate(
             write_json(output_dir / PROTOCOL, json_of(protocol_card(config, plan, asked, found)))
         write_json(output_dir / RESULTS, json_of(found))
     return found
+
+
+def require_ready(
+    config: RunConfig,
+    questions: Sequence[Question],
+    output_dir: Path,
+    *,
+    part: Part = WHOLE,
+    resume: bool = True,
+    overwrite: bool = False,
+    asked: Asked | None = None,
+) -> None:
+    """Raise what `evaluate` would raise before its first sample, and write nothing.
+
+    Raises:
+        UsageError: It cannot be planned, or the folder was begun with something else.
+    """
+    begun = None if overwrite else begun_inputs(output_dir)
+    planned = EvalPlan.make(config, questions, part=part, begun=begun, asked=asked)
+    PhaseFolder.require_open(output_dir, planned.manifest, resume=resume, overwrite=overwrite)
 
 
 def as_rollout(config: RunConfig) -> RunConfig:

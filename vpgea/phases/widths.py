@@ -13,14 +13,14 @@ from vpgea.engines.kept import request_digests
 from vpgea.engines.lease import LOGS, EngineLease, lent
 from vpgea.errors import UsageError
 from vpgea.metrics.estimates import Estimate
-from vpgea.phases.evaluate import EvalPlan, evaluate
+from vpgea.phases.evaluate import EvalPlan, evaluate, require_ready
 from vpgea.phases.rollout import Drawing
 from vpgea.protocols.asking import Asked
 from vpgea.questions.load import Question
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.journals import Journals
 from vpgea.runs.layout import PARTS, chunk_number, samples_dir, samples_numbers
-from vpgea.runs.overwriting import clear
+from vpgea.runs.overwriting import clear, require_clearable
 from vpgea.runs.parts import WHOLE, Part
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullProgress, Progress
@@ -98,7 +98,7 @@ def evaluate_until(
     samples, before = config.eval.samples, None
     with lent(lease, output_dir / LOGS, stop) as engines:
         while True:
-            step = config.model_copy(update={"eval": config.eval.model_copy(update={"samples": samples})})
+            step = _with_samples(config, samples)
             folder = samples_dir(output_dir, samples)
             if before is not None:
                 _take_over(before, step, questions, folder, stop=stop, resume=resume, asked=asked)
@@ -122,6 +122,35 @@ def evaluate_until(
             if following is None:
                 return folder, found
             before, samples = folder, following
+
+
+def require_ready_until(
+    config: RunConfig,
+    questions: Sequence[Question],
+    output_dir: Path,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    asked: Asked | None = None,
+) -> None:
+    """Raise what `evaluate_until` would raise before its first sample, or later of folders that are there already.
+
+    Raises:
+        UsageError: As `evaluate_until` does.
+    """
+    _require_no_evaluation(output_dir)
+    first = config.eval.samples
+    for samples in sorted({first, *samples_numbers(output_dir)}):
+        folder = samples_dir(output_dir, samples)
+        if overwrite and samples != first:
+            require_clearable(folder, "eval", count=1)
+        elif samples >= first:
+            step = _with_samples(config, samples)
+            require_ready(step, questions, folder, resume=resume, overwrite=overwrite, asked=asked)
+
+
+def _with_samples(config: RunConfig, samples: int) -> RunConfig:
+    return config.model_copy(update={"eval": config.eval.model_copy(update={"samples": samples})})
 
 
 def _require_no_evaluation(output_dir: Path) -> None:

@@ -100,8 +100,10 @@ def writing(part: Path) -> Iterator[None]:
         yield
 
 
-def clear(root: Path, phase: str, count: int, *, in_turn: bool = False) -> None:
-    """Delete what a phase or loop has written to a folder, which stays.
+@contextmanager
+def _clearable(root: Path, phase: str, count: int, *, in_turn: bool) -> Iterator[tuple[list[str], list[str]]]:
+    """The files and folders in a folder, as `_contents` has them: only this phase or loop has written them, and while
+    the block runs nobody does.
 
     Args:
         root: The folder; it may be a link.
@@ -139,11 +141,33 @@ def clear(root: Path, phase: str, count: int, *, in_turn: bool = False) -> None:
                         why=f"another process is writing to {(root / name).parent}",
                         mend="stop it first, or choose another --output-dir",
                     )
+        yield files, folders
+
+
+def clear(root: Path, phase: str, count: int, *, in_turn: bool = False) -> None:
+    """Delete what a phase or loop has written to a folder, which stays.
+
+    Args:
+        root: The folder; it may be a link.
+        phase: What is going to write there.
+        count: Into how many parts it is cut.
+        in_turn: This process may have taken the training's turn there, so that no other one has.
+
+    Raises:
+        UsageError: The folder is of another kind, holds anything else, or other processes may be writing there.
+    """
+    with _clearable(root, phase, count, in_turn=in_turn) as (files, folders):
         for name in files:
             (root / name).unlink(missing_ok=True)
         for name in folders:
             with suppress(FileNotFoundError):
                 (root / name).rmdir()
+
+
+def require_clearable(root: Path, phase: str, count: int, *, in_turn: bool = False) -> None:
+    """Raise what `clear` would raise, and delete nothing."""
+    with _clearable(root, phase, count, in_turn=in_turn):
+        pass
 
 
 def is_only_begun(root: Path) -> bool:

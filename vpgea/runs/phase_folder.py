@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from vpgea.errors import UsageError
+from vpgea.errors import DamagedError, UsageError
 from vpgea.runs.layout import CHECKPOINTS, CHUNK, COMPLETE, MANIFEST, PARTS, SETS, chunk_name
 from vpgea.runs.links import refuse_links_in
 from vpgea.runs.manifest import Manifest, content_of, occupied, require_same
-from vpgea.runs.overwriting import clear, is_only_begun, writing
+from vpgea.runs.overwriting import clear, is_only_begun, require_clearable, writing
 from vpgea.runs.parts import foreign_names, part_folder, part_folders, part_of_folder
 from vpgea.runs.records import PartMarker, PhaseMarker
 from vpgea.runs.repairs import end_repair, set_rest_aside
@@ -34,6 +34,14 @@ def begun(folder: Path | None) -> Manifest | None:
     folders = () if folder is None else (*part_folders(folder), folder)
     found = next((path for one in folders if (path := one / MANIFEST).is_file()), None)
     return None if found is None else Manifest.read(found)
+
+
+def whole_manifest(folder: Path) -> Manifest | None:
+    """What a phase folder was made from, by the first of its own and its parts' manifests that can be read."""
+    for place in (folder, *part_folders(folder)):
+        with suppress(DamagedError):
+            return Manifest.read(place / MANIFEST)
+    return None
 
 
 def begun_inputs(folder: Path | None) -> dict[str, str] | None:
@@ -64,24 +72,30 @@ class PhaseFolder:
             require_phase_folder(root)
         if overwrite and root.is_dir():
             clear(root, manifest.phase, manifest.part.count)
-        _require_same_parts(root, manifest.part.count)
-        refuse_links_in(root, folder.part, folder.part / CHECKPOINTS)
-        existing = folder.part / MANIFEST
-        # its own or any other will do, since all are the same: many parts would else read many manifests each
-        begun = (path for path in (existing, *(part / MANIFEST for part in part_folders(root))) if path.is_file())
-        if (before := next(begun, None)) is not None:
-            _require_same_or_begin_anew(root, Manifest.read(before), manifest)
-        if existing.is_file() and not resume:
-            raise occupied(root, "it already holds data and --no-resume was given")
+        folder._require_begun_alike(clear, resume=resume)
         _make_folder(folder.part)
         sweep_temporaries(folder.part)
         sweep_temporaries(root, depth=1)  # selections, summaries and rounds' figures; other parts sweep for themselves
         set_rest_aside(root)
         folder._reopen()
-        if not existing.is_file():
+        if not (existing := folder.part / MANIFEST).is_file():
             require_commits(folder.part)
             write_json(existing, manifest.as_json())
         return folder
+
+    @classmethod
+    def require_open(cls, root: Path, manifest: Manifest, *, resume: bool = True, overwrite: bool = False) -> None:
+        """Raise what `open` would raise of what stands there, and write nothing."""
+        folder = cls(root, manifest)
+        if not root.is_dir():
+            if root.exists():
+                _make_folder(folder.part)  # says why it cannot
+            return
+        require_phase_folder(root)
+        if overwrite:
+            require_clearable(root, manifest.phase, manifest.part.count)
+        else:
+            folder._require_begun_alike(require_clearable, resume=resume)
 
     def chunk(self, index: int, kind: str = CHUNK) -> Path:
         """Path of a chunk's shard."""
@@ -119,6 +133,31 @@ class PhaseFolder:
                 mend="choose another --output-dir for one of the two; nothing more was written by this one",
             ) from error
 
+    def _require_begun_alike(self, make_way: Callable[..., None], *, resume: bool) -> None:
+        """See that the folder was started from the same things.
+
+        make_way: Called where nothing else came of another start: `clear`, or what sees that it could.
+        """
+        _require_same_parts(self.root, self.manifest.part.count)
+        refuse_links_in(self.root, self.part, self.part / CHECKPOINTS)
+        # its own or any other will do, since all are the same: many parts would else read many manifests each
+        manifests = (part / MANIFEST for part in (self.part, *part_folders(self.root)))
+        if (begun := next((path for path in manifests if path.is_file()), None)) is None:
+            return
+        before, now = Manifest.read(begun), self.manifest
+        try:
+            require_same(self.root, before, now)
+        except UsageError as differs:
+            if before.phase != now.phase or now.part.count > 1 or not is_only_begun(self.root):
+                raise
+            try:
+                make_way(self.root, now.phase, now.part.count, in_turn=True)
+            except UsageError:  # somebody is writing there
+                raise differs from None
+        else:
+            if begun.parent == self.part and not resume:
+                raise occupied(self.root, "it already holds data and --no-resume was given")
+
     def _reopen(self) -> None:
         """A part that has lost a shard is complete no more."""
         if self.is_complete and PartMarker.read(self.part).shards.keys() - committed(self.part):
@@ -154,19 +193,6 @@ def complete_phase(root: Path) -> bool:
     write_if_new(root / COMPLETE, json_bytes(json_of(marker)))
     end_repair(root)
     return True
-
-
-def _require_same_or_begin_anew(root: Path, before: Manifest, now: Manifest) -> None:
-    """See that a folder was started from the same things; it is cleared where nothing else came of that start."""
-    try:
-        require_same(root, before, now)
-    except UsageError as differs:
-        if before.phase != now.phase or now.part.count > 1 or not is_only_begun(root):
-            raise
-        try:
-            clear(root, now.phase, now.part.count, in_turn=True)
-        except UsageError:  # somebody is writing there
-            raise differs from None
 
 
 def _require_same_parts(root: Path, count: int) -> None:
