@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.evaluations import Sample, write_evaluation
 from tests.support.forks import Forks
+from vpgea.inspection.verify import verify
 from vpgea.phases import protocol_results
 from vpgea.protocols.card import ProtocolCard
 from vpgea.protocols.protocol import LIBRARY
 from vpgea.protocols.published import UNATTRIBUTED, published_model
-from vpgea.storage.files import read_json
+from vpgea.storage.files import read_json, write_json
 from vpgea.storage.records import read_record
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -222,6 +224,41 @@ def test_no_later_folder_is_refused_after_hours(
         if there != tmp_path / "two":
             alone = here(*asked("math500", tiny_model, sets, out), *more)
             assert alone.stderr.splitlines()[-3:] == done.stderr.splitlines()[-3:]
+
+
+def test_a_card_that_is_damaged_or_gone_is_found(
+    here: Cli, measured: tuple[Path, Any], sets: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """And written again by the command that wrote it; the rows are not in the folder."""
+    folder = shutil.copytree(measured[0], tmp_path / "out") / "math500"
+    card = folder / "protocol.json"
+    whole = read_json(card)
+    assert verify(folder).findings == []
+    for change, why in (
+        ({"name": 3}, "name is of another type"),
+        ({"version": 2}, "protocol.version is 2 in it, and 1 in the manifest"),
+        ({"fingerprint": "0" * 16}, "protocol is"),
+        ({"settings": [{**whole["settings"][0], "used": 7}]}, "eval.samples is 7 in it, and 2 in the manifest"),
+        ({"deviations": []}, "its deviations are [], and its settings have"),
+        (None, "it is gone"),
+    ):
+        if change is None:
+            card.unlink()
+        else:
+            write_json(card, whole | change)
+        (found,) = verify(folder).findings
+        assert found.path == Path("protocol.json")
+        assert why in found.problem
+    refused = here("doctor", folder, "--repair")
+    assert refused.returncode == 2
+    assert "run the same `vpgea eval --benchmark` again" in refused.stderr
+    assert here("compare", folder, folder).returncode == 2, "it is not complete"
+    assert here(*asked("math500", tiny_model, sets, folder.parent)).returncode == 0
+    assert here("doctor", folder).returncode == 0
+    assert read_json(card) == whole
+    plain = write_evaluation(tmp_path / "plain", [Sample(question=f"q{number}", correct=True) for number in range(5)])
+    shutil.copy(card, plain)
+    assert "it is of a protocol, and the samples were asked by none" in [one.problem for one in verify(plain).findings]
 
 
 def test_a_regraded_folder_has_its_card_and_is_guarded_as_any_other(

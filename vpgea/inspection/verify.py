@@ -10,7 +10,7 @@ from vpgea.config.schema import LoopConfig
 from vpgea.errors import DamagedError, UsageError
 from vpgea.inspection.folders import run_config
 from vpgea.inspection.verify_phase import RECORD, Finding, PhaseCheck, Report, is_manifest, selections, shards_in
-from vpgea.inspection.verify_records import verify_lines, verify_phase_records
+from vpgea.inspection.verify_records import verify_card, verify_lines, verify_phase_records
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.history import phases_of, required_rounds
 from vpgea.runs.layout import (
@@ -35,6 +35,7 @@ from vpgea.runs.links import refuse_links
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.overwriting import is_only_begun
 from vpgea.runs.parts import WHOLE, part_folder, part_folders
+from vpgea.runs.phase_folder import whole_manifest
 from vpgea.runs.progress import NullProgress, Progress
 from vpgea.runs.records import DistillSummary, FilterSummary, RoundLine
 from vpgea.runs.repairs import Damage, Repair
@@ -87,6 +88,8 @@ def verify(root: Path, progress: Progress | None = None) -> Report:
     for check in (check for check in checks if check.is_whole):
         base = checks[0] if check is not checks[0] and checks[0].kind == "eval" and checks[0].is_whole else None
         verify_phase_records(check, base)
+    for check in (check for check in checks if check.kind == "eval"):
+        verify_card(check)
     if is_run(root):
         _verify_sources(root, report)
         verify_lines(root, report)  # of what belongs here
@@ -176,8 +179,8 @@ def _verify_repairs(root: Path, report: Report) -> None:
 def _is_made(folder: Path, damage: Damage) -> bool:
     """Whether what was set aside is there again; the record itself goes once all of it is."""
     home = folder / damage.phase
-    manifests = (place / MANIFEST for place in (*part_folders(home), home))
-    kind = next((Manifest.read(path).phase for path in manifests if is_manifest(path)), home.name)
+    made = whole_manifest(home)
+    kind = home.name if made is None else made.phase
     phase = next((phase for phase in PHASES if phase == kind), None)
     return (folder / damage.path).exists() if phase is None else is_phase_finished(home, phase)
 
@@ -223,8 +226,7 @@ def _made_from(step: Step, root: Path) -> Manifest | None:
     folder = step.folder(root)
     if not folder.is_dir() or (not is_phase_finished(folder, step.phase) and is_only_begun(folder)):
         return None
-    manifests = (place / MANIFEST for place in (folder, *part_folders(folder)))
-    return next((Manifest.read(path) for path in manifests if is_manifest(path)), None)
+    return whole_manifest(folder)
 
 
 _Claim = tuple[str, str, object, object]  # whose, what, as the phase recorded it, as it is

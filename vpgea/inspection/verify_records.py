@@ -16,11 +16,13 @@ from vpgea.metrics.bootstrap import evaluate
 from vpgea.metrics.curves import budget_curve
 from vpgea.metrics.estimates import Estimate
 from vpgea.metrics.resampling import drawn_by
+from vpgea.protocols.card import ProtocolCard, deviations_of
 from vpgea.questions.clusters import Numbering
 from vpgea.runs.history import metrics_lines
 from vpgea.runs.layout import (
     COMPLETE,
     METRICS,
+    PROTOCOL,
     RESULTS,
     ROUND_RECORD,
     SUMMARY,
@@ -28,6 +30,8 @@ from vpgea.runs.layout import (
     round_numbers,
     round_record,
 )
+from vpgea.runs.manifest import BY_PROTOCOL, Manifest
+from vpgea.runs.phase_folder import whole_manifest
 from vpgea.runs.records import DistillSummary, EvalResults, FilterSummary, PartMarker, RoundLine
 from vpgea.runs.round_lines import OtherFigure, are_equal, other_figures
 from vpgea.storage.files import read_json_lines
@@ -62,6 +66,23 @@ def verify_phase_records(check: PhaseCheck, base: PhaseCheck | None) -> None:
     for differs, aside in found:
         if differs is not None:
             check.report.findings.append(_finding(check.root, folder, differs, aside))
+
+
+def verify_card(check: PhaseCheck) -> None:
+    """The card of an evaluation by a benchmark's protocol, which is written before its results."""
+    card, results, made = check.folder / PROTOCOL, check.folder / RESULTS, whole_manifest(check.folder)
+    if card.is_file():
+        check.report.records += 1
+        try:
+            said = read_record(card, ProtocolCard)
+            differs = None if made is None else _card_differs(said, made)
+        except DamagedError as error:
+            differs = error.why
+    else:
+        is_due = made is not None and made.is_by_protocol and results.is_file()
+        differs = "it is gone, and a protocol says how the samples were asked" if is_due else None
+    if differs is not None:
+        check.report.findings.append(_finding(check.root, check.folder, differs, (card, check.folder / COMPLETE)))
 
 
 def verify_lines(root: Path, report: Report) -> None:
@@ -156,6 +177,31 @@ def _results_differ(results: EvalResults, check: PhaseCheck, base: Tally | None)
         for name in ("accuracy", "tokens"):
             if differs := _figure_differs(getattr(point, name), getattr(by_rows, name), is_drawn=is_drawn):
                 return f"at a budget of {point.budget} tokens {name} is {differs}"
+    return None
+
+
+def _card_differs(card: ProtocolCard, made: Manifest) -> str | None:
+    """What it says otherwise than the manifest, or than its own settings."""
+    if not made.is_by_protocol:
+        return "it is of a protocol, and the samples were asked by none"
+    known = {**made.config, **made.identity, **made.inputs}
+    said = {
+        BY_PROTOCOL: card.fingerprint,
+        "protocol.benchmark": card.benchmark,
+        "protocol.name": card.name,
+        "protocol.version": card.version,
+        "protocol.order": card.order,
+        "protocol.revision": card.rows.revision,
+        "protocol.rows": card.rows.sha256,
+        "protocol.guess": card.guess,
+        "template": card.template,
+        **{one.key: one.used for one in card.settings},
+    }
+    for key, value in said.items():
+        if value != known.get(key):
+            return f"{key} is {value!r} in it, and {known.get(key)!r} in the manifest"
+    if card.deviations != (deviations := deviations_of(card.settings)):
+        return f"its deviations are {card.deviations}, and its settings have {deviations}"
     return None
 
 

@@ -42,6 +42,7 @@ from vpgea.runs.layout import (
 )
 from vpgea.runs.manifest import Manifest
 from vpgea.runs.parts import WHOLE, Part, begun_parts, part_folder, part_folders, part_of_folder
+from vpgea.runs.phase_folder import whole_manifest
 from vpgea.runs.progress import Reporter
 from vpgea.runs.records import RoundLine
 from vpgea.runs.repairs import Damage, Repair, end_repair, set_rest_aside
@@ -134,11 +135,8 @@ def _phase_manifest(root: Path) -> Manifest:
     Raises:
         UsageError: None is.
     """
-    for place in (root, *part_folders(root)):
-        try:
-            return Manifest.read(place / MANIFEST)
-        except DamagedError:
-            continue
+    if (made := whole_manifest(root)) is not None:
+        return made
     raise UsageError(
         f"nothing says what {root} was made from",
         why="none of its manifests is whole",
@@ -152,7 +150,8 @@ def _repair_phase(
     """Run the parts of a phase that have lost something, as recorded. Raises what the phase raises.
 
     Raises:
-        UsageError: Its source is not the folder beside it, or was another tool's log or an evaluation anywhere.
+        UsageError: Its source is not the folder beside it, or was another tool's log, a benchmark's rows or an
+            evaluation anywhere.
     """
     if manifest.is_imported:
         raise UsageError(
@@ -165,6 +164,12 @@ def _repair_phase(
             f"{root} has the samples of another evaluation, graded again",
             why="what was damaged is set aside; samples that were drawn again might be others",
             mend="run the same `vpgea regrade` again: it makes what is missing",
+        )
+    if manifest.is_by_protocol:
+        raise UsageError(
+            f"{root} was asked by a benchmark's protocol, whose rows are not in it",
+            why="what was damaged is set aside; only the rows and the protocol can give it again",
+            mend="run the same `vpgea eval --benchmark` again: it makes what is missing",
         )
     run_dir = _run_around(root) if manifest.phase in ("rollout", "eval") else None
     if run_dir is not None:  # which questions, and what is compared with what, is known there
