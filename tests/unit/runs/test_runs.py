@@ -156,53 +156,6 @@ def test_parts_of_one_phase_have_the_same_inputs(tmp_path: Path) -> None:
         PhaseFolder.open(tmp_path / "out", other)
 
 
-OTHER = replace(MANIFEST, identity={**MANIFEST.identity, "rollout.seed": 1})
-
-
-@pytest.mark.parametrize(
-    ("now", "options", "mine"),
-    [
-        (OTHER, {}, None),
-        (replace(MANIFEST, phase="filter"), {}, None),
-        (replace(MANIFEST, part=Part(0, 2)), {}, None),
-        (MANIFEST, {"resume": False}, None),
-        (MANIFEST, {}, "parts/notes.txt"),
-        (OTHER, {"overwrite": True}, "notes.txt"),
-        (replace(MANIFEST, phase="filter"), {"overwrite": True}, None),
-    ],
-)
-def test_what_opening_would_refuse_is_said_in_the_same_words(
-    tmp_path: Path, now: Manifest, options: dict[str, bool], mine: str | None
-) -> None:
-    root = tmp_path / "out"
-    finished(root)
-    if mine is not None:
-        (root / mine).write_text("mine", encoding="utf-8")
-    before = sorted(tmp_path.rglob("*"))
-    said = []
-    for opened in (PhaseFolder.require_open, PhaseFolder.open):
-        with pytest.raises(UsageError) as error:
-            opened(root, now, **options)
-        said.append(str(error.value))
-        assert sorted(tmp_path.rglob("*")) == before
-    assert said[0] == said[1]
-
-
-def test_what_could_be_opened_is_left_as_it_is(tmp_path: Path) -> None:
-    """A folder that was only begun from other things, one to be overwritten, none, and a file."""
-    PhaseFolder.open(tmp_path / "begun", MANIFEST)
-    finished(tmp_path / "whole")
-    before = sorted(tmp_path.rglob("*"))
-    PhaseFolder.require_open(tmp_path / "begun", OTHER)
-    PhaseFolder.require_open(tmp_path / "begun", OTHER, resume=False)
-    PhaseFolder.require_open(tmp_path / "whole", MANIFEST)
-    PhaseFolder.require_open(tmp_path / "whole", OTHER, overwrite=True)
-    PhaseFolder.require_open(tmp_path / "none", MANIFEST)
-    assert sorted(tmp_path.rglob("*")) == before
-    with pytest.raises(UsageError, match="cannot create the folder"):
-        PhaseFolder.require_open(tmp_path / "begun" / "parts" / "0-of-1" / "manifest.json", MANIFEST)
-
-
 def test_parts_that_began_together_from_other_inputs_never_become_a_phase(tmp_path: Path) -> None:
     """Each saw no manifest of the other when it looked."""
     seeded: dict[str, object] = {"rollout.seed": 1}
