@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.simulated_run import round_line
+from benchmarks.simulated_run import FILTER_SUMMARY, round_line
 from vpgea.config.schema import RunConfig
 from vpgea.experiment.ends import COLLAPSE, PLATEAU, RISING, UNDECIDED, UNMEASURED, ends_of_training
 from vpgea.experiment.grid import Run
 from vpgea.experiment.learning import LearningCurve, learning_curves
 from vpgea.experiment.pictures import learning_charts, price_chart
 from vpgea.experiment.prices import PriceResult, chosen_of, sweep_prices
-from vpgea.experiment.rounds import PriorGrades, costs, graded
+from vpgea.experiment.rounds import PriorGrades, TrainedRound, costs, graded, rounds_table
+from vpgea.report.rounds import Round
 from vpgea.runs.records import Measured, RoundLine
 
 
@@ -136,6 +137,26 @@ def test_the_course_of_a_run(e3: list[float | None], high: float | None, expecte
     assert end.verdict == expected
     is_below = high is not None and high < 0
     assert end.below_base == [index for index, value in enumerate(e3) if is_below and value is not None]
+
+
+def test_rows_have_the_counts_of_their_filters_and_a_run_without_a_line_has_none() -> None:
+    runs = [a_run("a", None, seed) for seed in (0, 1)]
+    found = {runs[0].name: lines(1.0, 2.0), runs[1].name: []}
+    counted = replace(FILTER_SUMMARY, counts={"posterior_accepted": 3, "posterior_rejected_wrong": 2})
+    first, second = (Round(line=line) for line in found[runs[0].name][1:])
+    prior = PriorGrades(k=2, mean_at_k=0.5, pass_at_k=0.75)
+    trained = {
+        runs[0].name: [
+            TrainedRound(seen=replace(first, filtered=counted, entropy=0.5, reflection=(1.0, None)), prior=prior),
+            TrainedRound(seen=second, prior=None),  # whose records are not kept
+        ],
+        runs[1].name: [],
+    }
+    base, one, other = rounds_table(runs, found, trained, {("", "a"): None}).to_pylist()
+    names = ("round", "entropy", "epistemic_prior", "k", "pass_at_k", "posterior_accepted", "posterior_rejected_wrong")
+    assert tuple(one[name] for name in names) == (0, 0.5, 1.0, 2, 0.75, 3, 2)
+    assert tuple(other[name] for name in names) == (1, *[None] * 6)
+    assert tuple(base[name] for name in names) == (None,) * 7
 
 
 def test_pass_at_k_is_of_questions_with_all_their_samples() -> None:

@@ -29,6 +29,7 @@ from vpgea.storage.shards import (
     table_from_rows,
     verify,
     write_table,
+    write_table_anew,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +92,17 @@ def test_the_first_writer_wins(shard: Path) -> None:
     assert write_table(shard, table_from_rows(other, SCHEMA)) == read_sidecar(shard)
     assert shard.read_bytes() == before
     assert read_table(shard).num_rows == 3
+
+
+@pytest.mark.parametrize("all_columns", [False, True])
+def test_rows_of_fewer_columns_stay_unless_all_are_asked_for(tmp_path: Path, all_columns: bool) -> None:
+    table, path, record = table_from_rows(ROWS, SCHEMA), tmp_path / "chunk-00000.arrow", tmp_path / "record.json"
+    stored = table.select(table.column_names[:-1])
+    write_table(path, stored)
+    write_json(record, {})
+    write_table_anew(path, table, told_by=record, all_columns=all_columns)
+    assert read_table(path).equals(table if all_columns else stored)
+    assert record.exists() != all_columns, "what told of other rows is gone"
 
 
 def test_a_writer_killed_between_file_and_sidecar_is_mended_by_the_next(shard: Path) -> None:
