@@ -1,4 +1,4 @@
-"""What rivals there are, and what is swept of each: for the script that trains one and for the one that sweeps them."""
+"""What rivals there are, and what is swept of each: for the scripts that train one and for the one that sweeps them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,29 @@ Charge = Literal["correct", "all"]  # whose length is priced
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:
-    """options: of `trl_rivals`. charge: None without a price of length. swept: the key of the configuration."""
+    """A rival as it is swept.
 
+    Attributes:
+        library: Whose trainer it is: `LIBRARY_rivals` trains it, in .venv-LIBRARY.
+        options: Of that script.
+        charge: None without a price of length.
+        swept: The key of the configuration.
+    """
+
+    library: Literal["trl", "swift"]
     options: tuple[str, ...]
     charge: Charge | None
     swept: str
 
 
+_PRICE, _RATE = "filter.utility.length_price", "distill.learning_rate"
 RIVALS = {
-    "grpo": Rival(options=("grpo", "--charge", "correct"), charge="correct", swept="filter.utility.length_price"),
-    "grpo-all": Rival(options=("grpo", "--charge", "all"), charge="all", swept="filter.utility.length_price"),
-    "sdft": Rival(options=("sdft",), charge=None, swept="distill.learning_rate"),
+    "grpo": Rival(library="trl", options=("grpo", "--charge", "correct"), charge="correct", swept=_PRICE),
+    "grpo-all": Rival(library="trl", options=("grpo", "--charge", "all"), charge="all", swept=_PRICE),
+    "sdft": Rival(library="trl", options=("sdft",), charge=None, swept=_RATE),
+    "rlsd": Rival(library="swift", options=("rlsd", "--charge", "correct"), charge="correct", swept=_PRICE),
+    "rlsd-all": Rival(library="swift", options=("rlsd", "--charge", "all"), charge="all", swept=_PRICE),
+    "opsd": Rival(library="swift", options=("opsd",), charge=None, swept=_RATE),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,10 +59,13 @@ def sweep_prices(runs: Sequence[Run], lines: Lines) -> list[PriceSweep]:
 
     An objective gets the price whose runs have the highest mean e3 on the held-out questions at their ends.
     """
-    return [
-        _sweep(name, [run for run in runs if run.setting == name], lines)
-        for name in dict.fromkeys(run.setting for run in runs)
-    ]
+    sweeps = []
+    for name in dict.fromkeys(run.setting for run in runs):
+        own = [run for run in runs if run.setting == name]
+        bases = {run.seed: lines[run.name][0].measured for run in own if lines[run.name]}
+        ends = {run.name: last_measured(lines[run.name]) for run in own}
+        sweeps.append(sweep_of(name, own, ends, list(bases.values())))
+    return sweeps
 
 
 def chosen_of(sweeps: Sequence[PriceSweep]) -> Chosen:
@@ -70,10 +73,20 @@ def chosen_of(sweeps: Sequence[PriceSweep]) -> Chosen:
     return {(one.setting, one.objective): one.price for sweep in sweeps for one in sweep.prices if one.is_chosen}
 
 
-def _sweep(setting: str, runs: Sequence[Run], lines: Lines) -> PriceSweep:
+def sweep_of(
+    setting: str, runs: Sequence[Run], ends: Mapping[str, Measured | None], bases: Sequence[Measured]
+) -> PriceSweep:
+    """The prices of one setting.
+
+    Args:
+        setting: Its name.
+        runs: Of it alone.
+        ends: Run's name → its figures on the held-out questions at its end; None: never measured.
+        bases: The base model's, of each seed.
+    """
     found = [
         _price(
-            setting, objective, price, [run for run in runs if (run.objective, run.price) == (objective, price)], lines
+            setting, objective, price, [run for run in runs if (run.objective, run.price) == (objective, price)], ends
         )
         for objective, price in dict.fromkeys((run.objective, run.price) for run in runs)
     ]
@@ -81,8 +94,7 @@ def _sweep(setting: str, runs: Sequence[Run], lines: Lines) -> PriceSweep:
         objective: max((one for one in found if one.objective == objective), key=lambda one: one.e3).price
         for objective in dict.fromkeys(run.objective for run in runs)
     }
-    measured = {run.seed: lines[run.name][0].measured for run in runs if lines[run.name]}
-    base = _mean(list(measured.values()))
+    base = _mean(bases)
     places = [place for one in found if (place := one.place) is not None]
     places += [] if base is None else [(base.tokens, base.accuracy)]
     prices = [
@@ -96,19 +108,21 @@ def _sweep(setting: str, runs: Sequence[Run], lines: Lines) -> PriceSweep:
     return PriceSweep(setting=setting, base=base, prices=prices)
 
 
-def _price(setting: str, objective: str, price: float | None, runs: Sequence[Run], lines: Lines) -> PriceResult:
-    ends = [last_measured(lines[run.name]) for run in runs]
-    mean = _mean([end for end in ends if end is not None])
+def _price(
+    setting: str, objective: str, price: float | None, runs: Sequence[Run], ends: Mapping[str, Measured | None]
+) -> PriceResult:
+    own = [ends[run.name] for run in runs]
+    mean = _mean([end for end in own if end is not None])
     return PriceResult(
         setting=setting,
         objective=objective,
         price=price,
         seeds=[run.seed for run in runs],
-        unmeasured=ends.count(None),
+        unmeasured=own.count(None),
         accuracy=None if mean is None else mean.accuracy,
         tokens=None if mean is None else mean.tokens,
-        e3=float(np.mean([0.0 if end is None else end.e3 for end in ends])),
-        of_seeds=ends,
+        e3=float(np.mean([0.0 if end is None else end.e3 for end in own])),
+        of_seeds=own,
     )
 
 

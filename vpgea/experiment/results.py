@@ -7,7 +7,7 @@ samples of a question. What another seed would change is seen beside them, in th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from vpgea.phases.evaluate import sample_table
 from vpgea.questions.clusters import Numbering
 
 _POOLED = ("question", "correct", "tokens", "truncated")
+Tested = tuple[Run, SampleTable, SampleTable]  # a run, its samples of the test questions and the base's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class ObjectiveResult:
 
     Attributes:
         price: The one of highest mean e3 on the held-out questions; None where there was none to choose.
-        seeds: Of its runs. sampled_tokens, rounds: means over them.
+        seeds: Of its runs. sampled_tokens, rounds: means over them; None where it is not known, or has none.
         metrics: Of all seeds together against the base model.
         e3_of_seeds: Of each seed alone.
         against: None for the reference itself.
@@ -61,7 +62,7 @@ class ObjectiveResult:
     price: float | None
     seeds: list[int]
     sampled_tokens: float | None
-    rounds: float
+    rounds: float | None
     metrics: dict[str, Estimate]
     e3_of_seeds: list[float | None]
     against: Against | None = None
@@ -118,21 +119,23 @@ def _setting(
     draws: int,
 ) -> SettingResult:
     numbers = Numbering()
-    tables: dict[str, list[tuple[Run, SampleTable, SampleTable]]] = {}
+    tables: dict[str, list[Tested]] = {}
     tried = [run for run in runs if run.price == chosen[run.setting, run.objective]]
     for run in tried:
         own, base = (sample_table(one, numbers) for one in workshop.test(run, rounds_of(lines[run.name]), test))
         tables.setdefault(run.objective, []).append((run, own, base))
     reference = workshop.experiment.reference
     theirs = {run.seed: table for run, table, _ in tables.get(reference, [])}
-    objectives = []
-    for objective, each in tables.items():
-        one = _objective(each, lines, draws)
-        shared = [(table, theirs[run.seed]) for run, table, _ in each if run.seed in theirs]
-        if objective != reference and shared:
-            own, other = (pooled([pair[side] for pair in shared]) for side in (0, 1))
-            one = replace(one, against=_against(own, other, draws))
-        objectives.append(one)
+    objectives = [
+        objective_result(
+            each,
+            {} if objective == reference else theirs,
+            sampled_tokens=[costs(lines[run.name])[-1][0] for run, _, _ in each],
+            rounds=float(np.mean([rounds_of(lines[run.name]) for run, _, _ in each])),
+            draws=draws,
+        )
+        for objective, each in tables.items()
+    ]
     bases = {run.seed: base for each in tables.values() for run, _, base in each}
     return SettingResult(
         name=name,
@@ -144,17 +147,36 @@ def _setting(
     )
 
 
-def _objective(each: Sequence[tuple[Run, SampleTable, SampleTable]], lines: Lines, draws: int) -> ObjectiveResult:
+def objective_result(
+    each: Sequence[Tested],
+    reference: Mapping[int, SampleTable],
+    *,
+    sampled_tokens: Sequence[int | None],
+    rounds: float | None,
+    draws: int = 2000,
+) -> ObjectiveResult:
+    """The runs of an objective at its price together, and against those of the reference with the same seeds.
+
+    Args:
+        each: Its runs, one for each seed.
+        reference: Seed → the reference's samples; empty for the reference itself.
+        sampled_tokens: Of each run; None: not known.
+        rounds: Mean over the runs; None where there are none.
+        draws: Of the bootstrap.
+    """
     runs = [run for run, _, _ in each]
-    spent = [costs(lines[run.name])[-1][0] for run in runs]
+    known = [one for one in sampled_tokens if one is not None]
+    shared = [table for run, table, _ in each if run.seed in reference]
+    theirs = [reference[run.seed] for run, _, _ in each if run.seed in reference]
     return ObjectiveResult(
         objective=runs[0].objective,
         price=runs[0].price,
         seeds=[run.seed for run in runs],
-        sampled_tokens=None if None in spent else float(np.mean([one for one in spent if one is not None])),
-        rounds=float(np.mean([rounds_of(lines[run.name]) for run in runs])),
+        sampled_tokens=float(np.mean(known)) if len(known) == len(runs) else None,
+        rounds=rounds,
         metrics=evaluate(pooled([own for _, own, _ in each]), pooled([base for _, _, base in each]), draws=draws),
         e3_of_seeds=[evaluate(own, base, draws=1)["e3"].value for _, own, base in each],
+        against=_against(pooled(shared), pooled(theirs), draws) if shared else None,
     )
 
 

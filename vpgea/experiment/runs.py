@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpgea.config.schema import RunConfig, ViewsConfig
+from vpgea.config.schema import ModelConfig, RunConfig, ViewsConfig
 from vpgea.errors import QualityGateError, UsageError
 from vpgea.experiment.grid import Experiment, Run, TestQuestions
 from vpgea.modeling.local_model import LocalModel
@@ -138,11 +138,22 @@ class Workshop:
         return ended
 
     def test(self, run: Run, rounds: int, name: str) -> tuple[CompletePhase, CompletePhase]:
-        """The weights after so many rounds and the base model on some test questions: (the run's samples, the base's).
+        """`test_model` of the weights after so many rounds; after none they are the base's."""
+        if not rounds:
+            return self.test_model(run, None, run.name, name)
+        last = rounds - 1
+        model = trained_model(run.config, Step(last, "distill").folder(self.folder_of(run)))
+        return self.test_model(run, model, f"{run.name}_round-{last:03d}", name)
+
+    def test_model(
+        self, run: Run, model: ModelConfig | None, called: str, name: str
+    ) -> tuple[CompletePhase, CompletePhase]:
+        """A model and the base model on some test questions, under a run's seed: (the model's samples, the base's).
 
         Args:
-            run: Which.
-            rounds: After none the weights are the base's.
+            run: Whose base it is.
+            model: None: the base itself.
+            called: The folder of the model's samples.
             name: Of the test.
 
         Raises:
@@ -153,16 +164,11 @@ class Workshop:
         folder = self.folder / TESTS / name
         setting = f"{run.setting}_" if run.setting else ""
         base = self._measured(config, questions, folder / f"{setting}base_seed-{run.seed}")
-        if not rounds:
+        if model is None:
             return base, base
-        last = rounds - 1
-        tuned = config.model_copy(
-            update={
-                "model": trained_model(config, Step(last, "distill").folder(self.folder_of(run))),
-                "eval": config.eval.model_copy(update={"baseline": str(base.root)}),
-            }
-        )
-        return self._measured(tuned, questions, folder / f"{run.name}_round-{last:03d}"), base
+        measured = config.eval.model_copy(update={"baseline": str(base.root)})
+        tuned = config.model_copy(update={"model": model, "eval": measured})
+        return self._measured(tuned, questions, folder / called), base
 
     def _loop(self, run: Run) -> Loop:
         return Loop.open(

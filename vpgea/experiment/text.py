@@ -27,7 +27,7 @@ HEAD = (
 )
 AGAINST = ("objective", "accuracy, points", "p (Holm)", "tokens", "p (Holm)", "ε³ against it", "p (Holm)", "said")
 KEPT = ("objective", "test questions", "accuracy against the base, points", "p (Holm)", "said")
-_PRICES = ("objective", "λ", "seeds", "accuracy", "tokens", "ε³", "chosen", "efficient")
+PRICES = ("objective", "λ", "seeds", "accuracy", "tokens", "ε³", "chosen", "efficient")
 _ENDS = (
     *("objective", "seed", "rounds", "entropy, nats", "KL, nats", "ESS / K", "reflection", "k", "mean@k", "pass@k"),
     *("best round", "ε³ there", "ε³ at the end", "rounds with accuracy below the base", "course"),
@@ -47,8 +47,8 @@ def page(title: str, found: Findings) -> str:
     for sweep in found.prices:
         tests = [one for one in found.settings if one.name == sweep.setting]
         for one in tests:
-            lines += _test(one, found.reference)
-        lines += _forgetting(sweep.setting, tests)
+            lines += tables_of(one, found.reference)
+        lines += forgetting_of(sweep.setting, tests)
         lines += _learning(sweep, found)
         lines += _training(sweep.setting, [one for one in found.training if one.setting == sweep.setting])
     return "\n".join(lines) + "\n"
@@ -64,7 +64,8 @@ def _start(*names: str) -> str:
     return f"{named}: " if named else ""
 
 
-def _test(one: SettingResult, reference: str) -> Iterator[str]:
+def tables_of(one: SettingResult, reference: str) -> Iterator[str]:
+    """A table of figures and one of comparisons."""
     yield from ("", f"## {title_of(one)}", "", *markdown(HEAD, figure_rows(one)))
     if any(result.against for result in one.objectives):
         yield from ("", f"Against {reference}:", "", *markdown(AGAINST, against_rows(one)))
@@ -72,7 +73,8 @@ def _test(one: SettingResult, reference: str) -> Iterator[str]:
         yield from ("", f"Without a finished round, and counted as the base: {', '.join(one.without_round)}.")
 
 
-def _forgetting(setting: str, tests: Sequence[SettingResult]) -> Iterator[str]:
+def forgetting_of(setting: str, tests: Sequence[SettingResult]) -> Iterator[str]:
+    """What was gained and lost on each test; nothing where there is but one."""
     if rows := kept_rows(tests):
         yield from ("", f"## {_start(setting)}kept and forgotten", "", *markdown(KEPT, rows))
         yield from ("", "Lower on questions of a family that was not trained on is forgetting.")
@@ -90,11 +92,12 @@ def _learning(sweep: PriceSweep, found: Findings) -> Iterator[str]:
     yield from ("", f"## {_start(sweep.setting)}prices of length, on the held-out questions", "")
     yield f"![{prices.title}]({picture_of(prices)})"
     yield from ("", "A mark is a price, * the chosen one, at the ends of its runs, mean over seeds; thin lines: seeds.")
-    yield from ("", *markdown(_PRICES, _price_rows(sweep)))
+    yield from ("", *markdown(PRICES, price_rows(sweep)))
     yield from ("", "Efficient (Pareto): no other row is as accurate with fewer tokens, or better with as few.")
 
 
-def _price_rows(sweep: PriceSweep) -> list[tuple[str, ...]]:
+def price_rows(sweep: PriceSweep) -> list[tuple[str, ...]]:
+    """Cells under PRICES, the base model first."""
     base = sweep.base
     rows: list[tuple[str, ...]] = []
     if base is not None:
@@ -172,7 +175,7 @@ def _figures(result: ObjectiveResult) -> tuple[str, ...]:
         _price(result.price),
         ", ".join(map(str, result.seeds)),
         "-" if result.sampled_tokens is None else f"{result.sampled_tokens:,.0f}",
-        f"{result.rounds:g}",
+        "-" if result.rounds is None else f"{result.rounds:g}",
         interval(metrics["accuracy"]),
         _hundredfold(metrics["accuracy_gain"]),
         interval(metrics["tokens"], digits=1),
