@@ -1,4 +1,4 @@
-"""The language of the testbed: questions, the traces a base model learns from, and what makes a path sound.
+"""The language of the testbed: questions, the traces a base model learns from.
 
 Everything is written in words separated by spaces, one token each. A question:
 
@@ -13,7 +13,6 @@ the last value.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -34,9 +33,6 @@ CHECK_MARKS = (("check",), ("wait", ","))
 STEP_TOKENS = 6  # 34 add 7 gives 41 .
 ANSWER_TOKENS = 5  # </think> \boxed{ 54 } <|end|>
 
-_STATEMENT = re.compile(
-    r"(?P<check>check |wait , )?(?P<left>\d+) (?P<verb>add|subtract) (?P<operand>\d+) gives (?P<value>\d+)"
-)
 _QUESTION = re.compile(r"start with (?P<start>\d+) \.(?P<steps>( (add|subtract) \d+ \.)+) what is the result \?")
 
 
@@ -105,35 +101,3 @@ def sample_question(rng: Random) -> Question:
 def shortest_sound_tokens(question: str) -> int:
     """Tokens of the shortest sound completion: every step once, the end of thinking, the answer, the end."""
     return STEP_TOKENS * len(Question.parse(question).steps) + ANSWER_TOKENS
-
-
-def is_sound(question: str, thinking: str) -> bool:
-    """True when every step is there, in order, and right; re-checks, and errors that a re-check mends, are allowed.
-
-    thinking: the text between `<think>` and `</think>`. A sentence outside the grammar makes a path unsound.
-    """
-    asked = Question.parse(question)
-    sentences = [part.strip() for part in thinking.strip().split(" .")]
-    if sentences.pop() != "":  # the last sentence has no end
-        return False
-    if sentences and sentences[-1] == f"so {asked.answer}":
-        sentences.pop()
-    carried: list[int] = []  # the value that leaves each step so far
-    for sentence in sentences:
-        statement = _STATEMENT.fullmatch(sentence)
-        place = None if statement is None else _place(asked, carried, statement)
-        if statement is None or place is None:
-            return False
-        if place == len(carried) or carried[place] != int(statement["value"]):
-            carried[place:] = [int(statement["value"])]  # what followed from another value has to be said anew
-    return carried == list(asked.values)
-
-
-def _place(asked: Question, carried: Sequence[int], statement: re.Match[str]) -> int | None:
-    """Which step a statement opens, or else re-checks; None where it is neither behind what is carried."""
-    before = (asked.start, *carried)
-    said = int(statement["left"]), f"{statement['verb']} {statement['operand']}"
-    lefts = [(value, str(step)) for value, step in zip(before, asked.steps, strict=False)]
-    if not statement["check"] and len(carried) < len(lefts) and lefts[len(carried)] == said:
-        return len(carried)
-    return next((place for place in reversed(range(len(carried))) if lefts[place] == said), None)

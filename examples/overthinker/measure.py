@@ -20,8 +20,9 @@ import torch
 
 from examples.inputs import count, own_tokenizer, require_readable, rows_of
 from examples.overthinker.chat import END_OF_THINKING, View, prompt_ids
-from examples.overthinker.language import WORDS, Question, is_sound, shortest_sound_tokens
+from examples.overthinker.language import WORDS, Question, shortest_sound_tokens
 from examples.overthinker.sampler import sample
+from examples.overthinker_families.truth import is_sound
 from vpgea_cli.main import told
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.overthinker.chat import build_tokenizer, completion
-from examples.overthinker.language import ANSWER_TOKENS, is_sound
+from examples.overthinker.language import ANSWER_TOKENS
 from examples.overthinker.measure import NEAR_SHORTEST
 from examples.overthinker_families import paths
 from examples.overthinker_families.corpus import WORDS, questions
@@ -53,6 +53,7 @@ def test_an_option_is_one_more_step() -> None:
     problem = Problem.read(STORY, OPTIONS)
     assert (problem.family, problem.answer) == ("choice", "A")
     assert problem.shortest_path == f"{SHORTEST[STORY]} option 4 gives A ."
+    assert judge(problem, "24 divide 5 gives 4 . 4 subtract 4 gives 0 . option 0 gives D .") == Label.WRONG
     # A wrong value leads to the nearest option, of two to the first.
     assert judge(problem, "24 subtract 4 gives 20 . 20 divide 5 gives 5 . option 5 gives A .") == Label.SLIP
     assert judge(problem, "24 subtract 4 gives 20 . 20 divide 5 gives 6 . option 6 gives B .") == Label.SLIP
@@ -90,6 +91,11 @@ def test_other_texts_are_no_questions(text: str) -> None:
         (SHORTEST[ARITHMETIC].replace("gives 54", "gives 45"), Label.SLIP),
         (SHORTEST[ARITHMETIC].replace("gives 41 .", "gives 41 . check 34 add 7 gives 42 ."), Label.SILENT_LEAK),
         (f"{SHORTEST[ARITHMETIC]} so 55 .", Label.SLIP),
+        ("34 add 25 gives 59 . 59 subtract 12 gives 47 . 47 add 7 gives 54 .", Label.SOUND),
+        ("34 add 25 gives 59 . 59 add 7 gives 66 . check 34 add 25 gives 59 . 66 subtract 12 gives 54 .", Label.SOUND),
+        ("34 add 25 gives 58 . 58 subtract 12 gives 46 . 46 add 7 gives 54 .", Label.SILENT_LEAK),
+        ("34 add 25 gives 58 . 58 subtract 12 gives 47 . 47 add 7 gives 54 .", Label.SLIP),
+        ("34 add 25 gives 59 . 59 add 25 gives 84 . 84 add 7 gives 54 .", Label.SILENT_LEAK),
         ("34 add 7 gives 43 . 43 subtract 12 gives 31 . 31 add 25 gives 54 .", Label.SILENT_LEAK),
         ("34 add 7 gives 43 . 43 subtract 12 gives 31 . 31 add 25 gives 56 . so 54 .", Label.SILENT_LEAK),
         ("34 add 7 gives 41 . 41 add 25 gives 54 .", Label.SILENT_LEAK),
@@ -111,7 +117,6 @@ def test_other_texts_are_no_questions(text: str) -> None:
 )
 def test_paths_are_judged_by_what_they_say(thinking: str, label: Label) -> None:
     assert judge(asked(ARITHMETIC), thinking) == label
-    assert is_sound(ARITHMETIC, thinking) == (label == Label.SOUND)
 
 
 @given(SEEDS, FAMILY)
@@ -143,8 +148,6 @@ def test_every_path_of_every_kind_is_judged_as_it_was_meant(seed: int, family: F
         assert (path.label == Label.LEAK) == (not LEAK_WORDS.isdisjoint(path.thinking.split()))
         assert path.label != Label.SOUND or path.answer == problem.answer
         assert path.label != Label.SOUND or len(path.thinking.split()) + ANSWER_TOKENS >= problem.shortest_tokens
-        if family == "arithmetic":
-            assert (path.label == Label.SOUND) == is_sound(problem.text, path.thinking)
 
 
 @given(SEEDS, FAMILY)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.overthinker.chat import build_tokenizer, completion
-from examples.overthinker.language import ANSWER_TOKENS, Question, is_sound, sample_question, shortest_sound_tokens
+from examples.overthinker.language import ANSWER_TOKENS, Question, sample_question, shortest_sound_tokens
 from examples.overthinker.traces import HABITS, posterior_trace, prior_trace
+from examples.overthinker_families.truth import is_sound
 
 QUESTIONS = Path(__file__).parents[3] / "examples" / "overthinker" / "questions"
 ASKED = "start with 34 . add 7 . subtract 12 . add 25 . what is the result ?"
@@ -46,6 +47,7 @@ def test_a_remark_is_no_part_of_a_question() -> None:
         SOUND.replace("gives 29 .", "gives 29 . check 34 add 7 gives 41 ."),
         f"{SOUND} check 34 add 7 gives 41 . wait , 41 subtract 12 gives 29 .",
         f"34 add 7 gives 43 . 43 subtract 12 gives 31 . check {SOUND}",
+        "34 add 7 gives 41 . 41 add 25 gives 66 . 66 subtract 12 gives 54 .",
     ],
 )
 def test_sound_paths(thinking: str) -> None:
@@ -67,6 +69,7 @@ def test_sound_paths(thinking: str) -> None:
         SOUND.replace("gives 41 .", "gives 41 . check 34 add 7 gives 42 ."),
         SOUND.replace("gives 41 .", "gives 41 . check 34 add 8 gives 41 ."),
         f"{SOUND} check 34 add 7 gives 42 .",
+        "34 add 7 gives 41 . 41 add 25 gives 66 . 66 add 25 gives 91 .",
         f"{SOUND} check 34 add 7 gives 42 . so 54 .",
         "34 add 7 gives 43 . 43 subtract 12 gives 31 . check 34 add 7 gives 41 . 31 add 25 gives 56 .",
         f"check {SOUND}",

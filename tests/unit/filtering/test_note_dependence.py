@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from examples.overthinker.language import is_sound
+from examples.overthinker_families.truth import is_sound
 from tests.support import overthinker, rollouts
 from tests.support.measured_rows import Row, posterior, select_rows
 from tests.support.recording import Recording

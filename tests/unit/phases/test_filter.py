@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from examples.overthinker.language import is_sound
+from examples.overthinker_families.truth import is_sound
 from tests.support import overthinker, rollouts, tiny
 from tests.support.measured_rows import selection
 from vpgea.config.schema import RunConfig
