@@ -32,7 +32,7 @@ SIZES = {  # parameters
     "medium": Size(width=256, inner=768, layers=6, heads=8, head=32),  # 5 million
 }
 STEPS = 2000
-CONFIGURATION = Path(__file__).with_name("loop.yaml")
+CONFIGURATION, GRID = (Path(__file__).with_name(name) for name in ("loop.yaml", "experiment.yaml"))
 MADE = "made.json"  # how a testbed was made
 
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make(folder: Path, size: str, bottleneck: float, seed: int, steps: int) -> None:
-    """Train the base model and write the testbed: `base`, `questions`, loop.yaml, template.yaml, made.json."""
+    """Train the base model and write the testbed: `base`, `questions`, the YAML files, made.json."""
     rows = questions()
     (folder / "questions").mkdir(parents=True, exist_ok=True)
     write(folder / "questions", rows)
@@ -69,7 +69,7 @@ def make(folder: Path, size: str, bottleneck: float, seed: int, steps: int) -> N
     train(model, check_ids(tokenizer), stages(tokenizer, bottleneck, steps, held_out, Random(seed)), steps)
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
-    for file in (CONFIGURATION, TEMPLATE):
+    for file in (CONFIGURATION, GRID, TEMPLATE):
         shutil.copy(file, folder / file.name)
     made = {"size": size, "parameters": model.num_parameters(), "bottleneck": bottleneck, "seed": seed, "steps": steps}
     (folder / MADE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
