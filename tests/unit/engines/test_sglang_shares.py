@@ -14,6 +14,7 @@ from tests.support.fake_sglang import FakeSglang
 from vpgea.config.resolve import resolve
 from vpgea.engines.base import GenerateRequest, Sampling
 from vpgea.engines.sglang.traffic.engine import SglangEngine
+from vpgea.engines.sglang.traffic.fleet import even_share
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
@@ -32,6 +33,7 @@ class Slow:
 
     def __init__(self, model: LocalModel) -> None:
         self.servers = [FakeSglang(model.fingerprint, stop_id=2) for _ in range(2)]
+        self._established: set[str] = set()
         self._all_sent, self._first_is_busy, self._second_works = (threading.Event() for _ in range(3))
         for server in self.servers:
             server.changes["/generate"] = self._generated
@@ -49,7 +51,9 @@ class Slow:
         return answer
 
     def _loads(self, server: FakeSglang, answer: Any) -> Any:
-        if server.at_once:  # the first grows when both work, the second when the first has what it may have
+        if server.url not in self._established:  # asked for its context, before it has any work
+            self._established.add(server.url)
+        else:  # the first grows when both work, the second when the first has what it may have
             (self._first_is_busy if server is self.servers[1] else self._second_works).wait(WAIT_S)
         load = {"num_running_reqs": server.at_once, "max_running_requests": 4096}
         return answer | {"loads": [answer["loads"][0] | load]}
@@ -66,3 +70,25 @@ def test_the_last_requests_are_shared_evenly(model: LocalModel) -> None:
         drawn = list(engine.generate([requests], Sampling(max_new_tokens=20, stop_ids=(2,))))
     assert len(drawn) == REQUESTS
     assert [server.most_at_once for server in slow.servers] == [REQUESTS // 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("left", "servers", "limits", "share"),
+    [
+        (200, 2, [], 100),
+        (201, 2, [], 101),
+        (1, 3, [], 1),
+        (200, 2, [4], 196),  # a small server does not hold back a large one
+        (200, 2, [150], 100),  # a window that is not full limits nothing
+        (100, 4, [30, 10, 20], 40),
+        (0, 0, [], 0),
+    ],
+)
+def test_what_a_full_server_cannot_take_is_shared_by_the_others(
+    left: int, servers: int, limits: list[int], share: int
+) -> None:
+    assert even_share(left, servers, limits) == share
+
+
+def test_windows_alone_bound_servers_that_are_all_full() -> None:
+    assert even_share(100, 2, [8, 16]) >= 16

@@ -66,13 +66,25 @@ class Server:
     up: bool = False
     leaving: bool = False  # no longer in the list: finishes what it has
     window: int = _FIRST_WINDOW
+    is_limited: bool = False  # its window was in use, and its load did not let it grow
     in_flight: dict[asyncio.Task[None], Work] = field(default_factory=dict)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)
     trouble: str = ""
 
     @property
+    def takes_work(self) -> bool:
+        return self.up and not self.leaving
+
+    @property
     def room(self) -> int:
-        return self.window - len(self.in_flight) if self.up and not self.leaving else 0
+        return self.window - len(self.in_flight) if self.takes_work else 0
+
+    def fit(self, loads: Sequence[Load], cap: int) -> None:
+        """Fit the window to what its ranks tell, and see whether it can grow."""
+        before, in_flight = self.window, len(self.in_flight)
+        self.window = adapted_window(before, in_flight, loads, cap)
+        if _is_in_use(before, in_flight):
+            self.is_limited = self.window <= before
 
 
 class Fleet:
@@ -280,9 +292,7 @@ class Fleet:
         while True:
             try:
                 loads = (await server.client.get("/v1/loads", Loads, timeout_s=stall_s)).loads
-                server.window = adapted_window(
-                    server.window, len(server.in_flight), loads, self._options.max_concurrency
-                )
+                server.fit(loads, self._options.max_concurrency)
                 if loads != written or not server.in_flight:
                     written, moved = loads, time.monotonic()
                 elif time.monotonic() - moved > stall_s:
@@ -292,7 +302,7 @@ class Fleet:
                 server.trouble = str(error)
                 return
             except Refused:
-                server.window = min(_ROUTER_WINDOW, self._options.max_concurrency)
+                server.window, server.is_limited = min(_ROUTER_WINDOW, self._options.max_concurrency), True
                 if server.suspect.is_set():
                     return  # nothing else tells whether a router lives: begin again with its weights
             self._dispatch()
@@ -306,12 +316,13 @@ class Fleet:
 
     def _dispatch(self) -> None:
         """Send what there is room for, a group at a time."""
+        share = self._share()
         while self._queue:
             if self._broken is not None:
                 self._queue.popleft().fail(self._broken)
                 continue
-            server = max(self._servers.values(), key=self._room, default=None)
-            if server is None or self._room(server) <= 0 or self._is_full:
+            server = max(self._servers.values(), key=lambda one: _room(one, share), default=None)
+            if server is None or _room(server, share) <= 0 or self._is_full:
                 return
             group = self._queue[0].group
             while self._queue and self._queue[0].group == group:
@@ -319,15 +330,16 @@ class Fleet:
                 if not group or self._is_full:
                     break
 
-    def _room(self, server: Server) -> int:
-        """Requests that may be sent to it: within its window and its even share of all that are left.
+    def _share(self) -> int:
+        """Requests that a server may have under way of all that are left; what others finish is not theirs to share.
 
         Windows grow at different times. Without the share, the first to grow would take the last of a rollout, and
         the others would have nothing to do until it is done.
         """
-        left = len(self._queue) + sum(len(one.in_flight) for one in self._servers.values())
-        up = sum(one.up and not one.leaving for one in self._servers.values())
-        return min(server.room, ceil(left / max(up, 1)) - len(server.in_flight))
+        servers = [server for server in self._servers.values() if server.takes_work]
+        left = len(self._queue) + sum(len(server.in_flight) for server in servers)
+        limits = [max(server.window, len(server.in_flight)) for server in servers if server.is_limited]
+        return even_share(left, len(servers), limits)
 
     @property
     def _is_full(self) -> bool:
@@ -391,6 +403,29 @@ class Fleet:
             self._queue.appendleft(work)
 
 
+def _room(server: Server, share: int) -> int:
+    return min(server.room, share - len(server.in_flight))
+
+
+def even_share(left: int, servers: int, limits: Sequence[int]) -> int:
+    """The most requests to have under way at a server so that what is left is spread evenly.
+
+    Args:
+        left: Requests that wait or are under way.
+        servers: How many there are.
+        limits: Windows of those that cannot grow: what one of them has no room for is shared by the others.
+    """
+    for limit in sorted(limits):
+        if limit * servers >= left:
+            break
+        left, servers = left - limit, servers - 1
+    return ceil(left / max(servers, 1))
+
+
+def _is_in_use(window: int, in_flight: int) -> bool:
+    return in_flight >= 0.9 * window
+
+
 def adapted_window(window: int, in_flight: int, loads: Sequence[Load], cap: int) -> int:
     """Requests to have under way at a server whose ranks tell these loads.
 
@@ -403,6 +438,6 @@ def adapted_window(window: int, in_flight: int, loads: Sequence[Load], cap: int)
     full = max(rank.token_usage for rank in loads) > 0.9
     if waiting > max(4, running // 4):
         window = running + max(4, running // 8)
-    elif in_flight >= 0.9 * window and not full and waiting <= max(1, running // 16):
+    elif _is_in_use(window, in_flight) and not full and waiting <= max(1, running // 16):
         window *= 2
     return max(1, min(window, cap, most + most // 8))
