@@ -26,7 +26,7 @@ SHORTEST_SECONDS = 2.0  # a quick phase would fill the log
 AddRow = Callable[[Sequence[str]], None]
 _NO_PLACE = {  # of errors: nothing can be written there, and another place would do
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP),
     *(errno.EPIPE, errno.ENXIO),  # of a pipe or a device
 }
 

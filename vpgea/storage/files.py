@@ -119,7 +119,12 @@ def write_named(path: Path, content: bytes) -> None:
     written to as it is.
     """
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    if path.exists() and not (target.is_file() and target.samefile(path)):  # an open file may have lost its name
+    try:
+        os.stat(str(path))  # noqa: PTH116 - unlike `exists` it raises where the system forbids to follow a link
+        is_there = True
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    if is_there and not (target.is_file() and target.samefile(path)):  # an open file may have lost its name
         path.write_bytes(content)
     else:
         write_bytes(target, content)

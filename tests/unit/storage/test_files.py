@@ -58,6 +58,15 @@ def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "link", "there"]
 
 
+def test_a_link_that_cannot_be_followed_stays(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(OSError, match="symbolic links") as told:
+        write_named(link, b"page")
+    assert told.value.filename == str(link)
+    assert link.is_symlink()
+
+
 def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     named, (reading, writing) = tmp_path / "pipe", os.pipe()
     os.mkfifo(named)
