@@ -120,7 +120,8 @@ class Sweep:
             under the curve of recall over loss.
         setting: The run's own threshold.
         points: At the other thresholds, where they take other paths than the one before.
-        within_loss: The one of the largest recall whose loss keeps to the goal; None where none does.
+        within_loss: The one of the largest recall whose loss keeps to the goal, on these same paths, so that others
+            lose more by it; None where none does.
     """
 
     key: str
