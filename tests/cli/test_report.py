@@ -295,9 +295,9 @@ def test_formats_and_plots_hold_the_same_figures(here: Cli, tmp_path: Path, pair
     waiting = os.open(pipe, os.O_RDWR)
     for out in (link, pipe):
         assert here("report", *pair, "--format", "csv", "-o", out).returncode == 0
+    assert (link.is_symlink(), pipe.is_fifo()) == (True, True)
     assert os.read(waiting, 1 << 20) == (tmp_path / "there").read_bytes() != b""
     os.close(waiting)
-    assert (link.is_symlink(), pipe.is_fifo()) == (True, True)
     done = here("report", *pair, "--plots", tmp_path / "plots", "--json")
     written = json.loads(done.stdout)["plots"]
     assert tmp_path / "plots" / "accuracy-tokens.svg" in map(Path, written)
