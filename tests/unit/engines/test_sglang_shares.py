@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,8 +13,10 @@ from tests.support import tiny
 from tests.support.fake_sglang import FakeSglang
 from vpgea.config.resolve import resolve
 from vpgea.engines.base import GenerateRequest, Sampling
+from vpgea.engines.sglang.traffic.answers import Load
+from vpgea.engines.sglang.traffic.client import ServerClient
 from vpgea.engines.sglang.traffic.engine import SglangEngine
-from vpgea.engines.sglang.traffic.fleet import even_share
+from vpgea.engines.sglang.traffic.fleet import Server, even_share
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
@@ -92,3 +94,24 @@ def test_what_a_full_server_cannot_take_is_shared_by_the_others(
 
 def test_windows_alone_bound_servers_that_are_all_full() -> None:
     assert even_share(100, 2, [8, 16]) >= 16
+
+
+def test_a_server_is_full_while_its_load_does_not_let_its_window_grow() -> None:
+    server = Server(client=cast(ServerClient, None))
+    for under_way, running, waiting, window, is_limited in (
+        (64, 64, 0, 128, False),
+        (64, 64, 0, 128, False),  # half of its window is not in use, and says nothing
+        (128, 40, 88, 45, True),
+        (10, 10, 0, 45, True),  # nor does a few at the end
+        (45, 45, 0, 90, False),
+    ):
+        server.in_flight = cast(Any, dict.fromkeys(range(under_way)))
+        load = Load(
+            num_running_reqs=running,
+            num_waiting_reqs=waiting,
+            max_running_requests=4096,
+            token_usage=0.5,
+            max_total_num_tokens=1,
+        )
+        server.fit([load], 1024)
+        assert (server.window, server.is_limited) == (window, is_limited)
