@@ -117,7 +117,8 @@ def _training(setting: str, ends: Sequence[EndOfTraining]) -> Iterator[str]:
         "First round → last round. mean@k and pass@k are of the k prior samples of a training question, each round's "
         "on its own questions, by the model as it came to the round; reflection: words of it per 1,000 tokens of the "
         "prior's paths. Accuracy is below the base where the interval of the difference is. Course: rising, the best "
-        "round is the last that was measured; collapse, accuracy fell below the base's after it; plateau, it did not."
+        "round is the last that was measured; collapse, accuracy fell below the base's after it; plateau, it did not. "
+        "These intervals are each by itself, not adjusted: of many rounds and runs some fall below by chance."
     )
 
 
