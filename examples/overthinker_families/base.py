@@ -31,7 +31,7 @@ SIZES = {  # parameters
     "small": Size(width=128, inner=352, layers=5, heads=4, head=32),  # 1 million
     "medium": Size(width=256, inner=768, layers=6, heads=8, head=32),  # 5 million
 }
-STEPS = 2000
+STEPS = 3000
 CONFIGURATION, GRID = (Path(__file__).with_name(name) for name in ("loop.yaml", "experiment.yaml"))
 MADE = "made.json"  # how a testbed was made
 
