@@ -12,6 +12,11 @@ from typing import Any
 Change = Callable[[Any], Any]
 
 
+class _Listening(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # connections that come at once, of which five are kept otherwise and some are lost
+
+
 class FakeSglang:
     """Every completion is five ids and a stop id.
 
@@ -52,8 +57,7 @@ class FakeSglang:
 
             do_POST = do_GET  # noqa: N815 - the name that the library calls
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
+        server = _Listening(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_port}"
