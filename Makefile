@@ -134,22 +134,16 @@ $(DOCS_VENV)/.installed: constraints/docs.txt
 	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/docs.txt
 	touch $@
 
-# The peer of benchmarks/training.py and the rivals of benchmarks/peers, in an environment of its own.
+# Of TRL and ms-swift, each in an environment of its own: the peer of benchmarks/training.py and the rivals of benchmarks/peers.
 trl: $(TRL_VENV)/.installed
-
-$(TRL_VENV)/.installed: constraints/trl.txt
-	$(PYTHON) -m venv $(TRL_VENV)
-	$(TRL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/trl.txt torch
-	$(TRL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/trl.txt
-	touch $@
-
-# The rivals of benchmarks/peers that ms-swift trains, likewise.
 swift: $(SWIFT_VENV)/.installed
 
+$(TRL_VENV)/.installed: constraints/trl.txt
 $(SWIFT_VENV)/.installed: constraints/swift.txt
-	$(PYTHON) -m venv $(SWIFT_VENV)
-	$(SWIFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/swift.txt torch
-	$(SWIFT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints/swift.txt
+$(TRL_VENV)/.installed $(SWIFT_VENV)/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c $< torch
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 clean:

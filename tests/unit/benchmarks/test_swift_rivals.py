@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support import overthinker
+from tests.support.trained_rivals import require_trained_from
 from vpgea.config.resolve import resolve
-from vpgea.config.schema import ModelConfig
-from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import load_views
 from vpgea.questions.load import load_questions
@@ -162,13 +161,4 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(rivals: Path, w
 
 @pytest.mark.parametrize("rival", RIVALS)
 def test_its_model_has_other_weights_and_the_same_prompts(rivals: Path, rival: str) -> None:
-    config = resolve(file=TESTBED).config.views
-    base, trained = (
-        LocalModel.resolve(ModelConfig(path=str(folder), dtype="float32", device="cpu"))
-        for folder in (BASE, rivals / rival / "model")
-    )
-    assert load_views(trained, config, "exact").fingerprint == load_views(base, config, "exact").fingerprint
-    before, after = (load_model(model).state_dict() for model in (base, trained))
-    assert before.keys() == after.keys()
-    assert all(before[name].dtype == after[name].dtype for name in before)
-    assert not before["model.layers.0.mlp.up_proj.weight"].equal(after["model.layers.0.mlp.up_proj.weight"])
+    require_trained_from(BASE, rivals / rival / "model", resolve(file=TESTBED).config.views)
