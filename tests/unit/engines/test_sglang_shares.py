@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from functools import partial
+from socket import socket
 from typing import Any, cast
 
 import pytest
@@ -13,15 +14,16 @@ from tests.support import tiny
 from tests.support.fake_sglang import FakeSglang
 from vpgea.config.resolve import resolve
 from vpgea.engines.base import GenerateRequest, Sampling
+from vpgea.engines.sglang.traffic import fleet
 from vpgea.engines.sglang.traffic.answers import Load
 from vpgea.engines.sglang.traffic.client import ServerClient
 from vpgea.engines.sglang.traffic.engine import SglangEngine
-from vpgea.engines.sglang.traffic.fleet import Server, even_share
+from vpgea.engines.sglang.traffic.fleet import Server
+from vpgea.engines.sglang.traffic.windows import even_share
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.stopping import StopRequest
 
 WAIT_S = 60.0
-REQUESTS = 200  # more than the first windows of two servers
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +32,55 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
     return LocalModel.resolve(resolve(options={"model.path": str(folder)}).config.model)
 
 
-class Slow:
-    """Two servers that answer only when all requests are under way, the second of which tells its load late."""
+class Together:
+    """Two servers that answer only when all requests are under way, at whichever of them."""
+
+    requests = 60  # fewer than the first window of one
 
     def __init__(self, model: LocalModel) -> None:
         self.servers = [FakeSglang(model.fingerprint, stop_id=2) for _ in range(2)]
-        self._established: set[str] = set()
-        self._all_sent, self._first_is_busy, self._second_works = (threading.Event() for _ in range(3))
+        self._model, self._all_sent = model, threading.Event()
         for server in self.servers:
             server.changes["/generate"] = self._generated
-            server.changes["/v1/loads"] = partial(self._loads, server)
 
     def _generated(self, answer: Any) -> Any:
-        if sum(server.at_once for server in self.servers) >= REQUESTS:
+        if sum(server.at_once for server in self.servers) >= self.requests:
             self._all_sent.set()
-        if self.servers[0].at_once >= REQUESTS // 2:
-            self._first_is_busy.set()
-        if self.servers[1].at_once:
-            self._second_works.set()
         if answer is not None and "output_ids" in answer:
             self._all_sent.wait(WAIT_S)
         return answer
+
+    def draw(self, *more: str) -> list[int]:
+        """The most requests that each of them had at once; `more` are URLs beside theirs."""
+        with ExitStack() as stack:
+            urls = ",".join([*(stack.enter_context(server.running()).url for server in self.servers), *more])
+            options = {"model.path": str(self._model.folder), "sglang.server_url": urls}
+            engine = SglangEngine(resolve(options=options).config, self._model, stop=StopRequest())
+            stack.callback(engine.close)
+            requests = [GenerateRequest([4, 5], seed) for seed in range(self.requests)]
+            drawn = list(engine.generate([requests], Sampling(max_new_tokens=20, stop_ids=(2,))))
+        assert len(drawn) == self.requests
+        return [server.most_at_once for server in self.servers]
+
+
+class OneGrowsLate(Together):
+    """The second tells its load only when the first has what it may have."""
+
+    requests = 200  # more than the first windows of two servers
+
+    def __init__(self, model: LocalModel) -> None:
+        super().__init__(model)
+        self._established: set[str] = set()
+        self._first_is_busy, self._second_works = threading.Event(), threading.Event()
+        for server in self.servers:
+            server.changes["/v1/loads"] = partial(self._loads, server)
+
+    def _generated(self, answer: Any) -> Any:
+        if self.servers[0].at_once >= self.requests // 2:
+            self._first_is_busy.set()
+        if self.servers[1].at_once:
+            self._second_works.set()
+        return super()._generated(answer)
 
     def _loads(self, server: FakeSglang, answer: Any) -> Any:
         if server.url not in self._established:  # asked for its context, before it has any work
@@ -61,17 +91,41 @@ class Slow:
         return answer | {"loads": [answer["loads"][0] | load]}
 
 
+class OneIsReadyLate(Together):
+    """The second answers when the first has begun, or never."""
+
+    def __init__(self, model: LocalModel, *, ever: bool = True) -> None:
+        super().__init__(model)
+        self._first_is_busy, self._ever = threading.Event(), ever
+        self.servers[1].changes["/health_generate"] = self._health
+
+    def _generated(self, answer: Any) -> Any:
+        if self.servers[0].at_once >= self.requests // 2:
+            self._first_is_busy.set()
+        return super()._generated(answer)
+
+    def _health(self, answer: Any) -> Any:
+        (self._first_is_busy if self._ever else self._all_sent).wait(WAIT_S)
+        return answer
+
+
 def test_the_last_requests_are_shared_evenly(model: LocalModel) -> None:
-    slow = Slow(model)
-    with ExitStack() as stack:
-        urls = ",".join(stack.enter_context(server.running()).url for server in slow.servers)
-        options = {"model.path": str(model.folder), "sglang.server_url": urls}
-        engine = SglangEngine(resolve(options=options).config, model, stop=StopRequest())
-        stack.callback(engine.close)
-        requests = [GenerateRequest([4, 5], seed) for seed in range(REQUESTS)]
-        drawn = list(engine.generate([requests], Sampling(max_new_tokens=20, stop_ids=(2,))))
-    assert len(drawn) == REQUESTS
-    assert [server.most_at_once for server in slow.servers] == [REQUESTS // 2] * 2
+    assert OneGrowsLate(model).draw() == [100, 100]
+
+
+def test_the_first_that_is_ready_leaves_the_other_its_share(model: LocalModel) -> None:
+    assert OneIsReadyLate(model).draw() == [30, 30]
+
+
+def test_a_server_that_refuses_connections_holds_nothing_back(model: LocalModel) -> None:
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and listens to nobody
+        assert Together(model).draw(f"http://127.0.0.1:{taken.getsockname()[1]}") == [30, 30]
+
+
+def test_a_silent_server_holds_work_back_for_a_while_only(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "_EXPECTED_S", 0.5)
+    assert OneIsReadyLate(model, ever=False).draw() == [60, 0]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any
 
 import aiohttp
@@ -23,12 +22,13 @@ from vpgea.config.schema import SglangConfig
 from vpgea.engines.sglang.traffic.answers import Generated, Load, Loads, Words
 from vpgea.engines.sglang.traffic.client import Refused, ServerClient, Unreachable
 from vpgea.engines.sglang.traffic.endpoints import Endpoint
+from vpgea.engines.sglang.traffic.windows import FIRST_WINDOW, adapted_window, even_share, is_in_use
 from vpgea.engines.sglang.traffic.wire import Aborted, Served
 from vpgea.errors import EngineError, UsageError, VpgeaError
 
 MAX_TRIES = 8
 FIRST_CONTACT_S = 15.0  # a URL at which nothing ever answered is more likely wrong than late
-_FIRST_WINDOW = 64
+_EXPECTED_S = 15.0  # in which a server makes sure of its weights; work is not held back for it any longer
 _POLL_S, _IDLE_POLL_S, _REREAD_S = 0.5, 2.0, 2.0
 _LONGEST_PAUSE_S = 10.0
 _ROUTER_WINDOW = 256  # behind a router nobody tells the load of its servers
@@ -64,8 +64,9 @@ class Server:
     client: ServerClient
     served: Served | None = None
     up: bool = False
+    named_at: float = field(default_factory=time.monotonic)
     leaving: bool = False  # no longer in the list: finishes what it has
-    window: int = _FIRST_WINDOW
+    window: int = FIRST_WINDOW
     is_limited: bool = False  # its window was in use, and its load did not let it grow
     in_flight: dict[asyncio.Task[None], Work] = field(default_factory=dict)
     suspect: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,6 +77,12 @@ class Server:
         return self.up and not self.leaving
 
     @property
+    def is_expected(self) -> bool:
+        """Whether it is about to take work for the first time."""
+        is_new = self.served is None and not self.trouble and not self.leaving
+        return is_new and time.monotonic() < self.named_at + _EXPECTED_S
+
+    @property
     def room(self) -> int:
         return self.window - len(self.in_flight) if self.takes_work else 0
 
@@ -83,7 +90,7 @@ class Server:
         """Fit the window to what its ranks tell, and see whether it can grow."""
         before, in_flight = self.window, len(self.in_flight)
         self.window = adapted_window(before, in_flight, loads, cap)
-        if _is_in_use(before, in_flight):
+        if is_in_use(before, in_flight):
             self.is_limited = self.window <= before
 
 
@@ -140,7 +147,7 @@ class Fleet:
     @property
     def appetite(self) -> int:
         """Requests that should be waiting so that no server runs dry: a window of each."""
-        return max(sum(server.window for server in self._servers.values() if server.up), _FIRST_WINDOW)
+        return max(sum(server.window for server in self._servers.values() if server.up), FIRST_WINDOW)
 
     def submit(self, work: list[Work]) -> None:
         self._queue.extend(work)
@@ -181,6 +188,7 @@ class Fleet:
         while True:
             try:
                 self._follow(self._endpoints())
+                self._dispatch()  # also what was held back for servers that do not come
             except VpgeaError as error:
                 if not self._servers:
                     self._break(error)
@@ -218,6 +226,7 @@ class Fleet:
                 server.trouble = str(error)
                 if not self._still_patient():
                     return
+                self._dispatch()
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
             except Exception as error:  # whatever it is, those who wait must hear of it
@@ -334,9 +343,10 @@ class Fleet:
         """Requests that a server may have under way of all that are left; what others finish is not theirs to share.
 
         Windows grow at different times. Without the share, the first to grow would take the last of a rollout, and
-        the others would have nothing to do until it is done.
+        the others would have nothing to do until it is done. The same holds for the first that is ready of servers
+        that begin together.
         """
-        servers = [server for server in self._servers.values() if server.takes_work]
+        servers = [server for server in self._servers.values() if server.takes_work or server.is_expected]
         left = len(self._queue) + sum(len(server.in_flight) for server in servers)
         limits = [max(server.window, len(server.in_flight)) for server in servers if server.is_limited]
         return even_share(left, len(servers), limits)
@@ -405,39 +415,3 @@ class Fleet:
 
 def _room(server: Server, share: int) -> int:
     return min(server.room, share - len(server.in_flight))
-
-
-def even_share(left: int, servers: int, limits: Sequence[int]) -> int:
-    """The most requests to have under way at a server so that what is left is spread evenly.
-
-    Args:
-        left: Requests that wait or are under way.
-        servers: How many there are.
-        limits: Windows of those that cannot grow: what one of them has no room for is shared by the others.
-    """
-    for limit in sorted(limits):
-        if limit * servers >= left:
-            break
-        left, servers = left - limit, servers - 1
-    return ceil(left / max(servers, 1))
-
-
-def _is_in_use(window: int, in_flight: int) -> bool:
-    return in_flight >= 0.9 * window
-
-
-def adapted_window(window: int, in_flight: int, loads: Sequence[Load], cap: int) -> int:
-    """Requests to have under way at a server whose ranks tell these loads.
-
-    It grows while all that was sent is running, and shrinks to what runs, and a little, once requests queue up: then
-    they only take memory there that another server may have.
-    """
-    running = sum(rank.num_running_reqs for rank in loads)
-    waiting = sum(rank.num_waiting_reqs for rank in loads)
-    most = sum(rank.max_running_requests for rank in loads)
-    full = max(rank.token_usage for rank in loads) > 0.9
-    if waiting > max(4, running // 4):
-        window = running + max(4, running // 8)
-    elif _is_in_use(window, in_flight) and not full and waiting <= max(1, running // 16):
-        window *= 2
-    return max(1, min(window, cap, most + most // 8))
