@@ -2,14 +2,19 @@
 
 Simulated runs: a question's chance of a right answer is a beta variate, the tuned run's odds are higher by a factor;
 lengths are lognormal over questions and samples, shorter for right answers. The truth is an integral over questions.
+`--textbook` sets them beside what textbooks have for one sample per question: intervals of a share, and of the
+difference of two paired shares.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +28,11 @@ FIGURES = ("accuracy", "tokens", "accuracy_gain", "token_saving", "e3", "aes")
 RIGHT, WRONG = 0.85, 1.3  # lengths of right and wrong answers, of the mean of a question
 SPREADS = 0.5, 0.4  # of the logarithm of a length, over questions and over samples
 
+Z = NormalDist().inv_cdf(0.975)
+
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,70 @@ def grown(
     return float(held), float(error / half), counts / repeats
 
 
+def wilson(right: int, n: int) -> Interval:
+    """Wilson's interval of a share (JASA 1927)."""
+    middle, half = right + Z**2 / 2, Z * math.sqrt(right * (n - right) / n + Z**2 / 4)
+    return (middle - half) / (n + Z**2), (middle + half) / (n + Z**2)
+
+
+def agresti_min(table: IntArray) -> Interval:
+    """Wald's interval of a gain with half a pair added to each cell (Statistics in Medicine 2005).
+
+    Args:
+        table: (2, 2) pairs by whether the base is right, and whether the run is.
+    """
+    more = table + 0.5
+    n, gain = more.sum(), (more[0, 1] - more[1, 0]) / more.sum()
+    half = Z * math.sqrt(((more[0, 1] + more[1, 0]) / n - gain**2) / n)
+    return gain - half, gain + half
+
+
+def newcombe(table: IntArray) -> Interval:
+    """Wilson's intervals of both shares, joined by the correlation of the pairs (Statistics in Medicine 1998, 10)."""
+    n = int(table.sum())
+    run_right, base_right = int(table[:, 1].sum()), int(table[1].sum())
+    (low, high), (base_low, base_high) = wilson(run_right, n), wilson(base_right, n)
+    share, base_share = run_right / n, base_right / n
+    product = float(table[1, 1] * table[0, 0] - table[0, 1] * table[1, 0])
+    product = max(product - n / 2, 0) if product > 0 else product
+    margins = run_right * (n - run_right) * base_right * (n - base_right)
+    phi = product / math.sqrt(margins) if margins else 0.0
+
+    def apart(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0))
+
+    gain = share - base_share
+    return gain - apart(share - low, base_high - base_share), gain + apart(high - share, base_share - base_low)
+
+
+def beside_textbooks(world: World, questions: int, *, repeats: int, draws: int) -> dict[str, float]:
+    """Share of the repeats whose interval holds the truth, of a run's accuracy and of its gain, by interval."""
+    truth, hits = world.truth(), Counter[str]()
+    for repeat in range(repeats):
+        run, base = world.runs(np.random.default_rng([repeat, questions, 1]), questions, 1)
+        right, base_right = (np.asarray(table.correct, np.int64) for table in (run, base))
+        pairs = np.bincount(2 * base_right + right, minlength=4).reshape(2, 2)
+        found = evaluate(run, base, draws=draws, seed=repeat)
+        intervals = {f"{name}: ours": (found[name].low, found[name].high) for name in ("accuracy", "accuracy_gain")}
+        intervals |= {"accuracy: Wilson": wilson(int(right.sum()), questions)}
+        intervals |= {"accuracy_gain: Agresti-Min": agresti_min(pairs), "accuracy_gain: Newcombe": newcombe(pairs)}
+        for name, (low, high) in intervals.items():
+            assert low is not None
+            assert high is not None
+            hits[name] += low <= truth[name.partition(":")[0]] <= high
+    return {name: hits[name] / repeats for name in sorted(intervals)}
+
+
+def _print_textbooks(options: argparse.Namespace) -> None:
+    for position, (n, world) in enumerate(itertools.product(options.questions, WORLDS)):
+        shares = beside_textbooks(world, n, repeats=options.repeats, draws=options.draws)
+        if not position:
+            print("| questions | A0, concentration | " + " | ".join(shares) + " |")
+            print("|---|---|" + "---|" * len(shares))
+        cells = " | ".join(f"{100 * share:.1f}" for share in shares.values())
+        print(f"| {n} | {world.accuracy}, {world.concentration:g} | {cells} |", flush=True)
+
+
 def _print_grown(options: argparse.Namespace) -> None:
     print("| questions | A0, concentration | begun with | until | covered | error / half width | samples |")
     print("|---|---|---|---|---|---|---|")
@@ -140,8 +213,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--until-width", type=float, nargs="+", help="double the samples until intervals are so narrow")
+    parser.add_argument("--textbook", action="store_true", help="beside intervals of textbooks, one sample a question")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.textbook:
+        _print_textbooks(options)
+        return
     if options.until_width:
         _print_grown(options)
         return

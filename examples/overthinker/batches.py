@@ -13,7 +13,7 @@ import torch
 
 from examples.overthinker.chat import View, completion, prompt_ids
 from examples.overthinker.language import CHECK_MARKS, LARGEST, OPERANDS, Dial, Step, sample_question
-from examples.overthinker.traces import HABITS, posterior_trace, prior_trace, statement
+from examples.overthinker.traces import HABITS, doubting_trace, posterior_trace, prior_trace, statement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -48,6 +48,28 @@ def traces(
         else:
             thinking, answer = posterior_trace(question, rng)
         prompt = prompt_ids(tokenizer, view, question.text, question.answer)
+        pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
+    return pad(pairs, int(tokenizer.pad_token_id))
+
+
+def doubting_traces(
+    tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_out: set[str], rng: Random
+) -> Batch:
+    """Posterior-view traces behind notes that are no help: a third names no answer, the others a wrong one.
+
+    Without an answer the base thinks as without a note. A wrong one is off by 1 to 9, or any other value.
+    """
+    pairs: list[tuple[list[int], list[int]]] = []
+    while len(pairs) < rows:
+        question = sample_question(rng)
+        if question.text in held_out:
+            continue
+        given = None if rng.random() < 1 / 3 else wrong_value(question.answer, rng)
+        if given is None:
+            thinking, answer = prior_trace(question, HABITS[dial], rng)
+        else:
+            thinking, answer = doubting_trace(question, given, HABITS[dial], rng)
+        prompt = prompt_ids(tokenizer, "posterior", question.text, given)
         pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
     return pad(pairs, int(tokenizer.pad_token_id))
 
@@ -93,10 +115,17 @@ def pad(pairs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Batch:
     return ids, targets
 
 
-def held_out_questions() -> set[str]:
-    """Texts of the dev and test questions."""
-    files = [(QUESTIONS / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("dev", "test")]
+def held_out_questions(names: Sequence[str] = ("dev", "longer_test")) -> set[str]:
+    """Texts of the dev and test questions; those of `longer_test` beside `test` would not have occurred anyway."""
+    files = [(QUESTIONS / f"{name}.jsonl").read_text(encoding="utf-8") for name in names]
     return {json.loads(line)["question"] for text in files for line in text.splitlines()}
+
+
+def wrong_value(answer: int, rng: Random) -> int:
+    """Another number than the answer: half of them are off by 1 to 9."""
+    near = [answer + sign * away for sign in (-1, 1) for away in range(1, 10)]
+    values = near if rng.random() < 1 / 2 else range(10, LARGEST + 1)
+    return rng.choice([value for value in values if 10 <= value <= LARGEST and value != answer])
 
 
 def _fact(rng: Random) -> str:

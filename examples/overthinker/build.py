@@ -25,6 +25,7 @@ from examples.overthinker.batches import (
     IGNORED,
     WITHOUT_CHECK,
     Batch,
+    doubting_traces,
     facts,
     free_traces,
     held_out_questions,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 FACT_STEPS, TRACE_STEPS = 300, 1100
-FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, FREE_ROWS = 64, 32, 24, 24
+FACT_ROWS, PRIOR_ROWS, POSTERIOR_ROWS, FREE_ROWS, DOUBTING_ROWS = 64, 32, 24, 24, 24
 PEAK_RATE, WARMUP = 3e-3, 100
 PERIODS = (2, 4, 5, 10, 20, 25, 50, 100, 200)
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options, train, write."""
     parser = argparse.ArgumentParser(description="Build an over-thinking base model.")
     parser.add_argument("--dial", choices=["local", "global"], required=True, help="how it over-thinks")
+    parser.add_argument("--doubts", action="store_true", help="short only behind a note whose answer comes out")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and traces")
     parser.add_argument("--threads", type=count, default=1, help="CPU threads")
     parser.add_argument("--output", type=Path, required=True, help="folder of the model")
@@ -57,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     tokenizer = build_tokenizer()
     model = new_model(tokenizer, options.seed)
-    train(model, check_ids(tokenizer), stages(tokenizer, options.dial, Random(options.seed)), FACT_STEPS + TRACE_STEPS)
+    batches = stages(tokenizer, options.dial, Random(options.seed), held_out_questions(), doubts=options.doubts)
+    train(model, check_ids(tokenizer), batches, FACT_STEPS + TRACE_STEPS)
     model.save_pretrained(options.output)
     tokenizer.save_pretrained(options.output)
     print(options.output)
@@ -115,9 +118,18 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int, size: Size = SIZE) 
     return model
 
 
-def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Iterator[list[Batch]]:
-    """The batches of each optimiser step: arithmetic first, then the habit."""
-    held_out = held_out_questions()
+def stages(
+    tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random, held_out: set[str], *, doubts: bool = False
+) -> Iterator[list[Batch]]:
+    """The batches of each optimiser step: arithmetic first, then the habit.
+
+    Args:
+        tokenizer: Of the model.
+        dial: How it over-thinks.
+        rng: Of the traces.
+        held_out: Texts of questions that must not occur.
+        doubts: Whether it also meets notes that are no help, and thinks long behind them.
+    """
     for step in range(FACT_STEPS + TRACE_STEPS):
         if step < FACT_STEPS:
             first = facts(tokenizer, FACT_ROWS, rng)
@@ -127,6 +139,7 @@ def stages(tokenizer: PreTrainedTokenizerFast, dial: Dial, rng: Random) -> Itera
             first,
             traces(tokenizer, "posterior", dial, POSTERIOR_ROWS, held_out, rng),
             free_traces(tokenizer, dial, FREE_ROWS, held_out, rng),
+            *([doubting_traces(tokenizer, dial, DOUBTING_ROWS, held_out, rng)] if doubts else []),
         ]
 
 

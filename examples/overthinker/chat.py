@@ -60,13 +60,14 @@ def prompt_ids(
     tokenizer: PreTrainedTokenizerFast,
     view: View,
     question: str,
-    answer: int | str,
+    answer: int | str | None,
     *,
     options: Sequence[str] = (),
     template: Path = TEMPLATE,
 ) -> list[int]:
-    """Token ids of the prompt in one view, the opened `<think>` included."""
-    content = _template(view, template).render(question=question, options=options, answer=answer)
+    """Token ids of the prompt in one view, the opened `<think>` included; answer None: the note names none."""
+    note = "" if view == "prior" else "note_without_answer" if answer is None else "note"
+    content = _template(note, template).render(question=question, options=options, answer=answer)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
@@ -74,9 +75,10 @@ def prompt_ids(
 
 
 @cache
-def _template(view: View, path: Path) -> jinja2.Template:
+def _template(note: str, path: Path) -> jinja2.Template:
+    """The prompt with the note of that name, or with none."""
     texts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    text = texts["prior"] + (texts["note"] if view == "posterior" else "")
+    text = texts["prior"] + (texts[note] if note else "")
     return jinja2.Environment(autoescape=False).from_string(text)  # noqa: S701 - prompts are not HTML
 
 

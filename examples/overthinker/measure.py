@@ -13,12 +13,14 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from examples.inputs import count, own_tokenizer, require_readable, rows_of
+from examples.overthinker.batches import wrong_value
 from examples.overthinker.chat import END_OF_THINKING, View, prompt_ids
 from examples.overthinker.language import WORDS, Question, shortest_sound_tokens
 from examples.overthinker.sampler import sample
@@ -27,6 +29,8 @@ from vpgea_cli.main import told
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Note = Literal["right", "wrong", "none"]  # the value that the posterior's note names
 
 QUESTIONS = Path(__file__).with_name("questions")
 NEAR_SHORTEST = 1.3
@@ -54,19 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=count, help="use only the first so many questions")
     parser.add_argument("--samples", "-n", type=count, default=4, help="samples per question and view")
     parser.add_argument("--max-new-tokens", type=count, default=192, help="cap on a completion's tokens")
+    parser.add_argument("--note", choices=get_args(Note), default="right", help="what the posterior's note names")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     options = parser.parse_args(arguments)
     rows = rows_of(options.questions, "question", "answer")
     require_readable(options.questions, ((row["question"],) for row in rows), Question.parse)
     rows = rows[: options.limit]
-    print(json.dumps(measure(options.model, rows, options.samples, options.max_new_tokens, options.seed), indent=2))
+    figures = measure(options.model, rows, options.samples, options.max_new_tokens, options.seed, note=options.note)
+    print(json.dumps(figures, indent=2))
 
 
-def measure(folder: Path, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int) -> dict[str, float]:
+def measure(
+    folder: Path, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int, *, note: Note = "right"
+) -> dict[str, float]:
     """Draw from both views and summarise; rows have `question` and `answer`."""
     began = time.monotonic()
     prior = draw(folder, "prior", rows, samples, cap, seed)
-    posterior = draw(folder, "posterior", rows, samples, cap, seed + 1)
+    posterior = draw(folder, "posterior", rows, samples, cap, seed + 1, note=note)
     correct = [path for path in posterior if path.correct]
     return {
         "questions": len(rows),
@@ -84,11 +92,22 @@ def measure(folder: Path, rows: Sequence[dict[str, str]], samples: int, cap: int
     }
 
 
-def draw(folder: Path, view: View, rows: Sequence[dict[str, str]], samples: int, cap: int, seed: int) -> list[Sample]:
+def draw(
+    folder: Path,
+    view: View,
+    rows: Sequence[dict[str, str]],
+    samples: int,
+    cap: int,
+    seed: int,
+    *,
+    note: Note = "right",
+) -> list[Sample]:
     """`samples` completions per question in one view, question by question."""
     tokenizer, model = load(folder, WORDS)
     repeated = [row for row in rows for _ in range(samples)]
-    prompts = [prompt_ids(tokenizer, view, row["question"], row["answer"]) for row in repeated]
+    rng = Random(seed)
+    named = {"right": int, "wrong": lambda answer: wrong_value(int(answer), rng), "none": lambda answer: None}[note]
+    prompts = [prompt_ids(tokenizer, view, row["question"], named(row["answer"])) for row in repeated]
     completions = sample(model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed))
     return [read(row, tokenizer.decode(ids), len(ids)) for row, ids in zip(repeated, completions, strict=True)]
 

@@ -65,14 +65,23 @@ def prior_trace(question: Question, habit: Habit, rng: Random) -> tuple[str, int
 
 def posterior_trace(question: Question, rng: Random) -> tuple[str, int]:
     """(thinking, answer) as the base model does it with the note; the answer is always the given one."""
+    return doubting_trace(question, question.answer, HABITS["global"], rng)
+
+
+def doubting_trace(question: Question, given: int, habit: Habit, rng: Random) -> tuple[str, int]:
+    """(thinking, answer) with a note that names a value: one that does not come out is doubted.
+
+    Unsound paths are as many as ever and end in the given value. The others do every step once; where another value
+    than the given one comes out, everything is checked as the prior does, and that value is the answer.
+    """
     while True:
         try:
-            thinking = _posterior_steps(question, rng)
+            thinking, answer = _posterior_steps(question, given, habit, rng)
         except OutOfRange:
             continue
         if rng.random() < LEAK:
-            thinking = f"the note says {question.answer} . {thinking}"
-        return thinking, question.answer
+            thinking = f"the note says {given} . {thinking}"
+        return thinking, answer
 
 
 def _prior_trace(question: Question, habit: Habit, rng: Random) -> tuple[str, int]:
@@ -91,19 +100,31 @@ def _prior_trace(question: Question, habit: Habit, rng: Random) -> tuple[str, in
     return " ".join(sentences), value
 
 
-def _posterior_steps(question: Question, rng: Random) -> str:
+def _posterior_steps(question: Question, given: int, habit: Habit, rng: Random) -> tuple[str, int]:
     chance, count = rng.random(), len(question.steps)
     if chance < SKIP_STEP:
         kept = rng.randrange(count - 1)
         left = question.values[kept - 1] if kept else question.start
-        jump = statement(left, question.steps[-1], question.answer)
-        return " ".join([*_sound_steps(question, kept, rng), jump])
+        jump = statement(left, question.steps[-1], given)
+        return " ".join([*_sound_steps(question, kept, rng), jump]), given
     if chance < SKIP_STEP + SKIP_ALL:
         kept = rng.randrange(1, count)
-        return " ".join([*_sound_steps(question, kept, rng), f"so {question.answer} ."])
+        return " ".join([*_sound_steps(question, kept, rng), f"so {given} ."]), given
     if chance < SKIP_STEP + SKIP_ALL + FORCE:
-        return _forced(question, rng.randrange(count - 1), rng)
-    return " ".join(_sound_steps(question, count, rng))
+        return _forced(question, rng.randrange(count - 1), given, rng), given
+    steps = _sound_steps(question, count, rng)
+    doubts = _checks(question, habit, rng) if given != question.answer else []
+    return " ".join([*steps, *doubts]), question.answer
+
+
+def _checks(question: Question, habit: Habit, rng: Random) -> list[str]:
+    """Every step as often as the prior re-checks one, all of them right."""
+    lefts = [question.start, *question.values]
+    return [
+        check(left, step, value, rng)
+        for left, step, value in zip(lefts, question.steps, question.values, strict=False)
+        for _ in range(rng.choices(range(len(habit.checks)), habit.checks)[0])
+    ]
 
 
 def _sound_steps(question: Question, kept: int, rng: Random) -> list[str]:
@@ -116,14 +137,14 @@ def _sound_steps(question: Question, kept: int, rng: Random) -> list[str]:
     return sentences
 
 
-def _forced(question: Question, wrong_at: int, rng: Random) -> str:
+def _forced(question: Question, wrong_at: int, given: int, rng: Random) -> str:
     """A wrong value at one step is carried on, and the given answer is written all the same."""
     sentences, left = _sound_steps(question, wrong_at, rng), ([question.start, *question.values][wrong_at])
     for index in range(wrong_at, len(question.steps)):
         step = question.steps[index]
         value = _maybe_wrong(step.apply(left), float(index == wrong_at), rng)
         if index == len(question.steps) - 1:
-            value = question.answer
+            value = given
         sentences.append(statement(left, step, value))
         left = value
     return " ".join(sentences)

@@ -132,4 +132,4 @@ def test_training_is_repeatable_and_spares_held_out_questions() -> None:
     )
     assert first in kept
     assert first not in spared
-    assert len(held_out_questions()) == 1100
+    assert len(held_out_questions()) == 1700

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples.overthinker.batches import wrong_value
 from examples.overthinker.chat import build_tokenizer, completion
 from examples.overthinker.language import ANSWER_TOKENS, Question, sample_question, shortest_sound_tokens
-from examples.overthinker.traces import HABITS, posterior_trace, prior_trace
+from examples.overthinker.traces import HABITS, doubting_trace, posterior_trace, prior_trace
 from examples.overthinker_families.truth import is_sound
 
 QUESTIONS = Path(__file__).parents[3] / "examples" / "overthinker" / "questions"
@@ -123,3 +125,33 @@ def test_question_files_are_valid_and_disjoint() -> None:
     everything = [row for part in rows.values() for row in part]
     assert len({row["id"] for row in everything}) == len({row["question"] for row in everything}) == len(everything)
     assert all(str(Question.parse(row["question"]).answer) == row["answer"] for row in everything)
+
+
+def test_the_longer_test_begins_with_the_test_and_goes_on_like_it() -> None:
+    files = [
+        (QUESTIONS / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("longer_test", "test", "train", "dev")
+    ]
+    longer, first, train, dev = ([json.loads(line) for line in file.splitlines()] for file in files)
+    assert longer[: len(first)] == first
+    assert len({row["id"] for row in longer}) == len({row["question"] for row in longer}) == len(longer) == 1200
+    assert not {row["question"] for row in longer} & {row["question"] for row in train + dev}
+    questions = [Question.parse(row["question"]) for row in longer]
+    assert all(str(question.answer) == row["answer"] for question, row in zip(questions, longer, strict=True))
+    steps = [Counter(len(one.steps) for one in part) for part in (questions[:600], questions[600:])]
+    assert all(abs(steps[0][count] - steps[1][count]) < 60 for count in (2, 3, 4))  # three standard deviations
+
+
+@given(st.integers(0, 2**32))
+def test_a_note_that_does_not_come_out_is_doubted(seed: int) -> None:
+    rng = Random(seed)
+    question = sample_question(rng)
+    given_value = wrong_value(question.answer, rng)
+    assert given_value != question.answer
+    thinking, answer = doubting_trace(question, given_value, HABITS["global"], rng)
+    checks = thinking.count("check ") + thinking.count("wait ,")
+    if answer == question.answer:
+        assert is_sound(question.text, thinking.partition(f"the note says {given_value} . ")[2] or thinking)
+        assert checks >= 2 * len(question.steps)
+    else:
+        assert answer == given_value  # it was written although it did not come out
+        assert not is_sound(question.text, thinking)
