@@ -223,6 +223,7 @@ def write_selection(folder: Path, config: RunConfig, samples: Sequence[Sample]) 
         "top_k": 0,
         "max_new_tokens": 1,
         "model_fingerprint": LocalModel.resolve(config.model).fingerprint,
+        "learnt_tokens": None,
     }
     rows = [
         {

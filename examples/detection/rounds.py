@@ -13,7 +13,7 @@ from examples.detection.thresholds import DIALS, Measure
 from examples.detection.truth import Asked, Kind, truth_of
 from examples.inputs import judged_rows
 from vpgea.config.resolve import resolve_recorded
-from vpgea.config.schema import RunConfig
+from vpgea.config.schema import RunConfig, with_values
 from vpgea.errors import UsageError
 from vpgea.filtering.checks.base import UNDECIDED, Check, Judge
 from vpgea.filtering.checks.registry import CHECKS
@@ -28,6 +28,7 @@ from vpgea.storage.records import read_record
 from vpgea.storage.schemas import IDENTITY, POSTERIOR, PRIOR, SampleKey, View
 from vpgea.storage.shards import read_table
 
+_WHOLE = {"filter.note_dependence.dependent": "reject"}
 _ASKED = ("question", "answer", "options", "completion")
 
 
@@ -60,7 +61,7 @@ class RightPath(RightSample):
     """One of the posterior view, which the filter has judged.
 
     Attributes:
-        reasons: Why the filter rejected it; empty where it did not.
+        reasons: Why the filter rejects it as a whole; empty where it does not.
         verdicts: Check → what it says by itself.
         rejected_without: The checks without each of which the filter would reject it.
         values: Check → what it holds against its threshold; absent where it measured nothing.
@@ -100,7 +101,7 @@ class Round:
 
 
 def read_round(folder: Path, questions: Path | None = None) -> Round:
-    """The round in a folder.
+    """The round in a folder. Of a filter that learns paths in part, the verdicts are those on whole paths.
 
     Args:
         folder: Of the round.
@@ -114,14 +115,15 @@ def read_round(folder: Path, questions: Path | None = None) -> Round:
     rollout = CompletePhase.open(folder / "rollout", "rollout")
     measured = CompletePhase.open(folder / "filter", "filter")
     config = resolve_recorded(f"filter folder {measured.root}", measured.manifest.config)
-    pairs = paired_chunks(rollout, measured)
-    samples = read_samples(config, pairs)
+    pairs, whole = paired_chunks(rollout, measured), with_values(config, _WHOLE)
+    samples = read_samples(whole, pairs)
     texts = _texts([path for path, _ in pairs])
     stored = {_key(row): row for row in judged_rows(folder)}
     truth = truth_of(rollout.root, list({asked.id: asked for asked, _ in texts.values()}.values()), questions)
     right = [sample for sample in samples if sample.status == Status.CORRECT and not sample.cut_off]
     checks = [check for check in CHECKS if check.is_enabled(config.filter) and check.reasons]
-    judges, prior, posterior = _Judges(config, samples, checks), list[RightSample](), list[RightPath]()
+    judges, prior, posterior = _Judges(whole, samples, checks), list[RightSample](), list[RightPath]()
+    decided = _decided(config, samples if whole == config else read_samples(config, pairs), checks)
     for sample in right:
         asked, completion = texts[sample.key]
         known = RightSample(
@@ -133,7 +135,8 @@ def read_round(folder: Path, questions: Path | None = None) -> Round:
         if sample.view == PRIOR:
             prior.append(known)
         else:
-            posterior.append(judges.path(known, sample, folder, tuple(stored[sample.key]["reasons"])))
+            _require_decided(folder, sample.key, stored[sample.key]["reasons"], decided[sample.key])
+            posterior.append(judges.path(known, sample))
     summary = read_record(measured.root / SUMMARY, FilterSummary)
     return Round(
         name=folder.name,
@@ -159,21 +162,30 @@ class _Judges:
             name: dial.measure(config, samples) for name, dial in DIALS.items() if name in self.of
         }
 
-    def path(self, known: RightSample, sample: JudgedSample, folder: Path, reasons: tuple[str, ...]) -> RightPath:
-        """A posterior path; reasons: for which the filter in the round's folder rejected it."""
-        found = self.whole.reasons(sample)
-        if set(found) != set(reasons):
-            raise UsageError(
-                f"{folder / 'filter'} decided otherwise than its measurements say",
-                why=f"path {sample.key.sample_index} of {known.question} has {list(reasons)}, the checks give {found}",
-                mend=f"`vpgea doctor {folder / 'filter'} --repair` selects again, from what was measured",
-            )
+    def path(self, known: RightSample, sample: JudgedSample) -> RightPath:
+        """A posterior path."""
         return RightPath(
             **vars(known),
-            reasons=reasons,
+            reasons=tuple(self.whole.reasons(sample)),
             verdicts={name: _verdict(judge(sample)) for name, judge in self.of.items()},
             rejected_without=frozenset(name for name, verdicts in self.without.items() if verdicts.reasons(sample)),
             values={name: value for name, measure in self.measures.items() if (value := measure(sample)) is not None},
+        )
+
+
+def _decided(config: RunConfig, samples: Sequence[JudgedSample], checks: Sequence[Check]) -> dict[SampleKey, list[str]]:
+    """Why the run's own filter rejects each path, by what was measured."""
+    verdicts = Verdicts(config, samples, checks)
+    return {sample.key: verdicts.reasons(sample) for sample in samples}
+
+
+def _require_decided(folder: Path, key: SampleKey, stored: list[str], found: list[str]) -> None:
+    """stored: the reasons in the round's folder."""
+    if set(found) != set(stored):
+        raise UsageError(
+            f"{folder / 'filter'} decided otherwise than its measurements say",
+            why=f"path {key.sample_index} of {key.question_id} has {stored}, the checks give {found}",
+            mend=f"`vpgea doctor {folder / 'filter'} --repair` selects again, from what was measured",
         )
 
 

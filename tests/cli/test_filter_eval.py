@@ -68,6 +68,40 @@ def test_filter_prints_its_tables_and_its_summary(here: Cli, drawn: Path, settin
     assert json.loads(other.stdout)["checks"]["early_exit_25"] is None
 
 
+def test_the_sound_part_of_a_path_is_learnt_and_shown(here: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
+    """Of so few paths no beginning leads to the answer: none is asked to, and all gates are 1."""
+    target, sets = tmp_path / "out", list[str]()
+    for one in ("note_dependence.dependent=mask", "answerability.threshold=0", "advantage.gate=one"):
+        sets += ["--set", f"filter.{one}"]
+    done = here("filter", drawn, "-c", settings, "-o", target, "--json", *sets)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    counts, tokens = result["counts"], result["tokens"]
+    rejected = sum(count for name, count in counts.items() if name.startswith("posterior_rejected"))
+    assert counts["posterior_accepted"] + counts["posterior_in_part"] + rejected == 24
+    rows = [row for row in selection(target).values() if row["learnt_tokens"] is not None]
+    assert len(rows) == counts["posterior_in_part"] > 0
+    assert all(row["selected"] and 0 < row["learnt_tokens"] < row["thinking_tokens"] for row in rows)
+    learnt, masked = tokens["in_part_learnt"], tokens["in_part_masked"]
+    assert learnt == sum(row["learnt_tokens"] for row in rows)
+    assert learnt + masked == sum(row["thinking_tokens"] for row in rows)
+    assert f"{learnt} tokens of thinking are learnt and {masked} masked" in done.stderr
+
+    one = max(rows, key=lambda row: row["gate"])
+    name = f"{one['question_id']}/posterior/{one['sample_index']}"
+    shown = json.loads(here("inspect", target, "--sample", name, "--json").stdout)["sample"]
+    assert shown["verdict"]["learnt_tokens"] == shown["checks"]["first_dependent_token"] == one["learnt_tokens"]
+    weights = [token["weight"] for token in shown["tokens"]]
+    assert weights == [one["gate"]] * one["learnt_tokens"] + [0.0] * (len(weights) - one["learnt_tokens"])
+    views = json.loads(here("inspect", target, "--stats", "--json").stdout)["statistics"]["views"]
+    assert views["posterior"]["in_part"] == len(rows)
+    assert views["posterior"]["accepted"] == counts["posterior_accepted"]
+    assert here("doctor", target).returncode == 0
+    summary = target / "summary.json"
+    summary.write_text(summary.read_text().replace('"posterior_in_part": ', '"posterior_in_part": 1'))
+    assert here("doctor", target).returncode != 0
+
+
 def test_filter_killed_and_resumed_gives_bitwise_the_same(
     here: Cli, forks: Forks, drawn: Path, whole: Path, tmp_path: Path
 ) -> None:

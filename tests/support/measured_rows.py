@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import tiny
-from vpgea.config.resolve import resolve
+from vpgea.config.resolve import flat_config, resolve
 from vpgea.config.schema import RunConfig, ViewsConfig
 from vpgea.filtering.checks.base import Check
 from vpgea.filtering.checks.registry import CHECKS
@@ -78,12 +78,22 @@ def posterior(question_id: str, index: int, /, **values: Any) -> Row:
 
 
 def write_pair(
-    folder: Path, rows: Sequence[Row], chunks: int = 1, checks: Sequence[Check] = CHECKS
+    folder: Path,
+    rows: Sequence[Row],
+    chunks: int = 1,
+    checks: Sequence[Check] = CHECKS,
+    config: RunConfig | None = None,
 ) -> tuple[Path, Path]:
-    """A complete rollout folder and a measured filter folder of these rows, cut into chunks."""
+    """A complete rollout folder and a measured filter folder of these rows, cut into chunks; config: the filter's."""
     rollout = PhaseFolder.open(folder / "rollout", Manifest(phase="rollout", identity={}, inputs={}, config={}))
     measured = PhaseFolder.open(
-        folder / "filter", Manifest(phase="filter", identity={}, inputs={"rollout": "r"}, config={})
+        folder / "filter",
+        Manifest(
+            phase="filter",
+            identity={},
+            inputs={"rollout": "r"},
+            config={} if config is None else flat_config(config),
+        ),
     )
     size = -(-len(rows) // chunks)
     for chunk in range(chunks):

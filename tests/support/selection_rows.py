@@ -59,6 +59,7 @@ def sample_row(config: RunConfig, question: int, view: View, index: int, rng: ra
         "top_p": 1.0,
         "top_k": 0,
         "max_new_tokens": 16,
+        "learnt_tokens": None,
     }
     return {**row, **values}
 

@@ -23,6 +23,13 @@ def require_consistent(config: RunConfig) -> None:
             why="they are continuations that filter.answerability samples, and that check is switched off",
             mend="use distill.answer_from=none, or filter.answerability.enabled=true",
         )
+    if config.filter.learns_beginnings and not config.filter.answerability.enabled:
+        raise UsageError(
+            "filter.note_dependence.dependent=mask cannot judge what it would learn",
+            why="whether the beginning of a path leads to the answer is for filter.answerability, and that check is "
+            "switched off",
+            mend="use filter.note_dependence.dependent=reject, or filter.answerability.enabled=true",
+        )
     if config.rollout.noted_prior and config.views.note == "other":
         raise UsageError(
             "rollout.noted_prior cannot have views.note=other",

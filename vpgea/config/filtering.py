@@ -27,6 +27,12 @@ class NoteDependenceConfig(Section):
     threshold: float = identity(
         1.0, "nats by which the note may make a token likelier than no note and other notes do", absent=1.0, gt=0
     )
+    dependent: Literal["reject", "mask"] = identity(
+        "reject",
+        "a path with a dependent token is rejected | learnt up to the first of them, the rest of it masked",
+        absent="reject",
+        experimental=("mask",),
+    )
 
 
 class DerivationConfig(Section):
@@ -121,3 +127,8 @@ class FilterConfig(Section):
     min_reference_tokens: int = identity(16, "floor of the reference length L_ref", ge=1)
     reference_lengths: str | None = execution(None, "JSON file with the base model's L_ref per question")
     min_selected: int = execution(1, "exit 3 when fewer paths and advantages are left to learn from", ge=0)
+
+    @property
+    def learns_beginnings(self) -> bool:
+        """Whether a path may be learnt up to its first token that depends on the note."""
+        return self.note_dependence.enabled and self.note_dependence.dependent == "mask"

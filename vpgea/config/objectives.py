@@ -16,6 +16,7 @@ Name = Literal[
     "vpg-ea/no-posterior",
     "vpg-ea/no-cross-view",
     "vpg-ea/no-note-dependence",
+    "vpg-ea/mask-dependent",
     "vpg-ea/no-derivation",
     "vpg-ea/no-gate",
     "vpg-ea/dense-kl",
@@ -67,6 +68,11 @@ OBJECTIVES: dict[Name, Objective] = {
         "as vpg-ea without note dependence; what derivation cannot judge is accepted",
         _OURS,
         {"filter.note_dependence.enabled": False, "filter.accept_undecided": True},
+    ),
+    "vpg-ea/mask-dependent": Objective(
+        "as vpg-ea; a path is learnt up to its first token that depends on the note",
+        _OURS,
+        {"filter.note_dependence.dependent": "mask"},
     ),
     "vpg-ea/no-derivation": Objective("as vpg-ea without derivation", _OURS, {"filter.derivation.enabled": False}),
     "vpg-ea/no-gate": Objective(

@@ -16,6 +16,7 @@ from vpgea.engines.kept import Batch, KeptChunk
 from vpgea.filtering.samples import MeasuredSample
 from vpgea.grading.base import Grade, GradeRequest, Status
 from vpgea.grading.pool import GraderPool
+from vpgea.grading.samples import grade_rows
 from vpgea.prompts.views import Views
 from vpgea.runs.clock import Clock
 from vpgea.runs.progress import Progress
@@ -73,6 +74,17 @@ class Answers:
     @property
     def _pairs(self) -> list[tuple[Completion, Grade]]:
         return list(zip(self.completions, self.grades, strict=True))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A beginning with a continuation, as grades are made of it."""
+
+    completion_ids: np.ndarray
+    thinking_tokens: int
+    cut_off: bool
+    answer: str
+    question: str
 
 
 class PriorView:
@@ -166,6 +178,29 @@ class PriorView:
         with self.clock.on("grading"):
             grades = iter(self.graders.grade(requests, lambda _: self._look_up()))
         return [Answers(group, list(itertools.islice(grades, len(group)))) for group in completions]
+
+    def thought_on(
+        self, starts: Sequence[Start], count: int, caps: Sequence[int]
+    ) -> list[list[tuple[Completion, Grade]]]:
+        """What follows the beginning of a thinking, to its end and answer, graded as whole samples of a rollout are.
+
+        None behind a start from which they might pass the model's context.
+
+        Raises:
+            EngineError: the engine failed.
+            Stopped: a stop was asked for.
+        """
+        groups = self.continuations(starts, count, caps)
+        rows = []
+        for start, group in zip(starts, groups, strict=True):
+            question, begun = start.sample.question, start.ids[len(start.sample.prior_prompt) :]
+            for completion in group:
+                ids = np.array([*begun, *completion.ids.tolist()], np.int32)
+                thinking = self.views.thinking_length(ids.tolist())
+                rows.append(_Whole(ids, thinking or len(ids), thinking is None, question.answer, question.text))
+        with self.clock.on("grading"):
+            grades = iter(grade_rows(self.views, self.graders, rows, self.stop))
+        return [[(completion, next(grades)) for completion in group] for group in groups]
 
     def score(self, samples: Sequence[MeasuredSample], requests: Sequence[ScoreRequest]) -> list[np.ndarray | None]:
         """Score token ids for samples; the cost is counted for the sample at its place.

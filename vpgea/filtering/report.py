@@ -53,6 +53,7 @@ def summary(
         tokens={
             "rollout_tokens": sum(sample.completion_tokens for sample in samples),
             **{name: sum(sample.measured[name] for sample in samples) for name in ("check_tokens", "score_tokens")},
+            **_tokens_in_part(samples),
         },
         no_end_of_thinking=sum(sample.unended for sample in samples),
         answers=cut_answers(samples),
@@ -72,11 +73,15 @@ def warnings_of(summary: FilterSummary) -> list[str]:
 
 
 def counts(samples: Sequence[JudgedSample], checks: Sequence[Check]) -> dict[str, int]:
-    """Counts that add up: per view, sampled = accepted + every reason; reasons are blamed in a fixed order."""
+    """Counts that add up: per view, sampled = accepted + in part + every reason; reasons are blamed in a fixed order.
+
+    What is learnt in part is pseudo-efficient as well: the rest of it is not sound.
+    """
     prior = [sample for sample in samples if sample.view == PRIOR]
     posterior = [sample for sample in samples if sample.view == POSTERIOR]
     pseudo_efficient = [reason for check in checks for reason in check.reasons]
     order = [*pseudo_efficient, *OTHER_REASONS]
+    in_part = [sample for sample in posterior if sample.is_in_part]
     blamed = Counter(next((reason for reason in order if reason in sample.reasons), None) for sample in posterior)
     result = {
         "prior_sampled": len(prior),
@@ -86,9 +91,10 @@ def counts(samples: Sequence[JudgedSample], checks: Sequence[Check]) -> dict[str
         "prior_not_graded": sum(not sample.status.valid for sample in prior),
         "prior_with_advantage": sum(bool(sample.advantage) for sample in prior),
         "posterior_sampled": len(posterior),
-        "posterior_accepted": blamed[None],
+        "posterior_accepted": blamed[None] - len(in_part),
+        "posterior_in_part": len(in_part),
         "posterior_gated": sum(bool(sample.gate) for sample in posterior),
-        "posterior_pseudo_efficient": sum(blamed[reason] for reason in pseudo_efficient),
+        "posterior_pseudo_efficient": len(in_part) + sum(blamed[reason] for reason in pseudo_efficient),
     }
     for reason in order:
         result[f"posterior_rejected_{reason}"] = blamed[reason]
@@ -96,6 +102,13 @@ def counts(samples: Sequence[JudgedSample], checks: Sequence[Check]) -> dict[str
         "a check gave a reason that it does not list"
     )
     return result
+
+
+def _tokens_in_part(samples: Sequence[JudgedSample]) -> dict[str, int]:
+    """Of the thinking of paths that are learnt in part."""
+    in_part = [sample for sample in samples if sample.is_in_part]
+    learnt = sum(sample.learnt_tokens or 0 for sample in in_part)
+    return {"in_part_learnt": learnt, "in_part_masked": sum(one.thinking_tokens for one in in_part) - learnt}
 
 
 def _check_means(

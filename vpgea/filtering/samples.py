@@ -76,6 +76,8 @@ class JudgedSample:
         own_logprob: mean over z under the view that sampled it, nats.
         completion_tokens: as they were sampled, z and y.
         unended: the response ended by itself, and its thinking did not.
+        stats: of what of z may be learnt.
+        learnt_tokens: of z, where only its beginning may be learnt; None: z may be learnt as a whole, or not at all.
     """
 
     key: SampleKey
@@ -93,6 +95,22 @@ class JudgedSample:
     advantage: float | None = None
     gate: float | None = None
     unended: bool = False
+    learnt_tokens: int | None = None
+
+    @property
+    def is_in_part(self) -> bool:
+        """Whether the beginning of it is learnt, and no more."""
+        return self.learnt_tokens is not None and not self.reasons
+
+    @property
+    def priced_length(self) -> float:
+        """Tokens that its utility is of; of a beginning that may be learnt, of the prior's right samples behind it."""
+        tokens = None if self.learnt_tokens is None else self.measured["beginning_tokens"]
+        return self.length if tokens is None else float(tokens)
+
+    def reaches(self, token: int | None) -> bool:
+        """Whether what may be learnt of z goes as far as this token; None: it is not known where it stands."""
+        return self.learnt_tokens is None or token is None or token < self.learnt_tokens
 
     @property
     def view(self) -> str:
@@ -102,10 +120,14 @@ class JudgedSample:
     def r(self) -> float:
         """Correctness in [0, 1]; NaN when no grade, or no continuation, is valid.
 
-        The grade of a prior sample, the answerability of a posterior path where it was measured.
+        The grade of a prior sample, the answerability of a posterior path where it was measured; where only its
+        beginning may be learnt, how often the prior gets to the answer from there.
         """
         if not self.status.valid:
             return float("nan")
+        if self.learnt_tokens is not None:
+            beginning = self.measured["beginning_answerability"]
+            return float("nan") if beginning is None else float(beginning)
         if self.measured["answerability_valid"] is None:
             return float(self.status == Status.CORRECT)
         share = self.measured["answerability"]

@@ -14,6 +14,7 @@ from vpgea.config.schema import RunConfig
 from vpgea.errors import DamagedError
 from vpgea.filtering import elbo, utility
 from vpgea.filtering.checks.base import UNDECIDED, Check
+from vpgea.filtering.checks.note_dependence import sound_beginning
 from vpgea.filtering.checks.registry import CHECKS
 from vpgea.filtering.log_ratios import path_stats
 from vpgea.filtering.measurements import measurement_schema
@@ -145,11 +146,14 @@ def _samples(
             why = f"{thinking} tokens of {row.key.question_id} have {len(other)} log-probabilities"
             raise _of_another(measured_path, why)
         own = row.logprobs[:thinking].astype(np.float64)
-        log_ratio, stats = None, None
+        learnt, log_ratio, stats = sound_beginning(config.filter, measured), None, None
+        if learnt is not None and not 0 < learnt < thinking:
+            raise _of_another(measured_path, f"it has a token {learnt} in {thinking} tokens of {row.key.question_id}")
         if other is not None and thinking > 0:
             log_q, log_pi = (own, other) if row.key.view == POSTERIOR else (other, own)
             log_ratio = elbo.path_log_ratio(log_q, log_pi, thinking)
-            stats = path_stats(log_q, log_pi, config.filter.plausibility)
+            kept = slice(thinking if learnt is None else learnt)
+            stats = path_stats(log_q[kept], log_pi[kept], config.filter.plausibility)
         answer_tokens = measured["answer_tokens"]
         answer_length = len(row.completion_ids) - thinking if answer_tokens is None else answer_tokens
         yield JudgedSample(
@@ -164,6 +168,7 @@ def _samples(
             thinking_tokens=thinking,
             stats=stats,
             completion_tokens=len(row.completion_ids),
+            learnt_tokens=learnt,
         )
 
 
@@ -193,7 +198,7 @@ def _value(config: RunConfig, group: Sequence[JudgedSample], reference: float, t
     values = utility.utility(
         config.filter.utility,
         [sample.r for sample in group],
-        [sample.length for sample in group],
+        [sample.priced_length for sample in group],
         reference,
         correct_lengths,
         target,
@@ -254,6 +259,7 @@ def _write_sets(
             gate=sample.gate,
             completion=row.completion,
             origin=row.origin,
+            learnt_tokens=sample.learnt_tokens if sample.is_in_part else None,
         )
         sets["rejected" if sample.reasons else "selected"].append(selection)
     for name, rows in sets.items():

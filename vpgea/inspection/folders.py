@@ -281,7 +281,16 @@ def distribution(values: Sequence[float]) -> dict[str, float | int]:
 
 def _summary_columns(table: pa.Table) -> pa.Table:
     """What statistics need of a shard: scalars as they are, completions as their number of tokens."""
-    wanted = ["question_id", "view", "thinking_tokens", "cut_off", "finish_reason", "status", "reasons"]
+    wanted = [
+        "question_id",
+        "view",
+        "thinking_tokens",
+        "learnt_tokens",
+        "cut_off",
+        "finish_reason",
+        "status",
+        "reasons",
+    ]
     wanted += _numbers()
     kept = table.select([name for name in wanted if name in table.column_names])
     if "completion_ids" in table.column_names:
@@ -314,7 +323,9 @@ def _view_statistics(table: pa.Table) -> dict[str, Any]:
         found["accuracy"] = grades["correct"] / graded if graded else None
     if "reasons" in columns:
         reasons = Counter(reason for row in columns["reasons"] for reason in row)
-        found["accepted"] = sum(not row for row in columns["reasons"])
+        learnt = columns.get("learnt_tokens", [None] * table.num_rows)
+        found["in_part"] = sum(tokens is not None for tokens in learnt)
+        found["accepted"] = sum(not row for row in columns["reasons"]) - found["in_part"]
         found["reasons"] = dict(reasons.most_common())
     for name in _numbers():
         if name in columns and (spread := distribution(columns[name]))["n"]:

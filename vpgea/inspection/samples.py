@@ -18,7 +18,18 @@ from vpgea.inspection.folders import Source, chunks, require_rows
 from vpgea.modeling.local_model import LocalModel
 from vpgea.runs.manifest import Manifest
 from vpgea.storage.files import read_json
-from vpgea.storage.rows import Float32, Ids, Int32, IntArray, Logprobs, Text, UInt64, View, from_table, schema_of
+from vpgea.storage.rows import (
+    Float32,
+    Ids,
+    Int32,
+    IntArray,
+    Logprobs,
+    Text,
+    UInt64,
+    View,
+    from_table,
+    required_columns,
+)
 from vpgea.storage.schemas import IDENTITY, IMPORTED, POSTERIOR, PRIOR, SAMPLES, SELECTION, ForeignProvenance, SampleKey
 from vpgea.storage.shards import damaged, read_table
 
@@ -27,7 +38,7 @@ _NOT_MEASURED = frozenset((*SAMPLES.names, *SELECTION.names, *IMPORTED.names, "o
 _ABOUT = ("round", "seed", "question", "answer", "options", "finish_reason", "cut_off", "thinking_tokens")
 _ORIGIN = ("model_fingerprint", "template_fingerprint", "engine", "temperature", "top_p", "top_k", "max_new_tokens")
 _OF_IMPORT = ("detail", "graded_by", "recorded_status", "recorded_score", "recorded_tokens", "place")
-_VERDICT = ("status", "extracted", "reasons", "utility", "advantage", "gate", *_OF_IMPORT)
+_VERDICT = ("status", "extracted", "reasons", "utility", "advantage", "gate", "learnt_tokens", *_OF_IMPORT)
 
 _GAP = 12  # characters that a token may begin behind the end of the one before
 
@@ -95,13 +106,15 @@ class _Learned:
     posterior_prompt_ids: Ids | None
     advantage: Float32 | None
     gate: Float32 | None
+    learnt_tokens: Int32 | None = None
 
-    def weight(self, view: View, *, is_thinking: bool) -> float:
+    def weight(self, view: View, position: int, thinking: int) -> float:
         """Prior samples carry their advantage on every token, posterior paths their gate on z alone: y copies the
-        note."""
+        note. Of a path that is learnt in part, on that part."""
         if view == PRIOR:
             return self.advantage or 0.0
-        return (self.gate or 0.0) if is_thinking else 0.0
+        learnt = thinking if self.learnt_tokens is None else self.learnt_tokens
+        return (self.gate or 0.0) if position < learnt else 0.0
 
 
 @dataclass(frozen=True)
@@ -223,7 +236,7 @@ class _Tables:
 
     def read(self, row_type: type[R]) -> R | None:
         """The row of the last table that has these columns; None where none has."""
-        names = set(schema_of(row_type).names)
+        names = required_columns(row_type)
         try:
             return next(
                 (from_table(t, row_type)[0] for t in reversed(self.found) if names <= set(t.column_names)), None
@@ -379,7 +392,7 @@ def _tokens(sampled: _Sampled | None, tables: _Tables, strings: Strings | None, 
             id=ids[position],
             text=None if strings is None else token_text(strings, ids[position]),
             part="z" if position < thinking else "y",
-            weight=None if learned is None else learned.weight(view, is_thinking=position < thinking),
+            weight=None if learned is None else learned.weight(view, position, thinking),
             prior=pi,
             posterior=q,
             log_ratio=None if pi is None or q is None else q - pi,

@@ -18,6 +18,7 @@ from vpgea.questions.clusters import Numbering
 from vpgea.runs.layout import CHUNK, SETS
 from vpgea.storage.schemas import POSTERIOR, PRIOR
 
+_LEARNT = "learnt_tokens"
 _GRADES = {"correct": 1.0, "wrong": 0.0}
 _Asked = dict[str, tuple[str, list[str]]]  # of each question its text and choices, by its id
 
@@ -29,7 +30,7 @@ class Tally:
     Attributes:
         parts: Per part, what its marker may count.
         counts: Of a filter's selection, under the names of its summary.
-        tokens: Of a filter's checks, sampled and scored.
+        tokens: Of a filter's checks, sampled and scored; of its paths that are learnt in part, learnt and masked.
         checks: Per measurement its sum and the number of samples that have it.
     """
 
@@ -100,6 +101,8 @@ class Tally:
             self._samples.append((name, ids, asked, columns))
 
     def _select(self, name: str, table: pa.Table) -> None:
+        if _LEARNT in table.column_names:  # which earlier versions did not write
+            self._select_in_part(table)
         names = ("view", "status", "cut_off", "advantage", "gate")
         for view, status, cut_off, advantage, gate in zip(*(table[one].to_pylist() for one in names), strict=True):
             if view == PRIOR:
@@ -111,6 +114,14 @@ class Tally:
                 self.counts[f"{POSTERIOR}_sampled"] += 1
                 self.counts[f"{POSTERIOR}_accepted"] += name == SETS[0]
                 self.counts[f"{POSTERIOR}_gated"] += bool(gate)
+
+    def _select_in_part(self, table: pa.Table) -> None:
+        """What is in a set by its beginning alone is no accepted path."""
+        in_part = table.filter(pc.is_valid(table[_LEARNT]))
+        learnt, thinking = (sum(in_part[name].to_pylist()) for name in (_LEARNT, "thinking_tokens"))
+        self.counts[f"{POSTERIOR}_in_part"] += in_part.num_rows
+        self.counts[f"{POSTERIOR}_accepted"] -= in_part.num_rows
+        self.tokens.update(in_part_learnt=learnt, in_part_masked=thinking - learnt)
 
     def _measure(self, table: pa.Table) -> None:
         for name in ("check_tokens", "score_tokens"):

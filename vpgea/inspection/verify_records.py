@@ -137,15 +137,16 @@ def _summary_differs(summary: FilterSummary, tally: Tally) -> str | None:
     """Of a filter: its table of counts, which adds up, its tokens and its means."""
     counts = summary.counts
     for name, found in (*tally.counts.items(), *tally.tokens.items()):
-        said = summary.tokens.get(name) if name in tally.tokens else counts.get(name, 0)
+        said = summary.tokens.get(name, 0) if name in tally.tokens else counts.get(name, 0)
         if said != found:
             return f"it counts {said} {name}, and the shards have {found}"
     rejected = {name: count for name, count in counts.items() if name.startswith(_REJECTED)}
     others = sum(rejected.get(f"{_REJECTED}{reason}", 0) for reason in OTHER_REASONS)
     blamed = sum(rejected.values()), counts.get("posterior_pseudo_efficient", 0) + others
+    in_part = counts.get("posterior_in_part", 0)  # pseudo-efficient, and not rejected
     left = counts.get("posterior_sampled", 0) - counts.get("posterior_accepted", 0)
-    if blamed != (left, left):
-        return f"its reasons do not add up to the {left} posterior paths that were rejected"
+    if blamed != (left - in_part, left):
+        return f"its reasons do not add up to the {left - in_part} posterior paths that were rejected"
     for name, (total, count) in tally.checks.items():
         if name in summary.checks and not _is_close(summary.checks[name], total / count if count else None):
             return f"the mean of {name} is {summary.checks[name]} in it, and not that of the shards"

@@ -46,6 +46,7 @@ class _Selected:
     advantage: Float32 | None
     gate: Float32 | None
     completion: Text
+    learnt_tokens: Int32 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -209,6 +210,8 @@ def _trace(one: _Round, row: _Selected, column: int) -> Trace:
     facts = {"answer found": measured.extracted or "none", "thinking tokens": f"{row.thinking_tokens:,}"}
     for name, value in (("advantage", row.advantage), ("gate", row.gate)):
         facts |= {} if value is None else {name: f"{value:.3f}"}
+    if row.learnt_tokens is not None:
+        facts["learnt"] = f"the first {row.learnt_tokens:,} tokens"
     if measured.dependence is not None:
         facts["note dependence"] = f"{measured.dependence[0]:.2f} nats, token {measured.dependence[1]}"
     has_pieces = one.strings is not None

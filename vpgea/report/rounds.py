@@ -42,6 +42,10 @@ class Round:
         found = None if self.filtered is None else self.filtered.elbo
         return found if isinstance(found, ElboEstimate) else None
 
+    def posterior(self, outcome: str) -> int:
+        """Posterior paths of which the filter's table says this: sampled, accepted, in_part ..."""
+        return 0 if self.filtered is None else self.filtered.counts.get(f"posterior_{outcome}", 0)
+
     @property
     def reasons(self) -> dict[str, int]:
         """Rejected posterior paths by the reason that is blamed."""

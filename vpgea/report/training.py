@@ -112,8 +112,9 @@ def _reasons(rounds: Sequence[Round], key: str) -> Bars:
     total = Counter[str]()
     for one in rounds:
         total.update(one.reasons)
-    accepted = [0 if one.filtered is None else one.filtered.counts.get("posterior_accepted", 0) for one in rounds]
-    stacks = [("accepted", accepted)]
+    stacks = [("accepted", [one.posterior("accepted") for one in rounds])]
+    if any(in_part := [one.posterior("in_part") for one in rounds]):
+        stacks.append(("learnt in part", in_part))
     stacks += [(reason, [one.reasons.get(reason, 0) for one in rounds]) for reason, _ in total.most_common()]
     return Bars(
         name=f"{key}-reasons",
@@ -157,10 +158,11 @@ def _tables(rounds: Sequence[Round], loop: LoopRun) -> Iterator[Block]:
         "reflection: words per 1,000 tokens of the prior's paths, and of the posterior's that were learnt",
     )
     names = sorted({reason for one in rounds for reason in one.reasons})
+    in_part = ("in part", "tokens learnt", "tokens masked") if any(one.posterior("in_part") for one in rounds) else ()
     yield Table(
         title="rejected posterior paths",
-        head=("round", "sampled", "accepted", *names),
-        rows=[_counts(one, names) for one in rounds],
+        head=("round", "sampled", "accepted", *in_part, *names),
+        rows=[_counts(one, names, is_in_part=bool(in_part)) for one in rounds],
         closed=len(rows) > _MOST_ROWS,
     )
 
@@ -184,12 +186,14 @@ def _label(line: RoundLine) -> str:
     return "base" if line.round is None else str(line.round)
 
 
-def _counts(one: Round, names: Sequence[str]) -> Cells:
+def _counts(one: Round, names: Sequence[str], *, is_in_part: bool) -> Cells:
     if one.filtered is None:
-        return (str(one.index), *["-"] * (2 + len(names)))
-    counts = one.filtered.counts
-    of_all = (counts.get("posterior_sampled", 0), counts.get("posterior_accepted", 0))
-    return (str(one.index), *(f"{n:,}" for n in (*of_all, *(one.reasons.get(name, 0) for name in names))))
+        return (str(one.index), *["-"] * (2 + 3 * is_in_part + len(names)))
+    figures = [one.posterior("sampled"), one.posterior("accepted")]
+    if is_in_part:
+        tokens = one.filtered.tokens
+        figures += [one.posterior("in_part"), tokens.get("in_part_learnt", 0), tokens.get("in_part_masked", 0)]
+    return (str(one.index), *(f"{n:,}" for n in (*figures, *(one.reasons.get(name, 0) for name in names))))
 
 
 def _term(term: Term | None) -> str:

@@ -110,7 +110,8 @@ class FilterSummary:
         plausibility_limits: In words where there are none.
         elbo: In words where there is none.
         checks: Means over posterior paths, and how many have each of them (NAME_n).
-        tokens: Sampled by the rollout (not counted by earlier versions), sampled for the checks, scored for them.
+        tokens: Sampled by the rollout (not counted by earlier versions), sampled for the checks, scored for them; of
+            paths that are learnt in part, learnt and masked (nor counted by these).
         no_end_of_thinking: Samples, of either view, that ended by themselves without an end of thinking.
         selection: Fingerprint of what is learnt from, as this filter selected it; None before that was kept.
         answers: Continuations of paths: those with a grade, and how many of them came to their cap without the right

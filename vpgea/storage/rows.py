@@ -1,14 +1,14 @@
 """Rows of Arrow tables as objects: a dataclass names the columns, their Arrow types, and what they are in Python.
 
 A row class is a frozen dataclass. Its fields are annotated with the types below, or are row classes themselves, whose
-columns then stand at their place. `X | None` is a column that may be null. A class that names fewer columns than a
-shard has reads those alone.
+columns then stand at their place. `X | None` is a column that may be null, `X | None = None` one that shards of earlier
+versions do not have. A class that names fewer columns than a shard has reads those alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
 from operator import attrgetter
@@ -48,11 +48,18 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class _Column:
-    """One column of a row class. attribute: dotted path from the row to its value. python: its type there."""
+    """One column of a row class.
+
+    Attributes:
+        attribute: Dotted path from the row to its value.
+        python: Its type there.
+        is_later: Earlier versions did not write it; in their shards it is null.
+    """
 
     attribute: str
     python: type
     field: pa.Field
+    is_later: bool
 
 
 def versioned(fields: Iterable[pa.Field]) -> pa.Schema:
@@ -63,6 +70,11 @@ def versioned(fields: Iterable[pa.Field]) -> pa.Schema:
 def schema_of(row_type: type) -> pa.Schema:
     """The Arrow schema of a row class: a field per column, in the order of the class."""
     return _schema(row_type)
+
+
+def required_columns(row_type: type) -> set[str]:
+    """Columns that a table must have to be read as rows of this class."""
+    return {column.field.name for column in _columns(row_type) if not column.is_later}
 
 
 def to_table(rows: Sequence[R], row_type: type[R]) -> pa.Table:
@@ -94,11 +106,13 @@ def from_table(table: pa.Table, row_type: type[R]) -> list[R]:
     Raises:
         ValueError: A column is absent, of another type, or null where it must not be.
     """
-    columns = _columns(row_type)
-    places = [_place(table.schema, column.field) for column in columns]
+    places = [(_place(table.schema, column), column) for column in _columns(row_type)]
     rows: list[R] = []
     for batch in table.to_batches():
-        values = (_values(batch.column(place), column) for place, column in zip(places, columns, strict=True))
+        values = (
+            [None] * batch.num_rows if place is None else _values(batch.column(place), column)
+            for place, column in places
+        )
         rows += _build(row_type, values)
     return rows
 
@@ -128,6 +142,7 @@ def iterate_rows(paths: Sequence[Path], row_type: type[R]) -> Iterator[R]:
 
 def _find_columns(row_type: type) -> tuple[_Column, ...]:
     found: list[_Column] = []
+    defaults = {entry.name: entry.default for entry in fields(row_type)}
     for name, annotated in get_type_hints(row_type, include_extras=True).items():
         choices = get_args(annotated)
         nullable = NoneType in choices
@@ -138,7 +153,9 @@ def _find_columns(row_type: type) -> tuple[_Column, ...]:
             found += [replace(column, attribute=f"{name}.{column.attribute}") for column in inner]
         else:
             python, arrow = get_args(kind)[:2]
-            found.append(_Column(name, python, pa.field(name, arrow, nullable=nullable)))
+            is_later = defaults[name] is not MISSING
+            assert not is_later or (nullable and defaults[name] is None), f"{name}: what is absent is null"
+            found.append(_Column(name, python, pa.field(name, arrow, nullable=nullable), is_later))
     return tuple(found)
 
 
@@ -148,8 +165,11 @@ _hints: Callable[[type], Mapping[str, type]] = cache(get_type_hints)
 _schema: Callable[[type], pa.Schema] = cache(lambda row_type: versioned(column.field for column in _columns(row_type)))
 
 
-def _place(schema: pa.Schema, field: pa.Field) -> int:
-    """Where the column stands in a table."""
+def _place(schema: pa.Schema, column: _Column) -> int | None:
+    """Where the column stands in a table; None where the table is older than it."""
+    field = column.field
+    if column.is_later and field.name not in schema.names:
+        return None
     place: int = schema.get_field_index(field.name)
     if place < 0:
         raise ValueError(f"it has not exactly one column {field.name}")

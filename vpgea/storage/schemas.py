@@ -203,6 +203,8 @@ class SelectionRow:
         reasons: Why rejected; empty when accepted.
         advantage: Of prior samples.
         gate: Of posterior samples.
+        learnt_tokens: Of a posterior path that is learnt in part: the first so many tokens of z have its gate, the
+            others are masked. None: all of z has it.
     """
 
     key: SampleKey
@@ -220,6 +222,7 @@ class SelectionRow:
     gate: Float32 | None
     completion: Text
     origin: Provenance
+    learnt_tokens: Int32 | None = None
 
 
 SAMPLES = schema_of(SampleRow)

@@ -33,6 +33,9 @@ class StoredTeacher:
     ids: IntArray
     logprobs: FloatArray
 
+    def first(self, tokens: int) -> StoredTeacher:
+        return StoredTeacher(self.ids[:tokens], self.logprobs[:tokens])
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPath:
@@ -44,13 +47,14 @@ class TrainingPath:
         is_prior: Which view sampled it.
         prompt_ids: int32 (P,), of the prior view.
         completion_ids: int32 (T,); of a posterior path z alone, with `answer_from: crossview` z and a
-            continuation, with `posterior` z and its own y.
+            continuation, with `posterior` z and its own y; of one that is learnt in part what of z has some gradient.
         sampler_logprobs: float32 (T,) under the view that sampled it; NaN where they are not the model's own (truncated
             support, tokens of a continuation).
-        thinking_tokens: |z|.
+        thinking_tokens: |z|, or what of it is among the completion's.
         posterior_prompt_ids: int32, of posterior paths, and of prior ones whose teacher is the posterior.
         teacher: Of posterior paths, where a term reads it.
         gate: g of a posterior path.
+        gated_tokens: How many leading tokens have that gate, the others 0; None: all.
         other_gate: b of a posterior path, `other_gates_mean`.
         advantage: A of a prior path.
     """
@@ -65,6 +69,7 @@ class TrainingPath:
     posterior_prompt_ids: IntArray | None = None
     teacher: StoredTeacher | None = None
     gate: float = 0.0
+    gated_tokens: int | None = None
     other_gate: float = 0.0
     advantage: float = 0.0
 
@@ -212,7 +217,7 @@ def _paths(
     paths: list[TrainingPath] = []
     for row in rows:
         question, ids = number[row.key.question_id], row.completion_ids.copy()
-        logprobs = row.logprobs.copy()
+        logprobs, thinking = row.logprobs.copy(), row.thinking_tokens
         if row.origin.truncated:
             logprobs = np.full_like(logprobs, np.nan)
         gate, other, advantage = row.gate or 0.0, 0.0, row.advantage or 0.0
@@ -224,10 +229,14 @@ def _paths(
             other = next(other_gates) if config.kl_form == "dense-cv" else 0.0
             if config.kl_weight == 0 or not (gate or other):
                 continue
-            if config.answer_from != "posterior":
-                ids, logprobs = ids[: row.thinking_tokens], logprobs[: row.thinking_tokens]
+            is_whole = row.learnt_tokens is None
+            if row.learnt_tokens is not None and not other:  # else the control variate goes over all of z
+                thinking = row.learnt_tokens
+            if config.answer_from != "posterior" or not is_whole:
+                ids, logprobs = ids[:thinking], logprobs[:thinking]
             if (
                 config.answer_from == "crossview"
+                and is_whole
                 and gate
                 and row.crossview_answer_ids is not None
                 and row.crossview_answer_ids.size
@@ -242,10 +251,11 @@ def _paths(
                 prompt_ids=row.prompt_ids.copy(),
                 completion_ids=ids,
                 sampler_logprobs=logprobs,
-                thinking_tokens=row.thinking_tokens,
+                thinking_tokens=thinking,
                 posterior_prompt_ids=_posterior_prompt(row) if config.has_teacher_on_prior or not is_prior else None,
-                teacher=None if is_prior or teachers is None else teachers[row.key],
+                teacher=None if is_prior or teachers is None else teachers[row.key].first(thinking),
                 gate=float(gate),
+                gated_tokens=row.learnt_tokens,
                 other_gate=float(other),
                 advantage=float(advantage),
             )

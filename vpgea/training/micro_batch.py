@@ -29,7 +29,7 @@ class Tokens:
 
     Attributes:
         targets: int64 (T,), the tokens.
-        gate: (T,) g, 0 on prior paths.
+        gate: (T,) g, 0 on prior paths and behind the sound part of a path that is learnt in part.
         other_gate: (T,) b, 0 on prior paths.
         advantage: (T,) A, 0 on posterior paths.
         old: (T,) log pi_old, NaN where it is what the student says now.
@@ -110,11 +110,13 @@ class MicroBatch:
         unknown = {path.index: torch.full((len(path.completion_ids),), torch.nan) for path in paths}
         is_prior = per_token([float(path.is_prior) for path in paths]) > 0
         in_thinking = joined([torch.arange(int(n)) < p.thinking_tokens for n, p in zip(lengths, paths, strict=True)])
+        gated = [len(path.completion_ids) if path.gated_tokens is None else path.gated_tokens for path in paths]
+        is_gated = joined([torch.arange(int(n)) < tokens for n, tokens in zip(lengths, gated, strict=True)])
         guided = ~is_prior & in_thinking if config.is_dense else torch.zeros_like(is_prior)
         stored = [path.teacher for path in paths if path.teacher is not None] if config.reads_teacher else []
         tokens = Tokens(
             targets=joined([torch.as_tensor(path.completion_ids, dtype=torch.long) for path in paths]),
-            gate=per_token([path.gate for path in paths]),
+            gate=per_token([path.gate for path in paths]) * is_gated,
             other_gate=per_token([path.other_gate for path in paths]),
             advantage=per_token([path.advantage for path in paths]),
             old=joined([old_logprobs.get(path.index, unknown[path.index]) for path in paths]),

@@ -138,6 +138,9 @@ def show_summary(summary: FilterSummary, output: Output) -> None:
     output.table("cross-view measurements, means over posterior paths", ("", "mean"), checks)
     if isinstance(summary.plausibility_limits, str):
         output.info(f"plausibility: {summary.plausibility_limits}")
+    if in_part := counts.get("posterior_in_part"):
+        learnt, masked = summary.tokens["in_part_learnt"], summary.tokens["in_part_masked"]
+        output.info(f"of {in_part:,} paths in part {learnt:,} tokens of thinking are learnt and {masked:,} masked")
     if summary.no_end_of_thinking:
         count = summary.no_end_of_thinking
         output.info(f"{count:,} samples ended by themselves without an end of thinking; they count as cut off")

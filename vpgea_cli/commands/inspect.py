@@ -294,7 +294,7 @@ def _counts(figures: Mapping[str, Any]) -> dict[str, str]:
     for group in ("finish_reasons", "grades", "reasons"):
         for name, count in figures.get(group, {}).items():
             counted[f"{group}: {name}"] = f"{count:,} ({share(count, total)})"
-    for name in ("cut_off", "accepted", "advantage_not_zero", "gate_not_zero"):
+    for name in ("cut_off", "accepted", "in_part", "advantage_not_zero", "gate_not_zero"):
         if name in figures:
             counted[name.replace("_", " ")] = f"{figures[name]:,} ({share(figures[name], total)})"
     if figures.get("accuracy") is not None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import overthinker
+from vpgea.config.contradictions import require_consistent
 from vpgea.errors import UsageError
 from vpgea.experiment.grid import Experiment, read_experiment
 
@@ -45,6 +47,14 @@ def test_the_runs_are_the_product_of_objectives_prices_and_seeds(read: Any) -> N
         *(f"grpo_seed-{seed}" for seed in (0, 3)),  # it fixes the price at 0
         *(f"as-it-is_price-{price}_seed-{seed}" for price in ("0.1", "1") for seed in (0, 3)),
     ]
+
+
+@pytest.mark.parametrize("file", ["experiment.yaml", "sound-part.yaml"])
+def test_a_shipped_experiment_is_one(file: str) -> None:
+    experiment = read_experiment(overthinker.ROOT / file)
+    assert len({run.name for run in experiment.runs}) == len(experiment.runs) > 1
+    for run in experiment.runs:
+        require_consistent(run.config)
 
 
 def test_a_run_has_its_objective_price_seeds_and_bound(read: Any) -> None:

@@ -22,7 +22,7 @@ from tests.support.measured_rows import Row, posterior, select_rows
 from tests.support.recording import Recording
 from vpgea.config.schema import RunConfig
 from vpgea.engines.transformers import TransformersEngine
-from vpgea.filtering.checks.note_dependence import NOTE_DEPENDENCE, note_dependence
+from vpgea.filtering.checks.note_dependence import NOTE_DEPENDENCE, token_dependence
 from vpgea.filtering.crossview import CrossView
 from vpgea.filtering.prior_view import PriorView
 from vpgea.filtering.samples import Chunk, MeasuredSample
@@ -45,16 +45,16 @@ def test_against_the_formula_written_out() -> None:
     rng = np.random.default_rng(0)
     q, pi, wrong = rng.uniform(-5, 0, 7), rng.uniform(-5, 0, 7), rng.uniform(-5, 0, (3, 7))
     each = [min(q[t] - pi[t], q[t] - np.log(sum(np.exp(wrong[k, t]) for k in range(3)) / 3)) for t in range(7)]
-    value, token = note_dependence(q, pi, wrong)
-    assert value == pytest.approx(max(each), abs=1e-12)
-    assert token == int(np.argmax(each))
+    found = token_dependence(q, pi, wrong)
+    np.testing.assert_array_equal(found, np.array(each, np.float32))
+    assert found.dtype == np.float64
 
 
 def test_neither_style_nor_the_pull_of_one_wrong_note_counts_alone() -> None:
     likely, unlikely = [-0.1], [-9.0]
-    assert note_dependence(likely, unlikely, [likely] * 3)[0] < 0.01, "any note makes it likely: style"
-    assert note_dependence(likely, likely, [unlikely] * 3)[0] < 0.01, "no note does too: wrong notes only pull away"
-    assert note_dependence(likely, unlikely, [unlikely] * 3)[0] == pytest.approx(8.9)
+    assert token_dependence(likely, unlikely, [likely] * 3) < 0.01, "any note makes it likely: style"
+    assert token_dependence(likely, likely, [unlikely] * 3) < 0.01, "no note does too: wrong notes only pull away"
+    assert token_dependence(likely, unlikely, [unlikely] * 3) == pytest.approx(8.9)
 
 
 # --- wrong notes ----------------------------------------------------------------------------------------------------
@@ -233,13 +233,14 @@ def test_measured_as_computed_directly(drawn_rows: list[Row], measured: Measured
         question = questions[row["question_id"]]
         wrong = notes.of(sample(question, row["sample_index"]))
         assert len(wrong) == 3
-        value, token = note_dependence(
+        dependence = token_dependence(
             scored_directly(found, row, found.views.posterior_prompt(question)),
             scored_directly(found, row, found.views.prior_prompt(question)),
             np.stack([scored_directly(found, row, found.views.posterior_prompt(question, note)) for note in wrong]),
         )
-        assert values["note_dependence"] == pytest.approx(value, abs=1e-3)
-        assert values["note_dependence_token"] == token
+        assert values["note_dependence"] == pytest.approx(dependence.max(), abs=1e-3)
+        assert values["note_dependence_token"] == dependence.argmax()
+        assert values["first_dependent_token"] == next((t for t, value in enumerate(dependence) if value >= 1), None)
     assert sum(values["score_tokens"] for _, values in found.pairs) == found.engine.usage.scored_tokens
 
 
@@ -256,14 +257,14 @@ def test_the_note_that_a_control_had_in_sight_is_the_path_s_own_and_none_of_the_
     found = measure(rows, measured.model, rollout__temperature=0.7)
     row, values = found.candidates[0]
     (_, *others) = wrong[rows.index(row)]
-    value, _ = note_dependence(
+    dependence = token_dependence(
         scored_directly(found, row, row["prompt_ids"]),
         scored_directly(found, row, found.views.prior_prompt(question_of(row))),
         np.stack(
             [scored_directly(found, row, found.views.posterior_prompt(question_of(row), note)) for note in others]
         ),
     )
-    assert values["note_dependence"] == pytest.approx(value, abs=1e-3)
+    assert values["note_dependence"] == pytest.approx(dependence.max(), abs=1e-3)
 
 
 def recall_and_loss(measured: Measured, rows: Sequence[Row]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from vpgea.storage.rows import (
     from_table,
     iterate_rows,
     read_rows,
+    required_columns,
     schema_of,
     to_table,
 )
@@ -42,6 +43,12 @@ class Thing:
 class Few:
     sample_index: Int32
     words: Texts
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    sample_index: Int32
+    later: Int32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,16 @@ def test_rows_of_a_table_in_pieces() -> None:
 
 def test_a_class_reads_the_columns_that_it_names() -> None:
     assert from_table(to_table(THINGS, Thing), Few) == [Few(0, ("é😀", "")), Few(1, ()), Few(2, ("x",))]
+
+
+def test_a_column_that_came_later_is_null_in_what_has_none() -> None:
+    assert from_table(to_table(THINGS, Thing), Newer) == [Newer(0), Newer(1), Newer(2)]
+    rows = [Newer(4, 7), Newer(5, None)]
+    assert from_table(to_table(rows, Newer), Newer) == rows
+    assert required_columns(Newer) == {"sample_index"}
+    wrong = pa.table({"sample_index": pa.array([1], pa.int32()), "later": ["x"]})
+    with pytest.raises(ValueError, match="its column later holds string"):
+        from_table(wrong, Newer)
 
 
 def test_what_may_not_be_null_is_not_written() -> None:

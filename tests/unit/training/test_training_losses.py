@@ -148,6 +148,8 @@ class Naive:
         total: Any = 0.0
         for t, token in enumerate(ids):
             in_thinking = t < row["thinking_tokens"]
+            if row["learnt_tokens"] is not None and t >= row["learnt_tokens"]:
+                g = 0.0
             if self.distill.kl_form == "sampled" or not in_thinking:
                 total = total - g * log_pi[t, token]
             elif self.distill.kl_form == "dense":
@@ -166,7 +168,13 @@ class Naive:
         return row_logprobs(teacher, row["posterior_prompt_ids"], ids)
 
     def path_ids(self, row: Row) -> list[int]:
-        """z; with `posterior` its own answer too, with `crossview` a continuation for accepted paths."""
+        """z; with `posterior` its own answer too, with `crossview` a continuation for accepted paths.
+
+        Of a path that is learnt in part that part alone; with `dense-cv` all of z.
+        """
+        if row["learnt_tokens"] is not None:
+            whole = self.distill.kl_form == "dense-cv"
+            return list(row["completion_ids"][: row["thinking_tokens"] if whole else row["learnt_tokens"]])
         if self.distill.answer_from == "posterior":
             return list(row["completion_ids"])
         ids: list[int] = row["completion_ids"][: row["thinking_tokens"]]
@@ -264,11 +272,58 @@ CASES: dict[str, dict[str, Any]] = {
     "forward-kl": {"pg_form": "forward-kl", "kl_clip": 0.625, "kl_weight": 0.0},
     "reverse-kl": {"pg_form": "reverse-kl", "kl_form": "dense"},
 }
+IN_PART: dict[str, dict[str, Any]] = {  # paths of which the beginning is learnt
+    "sampled": {"reference_kl": "k2", "answer_from": "crossview"},
+    "dense": {"kl_form": "dense", "answer_from": "posterior"},
+    "dense-cv": {"kl_form": "dense-cv", "answer_from": "crossview"},
+}
+
+
+def in_part(rows: Sequence[Row]) -> list[Row]:
+    """One posterior path of each question is learnt in part: its gate is that of the first half of z."""
+    return [{**row, "learnt_tokens": row["thinking_tokens"] // 2 if row["gate"] == 1.25 else None} for row in rows]
 
 
 def quantised(rows: Sequence[Row]) -> list[Row]:
     """The same rows with log-probabilities as they come back from float32 columns."""
     return [{**row, "logprobs": torch.tensor(row["logprobs"]).tolist()} for row in rows]
+
+
+@pytest.mark.parametrize("form", IN_PART)
+def test_masked_tokens_have_no_gradient(form: str, config_of: Any, tmp_path: Path) -> None:
+    """Value and gradient are the formulas', whatever the batches; what is masked may be anything.
+
+    Under `dense-cv` the control variate goes on over the masked tokens, with g = 0 as over a rejected path.
+    """
+    found = []
+    for size in (60, 20):  # tokens of a micro-batch
+        config = config_of(distill__max_tokens_per_batch=size, **{f"distill__{k}": v for k, v in IN_PART[form].items()})
+        rows = quantised(in_part(sample_rows(config, questions=2)))
+        trainer = float64_trainer(config, rows, tmp_path / str(size))
+        move_away(trainer)
+        trainer.roles.student.eval()
+        found.append(loss_and_gradient(trainer))
+    student = trainer.roles.student
+    student.causal.set_attn_implementation("sdpa")
+    naive = Naive(config, rows, student.model)
+    loss = naive.kl() - naive.policy_gradient() + config.distill.reference_weight * naive.reference_kl()
+    gradient = torch.autograd.grad(loss, list(trainer.trainable.values()), allow_unused=True)
+    for terms, own in found:
+        assert terms.kl == pytest.approx(float(naive.kl().detach()), abs=1e-9)
+        assert terms.loss == pytest.approx(float(loss.detach()), abs=1e-9)
+        for name, value in zip(trainer.trainable, gradient, strict=True):
+            torch.testing.assert_close(own[name], value, atol=1e-9, rtol=1e-8)
+    if form == "dense-cv":
+        return
+    for row in rows:
+        if row["learnt_tokens"] is not None:
+            kept = row["completion_ids"][: row["learnt_tokens"]]
+            row["completion_ids"] = kept + [7] * (len(row["completion_ids"]) - len(kept))
+    changed = float64_trainer(config, rows, tmp_path / "changed")
+    move_away(changed)
+    changed.roles.student.eval()
+    _, after = loss_and_gradient(changed)
+    assert all(torch.equal(after[name], value) for name, value in found[-1][1].items())
 
 
 # The sampler's log-probabilities enter the policy gradient and k2 alone.

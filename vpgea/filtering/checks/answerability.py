@@ -1,4 +1,7 @@
-"""Does the thinking alone lead the prior view to the answer, and more often than no thinking does?"""
+"""Does the thinking alone lead the prior view to the answer, and more often than no thinking does?
+
+Of a path that may be learnt in part that part is asked: thought on in the prior view, does it lead to the answer?
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import pyarrow as pa
 from vpgea.config.filtering import AnswerabilityConfig, FilterConfig
 from vpgea.config.schema import RunConfig
 from vpgea.filtering.checks.base import UNDECIDED, Check, Judge, below
+from vpgea.filtering.checks.note_dependence import sound_beginning
 from vpgea.filtering.cost import Continuations, Cost, RolloutLengths
 from vpgea.filtering.prior_view import PriorView, Start
 from vpgea.filtering.samples import Chunk, JudgedSample
+from vpgea.grading.base import Status
 from vpgea.storage.schemas import IDS, POSTERIOR
 
 
@@ -38,6 +43,23 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
             "answerability_empty_valid": without.decided,
             "answerability_empty_cut": without.cut,
         }
+    _measure_beginnings(chunk, view)
+
+
+def _measure_beginnings(chunk: Chunk, view: PriorView) -> None:
+    """As many whole samples of the prior behind each; one that comes to the rollout's cap is wrong, as there."""
+    options, cap = view.config.filter, view.config.rollout.max_new_tokens
+    cuts = [(one, cut) for one in chunk.candidates if (cut := sound_beginning(options, one.found)) is not None]
+    starts = [Start(one, one.prior_prompt + one.z[:cut], "beginning") for one, cut in cuts]
+    continued = view.thought_on(starts, options.answerability.samples, [cap - cut for _, cut in cuts])
+    for (sample, cut), samples in zip(cuts, continued, strict=True):
+        right = [len(behind.ids) for behind, grade in samples if grade.status == Status.CORRECT]
+        valid = sum(grade.status.valid for _, grade in samples)
+        sample.found |= {
+            "beginning_answerability": len(right) / valid if valid else None,
+            "beginning_valid": valid,
+            "beginning_tokens": cut + float(np.mean(right)) if right else None,
+        }
 
 
 def possible_shares(share: float | None, decided: int, cut: int) -> list[float]:
@@ -53,6 +75,8 @@ def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
 
     def judge(sample: JudgedSample) -> list[str] | None:
         """Reasons that stand however the continuations that were cut would have ended."""
+        if sample.learnt_tokens is not None:
+            return _judge_beginning(options, sample)
         share, decided = sample.measured["answerability"], sample.measured["answerability_valid"]
         if share is None or decided < options.samples / 2:
             return [UNDECIDED]
@@ -70,6 +94,14 @@ def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
         return [UNDECIDED] if any(verdicts) else []
 
     return judge
+
+
+def _judge_beginning(options: AnswerabilityConfig, sample: JudgedSample) -> list[str]:
+    """No lift is asked of it: its gate is what it is worth more than the prior's own samples."""
+    share, valid = sample.measured["beginning_answerability"], sample.measured["beginning_valid"]
+    if share is None or valid < options.samples / 2:
+        return [UNDECIDED]
+    return ["answerability"] * below(share, options.threshold)
 
 
 def _reasons(options: AnswerabilityConfig, share: float, empty: float | None) -> list[str]:
@@ -102,14 +134,15 @@ def cut_answers(samples: Sequence[JudgedSample]) -> dict[str, int]:
 
 
 def _cost(config: RunConfig, lengths: RolloutLengths) -> Cost:
-    """Answers behind each path, and behind each question without thinking."""
+    """Answers behind each path, and behind each question without thinking; of all paths the beginnings, at most."""
     options = config.filter.answerability
-    return Cost(
-        tuple(
-            Continuations(starts, options.samples, options.max_new_tokens)
-            for starts in (lengths.candidates.end, lengths.prompts)
-        )
-    )
+    kinds = [
+        Continuations(starts, options.samples, options.max_new_tokens)
+        for starts in (lengths.candidates.end, lengths.prompts)
+    ]
+    if config.filter.learns_beginnings:
+        kinds.append(Continuations(lengths.candidates.prompt, options.samples, config.rollout.max_new_tokens))
+    return Cost(tuple(kinds))
 
 
 ANSWERABILITY = Check(
@@ -124,6 +157,9 @@ ANSWERABILITY = Check(
         pa.field("answerability_cut", pa.int32()),  # continuations that came to their cap without the right answer
         pa.field("answerability_empty_valid", pa.int32()),  # the same two without any thinking
         pa.field("answerability_empty_cut", pa.int32()),
+        pa.field("beginning_answerability", pa.float32()),  # share of whole samples behind a beginning that are correct
+        pa.field("beginning_valid", pa.int32()),  # of them with a grade
+        pa.field("beginning_tokens", pa.float32()),  # mean length of the correct ones, beginning and answer included
     ),
     measure=_measure,
     reasons={

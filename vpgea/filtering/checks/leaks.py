@@ -19,12 +19,22 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     phrases = (*view.views.template.leak_phrases, *view.config.filter.leaks.phrases)
     patterns = [re.compile(phrase, re.IGNORECASE) for phrase in phrases]
     for sample in chunk.candidates:
-        matches = (pattern.search(sample.z_text) for pattern in patterns)
-        sample.found["leak"] = next((match.group(0) for match in matches if match), None)
+        matches = [match for pattern in patterns if (match := pattern.search(sample.z_text))]
+        if matches:
+            first = min(match.start() for match in matches)
+            sample.found |= {
+                "leak": matches[0].group(0),
+                "leak_token": view.views.tokens_before(sample.z, first),
+            }
 
 
 def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
-    return lambda sample: ["leak"] * (sample.measured["leak"] is not None)
+    def judge(sample: JudgedSample) -> list[str] | None:
+        """Of a path that is learnt in part, phrases that begin in that part count, or may: where is not known."""
+        is_leaking = sample.measured["leak"] is not None
+        return ["leak"] * (is_leaking and sample.reaches(sample.measured["leak_token"]))
+
+    return judge
 
 
 def _cost(config: RunConfig, lengths: RolloutLengths) -> Cost:
@@ -34,7 +44,10 @@ def _cost(config: RunConfig, lengths: RolloutLengths) -> Cost:
 LEAKS = Check(
     name="leaks",
     about="does z mention the note?",
-    columns=(pa.field("leak", TEXT),),  # the phrase that betrays the note
+    columns=(
+        pa.field("leak", TEXT),  # the phrase that betrays the note
+        pa.field("leak_token", pa.int32()),  # where in z the first of such phrases begins
+    ),
     measure=_measure,
     reasons={"leak": "a phrase betrays the note"},
     judge=_judge,

@@ -3,17 +3,20 @@
 Per token d1 = log q(z_t | note y*) - log pi(z_t) sees what the note or the posterior's style makes likelier, and
 d2 = log q(z_t | note y*) - log mean_k q(z_t | note y'_k), with other answers in the note, what this answer makes
 likelier. D = max_t min(d1, d2). No value is looked for in the text, so that the check applies to every question. Our
-own reconstruction; docs/method.md, "Note dependence".
+own reconstruction; docs/method.md, "Note dependence". A path whose D is too large is rejected, or learnt up to the
+first token that reaches the threshold; "The sound part of a path".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vpgea.config.filtering import FilterConfig
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
 from vpgea.filtering.checks.base import Check, Judge
@@ -22,9 +25,11 @@ from vpgea.filtering.prior_view import PriorView, sampling_truncated
 from vpgea.filtering.samples import Chunk, JudgedSample, MeasuredSample
 from vpgea.filtering.wrong_notes import WrongNotes
 
+FloatArray = npt.NDArray[np.float64]
 
-def note_dependence(log_q: npt.ArrayLike, log_pi: npt.ArrayLike, log_wrong: npt.ArrayLike) -> tuple[float, int]:
-    """D = max_t min(d1, d2) in nats, and the first t where it is reached.
+
+def token_dependence(log_q: npt.ArrayLike, log_pi: npt.ArrayLike, log_wrong: npt.ArrayLike) -> FloatArray:
+    """min(d1, d2) of every token in nats, (|z|,), rounded as it is stored; D is the largest of them.
 
     Args:
         log_q: (|z|,) log-probabilities of z under the note with the reference answer, |z| >= 1.
@@ -34,8 +39,20 @@ def note_dependence(log_q: npt.ArrayLike, log_pi: npt.ArrayLike, log_wrong: npt.
     q, pi, wrong = (np.asarray(values, np.float64) for values in (log_q, log_pi, log_wrong))
     assert q.shape == pi.shape == wrong.shape[1:]
     mean_wrong = np.logaddexp.reduce(wrong, axis=0) - np.log(len(wrong))
-    smaller = np.minimum(q - pi, q - mean_wrong)
-    return float(smaller.max()), int(smaller.argmax())
+    return np.minimum(q - pi, q - mean_wrong).astype(np.float32).astype(np.float64)
+
+
+def sound_beginning(options: FilterConfig, measured: Mapping[str, Any]) -> int | None:
+    """Tokens of z before the first that depends on the note, where they may be learnt without the rest.
+
+    None where the path is learnt or rejected as a whole: no token of it depends on the note, or its first one does, or
+    what measured it does not say which.
+    """
+    check, found = options.note_dependence, measured.get("note_dependence")
+    if not options.learns_beginnings or found is None or found < check.threshold:
+        return None
+    first: int | None = measured.get("first_dependent_token")
+    return first or None
 
 
 def _measure(chunk: Chunk, view: PriorView) -> None:
@@ -61,10 +78,10 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
         scores.setdefault(id(sample), []).append(logprobs)
     for sample in chunk.candidates:
         if own := scores.get(id(sample)):
-            _store(sample, own, is_truncated=view.is_truncated)
+            _store(sample, own, view.config.filter.note_dependence.threshold, is_truncated=view.is_truncated)
 
 
-def _store(sample: MeasuredSample, scores: list[np.ndarray | None], *, is_truncated: bool) -> None:
+def _store(sample: MeasuredSample, scores: list[np.ndarray | None], threshold: float, *, is_truncated: bool) -> None:
     """scores: under the wrong notes; with is_truncated, that under the right one stands before and pi behind them."""
     if is_truncated:
         q, *wrong, pi = scores
@@ -73,9 +90,12 @@ def _store(sample: MeasuredSample, scores: list[np.ndarray | None], *, is_trunca
     known = [logprobs for logprobs in wrong if logprobs is not None]
     if q is None or pi is None or not known:  # a prompt with a note passes the model's context
         return
-    value, token = note_dependence(q, pi, np.stack(known))
-    if not np.isnan(value):
-        sample.found |= {"note_dependence": value, "note_dependence_token": token}
+    dependence = token_dependence(q, pi, np.stack(known))
+    if np.isnan(dependence).any():
+        return
+    sample.found |= {"note_dependence": float(dependence.max()), "note_dependence_token": int(dependence.argmax())}
+    if (over := np.flatnonzero(dependence >= threshold)).size:
+        sample.found["first_dependent_token"] = int(over[0])
 
 
 def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
@@ -83,7 +103,9 @@ def _judge(config: RunConfig, samples: Sequence[JudgedSample]) -> Judge:
 
     def judge(sample: JudgedSample) -> list[str] | None:
         value = sample.measured["note_dependence"]
-        return None if value is None else ["note-dependence"] * (value >= threshold)
+        if value is None:
+            return None
+        return ["note-dependence"] * (value >= threshold and sample.learnt_tokens is None)
 
     return judge
 
@@ -101,6 +123,7 @@ NOTE_DEPENDENCE = Check(
     columns=(
         pa.field("note_dependence", pa.float32()),  # D, nats
         pa.field("note_dependence_token", pa.int32()),  # where in z it is reached
+        pa.field("first_dependent_token", pa.int32()),  # where in z the threshold is first reached
     ),
     measure=_measure,
     reasons={"note-dependence": "a token stands there because of what the note says"},
