@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -106,8 +106,12 @@ def draw(
     tokenizer, model = load(folder, WORDS)
     repeated = [row for row in rows for _ in range(samples)]
     rng = Random(seed)
-    named = {"right": int, "wrong": lambda answer: wrong_value(int(answer), rng), "none": lambda answer: None}[note]
-    prompts = [prompt_ids(tokenizer, view, row["question"], named(row["answer"])) for row in repeated]
+    named: dict[Note, Callable[[str], int | None]] = {
+        "right": int,
+        "wrong": lambda answer: wrong_value(int(answer), rng),
+        "none": lambda answer: None,
+    }
+    prompts = [prompt_ids(tokenizer, view, row["question"], named[note](row["answer"])) for row in repeated]
     completions = sample(model, prompts, max_new_tokens=cap, generator=torch.Generator().manual_seed(seed))
     return [read(row, tokenizer.decode(ids), len(ids)) for row, ids in zip(repeated, completions, strict=True)]
 

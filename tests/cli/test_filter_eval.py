@@ -71,8 +71,8 @@ def test_filter_prints_its_tables_and_its_summary(here: Cli, drawn: Path, settin
 def test_the_sound_part_of_a_path_is_learnt_and_shown(here: Cli, drawn: Path, settings: Path, tmp_path: Path) -> None:
     """Of so few paths no beginning leads to the answer: none is asked to, and all gates are 1."""
     target, sets = tmp_path / "out", list[str]()
-    for one in ("note_dependence.dependent=mask", "answerability.threshold=0", "advantage.gate=one"):
-        sets += ["--set", f"filter.{one}"]
+    for asked in ("note_dependence.dependent=mask", "answerability.threshold=0", "advantage.gate=one"):
+        sets += ["--set", f"filter.{asked}"]
     done = here("filter", drawn, "-c", settings, "-o", target, "--json", *sets)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
