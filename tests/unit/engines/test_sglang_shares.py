@@ -124,7 +124,7 @@ def test_a_server_that_refuses_connections_holds_nothing_back(model: LocalModel)
 
 
 def test_a_silent_server_holds_work_back_for_a_while_only(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "_EXPECTED_S", 0.5)
+    monkeypatch.setattr(fleet, "EXPECTED_S", 0.5)
     assert OneIsReadyLate(model, ever=False).draw() == [60, 0]
 
 

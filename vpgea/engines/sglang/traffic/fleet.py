@@ -28,7 +28,7 @@ from vpgea.errors import EngineError, UsageError, VpgeaError
 
 MAX_TRIES = 8
 FIRST_CONTACT_S = 15.0  # a URL at which nothing ever answered is more likely wrong than late
-_EXPECTED_S = 15.0  # in which a server makes sure of its weights; work is not held back for it any longer
+EXPECTED_S = 15.0  # in which a server makes sure of its weights; work is not held back for it any longer
 _POLL_S, _IDLE_POLL_S, _REREAD_S = 0.5, 2.0, 2.0
 _LONGEST_PAUSE_S = 10.0
 _ROUTER_WINDOW = 256  # behind a router nobody tells the load of its servers
@@ -80,7 +80,7 @@ class Server:
     def is_expected(self) -> bool:
         """Whether it is about to take work for the first time."""
         is_new = self.served is None and not self.trouble and not self.leaving
-        return is_new and time.monotonic() < self.named_at + _EXPECTED_S
+        return is_new and time.monotonic() < self.named_at + EXPECTED_S
 
     @property
     def room(self) -> int:
