@@ -76,7 +76,7 @@ class Answers:
         return list(zip(self.completions, self.grades, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Whole:
     """A beginning with a continuation, as grades are made of it."""
 
@@ -197,7 +197,15 @@ class PriorView:
             for completion in group:
                 ids = np.array([*begun, *completion.ids.tolist()], np.int32)
                 thinking = self.views.thinking_length(ids.tolist())
-                rows.append(_Whole(ids, thinking or len(ids), thinking is None, question.answer, question.text))
+                rows.append(
+                    _Whole(
+                        completion_ids=ids,
+                        thinking_tokens=len(ids) if thinking is None else thinking,
+                        cut_off=thinking is None,
+                        answer=question.answer,
+                        question=question.text,
+                    )
+                )
         with self.clock.on("grading"):
             grades = iter(grade_rows(self.views, self.graders, rows, self.stop))
         return [[(completion, next(grades)) for completion in group] for group in groups]
