@@ -23,7 +23,13 @@ RECIPES = {  # parameters as published
     "qwen3-4b": 4_022_468_096,
 }
 
-OTHER_FILES = ("template.yaml", "site.yaml", "experiment.yaml", "sound-part.yaml", "controls.yaml")  # their own tests read them
+OTHER_FILES = (
+    "template.yaml",
+    "site.yaml",
+    "experiment.yaml",
+    "sound-part.yaml",
+    "controls.yaml",
+)  # their own tests read them
 CONFIGURATIONS = [path for path in sorted(ROOT.glob("examples/**/*.yaml")) if path.name not in OTHER_FILES]
 
 
