@@ -15,7 +15,7 @@ from tests.support.loops import essence, metrics, write_config
 from vpgea.config.resolve import load, resolve
 from vpgea.errors import DamagedError
 from vpgea.phases.schedule import best_round, ended_early, length_price
-from vpgea.runs.history import phases_of, planned_evaluations
+from vpgea.runs.history import phases_of, planned_evaluations, possible_phases
 from vpgea.runs.layout import PHASES, Step, all_steps, round_record
 from vpgea.runs.records import RoundLine
 from vpgea.storage.files import read_json, write_json
@@ -109,6 +109,28 @@ def test_a_run_that_is_made_longer_learns_what_it_would_have_learned(
     assert [line["accuracy"] is not None for line in metrics(folder)] == [True, True, True, True]
     assert without_evaluation(folder) == without_evaluation(finished)
     assert run(["doctor", str(folder), "--quiet"]) == 0
+
+
+def test_the_round_that_uses_up_what_may_be_sampled_is_measured_as_the_last(
+    config: Path, finished: Path, tmp_path: Path
+) -> None:
+    folder, sampled = tmp_path / "bound", metrics(finished)[1]["sampled_tokens"]
+    assert loop(config, folder, 3, "--set", f"loop.max_sampled_tokens={sampled}") == 0
+    assert [line["accuracy"] is not None for line in metrics(folder)] == [True, True]
+    theirs = without_evaluation(finished)
+    assert without_evaluation(folder) == {path: theirs[path] for path in theirs if "round-000" in path}
+    assert run(["doctor", str(folder), "--quiet"]) == 0
+    bounded = resolve(options={"loop.eval_every": 9, "loop.max_sampled_tokens": sampled + 1}).config.loop
+    assert phases_of(folder, 1, bounded) == PHASES[:-1]
+    assert possible_phases(folder, 1, bounded) == PHASES, "a chain of jobs is queued before that is known"
+    round_record(folder, 0).unlink()
+    shutil.rmtree(folder / str(Step(0, "eval")))
+    assert [
+        phases_of(folder, 0, bounded.model_copy(update={"max_sampled_tokens": sampled + more})) for more in (0, 1)
+    ] == [
+        PHASES,
+        PHASES[:-1],
+    ]
 
 
 def test_another_interval_is_refused_by_name(config: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from vpgea.cluster.queue import Job
 from vpgea.cluster.site import Site
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError
-from vpgea.runs.history import phases_of
+from vpgea.runs.history import possible_phases
 from vpgea.runs.layout import COMPLETE, Phase, Step, all_steps, is_phase_finished, last_file, round_record
 from vpgea.runs.parts import part_folders, part_of_folder
 from vpgea.storage.shards import committed
@@ -82,7 +82,7 @@ def job_name(run_dir: Path, step: Step | str) -> str:
 
 def step_states(config: RunConfig, run_dir: Path, parts_of: Callable[[Step], int]) -> list[StepState]:
     """Every step of the run. parts_of: how many jobs a step that has not begun is to be shared among."""
-    phases = cache(partial(phases_of, run_dir, config=config.loop))
+    phases = cache(partial(possible_phases, run_dir, config=config.loop))
     return [_state(run_dir, step, parts_of, phases(step.round)) for step in all_steps(config.loop.rounds, phases)]
 
 

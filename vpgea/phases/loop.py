@@ -318,7 +318,6 @@ class Loop:
         return Round(
             run_dir=self.run_dir,
             index=index,
-            phases=self.phases(index),
             config=config,
             questions=questions,
             held_out=self.held_out,

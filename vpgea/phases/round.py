@@ -20,6 +20,7 @@ from vpgea.phases.rollout import RolloutPlan, rollout, rollout_summary
 from vpgea.questions.load import Question, chunk_questions
 from vpgea.runs.clock import Clock, seconds_of
 from vpgea.runs.complete_phase import chunk_paths
+from vpgea.runs.history import phases_of
 from vpgea.runs.layout import (
     COMPLETE,
     LOGS,
@@ -30,6 +31,7 @@ from vpgea.runs.layout import (
     SUMMARY,
     Phase,
     Step,
+    round_phases,
     round_record,
 )
 from vpgea.runs.manifest import Manifest
@@ -51,7 +53,6 @@ class Round:
     Args:
         run_dir: The run's folder.
         index: The round's number; None: the base model.
-        phases: What it is made of.
         config: With the weights that the round begins with and its price of length.
         questions: What it is trained on.
         held_out: What it is measured on.
@@ -61,12 +62,16 @@ class Round:
 
     run_dir: Path
     index: int | None
-    phases: tuple[Phase, ...]
     config: RunConfig
     questions: list[Question]
     held_out: list[Question]
     reporter: Reporter
     stop: StopRequest
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What it is made of, as far as that is known by now."""
+        return phases_of(self.run_dir, self.index, self.config.loop)
 
     def run(self, lease: EngineLease) -> RoundLine:
         """All steps, the round's line written last.
@@ -75,9 +80,10 @@ class Round:
         training has the machine.
         """
         began = time.perf_counter()
-        for phase in self.phases:
-            for part in begun_parts(self.folder(phase)) or [WHOLE]:
-                self.run_part(phase, part, lease, Ranks())
+        for phase in round_phases(self.index):
+            if phase in self.phases:  # its filter may say that it is the last one, which is measured
+                for part in begun_parts(self.folder(phase)) or [WHOLE]:
+                    self.run_part(phase, part, lease, Ranks())
         return self.finish(round(time.perf_counter() - began, 1))
 
     def run_part(self, phase: Phase, part: Part, lease: EngineLease, ranks: Ranks) -> bool:

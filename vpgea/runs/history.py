@@ -13,18 +13,20 @@ from vpgea.runs.layout import (
     METRICS,
     PARTS,
     PHASES,
+    SUMMARY,
     Phase,
     Step,
+    is_phase_finished,
     round_dir,
     round_name,
     round_numbers,
     round_phases,
     round_record,
 )
-from vpgea.runs.records import RoundLine
-from vpgea.runs.round_lines import require_own_figures
+from vpgea.runs.records import FilterSummary, RoundLine
+from vpgea.runs.round_lines import require_own_figures, sampled_tokens
 from vpgea.storage.files import read_json_lines
-from vpgea.storage.records import damaged_record
+from vpgea.storage.records import damaged_record, read_record
 
 
 def read_line(run_dir: Path, index: int | None) -> RoundLine:
@@ -61,16 +63,38 @@ def planned_evaluations(config: LoopConfig) -> list[int | None]:
 def phases_of(run_dir: Path, index: int | None, config: LoopConfig) -> tuple[Phase, ...]:
     """The phases of a round: it has an evaluation where it is measured regularly or is the last.
 
-    A finished one says itself whether it has; an evaluation that was begun is finished, though rounds were added since.
+    The last is also the one that uses up loop.max_sampled_tokens, which is known once its filter is finished. A
+    finished round says itself whether it has; an evaluation that was begun is finished, though rounds were added since.
     """
     if index is None:
         return round_phases(None)
-    is_measured = is_regularly_measured(index, config) or index == config.rounds - 1
-    is_measured |= (Step(index, "eval").folder(run_dir) / PARTS).is_dir()
     if (record := round_record(run_dir, index)).is_file():
         with suppress(DamagedError):  # whoever reads its line says so
-            is_measured = RoundLine.read(record).is_measured
+            return PHASES if RoundLine.read(record).is_measured else PHASES[:-1]
+    is_measured = is_regularly_measured(index, config) or index == config.rounds - 1
+    is_measured |= (Step(index, "eval").folder(run_dir) / PARTS).is_dir() or _uses_up(run_dir, index, config)
     return PHASES if is_measured else PHASES[:-1]
+
+
+def possible_phases(run_dir: Path, index: int | None, config: LoopConfig) -> tuple[Phase, ...]:
+    """Those that a round may come to have: of one that is not finished nobody knows yet what it will have sampled."""
+    if index is not None and config.max_sampled_tokens is not None and not round_record(run_dir, index).is_file():
+        return PHASES
+    return phases_of(run_dir, index, config)
+
+
+def _uses_up(run_dir: Path, index: int, config: LoopConfig) -> bool:
+    """Whether what may be sampled is used up by this round, as far as it and those before it say what they sampled."""
+    filtered = Step(index, "filter").folder(run_dir)
+    if config.max_sampled_tokens is None or not is_phase_finished(filtered, "filter"):
+        return False
+    try:
+        sampled = [RoundLine.read(round_record(run_dir, before)).sampled_tokens for before in range(index)]
+        sampled.append(sampled_tokens(read_record(filtered / SUMMARY, FilterSummary)))
+    except DamagedError:  # whoever reads them says so
+        return False
+    known = [one for one in sampled if one is not None]
+    return len(known) == len(sampled) and sum(known) >= config.max_sampled_tokens
 
 
 def entropy_at_start(distill_dir: Path) -> float | None:

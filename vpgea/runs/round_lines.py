@@ -103,7 +103,7 @@ class TrainingFigures:
             kl=None if isinstance(bound, str) else bound.kl.value,
             elbo=None if isinstance(bound, str) else bound.elbo.value,
             check_tokens=selection.tokens["check_tokens"],
-            sampled_tokens=_sampled_tokens(selection),
+            sampled_tokens=sampled_tokens(selection),
             length_price=price,
             loss_reference_kl=reference_kl,
             trained_tokens=training.trained_tokens,
@@ -111,7 +111,8 @@ class TrainingFigures:
         )
 
 
-def _sampled_tokens(selection: FilterSummary) -> int | None:
+def sampled_tokens(selection: FilterSummary) -> int | None:
+    """By a round's rollout and for its checks; None where an earlier version did not count them."""
     drawn = selection.tokens.get("rollout_tokens")
     return None if drawn is None else drawn + selection.tokens["check_tokens"]
 
