@@ -12,6 +12,7 @@ from vpgea.runs.records import RoundLine
 
 RISING, PLATEAU, COLLAPSE = "rising", "plateau", "collapse"
 UNDECIDED, UNMEASURED = "undecided: no interval", "never measured"
+BASE_E3 = 1.0  # of the base model, by definition
 R = TypeVar("R")
 
 
@@ -36,10 +37,10 @@ class EndOfTraining:
         k: Graded prior samples of a training question, in the first round; mean_at_k and pass_at_k are of these
             samples, each round's on its own questions, and of the model as it came to the round.
         best_round: Of highest e3 on the held-out questions, with it; None where no round was measured.
-        last_e3: Of the last round that was measured.
+        last_round: The last that was measured, with its e3.
         below_base: Measured rounds whose accuracy is below the base's by more than the interval of the difference.
-        verdict: RISING: the best round is the last that was measured. COLLAPSE: after it accuracy fell below the
-            base's. PLATEAU: it did not. UNDECIDED: a later round has no interval. UNMEASURED.
+        verdict: RISING: the best, the base among them, is the last that was measured. COLLAPSE: after it accuracy fell
+            below the base's. PLATEAU: it did not. UNDECIDED: a later round has no interval. UNMEASURED.
     """
 
     run: str
@@ -57,6 +58,7 @@ class EndOfTraining:
     pass_at_k: Change
     best_round: int | None
     best_e3: float | None
+    last_round: int | None
     last_e3: float | None
     below_base: list[int]
     verdict: str
@@ -92,14 +94,20 @@ def _end(run: Run, lines: Sequence[RoundLine], rounds: Sequence[TrainedRound]) -
         pass_at_k=_change(prior, lambda one: one.pass_at_k),
         best_round=None if best is None else best.round,
         best_e3=None if best is None else best.e3,
+        last_round=measured[-1].round if measured else None,
         last_e3=measured[-1].e3 if measured else None,
         below_base=[index for index in below if index is not None],
-        verdict=UNMEASURED if best is None else verdict(measured[measured.index(best) + 1 :]),
+        verdict=UNMEASURED if best is None else verdict(measured[_behind_best(measured, best) :]),
     )
 
 
+def _behind_best(measured: Sequence[RoundLine], best: RoundLine) -> int:
+    """Where the rounds behind the best one begin: with the first, where none is better than the base."""
+    return measured.index(best) + 1 if best.measured.e3 > BASE_E3 else 0
+
+
 def verdict(later: Sequence[RoundLine]) -> str:
-    """What the measured rounds after the best one say."""
+    """What the measured rounds after the best one, or after the base, say."""
     bounds = [line.accuracy_gain_high for line in later]
     if not bounds:
         return RISING

@@ -42,7 +42,9 @@ def page(title: str, found: Findings) -> str:
         "Each objective has the price of length λ whose runs have the highest mean ε³ on the held-out questions. "
         "Figures are those of the last weights on the test questions, of all seeds together, against the base model "
         "under the same seeds; intervals are 95 %, over questions. A seed changes the samples, the order of training "
-        "and the evaluation. p values are adjusted for all comparisons here.",
+        "and the evaluation. p values are adjusted for all comparisons here. Intervals and p values say what other "
+        "questions would change, of these very weights; what another training would, the ε³ of the seeds shows. ε³ "
+        "depends on its base: two that are equal against the base model need not be so against one another.",
     ]
     for sweep in found.prices:
         tests = [one for one in found.settings if one.name == sweep.setting]
@@ -91,7 +93,10 @@ def _learning(sweep: PriceSweep, found: Findings) -> Iterator[str]:
         yield from ("", f"![{chart.title}]({picture_of(chart)})")
     yield from ("", f"## {_start(sweep.setting)}prices of length, on the held-out questions", "")
     yield f"![{prices.title}]({picture_of(prices)})"
-    yield from ("", "A mark is a price, * the chosen one, at the ends of its runs, mean over seeds; thin lines: seeds.")
+    yield (
+        "\nA mark is a price, * the chosen one, at the last measured rounds of its runs, mean over seeds; thin lines: "
+        "seeds."
+    )
     yield from ("", *markdown(PRICES, price_rows(sweep)))
     yield from ("", "Efficient (Pareto): no other row is as accurate with fewer tokens, or better with as few.")
 
@@ -116,9 +121,10 @@ def _training(setting: str, ends: Sequence[EndOfTraining]) -> Iterator[str]:
     yield (
         "First round → last round. mean@k and pass@k are of the k prior samples of a training question, each round's "
         "on its own questions, by the model as it came to the round; reflection: words of it per 1,000 tokens of the "
-        "prior's paths. Accuracy is below the base where the interval of the difference is. Course: rising, the best "
-        "round is the last that was measured; collapse, accuracy fell below the base's after it; plateau, it did not. "
-        "These intervals are each by itself, not adjusted: of many rounds and runs some fall below by chance."
+        "prior's paths. Accuracy is below the base where the interval of the difference is. Course: rising, the best, "
+        "the base among them, is the last round that was measured; collapse, accuracy fell below the base's after the "
+        "best; plateau, it did not. These intervals are each by itself, not adjusted: of many rounds and runs some "
+        "fall below by chance."
     )
 
 
@@ -126,7 +132,7 @@ def _end_row(one: EndOfTraining) -> tuple[str, ...]:
     return (
         one.objective,
         str(one.seed),
-        str(one.rounds),
+        _rounds(one),
         *(_change(change, ".3g") for change in (one.entropy, one.kl, one.ess_share, one.epistemic)),
         _number(one.k, "d"),
         *(_change(change, ".3f") for change in (one.mean_at_k, one.pass_at_k)),
@@ -135,6 +141,13 @@ def _end_row(one: EndOfTraining) -> tuple[str, ...]:
         ", ".join(map(str, one.below_base)) or "none",
         one.verdict,
     )
+
+
+def _rounds(one: EndOfTraining) -> str:
+    """How many, and which was measured last where that is not the last of them."""
+    if one.last_round is None or one.last_round == one.rounds - 1:
+        return str(one.rounds)
+    return f"{one.rounds}, measured up to {one.last_round}"
 
 
 def _change(found: Change, form: str) -> str:

@@ -126,6 +126,10 @@ def test_a_cost_that_no_round_knows_has_no_picture_and_a_seed_is_a_thin_line() -
         ([2.0, 2.0], 0.1, PLATEAU),
         ([2.0, 1.0], -0.1, COLLAPSE),
         ([1.0, 2.0], -0.1, RISING),  # below the base, which below_base says, and yet the best that there was
+        ([0.5, 0.8], 0.1, PLATEAU),  # better than before, and no better than the base
+        ([0.8], -0.1, COLLAPSE),
+        ([0.8], None, UNDECIDED),
+        ([1.2], 0.1, RISING),
         ([2.0, 1.0], None, UNDECIDED),
         ([None], 0.1, UNMEASURED),
     ],
@@ -135,6 +139,7 @@ def test_the_course_of_a_run(e3: list[float | None], high: float | None, expecte
     found = lines(*e3, accuracy_gain_high=high)
     (end,) = ends_of_training([run], {run.name: found}, {run.name: []}, {("", "a"): 0.1})
     assert end.verdict == expected
+    assert end.last_round == (None if e3 == [None] else len(e3) - 1)
     is_below = high is not None and high < 0
     assert end.below_base == [index for index, value in enumerate(e3) if is_below and value is not None]
 
