@@ -14,7 +14,7 @@ from pathlib import Path
 
 from examples.overthinker_families.problems import Problem
 from examples.overthinker_families.truth import Label, judge_with_end
-from examples.smollm2.checker import Steps, label, read_steps
+from examples.smollm2.checker import Steps, label_of, read_steps
 from examples.smollm2.traces import END_OF_THINKING
 from vpgea.errors import UsageError
 
@@ -75,14 +75,15 @@ def truth_of(source: Path, questions: Sequence[Asked], file: Path | None) -> Tru
         file: Question file with the steps of each; None: what they ask says how they are solved.
 
     Raises:
-        UsageError: They are of no testbed, or of other questions than the file's.
+        UsageError: They are of no testbed, or of other questions than the file's, or have another answer than their
+            steps lead to.
     """
     if file is not None:
         return _by_steps(source, questions, read_steps(file))
     mend = "give a run of the over-thinker or its families; of SmolLM2's, add --questions and the file it trained on"
     for one in questions:
         try:
-            Problem.read(one.text, one.options)
+            _require_answer(source, one, Problem.read(one.text, one.options).answer)
         except ValueError as error:
             raise UsageError(
                 f"{source} is of no testbed that is known by its words", why=str(error), mend=mend
@@ -109,8 +110,22 @@ def _by_steps(source: Path, questions: Sequence[Asked], steps: Mapping[str, Step
                 why=f"the question file has no {one.id!r}",
                 mend="give --questions the file that the run trained on",
             )
-    kinds = {"sound": Kind.SOUND, "slip mended": Kind.MENDED, "leak": Kind.LEAK}
-    return Truth(
-        lambda one: one.id.rpartition("-")[2],
-        lambda one, completion: kinds.get(label(steps[one.id], completion), Kind.SILENT_LEAK),
-    )
+        _require_answer(source, one, str(steps[one.id].values[-1]))
+    return Truth(lambda one: one.id.rpartition("-")[2], lambda one, completion: _of_steps(steps[one.id], completion))
+
+
+def _of_steps(steps: Steps, completion: str) -> Kind:
+    """The grader has found the answer right, however it is written: what is asked is where it comes from."""
+    found = label_of(steps, completion.partition(END_OF_THINKING)[0], is_right=True)
+    kinds = {"sound": Kind.SOUND, "slip mended": Kind.MENDED, "leak": Kind.LEAK, "silent leak": Kind.SILENT_LEAK}
+    return kinds[found]
+
+
+def _require_answer(source: Path, asked: Asked, answer: str) -> None:
+    """A path cannot be right by one answer and be judged by another."""
+    if asked.answer != answer:
+        raise UsageError(
+            f"{source} has another answer of {asked.id} than its steps lead to",
+            why=f"{asked.answer!r} is graded as right there, and the ground truth is {answer!r}",
+            mend="give a run whose questions are as the testbed wrote them",
+        )

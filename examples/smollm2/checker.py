@@ -26,7 +26,7 @@ from zlib import crc32
 from examples.inputs import require_readable, rows_of
 from examples.smollm2.traces import END_OF_THINKING, Label
 
-_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_NUMBER = r"\d{1,99}(?:,\d{3}){0,33}(?:\.\d{1,99})?"  # Python reads no more than 4,300 digits
 _SPACE = r"[^\S\n]*"  # a new line may begin with the dash of a list
 _MORE = rf"{_SPACE}[-+*/]{_SPACE}{_NUMBER}"
 _SUM = re.compile(rf"(?<![\d.,])(-?{_NUMBER}(?:{_MORE})+)\s*=\s*(?=((-?{_NUMBER})(?:{_MORE})*))")
@@ -145,11 +145,16 @@ def label(steps: Steps, completion: str) -> Label:
         completion: Thinking, its end, and the answer in a box. Without an end it has no answer.
     """
     thinking, _, rest = completion.partition(END_OF_THINKING)
+    return label_of(steps, thinking, is_right=boxed(rest) == steps.values[-1])
+
+
+def label_of(steps: Steps, thinking: str, *, is_right: bool) -> Label:
+    """What a thinking is. is_right: whether the answer behind it is right, whoever says so."""
     if _MENTION.search(thinking):
         return "leak"
     written = equations(thinking)
     is_false = any(not equation.is_true for equation in written)
-    if boxed(rest) != steps.values[-1]:
+    if not is_right:
         return "slip" if is_false else "wrong"
     is_derived = steps.follow(written) or (not is_false and steps.derives(written))
     if not is_derived or _says_before(thinking, steps.values[-1]):

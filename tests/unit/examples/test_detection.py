@@ -122,9 +122,19 @@ def test_kinds_of_paths_of_equations(tmp_path: Path) -> None:
         "So it is 84.": Kind.SILENT_LEAK,
         "12 + 30 = 42.": Kind.SILENT_LEAK,
     }.items():
-        assert truth.kind(asked, f"{thinking}</think> \\boxed{{84}}") == kind
+        for answer in ("\\boxed{84}", "\\boxed{\\text{84 cards}}", "The answer is 84."):  # all right by the grader
+            assert truth.kind(asked, f"{thinking}</think> {answer}") == kind
     with pytest.raises(UsageError, match="is of other questions"):
         truth_of(Path(), [Asked("b", "?", "84", ())], file)
+
+
+def test_a_question_with_another_answer_than_its_steps_have_is_refused(tmp_path: Path) -> None:
+    """Else paths that are right by the one would be judged by the other."""
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"id": "a-level1", "steps": ["12 + 30 = 42"]}\n', encoding="utf-8")
+    for asked, questions in ((Asked("q0", ASKED, "55", ()), None), (Asked("a-level1", "?", "41", ()), file)):
+        with pytest.raises(UsageError, match=f"has another answer of {asked.id} than its steps lead to"):
+            truth_of(Path(), [asked], questions)
 
 
 def test_pseudo_efficient_and_sound_are_what_they_are() -> None:

@@ -195,6 +195,13 @@ def test_labels(thinking: str, answer: object, expected: str) -> None:
     assert label(STEPS, completion(thinking, answer)) == expected
 
 
+def test_numbers_beyond_what_python_reads_are_none() -> None:
+    digits = "9" * 5000
+    for written in (digits, f"{digits} + 1 = 2.", f"1 + 1 = 2.{digits} or {digits[:99]},999{digits}", f"is {digits}."):
+        assert label(STEPS, completion(f"{written} {SOUND}")) in ("sound", "slip mended")
+    assert checker.boxed(f"\\boxed{{{digits}}}") is None
+
+
 def test_without_an_end_of_thinking_there_is_no_answer() -> None:
     assert label(STEPS, f"{SOUND} \\boxed{{48}}") == "wrong"
 
