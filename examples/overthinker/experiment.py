@@ -2,7 +2,8 @@
 
     python -m examples.overthinker.experiment --output-dir runs/experiment [--dial global] [--variant full] [--seeds 3]
 
-Every run is a folder that continues where it stopped. Prints one Markdown row per run and writes results.jsonl.
+Every run is a folder that continues where it stopped. Prints one Markdown row per run and writes results.jsonl, with
+one line for each run of the folder.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vpgea.phases.loop import Loop
 from vpgea.phases.schedule import best_round
 from vpgea.questions.load import load_questions
 from vpgea.runs.layout import round_dir
+from vpgea.storage.files import read_json_lines, write_bytes
 from vpgea.storage.records import json_of
 from vpgea_cli.main import told
 
@@ -72,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for variant in options.variant or VARIANTS:
             for seed in range(options.seeds):
                 result = run(options.output_dir, dial, variant, seed, sets)
-                with (options.output_dir / "results.jsonl").open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(result) + "\n")
+                record(options.output_dir / "results.jsonl", result)
                 print("| " + " | ".join(cells(result)) + " |", flush=True)
 
 
@@ -97,6 +98,14 @@ def run(output_dir: Path, dial: str, variant: str, seed: int, overrides: Sequenc
         "best_round": best_round(folder, config),
         "sound_share": sound_share(folder, config.loop.rounds),
     }
+
+
+def record(file: Path, result: dict[str, Any]) -> None:
+    """Put a run's result among those of the others, in place of what it had before."""
+    known = read_json_lines(file) if file.is_file() else []
+    of = ("dial", "variant", "seed")
+    others = [one for one in known if [one[name] for name in of] != [result[name] for name in of]]
+    write_bytes(file, "".join(json.dumps(one) + "\n" for one in [*others, result]).encode())
 
 
 def measure(config: RunConfig, folder: Path, baseline: Path | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from examples.overthinker.language import sample_question
+from vpgea.storage.files import write_bytes
 from vpgea_cli.main import told
 
 SIZES = {"train": 4000, "dev": 500, "test": 600}
@@ -41,7 +42,7 @@ def question_rows(draw: Callable[[Random], Row], sizes: Mapping[str, int] = SIZE
 def write(folder: Path, files: Mapping[str, Sequence[Row]]) -> None:
     """Write rows as one JSON file each."""
     for name, rows in files.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_bytes(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def _row(rng: Random) -> Row:

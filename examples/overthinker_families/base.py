@@ -8,7 +8,6 @@ The same options and thread count give the same files on the same machine.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from examples.overthinker.chat import build_tokenizer
 from examples.overthinker.write_questions import write
 from examples.overthinker_families.corpus import TEMPLATE, WORDS, questions, stages
 from examples.overthinker_families.paths import BOTTLENECKS
+from vpgea.storage.files import write_json
 from vpgea_cli.main import told
 from vpgea_cli.output import writing_to
 
@@ -72,7 +72,7 @@ def make(folder: Path, size: str, bottleneck: float, seed: int, steps: int) -> N
     for file in (CONFIGURATION, GRID, TEMPLATE):
         shutil.copy(file, folder / file.name)
     made = {"size": size, "parameters": model.num_parameters(), "bottleneck": bottleneck, "seed": seed, "steps": steps}
-    (folder / MADE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MADE, made)
 
 
 def bottleneck_share(text: str) -> float:

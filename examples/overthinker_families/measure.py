@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.folder} is no testbed: it has no {MADE}; make one with examples.overthinker_families.base"
         )
     made = read_json(options.folder / MADE)
-    reached = read_entry(options.folder / MADE, "bottleneck", float)
+    asked_for = read_entry(options.folder / MADE, "bottleneck", float)
     file = options.folder / "questions" / "dev.jsonl"
     rows = rows_of(file, "question", "answer")
     require_readable(file, ((row["question"], row.get("options", ())) for row in rows), Problem.read)
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "questions": len(problems),
         "samples_per_view": options.samples,
         "shortest_tokens": round(fmean(problem.shortest_tokens for problem in problems), 2),
-        "corpus": summary(*corpus_samples(repeated, reached, options.seed), options.samples),
+        "corpus": summary(*corpus_samples(repeated, asked_for, options.seed), options.samples),
         "model": summary(*model_samples(model, repeated, options.seed), options.samples),
     }
     print(json.dumps(found, indent=2))

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from examples.smollm2.problems import Problem, Split, problems
+from vpgea.storage.files import write_bytes
 from vpgea_cli.main import told
 from vpgea_cli.output import writing_to
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for split, size in SIZES.items():
             drawn = enumerate(islice(problems(split, options.seed), size))
             text = "".join(json.dumps(row(problem, f"{split}-{number:04}")) + "\n" for number, problem in drawn)
-            (options.folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+            write_bytes(options.folder / f"{split}.jsonl", text.encode())
     print(options.folder)
 
 

@@ -11,16 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from examples.inputs import count
 from examples.smollm2.lessons import write_lessons
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import RunConfig
-from vpgea.errors import VpgeaError
 from vpgea.phases.distill import distill
 from vpgea.runs.complete_phase import CompletePhase
 from vpgea.runs.progress import NullReporter, Reporter
 from vpgea.runs.records import DistillSummary
 from vpgea.runs.stopping import StopRequest
 from vpgea.training.data import TrainingSet
+from vpgea_cli.main import told
 from vpgea_cli.output import Output
 from vpgea_cli.phase import running
 
@@ -28,26 +29,21 @@ CONFIG = Path(__file__).with_name("teach.yaml")
 LESSONS, DISTILL = "lessons", "distill"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the options, teach, print the adapter's folder; the exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the options, teach, print the adapter's folder."""
     parser = argparse.ArgumentParser(description="Teach a model to over-think, with an adapter.")
     parser.add_argument("--model", required=True, help="folder of the model, as examples.smollm2.convert writes it")
     parser.add_argument("-o", "--output-dir", type=Path, required=True, help="folder of the lessons and the training")
-    parser.add_argument("--tokens", type=int, default=2_500_000, help="tokens of completions to teach")
+    parser.add_argument("--tokens", type=count, default=2_500_000, help="tokens of completions to teach")
     parser.add_argument("--seed", type=int, default=0, help="seed of the lessons and of their order")
-    parser.add_argument("--threads", type=int, help="CPU threads for torch; torch's own choice where none are given")
+    parser.add_argument("--threads", type=count, help="CPU threads for torch; torch's own choice where none are given")
     options = parser.parse_args(arguments)
     output = Output()
-    try:
-        given = {"model.path": options.model, "model.threads": options.threads, "distill.seed": options.seed}
-        config = resolve(file=CONFIG, options={key: value for key, value in given.items() if value is not None}).config
-        with running(output, offline=False) as stop:
-            summary = teach(config, options.output_dir, options.tokens, options.seed, stop=stop, reporter=output)
-    except VpgeaError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    given = {"model.path": options.model, "model.threads": options.threads, "distill.seed": options.seed}
+    config = resolve(file=CONFIG, options={key: value for key, value in given.items() if value is not None}).config
+    with running(output, offline=False) as stop:
+        summary = teach(config, options.output_dir, options.tokens, options.seed, stop=stop, reporter=output)
     output.result(options.output_dir / DISTILL / summary.output)
-    return 0
 
 
 def teach(
@@ -82,4 +78,4 @@ def teach(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

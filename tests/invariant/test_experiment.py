@@ -9,7 +9,7 @@ import pytest
 
 from examples.detection.figures import figures
 from examples.detection.rounds import read_round
-from examples.overthinker.experiment import COLUMNS, CONFIGURATIONS, main
+from examples.overthinker.experiment import COLUMNS, CONFIGURATIONS, main, record
 from examples.overthinker.other_questions import exempt_questions
 from tests.support import overthinker, rollouts
 from vpgea.config.resolve import resolve
@@ -32,6 +32,14 @@ def test_one_round_of_the_experiment_gives_a_whole_row(tmp_path: Path, capsys: p
     assert result["base"]["accuracy"]["n"] == result["test"]["accuracy"]["n"] == TESTED
     assert result["test"]["tokens"]["value"] < result["base"]["tokens"]["value"]
     assert result["sound_share"]["accepted"] > 0.9 > 0.8 > result["sound_share"]["correct"]
+
+
+def test_a_run_that_is_made_again_has_one_result(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    results = [{"dial": "global", "variant": "full", "seed": seed, "test": seed} for seed in (0, 1)]
+    for result in (*results, {**results[0], "test": 5}):
+        record(file, result)
+    assert [json.loads(line)["test"] for line in file.read_text().splitlines()] == [1, 5]
 
 
 def test_unsound_paths_are_found_where_no_derivation_can_be_judged(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from vpgea.storage.rows import read_rows
 from vpgea.storage.schemas import SelectionRow
 from vpgea.training.data import TrainingSet
 from vpgea.training.roles import sequences_of
+from vpgea_cli.main import told
 
 TOKENS = 2600  # of the tiny model, whose tokens are short: a few questions
 SMALL = {"distill.questions_per_step": 2, "distill.checkpoint_every": 1, "model.dtype": "float32", "model.threads": 1}
@@ -123,7 +124,10 @@ def test_the_command_goes_on_and_names_the_adapter(
 
     monkeypatch.setattr("examples.smollm2.teach.resolve", small)
     wanted = ["--model", str(model), "-o", str(taught), "--tokens", str(TOKENS)]
-    assert main(wanted) == 0
+    assert told(lambda: main(wanted)) == 0
     assert capsys.readouterr().out == f"{taught / 'distill' / 'adapter'}\n"
-    assert main([*wanted, "--seed", "5"]) == 2
+    assert told(lambda: main([*wanted, "--seed", "5"])) == 2
     assert "lessons.seed differs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*wanted[:-1], "0"])
+    assert "--tokens: 0 is less than 1" in capsys.readouterr().err
