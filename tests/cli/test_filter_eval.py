@@ -15,7 +15,10 @@ import yaml
 from tests.support import overthinker, rollouts
 from tests.support.forks import Forks, struck
 from tests.support.measured_rows import selection
+from vpgea.filtering.gate_factors import importance_factors
 from vpgea.phases.filter import filter_rollout
+from vpgea.runs.complete_phase import chunk_paths
+from vpgea.storage.shards import iterate_rows
 from vpgea_cli.phase import inherited_from
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -100,6 +103,26 @@ def test_the_sound_part_of_a_path_is_learnt_and_shown(here: Cli, drawn: Path, se
     summary = target / "summary.json"
     summary.write_text(summary.read_text().replace('"posterior_in_part": ', '"posterior_in_part": 1'))
     assert here("doctor", target).returncode != 0
+
+
+def test_filter_takes_the_gate_of_an_objective_by_name(here: Cli, drawn: Path, whole: Path, tmp_path: Path) -> None:
+    """Weights from what both folders say of log pi and log q; all else is as the method has it."""
+    target, objective = tmp_path / "out", ("--set", "objective=vpg-ea/importance-gate")
+    done = here("filter", drawn, "-o", target, "--json", "-q", *objective)
+    assert done.returncode == 0, done.stderr
+    assert 0 < json.loads(done.stdout)["tempering_power"] <= 1
+    found, plain = selection(target), selection(whole)
+    assert [key for key in found if found[key]["selected"]] == [key for key in plain if plain[key]["selected"]]
+    weights: dict[str, dict[Any, float]] = {}
+    for row in iterate_rows(chunk_paths(target)):
+        key = row["question_id"], row["view"], row["sample_index"]
+        if row["view"] == "posterior" and plain[key]["selected"]:
+            log_q = plain[key]["logprobs"][: plain[key]["thinking_tokens"]]
+            weights.setdefault(key[0], {})[key] = sum(row["other_view_logprobs"]) - sum(log_q)
+    assert max(map(len, weights.values())) > 1
+    for own in weights.values():
+        for key, factor in zip(own, importance_factors(list(own.values()), 0.5), strict=True):
+            assert found[key]["gate"] == pytest.approx(min(factor * plain[key]["gate"], 2), rel=1e-4, abs=1e-9)
 
 
 def test_filter_killed_and_resumed_gives_bitwise_the_same(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from vpgea.errors import DamagedError
 from vpgea.phases.schedule import best_round, ended_early, length_price
 from vpgea.runs.history import phases_of, planned_evaluations, possible_phases
 from vpgea.runs.layout import PHASES, Step, all_steps, round_record
+from vpgea.runs.manifest import Manifest
 from vpgea.runs.records import RoundLine
 from vpgea.storage.files import read_json, write_json
 from vpgea_cli.main import run
@@ -188,3 +190,15 @@ def test_an_evaluation_that_was_begun_is_finished(config: Path, tmp_path: Path) 
     (tmp_path / "round-001" / "eval" / "parts").mkdir(parents=True)
     assert phases_of(tmp_path, 1, loop_config) == PHASES
     assert json.dumps(phases_of(tmp_path, None, loop_config)) == '["eval"]'
+
+
+def test_a_price_that_follows_its_target_is_the_same_in_a_run_that_went_on(config: Path, tmp_path: Path) -> None:
+    follows = [f"--set=loop.{value}" for value in ("token_target=10", "price_step=0.5", "accuracy_margin=1")]
+    for rounds in (1, 2):
+        assert loop(config, tmp_path / "run", rounds, *follows, every=1) == 0
+    _, first, second = metrics(tmp_path / "run")
+    assert first["length_price"] == 0.1
+    assert second["length_price"] == pytest.approx(0.1 * math.exp(0.5 * min(first["tokens"] / 10 - 1, 1)), rel=1e-12)
+    assert second["length_price"] > first["length_price"]
+    used = Manifest.read(tmp_path / "run" / "round-001" / "filter" / "manifest.json").identity
+    assert used["filter.utility.length_price"] == second["length_price"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vpgea.config.schema import RunConfig
+from pydantic import ValidationError
+
+from vpgea.config.filtering import UtilityConfig
+from vpgea.config.schema import PRICE_SPAN, RunConfig
 from vpgea.config.training import PRIOR_KL
 from vpgea.errors import UsageError
 
@@ -81,6 +84,13 @@ def _require_unbiased(config: RunConfig) -> None:
             why="in a joint group the gates of a question's other paths depend on the path itself, and do not cancel",
             mend="use filter.advantage.group=prior, or distill.kl_form=sampled",
         )
+    if config.filter.advantage.gate == "importance":
+        raise UsageError(
+            "distill.kl_form=dense-cv cannot have filter.advantage.gate=importance",
+            why="the weights of a question's paths are normalised together: the gates of the others depend on the path "
+            "itself, and do not cancel",
+            mend="use another filter.advantage.gate, or distill.kl_form=sampled",
+        )
 
 
 def _require_noted_prior(config: RunConfig) -> None:
@@ -99,3 +109,43 @@ def _require_noted_prior(config: RunConfig) -> None:
             why="A weighs a KL, and where it is negative the student would be driven away from the teacher for ever",
             mend="use filter.advantage.kind=one or positive, or distill.pg_form=credited",
         )
+
+
+def require_followable_price(config: RunConfig) -> None:
+    """A loop's price can follow a target where there is one, and tokens are measured on the way.
+
+    Of a whole loop, not of a round, whose price may rest or be anywhere within its bounds.
+
+    Raises:
+        UsageError: It cannot; or what it may become is no price of this utility.
+    """
+    loop, utility = config.loop, config.filter.utility
+    if not loop.price_step:
+        return
+    if loop.token_target is None:
+        raise UsageError(
+            f"loop.price_step={loop.price_step:g} has nothing to follow",
+            why="loop.token_target is not given",
+            mend="set loop.token_target to the mean tokens to come to, or loop.price_step=0",
+        )
+    if utility.length_price == 0:
+        raise UsageError(
+            f"loop.price_step={loop.price_step:g} cannot have filter.utility.length_price=0",
+            why="what is multiplied stays 0: nothing of this objective is priced by its length",
+            mend="use an objective with a price above 0, or loop.price_step=0",
+        )
+    if loop.eval_every > max(loop.rounds - 1, 1):
+        raise UsageError(
+            f"loop.price_step={loop.price_step:g} cannot have loop.eval_every={loop.eval_every}",
+            why=f"of {loop.rounds} rounds none that another one follows is measured",
+            mend="measure more often, or use loop.price_step=0",
+        )
+    highest = PRICE_SPAN * utility.length_price
+    try:
+        UtilityConfig.model_validate(utility.model_dump() | {"length_price": highest})
+    except ValidationError as error:
+        raise UsageError(
+            f"loop.price_step={loop.price_step:g} cannot have filter.utility.length_price={utility.length_price:g}",
+            why=f"it may become {highest:g}, and {error.errors()[0]['msg'].removeprefix('Value error, ')}",
+            mend=f"begin with a lower price, or use another filter.utility.kind than {utility.kind}",
+        ) from error

@@ -97,13 +97,23 @@ class AdvantageConfig(Section):
     normalise: Literal["std", "none"] = identity("std", "divide by the spread of the prior's utilities, or not")
     std_min: float = identity(0.1, "floor of that spread (sigma_min)", gt=0)
     gate_max: float = identity(2.0, "cap on a posterior path's gate (A_max)", gt=0)
-    gate: Literal["advantage", "plausible", "mean", "one"] = identity(
+    gate: Literal["advantage", "plausible", "importance", "contrast", "mean", "one"] = identity(
         "advantage",
-        "plausible: gates shrink with the mean log-ratio of the views; mean: all accepted paths have the mean gate; "
-        "one: 1",
-        experimental=("plausible", "mean", "one"),
+        "plausible: gates shrink with the mean log-ratio of the views; importance: they are multiplied with tempered, "
+        "self-normalised importance weights; contrast: they shrink with note dependence; mean: all accepted paths have "
+        "the mean gate; one: 1",
+        experimental=("plausible", "importance", "contrast", "mean", "one"),
     )
     plausible_slack: float = identity(0.1, "kappa of the plausible gate, nats per token", experimental=True, ge=0)
+    ess_min: Share = identity(
+        0.5,
+        "least effective sample size of the importance gate's weights, as a share of a question's accepted paths",
+        absent=0.5,
+        experimental=True,
+    )
+    contrast_rate: float = identity(
+        2.0, "gamma of the contrast gate, per nat of note dependence", absent=2.0, experimental=True, ge=0
+    )
 
 
 class FilterConfig(Section):

@@ -19,6 +19,8 @@ Name = Literal[
     "vpg-ea/mask-dependent",
     "vpg-ea/no-derivation",
     "vpg-ea/no-gate",
+    "vpg-ea/importance-gate",
+    "vpg-ea/contrast-gate",
     "vpg-ea/dense-kl",
     "vpg-ea/reverse-kl",
     "vpg-ea/no-note",
@@ -77,6 +79,14 @@ OBJECTIVES: dict[Name, Objective] = {
     "vpg-ea/no-derivation": Objective("as vpg-ea without derivation", _OURS, {"filter.derivation.enabled": False}),
     "vpg-ea/no-gate": Objective(
         "as vpg-ea, every accepted path has the mean gate", _OURS, {"filter.advantage.gate": "mean"}
+    ),
+    "vpg-ea/importance-gate": Objective(
+        "as vpg-ea, g_j times w_j^α / mean w^α, w = π/q over a question's accepted paths, α by their ESS",
+        _OURS,
+        {"filter.advantage.gate": "importance"},
+    ),
+    "vpg-ea/contrast-gate": Objective(
+        "as vpg-ea, g_j times e^{−γ max(D_j, 0)}, D note dependence", _OURS, {"filter.advantage.gate": "contrast"}
     ),
     "vpg-ea/dense-kl": Objective(
         "as vpg-ea, L_D over the vocabulary: Σ_t g KL(q(·|z_<t) ‖ π_θ)", _OURS, {"distill.kl_form": "dense"}

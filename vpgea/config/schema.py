@@ -19,6 +19,8 @@ from vpgea.config.filtering import FilterConfig
 from vpgea.config.objectives import Name as Objective
 from vpgea.config.training import DistillConfig
 
+PRICE_SPAN = 10.0  # a price of length that follows a target stays within so many times, and that part of, its start
+
 
 class ModelConfig(Section):
     """The model that is made shorter."""
@@ -185,7 +187,19 @@ class LoopConfig(Section):
         gt=0,
         le=1,
     )
-    token_target: float | None = identity(None, "length is priced at 0 once the mean tokens reach this", gt=0)
+    token_target: float | None = identity(
+        None,
+        "mean held-out tokens to come to: length is priced at 0 once they are reached, or as price_step says",
+        gt=0,
+    )
+    price_step: float = identity(
+        0.0,
+        "after each measured round the price of length is multiplied with exp(price_step min(tokens / token_target - "
+        "1, 1)), within a tenth and ten times what it began with; 0: it stays, and is 0 once the target is reached",
+        absent=0.0,
+        experimental=True,
+        ge=0,
+    )
     max_accuracy_drop: Share | None = execution(
         None, "the loop ends after a round whose held-out accuracy is further than this below the base's"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vpgea.config.contradictions import require_consistent
+from vpgea.config.contradictions import require_consistent, require_followable_price
 from vpgea.config.schema import RunConfig, with_values
 from vpgea.engines.lease import engine_kind
 from vpgea.engines.sglang.server.places import places_of
@@ -205,6 +205,7 @@ def forecast_loop(
 
     warn: of a run that was begun, as `require_trainable` has it.
     """
+    require_followable_price(config)
     first = round_questions(questions, 0, config.loop.questions_per_round, config.rollout.seed)
     plan = RolloutPlan.make(config, first)
     require_filterable(config, plan.model)

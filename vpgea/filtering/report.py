@@ -13,11 +13,12 @@ from vpgea.filtering.checks.answerability import cut_answers, questions_without_
 from vpgea.filtering.checks.base import UNDECIDED, Check
 from vpgea.filtering.checks.early_exits import SHARES
 from vpgea.filtering.checks.plausibility import NO_LOG_RATIOS, plausibility_limits
+from vpgea.filtering.gate_factors import mean_tempering_power
 from vpgea.filtering.log_ratios import PathStats
 from vpgea.filtering.measurements import check_numbers
 from vpgea.filtering.prior_view import sampling_truncated
 from vpgea.filtering.reference_lengths import ReferenceLengths
-from vpgea.filtering.samples import JudgedSample
+from vpgea.filtering.samples import JudgedSample, by_question
 from vpgea.grading.base import Status
 from vpgea.runs.records import ElboEstimate, FilterSummary
 from vpgea.storage.schemas import POSTERIOR, PRIOR
@@ -58,6 +59,7 @@ def summary(
         no_end_of_thinking=sum(sample.unended for sample in samples),
         answers=cut_answers(samples),
         reference_lengths=reference_counts,
+        tempering_power=mean_tempering_power(config.filter.advantage, by_question(samples).values()),
     )
 
 

@@ -16,6 +16,7 @@ from vpgea.filtering import elbo, utility
 from vpgea.filtering.checks.base import UNDECIDED, Check
 from vpgea.filtering.checks.note_dependence import sound_beginning
 from vpgea.filtering.checks.registry import CHECKS
+from vpgea.filtering.gate_factors import gate_factors
 from vpgea.filtering.log_ratios import path_stats
 from vpgea.filtering.measurements import measurement_schema
 from vpgea.filtering.reference_lengths import ReferenceLengths, own_reference_lengths
@@ -211,7 +212,7 @@ def _value(config: RunConfig, group: Sequence[JudgedSample], reference: float, t
         [sample.utility for sample in posterior],
         [not sample.reasons for sample in posterior],
         config=config.filter.advantage,
-        mean_log_ratio=[-(s.log_ratio or 0.0) / max(s.thinking_tokens, 1) for s in posterior],
+        factors=gate_factors(config.filter.advantage, posterior),
     )
     for sample, advantage in zip(prior, advantages, strict=True):
         sample.advantage = float(advantage)

@@ -153,17 +153,16 @@ def posterior_gates(
     accepted: npt.ArrayLike,
     group: Baseline,
     config: AdvantageConfig,
-    mean_log_ratio: npt.ArrayLike | None = None,
+    factors: npt.ArrayLike = 1.0,
 ) -> FloatArray:
-    """g_j = min(max((u_j - b) / sigma, 0), A_max) where accepted, else 0; (K,).
+    """g_j = min(f_j min(max((u_j - b) / sigma, 0), A_max), A_max) where accepted, else 0; (K,).
 
     Args:
         u: (K,).
         accepted: (K,) bool.
         group: b and sigma.
-        config: A_max, kappa, and the kind of gate; the mean gate is taken over all questions, by who has them.
-        mean_log_ratio: (K,) mean over z of log pi - log q in nats per token, for the plausible gate:
-            g_j exp(min(0, mean_log_ratio_j + kappa)).
+        config: A_max, and whether a gate is 1; the mean gate is taken over all questions, by who has them.
+        factors: f, (K,) or one for all: what the kind of gate multiplies with (`gate_factors`).
     """
     mask = np.asarray(accepted, bool)
     values = np.where(mask, np.asarray(u, np.float64), 0.0)
@@ -171,11 +170,7 @@ def posterior_gates(
     if config.gate == "one":
         return mask.astype(np.float64)
     gates = np.where(mask, np.clip((values - group.mean) / group.std, 0.0, config.gate_max), 0.0)
-    if config.gate != "plausible":
-        return gates
-    assert mean_log_ratio is not None, "the plausible gate needs the mean log-ratio of the views"
-    ratio = np.where(mask, np.asarray(mean_log_ratio, np.float64), 0.0)
-    return gates * np.exp(np.minimum(0.0, ratio + config.plausible_slack))
+    return np.minimum(gates * np.asarray(factors, np.float64), config.gate_max)
 
 
 def advantages_and_gates(
@@ -185,7 +180,7 @@ def advantages_and_gates(
     accepted: npt.ArrayLike,
     *,
     config: AdvantageConfig,
-    mean_log_ratio: npt.ArrayLike | None = None,
+    factors: npt.ArrayLike = 1.0,
 ) -> tuple[FloatArray, FloatArray]:
     """Advantages (G,) of a question's prior samples and gates (K,) of its posterior paths.
 
@@ -198,5 +193,5 @@ def advantages_and_gates(
     group = baseline(members, config)
     return (
         prior_advantages(u, valid, group, config),
-        posterior_gates(posterior_u, accepted, group, config, mean_log_ratio),
+        posterior_gates(posterior_u, accepted, group, config, factors),
     )

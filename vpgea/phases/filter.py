@@ -113,7 +113,8 @@ def filter_rollout(
             return None
         measured = CompletePhase.open(output_dir, "filter")
         with clock.on("checks"):
-            selected = select(config, views, rollout, measured, as_first_version=bool(unknown))
+            is_first = "filter.note_dependence.enabled" in unknown  # no released version but 0.1.0 was without it
+            selected = select(config, views, rollout, measured, as_first_version=is_first)
         return _checked(config, selected)
 
 
@@ -179,16 +180,23 @@ def require_filterable(config: RunConfig, model: LocalModel) -> None:
     """What a filter would refuse of the settings, whatever the rollout holds: a loop asks before it samples.
 
     Raises:
-        UsageError: The gate needs log-ratios that the sampling does not give, or a stored teacher leaves no tail,
+        UsageError: The gate needs what the sampling or the checks do not give, or a stored teacher leaves no tail,
             or the file of reference lengths is none.
     """
     if config.filter.reference_lengths is not None:
         ReferenceLengths.read(Path(config.filter.reference_lengths))
-    if config.filter.advantage.gate == "plausible" and sampling_truncated(config):
+    gate = config.filter.advantage.gate
+    if gate in ("plausible", "importance") and sampling_truncated(config):
         raise UsageError(
-            "filter.advantage.gate=plausible cannot be used with this sampling",
+            f"filter.advantage.gate={gate} cannot be used with this sampling",
             why="it is tempered or truncated, so the log-ratio of the views is not known",
             mend="use filter.advantage.gate=advantage, or draw the rollout at temperature 1 without top-p and top-k",
+        )
+    if gate == "contrast" and not config.filter.note_dependence.enabled:
+        raise UsageError(
+            "filter.advantage.gate=contrast has nothing to shrink gates by",
+            why="note dependence measures it, and filter.note_dependence.enabled is false",
+            mend="use filter.advantage.gate=advantage, or filter.note_dependence.enabled=true",
         )
     count, vocabulary = config.filter.teacher_top_k, model.vocabulary_size
     if count >= vocabulary:

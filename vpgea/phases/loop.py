@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpgea.config.contradictions import other_reference, require_consistent
+from vpgea.config.contradictions import other_reference, require_consistent, require_followable_price
 from vpgea.config.resolve import dump_yaml, flat_config, from_flat
 from vpgea.config.schema import RunConfig, identity_of
 from vpgea.engines.lease import EngineLease
@@ -132,6 +132,7 @@ class Loop:
         """
         config = _with_absolute_paths(config)
         require_consistent(config)
+        require_followable_price(config)
         _require_teacher(config)
         reporter = reporter or NullReporter()
         grader = config.grading.grader

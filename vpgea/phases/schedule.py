@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vpgea.config.schema import DataConfig, RunConfig
+from vpgea.config.schema import PRICE_SPAN, DataConfig, RunConfig
 from vpgea.errors import UsageError
 from vpgea.questions.load import Question
 from vpgea.runs.history import all_lines, is_regularly_measured, read_line
@@ -43,16 +44,40 @@ def length_price(config: RunConfig, lines: Sequence[RoundLine]) -> float:
 
     The price acts once per round and compounds over rounds, so it must be able to rest. It follows the newest round
     that is measured regularly: what the last one of an earlier call says must not decide a run that was made longer.
+    With loop.price_step the target does not let it rest, but moves it.
 
     Args:
         config: Of the run.
         lines: Of the base and of every round so far.
     """
-    base = lines[0]
-    last = next(line for line in reversed(lines) if line.is_measured and is_regularly_measured(line.round, config.loop))
-    target = config.loop.token_target
-    reached = target is not None and last.measured.tokens <= target
-    return 0.0 if fell_behind(config, base, last) or reached else config.filter.utility.length_price
+    base, *measured = (line for line in lines if line.is_measured and is_regularly_measured(line.round, config.loop))
+    last = measured[-1] if measured else base
+    if fell_behind(config, base, last):
+        return 0.0
+    start, target = config.filter.utility.length_price, config.loop.token_target
+    if target is None or not config.loop.price_step:
+        return 0.0 if target is not None and last.measured.tokens <= target else start
+    good = [line.measured.tokens for line in measured if not fell_behind(config, base, line)]
+    return followed_price(start, good, target, config.loop.price_step)
+
+
+def followed_price(start: float, tokens: Sequence[float], target: float, step: float) -> float:
+    """The price that comes to a target of tokens: exponentiated dual ascent on the constraint mean tokens <= target.
+
+    After each measurement lambda <- lambda exp(step min(tokens / target - 1, 1)), kept within start / PRICE_SPAN and
+    start PRICE_SPAN. Our own choice; docs/loop.md.
+
+    Args:
+        start: lambda of the first round.
+        tokens: (n,) mean tokens after the rounds in their order, without those that let the price rest.
+        target: Mean tokens to come to.
+        step: Of the ascent; a price changes at most by the factor exp(step) at once.
+    """
+    price = start
+    for measured in tokens:
+        moved = price * math.exp(step * min(measured / target - 1, 1.0))
+        price = min(max(moved, start / PRICE_SPAN), start * PRICE_SPAN)
+    return price
 
 
 def fell_behind(config: RunConfig, base: RoundLine, line: RoundLine) -> bool:

@@ -117,6 +117,7 @@ class FilterSummary:
         answers: Continuations of paths: those with a grade, and how many of them came to their cap without the right
             answer.
         reference_lengths: Questions by where their L_ref is from: given, their own samples, or the default for all.
+        tempering_power: Of the importance gate: mean over questions; None with other gates.
     """
 
     counts: dict[str, int]
@@ -129,6 +130,7 @@ class FilterSummary:
     selection: str | None = None
     answers: dict[str, int] = field(default_factory=dict)
     reference_lengths: dict[str, int] = field(default_factory=dict)
+    tempering_power: float | None = None
 
 
 @dataclass(frozen=True)

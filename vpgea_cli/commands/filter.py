@@ -141,6 +141,8 @@ def show_summary(summary: FilterSummary, output: Output) -> None:
     if in_part := counts.get("posterior_in_part"):
         learnt, masked = summary.tokens["in_part_learnt"], summary.tokens["in_part_masked"]
         output.info(f"of {in_part:,} paths in part {learnt:,} tokens of thinking are learnt and {masked:,} masked")
+    if summary.tempering_power is not None:
+        output.info(f"importance gate: weights to the power of {summary.tempering_power:.3f}, mean over questions")
     if summary.no_end_of_thinking:
         count = summary.no_end_of_thinking
         output.info(f"{count:,} samples ended by themselves without an end of thinking; they count as cut off")

@@ -59,7 +59,7 @@ class Launcher(StrEnum):
     SLURM = "slurm"
 
 
-COLUMNS = ("round", "accuracy", "tokens", "truncated", "ε³", "accepted", "pseudo-efficient", "KL", "time")
+COLUMNS = ("round", "accuracy", "tokens", "truncated", "ε³", "accepted", "pseudo-efficient", "KL", "λ", "time")
 
 
 def command(
@@ -250,5 +250,6 @@ def row(line: RoundLine) -> list[str]:
         number(line.accepted_share, ".1%"),
         number(line.pseudo_efficient_share, ".1%"),
         number(line.kl, ".2f"),
+        number(line.length_price, ".3g"),
         number(line.seconds, ".0f") + (" s" if line.seconds is not None else ""),
     ]

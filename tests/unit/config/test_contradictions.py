@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vpgea.config.contradictions import other_reference, require_consistent
+from vpgea.config.contradictions import other_reference, require_consistent, require_followable_price
 from vpgea.config.resolve import resolve
 from vpgea.errors import UsageError
 from vpgea_cli.main import run
@@ -19,6 +19,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**DENSE_CV, "rollout.top_p": 0.95}, "top_p 0.95"),
     ({**DENSE_CV, "rollout.top_k": 20, "distill.teacher": "stored"}, "top_k 20"),
     ({**DENSE_CV, "filter.advantage.group": "joint"}, "group=joint"),
+    ({**DENSE_CV, "filter.advantage.gate": "importance"}, "gate=importance"),
     ({"distill.answer_from": "crossview", "filter.answerability.enabled": False}, "no answers to learn"),
     ({"distill.pg_form": "credited"}, "pg_form=credited has no posterior view of prior samples"),
     ({**NOTED, "distill.pg_form": "forward-kl"}, "pg_form=forward-kl cannot have filter.advantage.kind=normalised"),
@@ -30,6 +31,7 @@ TAKEN: list[dict[str, Any]] = [
     {**DENSE_CV, "distill.teacher": "current", "distill.kl_weight": 0.0},
     {"distill.kl_form": "dense", "distill.teacher": "current", "rollout.temperature": 0.6},
     {"rollout.temperature": 0.6, "filter.advantage.group": "joint"},
+    {**DENSE_CV, "filter.advantage.gate": "contrast"},
     {"distill.answer_from": "crossview"},
     {**NOTED, "distill.pg_form": "credited"},
     {**NOTED, "distill.pg_form": "forward-kl", "filter.advantage.kind": "positive"},
@@ -50,6 +52,43 @@ def test_what_would_learn_wrong_is_refused(options: dict[str, Any], said: str) -
 @pytest.mark.parametrize("options", TAKEN)
 def test_the_same_settings_apart_are_taken(options: dict[str, Any]) -> None:
     require_consistent(resolve(options=options).config)
+
+
+FOLLOWS: dict[str, Any] = {"loop.price_step": 0.5, "loop.token_target": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"loop.token_target": None}, "price_step=0.5 has nothing to follow"),
+        ({"filter.utility.length_price": 0.0}, "cannot have filter.utility.length_price=0: "),
+        ({"objective": "grpo"}, "cannot have filter.utility.length_price=0: "),
+        ({"loop.rounds": 4, "loop.eval_every": 4}, "cannot have loop.eval_every=4"),
+        ({"loop.rounds": 1, "loop.eval_every": 2}, "cannot have loop.eval_every=2"),
+        ({"filter.utility.kind": "sigmoid", "filter.utility.length_price": 0.2}, "it may become 2, and length_price"),
+        ({"filter.utility.kind": "linear"}, "it may become 1, and length_price * c_max"),
+    ],
+)
+def test_a_price_that_can_follow_nothing_is_refused(options: dict[str, Any], said: str) -> None:
+    config = resolve(options=FOLLOWS | options).config
+    require_consistent(config)  # as a round of it is: one without a price, or anywhere within its bounds
+    with pytest.raises(UsageError) as error:
+        require_followable_price(config)
+    assert said in f"{error.value.what}: {error.value.why}"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        FOLLOWS,
+        {**FOLLOWS, "loop.rounds": 1},
+        {**FOLLOWS, "loop.rounds": 4, "loop.eval_every": 3},
+        {**FOLLOWS, "filter.utility.kind": "sigmoid"},
+        {"loop.eval_every": 20, "filter.utility.length_price": 0.0},
+    ],
+)
+def test_a_price_that_can_follow_its_target_is_taken(options: dict[str, Any]) -> None:
+    require_followable_price(resolve(options=options).config)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ OTHER_FILES = (
     "experiment.yaml",
     "sound-part.yaml",
     "controls.yaml",
+    "gates.yaml",
 )  # their own tests read them
 CONFIGURATIONS = [path for path in sorted(ROOT.glob("examples/**/*.yaml")) if path.name not in OTHER_FILES]
 

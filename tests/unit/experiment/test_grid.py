@@ -10,6 +10,7 @@ import yaml
 
 from tests.support import overthinker
 from vpgea.config.contradictions import require_consistent
+from vpgea.config.resolve import flat_config
 from vpgea.errors import UsageError
 from vpgea.experiment.grid import Experiment, read_experiment
 
@@ -155,3 +156,14 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(UsageError, match="is not what it must be"):
         read_experiment(tmp_path / "list.yaml")
+
+
+def test_the_shipped_grid_of_gates_differs_in_what_it_names_alone() -> None:
+    runs = [run for run in read_experiment(overthinker.ROOT / "gates.yaml").runs if run.seed == 0]
+    reference = flat_config(runs[0].config)
+    differing = {
+        run.objective: sorted(key for key, value in flat_config(run.config).items() if value != reference[key])
+        for run in runs
+    }
+    assert differing.pop("vpg-ea") == []
+    assert set(map(tuple, differing.values())) == {("filter.advantage.gate",)}

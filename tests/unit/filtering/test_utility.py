@@ -120,13 +120,11 @@ def test_gates_without_a_valid_prior_sample() -> None:
     np.testing.assert_allclose(gates, [0.7, 0])
 
 
-def test_plausible_gate_shrinks_with_the_log_ratio() -> None:
-    config = AdvantageConfig(gate="plausible", plausible_slack=0.1)
-    group = baseline([0.2, 0.6], config)
-    found = posterior_gates([0.6, 0.6, 0.6], [True, True, False], group, config, [-0.05, -0.6, np.nan])
-    np.testing.assert_allclose(found, [1, np.exp(-0.5), 0])
-    with pytest.raises(AssertionError):
-        posterior_gates([0.6], [True], group, config)
+def test_factors_multiply_capped_gates_and_the_product_is_capped_again() -> None:
+    group = baseline([0.2, 0.6], CONFIG)  # b = 0.4, sigma = 0.2
+    accepted = np.array([True, True, True, True, False])
+    found = posterior_gates([0.6, 0.6, 0.95, 0.6, 0.6], accepted, group, CONFIG, [0.5, 1.5, 0.5, 3.0, 1.0])
+    np.testing.assert_allclose(found, [0.5, 1.5, 1, 2, 0], rtol=1e-12)
 
 
 def test_joint_group_pushes_right_prior_paths_down() -> None:

@@ -190,15 +190,21 @@ def test_reference_lengths_that_are_none_are_refused(tmp_path: Path, refused: Ca
     assert "reference lengths" in refused(overthinker.config(filter__reference_lengths=str(file))).what
 
 
-def test_the_plausible_gate_needs_the_models_own_log_probabilities(tmp_path: Path) -> None:
+def test_gates_by_log_ratio_need_the_models_own_log_probabilities(tmp_path: Path) -> None:
     options = {"rollout__temperature": 0.8, "data__limit": 2}
     rollouts.run(overthinker.config(**options), tmp_path / "rollout")
-    config = overthinker.config(**options, filter__advantage__gate="plausible")
-    with pytest.raises(UsageError, match="plausible"):
-        filter_rollout(config, tmp_path / "rollout", tmp_path / "out")
+    for gate in ("plausible", "importance"):
+        config = overthinker.config(**options, filter__advantage__gate=gate)
+        with pytest.raises(UsageError, match=f"gate={gate} cannot be used with this sampling"):
+            filter_rollout(config, tmp_path / "rollout", tmp_path / "out")
     summary = filter_rollout(overthinker.config(**options), tmp_path / "rollout", tmp_path / "out")
     assert summary is not None
     assert summary.elbo == summary.plausibility_limits == "not available (truncated support)"
+
+
+def test_the_contrast_gate_needs_note_dependence(refused: Callable[..., UsageError]) -> None:
+    config = overthinker.config(filter__advantage__gate="contrast", filter__note_dependence__enabled=False)
+    assert "gate=contrast has nothing" in refused(config).what
 
 
 def test_a_damaged_rollout_shard_is_named(drawn: Path, tmp_path: Path) -> None:
