@@ -99,12 +99,19 @@ def require_commits(folder: Path) -> None:
             name.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file atomically: temporary name, fsync, rename."""
+def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Replace a file atomically: temporary name, fsync, rename.
+
+    mode: Of the new one, which nobody else can read before it has it; None: what the umask gives.
+    """
     temporary = temporary_path(path)
     with said_of(path, temporary):
         try:
+            if mode is not None:
+                temporary.touch(_FOR_OWNER)
             temporary.write_bytes(content)
+            if mode is not None:
+                temporary.chmod(mode)  # after it, which may forbid writing
             fsync(temporary)
             temporary.replace(path)
         finally:
@@ -115,19 +122,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_named(path: Path, content: bytes) -> None:
     """The same for what a user named, which need not be a file.
 
-    A link stays, and the file that it leads to is replaced. What no file can take the place of, a pipe or a device, is
-    written to as it is.
+    A link stays, and the file that it leads to is replaced, its mode kept. What no file can take the place of, a pipe
+    or a device, is written to as it is.
     """
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
-        os.stat(str(path))  # noqa: PTH116 - unlike `exists` it raises where the system forbids to follow a link
-        is_there = True
+        there = os.stat(str(path))  # noqa: PTH116 - unlike `exists` it raises where the system forbids to follow a link
     except (FileNotFoundError, NotADirectoryError):
-        is_there = False
-    if is_there and not (target.is_file() and target.samefile(path)):  # an open file may have lost its name
+        there = None
+    if there is not None and not (target.is_file() and target.samefile(path)):  # an open file may have lost its name
         path.write_bytes(content)
     else:
-        write_bytes(target, content)
+        write_bytes(target, content, mode=None if there is None else stat.S_IMODE(there.st_mode))
 
 
 def write_if_new(path: Path, content: bytes) -> None:

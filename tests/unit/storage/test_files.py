@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,16 @@ def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path) 
         write_named(link, content)
         assert (link.is_symlink(), target.read_bytes()) == (True, content)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "link", "there"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o400])
+def test_what_is_replaced_keeps_its_mode(mode: int, tmp_path: Path) -> None:
+    target, link = tmp_path / "there", tmp_path / "link"
+    target.touch()
+    target.chmod(mode)
+    link.symlink_to(target)
+    write_named(link, b"new")
+    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", mode)
 
 
 def test_a_link_that_cannot_be_followed_stays(tmp_path: Path) -> None:
