@@ -8,6 +8,7 @@ import numpy as np
 
 from vpgea.config.schema import RunConfig
 from vpgea.engines.base import ScoreRequest
+from vpgea.errors import DamagedError
 from vpgea.filtering.checks.base import Check, Judge
 from vpgea.filtering.cost import Cost, RolloutLengths
 from vpgea.filtering.log_ratios import PathStats
@@ -23,6 +24,9 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     """log q(z) per token of the prior's own correct paths: what plausible log-ratios look like.
 
     A posterior path's log pi(z) is measured in any case, for the ELBO.
+
+    Raises:
+        DamagedError: A question's posterior samples are lost, and those of others are there.
     """
     if view.is_truncated or not chunk.posterior:
         return
@@ -30,7 +34,12 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
     prompts = {sample.question.id: sample.row.prompt_ids.tolist() for sample in chunk.posterior}
     requests = []
     for sample in samples:
-        prompt = prompts[sample.question.id]
+        if (prompt := prompts.get(sample.question.id)) is None:
+            raise DamagedError(
+                f"question {sample.question.id} has prior samples and no posterior ones",
+                why="the prompt with its note, behind which the prior's paths are scored, stands with those",
+                mend="sample the rollout again; `vpgea doctor` says what of its folder is damaged",
+            )
         requests.append(ScoreRequest(prompt + sample.z, len(prompt)))
     for sample, logprobs in zip(samples, view.score(samples, requests), strict=True):
         if logprobs is not None:
