@@ -6,6 +6,7 @@ file that declares a SentencePiece class loses its spaces so). The file is what 
 
 from __future__ import annotations
 
+import copy
 import filecmp
 import json
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ _PROBES = (
 )
 _WORDS = ("Add 3 to 4", "so it is 12", "one\ntwo", "1 2\n\n3 4")  # none that a tokenizer may rightly spell otherwise
 _MOST_ADDED = 256  # added tokens that are tried: some models reserve thousands
+_MORE_TEMPLATES = "additional_chat_templates"
+_MOST_READ = 2  # tokenizers that are kept: they are large
+_State = tuple[tuple[str, int, int, int], ...]  # of each file its path, inode, bytes and time of change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,18 @@ class LoadedTokenizer:
     tokenizer: Any
     remarks: list[str]
     differs: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """A tokenizer as `_read` has made it of files in some state."""
+
+    state: _State
+    tokenizer: Any
+    wrong: str | None
+
+
+_READ: dict[tuple[Path, bool], _Read] = {}
 
 
 def _why(folder: Path, error: Exception) -> str:
@@ -67,11 +83,7 @@ def load_tokenizer(folder: Path, adapter: Path | None, *, trust_remote_code: boo
     """
     source = adapter if adapter is not None and brings_another(adapter, folder) else folder
     try:
-        tokenizer, wrong = _read(source, trust_remote_code)
-        if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
-            raise ValueError("it has no vocabulary")  # what the loader makes of a folder without tokenizer files
-        if (lost := _lost_words(tokenizer)) is not None:
-            raise ValueError(lost)
+        tokenizer, wrong = _read_once(source, trust_remote_code)
     except Exception as error:  # every tokenizer class fails in its own way
         raise UsageError(
             f"the tokenizer in {source} cannot be loaded",
@@ -140,6 +152,32 @@ def decode(tokenizer: Any, ids: Sequence[int], *, special: bool = True) -> str:
         [int(token) for token in ids], skip_special_tokens=not special, clean_up_tokenization_spaces=False
     )
     return text
+
+
+def _read_once(folder: Path, trust_remote_code: bool) -> tuple[Any, str | None]:
+    """`_read`, once in a process as long as no file of the folder has changed: phases and rounds ask again and again.
+
+    Each call gets a shallow copy, since an adapter's chat template may be put on it.
+    """
+    key = (folder, trust_remote_code)
+    state = _state(folder)
+    if key not in _READ or _READ[key].state != state:
+        tokenizer, wrong = _read(folder, trust_remote_code)
+        if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys():
+            raise ValueError("it has no vocabulary")  # what the loader makes of a folder without tokenizer files
+        if (lost := _lost_words(tokenizer)) is not None:
+            raise ValueError(lost)
+        _READ.pop(key, None)
+        if len(_READ) == _MOST_READ:
+            del _READ[next(iter(_READ))]
+        _READ[key] = _Read(state=state, tokenizer=tokenizer, wrong=wrong)
+    return copy.copy(_READ[key].tokenizer), _READ[key].wrong
+
+
+def _state(folder: Path) -> _State:
+    files = [path for path in (*folder.iterdir(), *(folder / _MORE_TEMPLATES).glob("*")) if path.is_file()]
+    found = [(str(path), path.stat()) for path in sorted(files)]
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
 def _read(folder: Path, trust_remote_code: bool) -> tuple[Any, str | None]:

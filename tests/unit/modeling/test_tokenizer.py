@@ -15,6 +15,7 @@ from tests.support import tiny
 from tests.support.model_files import edit
 from vpgea.config.schema import ModelConfig, ViewsConfig
 from vpgea.errors import UsageError
+from vpgea.modeling import tokenizer as tokenizer_module
 from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question
@@ -124,3 +125,25 @@ def test_a_prompt_with_ids_beyond_the_embedding_is_refused(tmp_path: Path) -> No
     edit(folder / "config.json", vocab_size=len(tiny.make_tokenizer()) - 2)  # without the tags of the thinking
     with pytest.raises(UsageError, match="ids that the model does not have"):
         views_of(folder).prior_prompt(QUESTION)
+
+
+def test_files_are_read_once_in_a_process_until_one_of_them_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+
+    def read(folder: Path, trust: bool, known: Any = tokenizer_module._read) -> Any:
+        reads.append(folder)
+        return known(folder, trust)
+
+    monkeypatch.setattr(tokenizer_module, "_read", read)
+    base = folder_with(tmp_path / "base", tiny.make_tokenizer("qwen3"))
+    adapter = tmp_path / "adapter"
+    tiny.make_tokenizer("qwen3-thinking").save_pretrained(adapter)
+    (adapter / "tokenizer.json").unlink()  # a template alone
+    plain, adapted, again = views_of(base), views_of(base, adapter), views_of(base)
+    assert reads == [base]
+    assert plain.assistant_tail == again.assistant_tail != adapted.assistant_tail
+    edit(base / "tokenizer_config.json", bos_token="<|im_start|>")
+    assert views_of(base).tokenizer.bos_token == "<|im_start|>"
+    assert reads == [base] * 2
