@@ -16,7 +16,8 @@ begins anew.
 
 Printed, and written to FOLDER/rivals/report.md, are the experiment's tables with the rivals among their rows, the p
 values adjusted for all comparisons together; what each value is worth on the held-out questions; and for each seed what
-`vpgea compare` says.
+`vpgea compare` says. What earlier calls have swept there is among it: FOLDER/rivals/sweeps.json names it, and values of
+one rival are chosen from together. A training whose folder was moved away is left out.
 """
 
 from __future__ import annotations
@@ -51,11 +52,12 @@ from vpgea.runs.parts import Part
 from vpgea.runs.progress import NullReporter
 from vpgea.runs.records import Measured
 from vpgea.runs.stopping import StopRequest
-from vpgea.storage.files import write_bytes, write_if_new
-from vpgea.storage.records import read_entry
+from vpgea.storage.files import write_bytes, write_if_new, write_json
+from vpgea.storage.records import json_of, read_entry
 
 ROOT = Path(__file__).parents[2]
 FOLDER, DEV = "rivals", "dev"
+SWEEPS = "sweeps.json"  # what the report has
 TESTBED = "loop.yaml"  # as the scripts look for it in a folder
 
 Rows = list[tuple[str, ...]]
@@ -79,6 +81,19 @@ class RivalRun(Run):
         swept = RIVALS[self.rival].swept.rpartition(".")[2].replace("_", "-")
         setting = [self.setting] if self.setting else []
         return "_".join([*setting, self.title, f"{swept}-{self.price:g}", f"seed-{self.seed}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """A training that the report has, under each setting. value: as it was swept."""
+
+    rival: str
+    value: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.rival not in RIVALS:
+            raise ValueError(f"there is no rival {self.rival}")
 
 
 class Sweep:
@@ -143,6 +158,27 @@ class Sweep:
                 mend="make an experiment that has, so that costs are equal",
             )
         return runs
+
+    def reported(self) -> list[RivalRun]:
+        """What the report has of earlier sweeps, as far as it is still there.
+
+        Raises:
+            UsageError: It is of another experiment.
+        """
+        file = self.shop.folder / FOLDER / SWEEPS
+        swept = read_entry(file, "trainings", list[Swept]) if file.is_file() else []
+        try:
+            runs = [run for one in swept for run in self.runs(one.rival, [one.value], [one.seed])]
+        except UsageError as error:
+            why = f"{error.what}: {error.why}"
+            raise UsageError(f"{file} is of another experiment", why=why, mend="move it away") from error
+        return [run for run in runs if (self.folder_of(run) / RECORD).is_file()]
+
+    def write(self, runs: Sequence[RivalRun], page: str) -> None:
+        """The page, and what it has."""
+        swept = dict.fromkeys(Swept(rival=run.rival, value=run.price, seed=run.seed) for run in runs)
+        write_json(self.shop.folder / FOLDER / SWEEPS, {"trainings": [json_of(one) for one in swept]})
+        write_bytes(self.shop.folder / FOLDER / REPORT, page.encode())
 
     def folder_of(self, run: RivalRun) -> Path:
         """Of its model, its record and its evaluation on the held-out questions."""
@@ -295,6 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part = Part.parse(options.shard)
         sweep = Sweep(options.file, options.folder)
         runs = swept_runs(sweep, options.sweep, options.seeds)
+        if part.count == 1:
+            runs = list({run.name: run for run in [*sweep.reported(), *runs]}.values())
         ends = {}
         for run in part.of(runs):
             print(run.name, file=sys.stderr)
@@ -307,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VpgeaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    write_bytes(sweep.shop.folder / FOLDER / REPORT, text.encode())
+    sweep.write(runs, text)
     print(text, end="")
     return 0
 

@@ -118,6 +118,20 @@ def test_a_second_call_makes_nothing_and_says_the_same(
     assert rival_sweep.main([*experiment, *SWEEPS]) == 0
     assert (swept / "rivals" / "report.md").read_bytes() == before
     assert capsys.readouterr().out == before.decode()
+    assert rival_sweep.main([*experiment, "--sweep", "sdft", "1e-4"]) == 0
+    assert (swept / "rivals" / "report.md").read_bytes() == before  # a later sweep of one rival keeps the others
+
+
+def test_a_training_that_was_moved_away_is_left_out(experiment: tuple[str, str], swept: Path, tmp_path: Path) -> None:
+    page, kept = swept / "rivals" / "report.md", tmp_path / "kept"
+    (swept / "rivals" / SDFT).rename(kept)
+    try:
+        assert rival_sweep.main([*experiment, *SWEEPS[:4]]) == 0
+        assert "trl-sdft" not in page.read_text(encoding="utf-8")
+    finally:
+        kept.rename(swept / "rivals" / SDFT)
+    assert rival_sweep.main([*experiment, *SWEEPS]) == 0
+    assert "trl-sdft" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
