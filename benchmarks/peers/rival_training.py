@@ -6,23 +6,26 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from benchmarks.peers.rivals import RECORD, Charge, require_price
+from benchmarks.peers.rivals import RECORD, RIVALS, Charge, require_price
 from examples.inputs import count
 from vpgea import __version__
 from vpgea.config import strict_yaml
 from vpgea.config.resolve import resolve
 from vpgea.config.schema import with_values
 from vpgea.errors import UsageError, VpgeaError
+from vpgea.grading.pool import GraderPool
+from vpgea.grading.samples import grader_pool
 from vpgea.modeling.tokenizer_files import copy_tokenizer
 from vpgea.modeling.weight_files import write_checksums
 from vpgea.phases.rollout import RolloutPlan
@@ -63,7 +66,7 @@ class _EndsAtBudget(TrainerCallback):
             control.should_training_stop = True
 
 
-def plan_of(options: argparse.Namespace, *, noted: bool) -> RolloutPlan:
+def _plan_of(options: argparse.Namespace, *, noted: bool) -> RolloutPlan:
     """The questions and prompts of a rival, as a rollout of its samples would have them.
 
     Args:
@@ -123,24 +126,24 @@ def common_settings(plan: RolloutPlan, options: argparse.Namespace) -> dict[str,
     }
 
 
-def given_settings(library: str, config: type, texts: Sequence[str]) -> dict[str, Any]:
+def _given_settings(library: Library, options: argparse.Namespace) -> dict[str, Any]:
     """What the user gives of a library's settings, KEY=VALUE with YAML for the value.
 
     Raises:
         UsageError: There is no such key.
     """
-    parted = [text.partition("=") for text in texts]
-    given = {key: strict_yaml.parse(value, f"{library}'s {key}")[0] for key, _, value in parted}
+    config, parted = library.settings[options.rival], [text.partition("=") for text in options.settings]
+    given = {key: strict_yaml.parse(value, f"{library.name}'s {key}")[0] for key, _, value in parted}
     if unknown := sorted(given.keys() - {field.name for field in fields(config)}):
         raise UsageError(
-            f"{library} has no setting {unknown[0]}",
+            f"{library.name} has no setting {unknown[0]}",
             why=f"it is none of {config.__name__}",
             mend="write KEY=VALUE with a key of its documentation",
         )
     return given
 
 
-def train(
+def _train(
     trainer: Counted, plan: RolloutPlan, options: argparse.Namespace, settings: dict[str, Any], package: str
 ) -> dict[str, Any]:
     """Train and write the model; returns what rival.json says.
@@ -184,19 +187,50 @@ def _publish(trainer: Counted, plan: RolloutPlan, output: Path) -> None:
     publish_folder(temporary, output / MODEL)
 
 
-def run(options: argparse.Namespace, rival: Callable[[argparse.Namespace], dict[str, Any]]) -> int:
-    """What a rival's command does: trains, writes rival.json; the exit code.
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """Whose trainers the rivals of a script are.
+
+    Attributes:
+        name: For people.
+        package: That is installed.
+        option: That gives one of its settings.
+        settings: Rival → the class of its settings.
+        noted: Rivals whose teacher is shown the posterior's prompts.
+        settings_of: What is no default of the library, of a plan and the options.
+        make_trainer: Of a plan, the options, the settings and graders; it loads the model.
+        require: What a plan must have besides.
+    """
+
+    name: str
+    package: str
+    option: str
+    settings: Mapping[str, type]
+    noted: frozenset[str]
+    settings_of: Callable[[RolloutPlan, argparse.Namespace], dict[str, Any]]
+    make_trainer: Callable[[RolloutPlan, argparse.Namespace, dict[str, Any], GraderPool], Counted]
+    require: Sequence[Callable[[RolloutPlan], None]] = ()
+
+
+def command(library: Library, about: str, arguments: Sequence[str] | None = None) -> int:
+    """What the script of a library does: parses the options, trains, writes rival.json; the exit code.
 
     Args:
-        options: Of the command line.
-        rival: Trains by the options, and returns what rival.json says.
+        library: Whose trainers they are.
+        about: The script's docstring.
+        arguments: None: those of the process.
     """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    rivals = parser.add_subparsers(dest="rival", required=True, metavar="|".join(library.settings))
+    for name in library.settings:
+        _add_options(rivals.add_parser(name), name, library)
+    options = parser.parse_args(arguments)
     try:
         if (options.output / RECORD).exists():
             raise UsageError(
                 f"{options.output} holds a rival already", why=f"it has a {RECORD}", mend="give another folder"
             )
-        record = rival(options)
+        record = _trained(library, options)
     except VpgeaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -205,28 +239,35 @@ def run(options: argparse.Namespace, rival: Callable[[argparse.Namespace], dict[
     return 0
 
 
-def add_options(rival: argparse.ArgumentParser, library: str, settings: str) -> None:
-    """Those that every rival has.
+def _trained(library: Library, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one; returns what rival.json says."""
+    plan = _plan_of(options, noted=options.rival in library.noted)
+    for require in library.require:
+        require(plan)
+    settings = library.settings_of(plan, options) | _given_settings(library, options)
+    with TemporaryDirectory(prefix="rivals-") as scratch, grader_pool(plan.config) as graders:
+        trainer = library.make_trainer(plan, options, settings | {"output_dir": scratch}, graders)
+        return _train(trainer, plan, options, settings, library.package)
 
-    Args:
-        rival: Its parser.
-        library: For people.
-        settings: The option that gives one of the library's settings.
-    """
-    rival.add_argument("testbed", type=Path, help="a loop's configuration, or a folder with loop.yaml")
-    rival.add_argument("--sampled-tokens", type=count, required=True, help="no step follows that reaches it")
-    rival.add_argument("--seed", type=int, default=0, help="of questions' order and samples")
-    rival.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the configuration")
-    rival.add_argument(
-        settings, dest="settings", action="append", default=[], metavar="KEY=VALUE", help=f"a key of {library}'s"
+
+def _add_options(parser: argparse.ArgumentParser, rival: str, library: Library) -> None:
+    """Those that every rival has, and those of one whose samples are graded."""
+    parser.add_argument("testbed", type=Path, help="a loop's configuration, or a folder with loop.yaml")
+    parser.add_argument("--sampled-tokens", type=count, required=True, help="no step follows that reaches it")
+    parser.add_argument("--seed", type=int, default=0, help="of questions' order and samples")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the configuration")
+    parser.add_argument(
+        library.option,
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"a key of {library.name}'s",
     )
-    rival.add_argument("--output", "-o", type=Path, required=True, help="folder of model and rival.json")
-    rival.set_defaults(price=None, charge=None)
-
-
-def add_price(rival: argparse.ArgumentParser) -> None:
-    """The options of one whose samples are graded."""
-    rival.add_argument("--price", type=float, help="of length; default: that of the configuration")
-    rival.add_argument(
-        "--charge", choices=get_args(Charge), default="correct", help="whose length is priced; default: correct"
-    )
+    parser.add_argument("--output", "-o", type=Path, required=True, help="folder of model and rival.json")
+    parser.set_defaults(price=None, charge=None)
+    if RIVALS[rival].charge is not None:
+        parser.add_argument("--price", type=float, help="of length; default: that of the configuration")
+        parser.add_argument(
+            "--charge", choices=get_args(Charge), default="correct", help="whose length is priced; default: correct"
+        )

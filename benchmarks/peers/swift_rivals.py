@@ -30,7 +30,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read on import
@@ -47,20 +46,9 @@ from swift.trainers import TrainerFactory
 from torch import Tensor
 
 from benchmarks.peers.length_reward import LengthReward
-from benchmarks.peers.rival_training import (
-    Counted,
-    add_options,
-    add_price,
-    common_settings,
-    given_settings,
-    plan_of,
-    questions_of,
-    run,
-    train,
-)
+from benchmarks.peers.rival_training import Counted, Library, command, common_settings, questions_of
 from vpgea.errors import UsageError
 from vpgea.grading.pool import GraderPool
-from vpgea.grading.samples import grader_pool
 from vpgea.phases.rollout import RolloutPlan
 from vpgea.storage.files import read_json
 
@@ -211,26 +199,21 @@ def make_trainer(
     return pipeline.trainer
 
 
-def rival(options: argparse.Namespace) -> dict[str, Any]:
-    """Train one; returns what rival.json says."""
-    plan = plan_of(options, noted=True)
-    require_no_code(plan)
-    require_padding(plan)
-    given = given_settings("ms-swift", RLHFArguments, options.settings)
-    settings = settings_of(plan, options) | given
-    with TemporaryDirectory(prefix="swift-rivals-") as scratch, grader_pool(plan.config) as graders:
-        trainer = make_trainer(plan, options, settings | {"output_dir": scratch}, graders)
-        return train(trainer, plan, options, settings, "ms-swift")
+LIBRARY = Library(
+    name="ms-swift",
+    package="ms-swift",
+    option="--swift",
+    settings={"rlsd": RLHFArguments, "opsd": RLHFArguments},
+    noted=frozenset({"rlsd", "opsd"}),
+    settings_of=settings_of,
+    make_trainer=make_trainer,
+    require=(require_no_code, require_padding),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options, train, write; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    rivals = parser.add_subparsers(dest="rival", required=True, metavar="rlsd|opsd")
-    for name in ("rlsd", "opsd"):
-        add_options(rivals.add_parser(name), "ms-swift", "--swift")
-    add_price(rivals.choices["rlsd"])
-    return run(parser.parse_args(arguments), rival)
+    return command(LIBRARY, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read on import; keeps TRL's telemetry off the network too
@@ -37,24 +36,13 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.sdft import SDFTConfig
 
 from benchmarks.peers.length_reward import LengthReward
-from benchmarks.peers.rival_training import (
-    Counted,
-    add_options,
-    add_price,
-    common_settings,
-    given_settings,
-    plan_of,
-    questions_of,
-    run,
-    train,
-)
+from benchmarks.peers.rival_training import Counted, Library, command, common_settings, questions_of
 from benchmarks.peers.trl_training import IdsSDFT
 from vpgea.errors import UsageError
 from vpgea.grading.pool import GraderPool
-from vpgea.grading.samples import grader_pool
 from vpgea.phases.rollout import RolloutPlan
 
-CONFIGS = {"grpo": GRPOConfig, "sdft": SDFTConfig}
+_SETTINGS = {"grpo": GRPOConfig, "sdft": SDFTConfig}
 
 
 class _GRPO(Counted, GRPOTrainer):
@@ -97,7 +85,7 @@ def make_trainer(
     views, questions = plan.views, questions_of(plan, plan.config.distill.questions_per_step)
     rows = [{"prompt": views.prior_prompt(question), "question_id": question.id} for question in questions]
     shared: dict[str, Any] = {"model": str(plan.model.folder), "processing_class": views.tokenizer}
-    args = CONFIGS[options.rival](**settings)
+    args = _SETTINGS[options.rival](**settings)
     if options.charge is not None:
         reward = LengthReward(plan.config, options.charge, views, questions, graders)
         trainer = _GRPO(args=args, train_dataset=Dataset.from_list(rows), reward_funcs=reward.rewards, **shared)
@@ -114,24 +102,20 @@ def make_trainer(
     return trainer
 
 
-def rival(options: argparse.Namespace) -> dict[str, Any]:
-    """Train one; returns what rival.json says."""
-    plan = plan_of(options, noted=options.rival == "sdft")
-    given = given_settings("TRL", CONFIGS[options.rival], options.settings)
-    settings = settings_of(plan, options) | given
-    with TemporaryDirectory(prefix="trl-rivals-") as scratch, grader_pool(plan.config) as graders:
-        trainer = make_trainer(plan, options, settings | {"output_dir": scratch}, graders)
-        return train(trainer, plan, options, settings, "trl")
+LIBRARY = Library(
+    name="TRL",
+    package="trl",
+    option="--trl",
+    settings=_SETTINGS,
+    noted=frozenset({"sdft"}),
+    settings_of=settings_of,
+    make_trainer=make_trainer,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options, train, write; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    rivals = parser.add_subparsers(dest="rival", required=True, metavar="grpo|sdft")
-    for name in CONFIGS:
-        add_options(rivals.add_parser(name), "TRL", "--trl")
-    add_price(rivals.choices["grpo"])
-    return run(parser.parse_args(arguments), rival)
+    return command(LIBRARY, __doc__, arguments)
 
 
 if __name__ == "__main__":
