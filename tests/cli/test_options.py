@@ -96,7 +96,7 @@ STORY: list[tuple[str, str]] = [
     ),
     ("rollout -c CFG --dataset DEV --adapter a/adapter --dtype float32 --devices cpu --dry-run --json", "samples"),
     ("filter r --adapter a/adapter --dtype float32 --devices cpu --dry-run --json", "candidates"),
-    ("distill f --adapter a/adapter --dry-run --json", "steps"),
+    ("distill f --adapter a/adapter --lora --dry-run --json", "steps"),
     (
         f"loop -c CFG --rounds 1 --adapter a/adapter --dtype float32 --devices cpu --skip-bad-rows {SMALL} "
         "--dry-run --offline --set distill.train=lora --json",

@@ -17,6 +17,7 @@ from vpgea.estimate.estimator import Estimator
 from vpgea.estimate.phase_estimate import PhaseEstimate, whole_run
 from vpgea.filtering.cost import Lengths, Paths, RolloutLengths
 from vpgea.modeling.device import devices_of
+from vpgea.modeling.load import require_attention
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.shape import read_shape
 from vpgea.phases.evaluate import EvalPlan, as_rollout
@@ -173,10 +174,14 @@ def forecast_filter(config: RunConfig, rollout_dir: Path) -> Forecast:
     )
 
 
-def forecast_distill(config: RunConfig, data: TrainingSet) -> Forecast:
-    """The training step over the paths that carry a gradient; their lengths are known."""
+def forecast_distill(config: RunConfig, data: TrainingSet, *, warn: Callable[[str], None] | None = None) -> Forecast:
+    """The training step over the paths that carry a gradient; their lengths are known.
+
+    warn: of a training that was begun, as `require_trainable` has it.
+    """
     require_consistent(config)
     model = LocalModel.resolve(config.model)
+    require_trainable(config, model, warn=warn)
     views, estimator = load_views(model, config.views, config.grading.grader), _estimator(config, model)
     shown: dict[tuple[int, View], PromptPreview] = {}
     for path in data.paths:
@@ -297,7 +302,13 @@ def _largest_batch(config: RunConfig, data: TrainingSet, hidden: int) -> int:
 
 
 def _estimator(config: RunConfig, model: LocalModel) -> Estimator:
-    """With the model's header and this machine's measured rates; no weights are loaded."""
+    """With the model's header and this machine's measured rates; no weights are loaded.
+
+    Raises:
+        UsageError: What samples and scores in process could not load it.
+    """
+    if engine_kind(config) == "transformers":
+        require_attention(model.base)
     machine = _on_all_devices(config, hardware.measure(model.device, model.dtype))
     return Estimator(config, read_shape(model), machine)
 

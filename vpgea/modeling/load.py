@@ -12,6 +12,8 @@ from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.weight_files import CHECKSUMS, read_header, verify_checksums
 from vpgea.storage.files import read_json
 
+ATTENTION = "sdpa"  # transformers' name of torch's scaled_dot_product_attention, by which every model here attends
+
 
 def load_model(local: LocalModel) -> Any:
     """The causal language model in eval mode with its adapter, if any, on its device and in its dtype."""
@@ -21,6 +23,7 @@ def load_model(local: LocalModel) -> Any:
         with quiet_libraries():
             model, unused = _loaded(local)
     except Exception as error:  # each library has classes of its own for damaged files
+        require_attention(local)
         raise UsageError(
             f"the model in {local.folder} cannot be loaded"
             + (f" with adapter {local.adapter}" if local.adapter else ""),
@@ -70,7 +73,7 @@ def _loaded(local: LocalModel) -> tuple[Any, list[str]]:
         dtype=local.dtype,
         trust_remote_code=local.config.trust_remote_code,
         use_safetensors=True,
-        attn_implementation="sdpa",
+        attn_implementation=ATTENTION,
         output_loading_info=True,
     )
     _require_all(loaded["missing_keys"])
@@ -105,20 +108,45 @@ def empty_model(local: LocalModel) -> Any:
     Raises:
         UsageError: transformers cannot make one of its configuration.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    trust = local.config.trust_remote_code
     try:
-        with torch.device("meta"):
-            config = AutoConfig.from_pretrained(local.folder, trust_remote_code=trust)
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+        return _empty(local)
     except Exception as error:  # whatever a model's own code raises
         raise UsageError(
             f"the model in {local.folder} cannot be made of its configuration",
             why=" ".join(str(error).split())[:300],
             mend="check that its config.json is that of a causal language model",
         ) from error
+
+
+def require_attention(local: LocalModel) -> None:
+    """See that a model's architecture attends as models are loaded to. What else keeps one from being made is left.
+
+    Raises:
+        UsageError: It does not.
+    """
+    try:
+        _empty(local, attn_implementation=ATTENTION)
+    except Exception as error:  # whatever a model's own code raises
+        try:
+            _empty(local)
+        except Exception:  # then its attention is not the reason
+            return
+        kind = read_json(local.folder / "config.json").get("model_type")
+        raise UsageError(
+            f"models of type {kind} can neither be scored nor trained",
+            why="transformers does not compute their attention by scaled_dot_product_attention, the only way here",
+            mend="use a model of another architecture",
+        ) from error
+
+
+def _empty(local: LocalModel, **options: str) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    trust = local.config.trust_remote_code
+    with torch.device("meta"), quiet_libraries():
+        config = AutoConfig.from_pretrained(local.folder, trust_remote_code=trust)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust, **options)
 
 
 def _require_all(missing: Iterable[str]) -> None:

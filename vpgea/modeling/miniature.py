@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vpgea.modeling.load import quiet_libraries
+from vpgea.modeling.load import ATTENTION, quiet_libraries
 from vpgea.modeling.local_model import LocalModel
 
 _LAYERS = 6  # of an architecture that does not list its kinds of layers; those that alternate do so more often
@@ -45,7 +45,7 @@ def _made(local: LocalModel) -> Any:
     _shrink(config.get_text_config())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = AutoModelForCausalLM.from_config(config, trust_remote_code=trust, attn_implementation="sdpa")
+        made = AutoModelForCausalLM.from_config(config, trust_remote_code=trust, attn_implementation=ATTENTION)
     model = made.float().eval()
     with torch.no_grad():
         model(input_ids=torch.tensor([[5, 6, 7, 8]]))

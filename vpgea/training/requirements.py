@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from vpgea.config.schema import RunConfig
 from vpgea.errors import UsageError, did_you_mean
 from vpgea.modeling.adapter_files import adapter_modules, special_settings
-from vpgea.modeling.load import empty_model
+from vpgea.modeling.load import empty_model, require_attention
 from vpgea.modeling.local_model import LocalModel
 from vpgea.modeling.miniature import miniature
 from vpgea.training.carried import carried_by
@@ -36,7 +36,7 @@ def require_trainable(
         model: To be trained.
         warn: Of a run that was begun: hears what of the adapter a new run would be refused for. An earlier version may
             have begun it, and its identity holds the adapter and the targets: it can only go on as it is.
-        continued: It is a part of a run that was asked at its start how the model attends; rounds do not change that.
+        continued: It is a part of a run that was asked at its start how the model computes; rounds do not change that.
 
     Raises:
         UsageError: It cannot; the key is named.
@@ -56,8 +56,8 @@ def require_trainable(
             warn(f"{error.what}: {error.why}; the run goes on as it was begun, a new one would be refused")
     else:
         require_known_targets(config.distill.lora.targets, empty_model(model))
-    if config.distill.packing and not continued:
-        _require_packable(model)
+    if not continued:
+        _require_computable(model, packing=config.distill.packing)
     _require_reference(config, model)
     if warn is None:
         carried_by(config, model)
@@ -136,12 +136,16 @@ def _require_reference(config: RunConfig, model: LocalModel) -> None:
         )
 
 
-def _require_packable(model: LocalModel) -> None:
-    """A small model of its kind must take packed sequences; the training asks the model itself, once it is loaded."""
+def _require_computable(model: LocalModel, *, packing: bool) -> None:
+    """Its kind must be one that can be loaded, and a small model of it give what its own forward pass does.
+
+    The training asks the model itself, once it is loaded.
+    """
     from vpgea.modeling.policy import checked_policy
 
+    require_attention(model.base)
     if (small := miniature(model)) is not None:
-        checked_policy(small, packing=True)
+        checked_policy(small, packing=packing)
 
 
 def _require_logger(kind: str) -> None:

@@ -112,9 +112,11 @@ def command(
 
         data = TrainingSet(CompletePhase.open(filter_dir, "filter"), resolved.config.distill)
         if dry_run:
+            from vpgea.runs.phase_folder import begun
             from vpgea_cli.dry_run import show
 
-            show(forecast_distill(resolved.config, data), output)
+            warn = None if overwrite or begun(output_dir) is None else output.warn  # of a training that goes on
+            show(forecast_distill(resolved.config, data, warn=warn), output)
             return
         target = required(output_dir)
         from vpgea.phases.distill import warnings_of

@@ -15,11 +15,13 @@ from tests.support.model_files import edit, make_adapter
 from tests.support.selection_rows import distill_config
 from vpgea.config.schema import RunConfig, with_values
 from vpgea.errors import UsageError
+from vpgea.modeling.load import load_model
 from vpgea.modeling.local_model import LocalModel
 from vpgea.phases.loop import Loop
 from vpgea.runs.phase_folder import PhaseFolder
 from vpgea.runs.progress import NullReporter
 from vpgea.training.requirements import require_trainable
+from vpgea_cli.main import run
 
 
 def ask(config: RunConfig) -> None:
@@ -121,6 +123,29 @@ def test_an_architecture_that_cannot_be_packed_is_refused_before_anything_is_sam
     assert not (tmp_path / "run").exists()
     require_trainable(config, LocalModel.resolve(config.model), continued=True)  # it is not asked in every round
     Loop.open(with_values(config, {"distill.packing": False}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "mamba", "bloom"])
+def test_an_architecture_that_attends_in_another_way_is_refused_before_anything_is_sampled(
+    kind: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoConfig
+
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    described = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    sizes = {"num_hidden_layers": 2, "vocab_size": described["vocab_size"]}
+    AutoConfig.for_model(kind, **sizes, dtype="float32").save_pretrained(model)
+    words = f"models of type {kind} can neither be scored nor trained"
+    for packing in (True, False):
+        config = with_values(small_config(tmp_path, model), {"distill.packing": packing})
+        with pytest.raises(UsageError, match=words):
+            Loop.open(config, tmp_path / "run")
+    asked = ["--model", str(model), "--dataset", str(config.data.dataset), "--set", "rollout.engine=transformers"]
+    assert run(["rollout", *asked, "--dry-run"]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match=words):
+        load_model(LocalModel.resolve(config.model))
 
 
 class Told(NullReporter):
