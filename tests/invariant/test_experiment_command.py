@@ -88,6 +88,7 @@ def test_results_say_what_was_found(done: Path) -> None:
     assert all(one["gain_verdict"] for each in (setting, other) for one in each["objectives"])
     page = (done / "report.md").read_text(encoding="utf-8")
     assert "Against method:" in page
+    assert page.count("are said of other questions, by these same seeds") == 3  # beside each table that says anything
     assert "## other: 6 test questions" in page
     assert "## kept and forgotten" in page
     assert "| free |" in page
@@ -140,6 +141,9 @@ def test_a_second_call_samples_nothing_and_writes_the_same(
     shutil.copytree(done, copy)
     names = ["report.md", "results.json", "rounds.arrow", "pictures/prices.svg", "pictures/accuracy-seconds.svg"]
     before = {name: (copy / name).read_bytes() for name in names}
+    gone, other = (copy / "pictures" / name for name in ("an-old-setting-prices.svg", "mine.svg"))
+    gone.touch()
+    other.touch()
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("everything is there")
@@ -147,6 +151,7 @@ def test_a_second_call_samples_nothing_and_writes_the_same(
     monkeypatch.setattr("vpgea.engines.lease.EngineLease.get", refuse)
     assert run(["experiment", str(file), "-o", str(copy), "--offline", "-q"]) == 0
     assert {name: (copy / name).read_bytes() for name in names} == before
+    assert (gone.exists(), other.exists()) == (False, True)  # a picture of a setting that is no more
 
 
 def test_a_dry_run_says_what_would_run_and_touches_nothing(

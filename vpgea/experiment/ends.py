@@ -10,7 +10,7 @@ from vpgea.experiment.grid import Run
 from vpgea.experiment.rounds import Chosen, Lines, Trained, TrainedRound
 from vpgea.runs.records import RoundLine
 
-RISING, PLATEAU, COLLAPSE = "rising", "plateau", "collapse"
+RISING, PLATEAU, COLLAPSE, BELOW = "rising", "plateau", "collapse", "below the base"
 UNDECIDED, UNMEASURED = "undecided: no interval", "never measured"
 BASE_E3 = 1.0  # of the base model, by definition
 R = TypeVar("R")
@@ -39,8 +39,9 @@ class EndOfTraining:
         best_round: Of highest e3 on the held-out questions, with it; None where no round was measured.
         last_round: The last that was measured, with its e3.
         below_base: Measured rounds whose accuracy is below the base's by more than the interval of the difference.
-        verdict: RISING: the best, the base among them, is the last that was measured. COLLAPSE: after it accuracy fell
-            below the base's. PLATEAU: it did not. UNDECIDED: a later round has no interval. UNMEASURED.
+        verdict: BELOW: the best round is itself one of these. RISING: it is the last that was measured, and better than
+            the base. COLLAPSE: it is none of these, and the last one is. PLATEAU: neither is. UNDECIDED: one of the two
+            has no interval. UNMEASURED.
     """
 
     run: str
@@ -76,7 +77,7 @@ def _end(run: Run, lines: Sequence[RoundLine], rounds: Sequence[TrainedRound]) -
     best = max(measured, key=lambda line: line.measured.e3, default=None)
     seen = [one.seen for one in rounds]
     prior = [one.prior for one in rounds if one.prior is not None and one.prior.k]
-    below = [line.round for line in measured if line.accuracy_gain_high is not None and line.accuracy_gain_high < 0]
+    below = [line.round for line in measured if _is_below(line)]
     entropy = _change(seen, lambda one: one.entropy).before, _change(seen, lambda one: one.entropy_after).after
     return EndOfTraining(
         run=run.name,
@@ -97,23 +98,28 @@ def _end(run: Run, lines: Sequence[RoundLine], rounds: Sequence[TrainedRound]) -
         last_round=measured[-1].round if measured else None,
         last_e3=measured[-1].e3 if measured else None,
         below_base=[index for index in below if index is not None],
-        verdict=UNMEASURED if best is None else verdict(measured[_behind_best(measured, best) :]),
+        verdict=UNMEASURED if best is None else verdict(best, measured[-1]),
     )
 
 
-def _behind_best(measured: Sequence[RoundLine], best: RoundLine) -> int:
-    """Where the rounds behind the best one begin: with the first, where none is better than the base."""
-    return measured.index(best) + 1 if best.measured.e3 > BASE_E3 else 0
+def verdict(best: RoundLine, last: RoundLine) -> str:
+    """What became of the best round until the last that was measured.
 
-
-def verdict(later: Sequence[RoundLine]) -> str:
-    """What the measured rounds after the best one, or after the base, say."""
-    bounds = [line.accuracy_gain_high for line in later]
-    if not bounds:
+    A collapse loses what there was: where the best round is itself below the base nothing was gained, and a dip between
+    the two that the last round no longer shows was none.
+    """
+    if _is_below(best):
+        return BELOW
+    if best is last and best.measured.e3 > BASE_E3:
         return RISING
-    if any(bound is not None and bound < 0 for bound in bounds):
-        return COLLAPSE
-    return UNDECIDED if None in bounds else PLATEAU
+    if _is_below(best) is None or _is_below(last) is None:
+        return UNDECIDED
+    return COLLAPSE if _is_below(last) else PLATEAU
+
+
+def _is_below(line: RoundLine) -> bool | None:
+    """Whether its accuracy is below the base's by more than the interval of the difference; None without one."""
+    return None if line.accuracy_gain_high is None else line.accuracy_gain_high < 0
 
 
 def _change(rounds: Sequence[R], figure: Callable[[R], float | None]) -> Change:

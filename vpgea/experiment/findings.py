@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vpgea.experiment.ends import EndOfTraining, ends_of_training
 from vpgea.experiment.learning import LearningCurve, learning_curves
-from vpgea.experiment.pictures import learning_charts, price_chart
+from vpgea.experiment.pictures import is_picture, learning_charts, price_chart
 from vpgea.experiment.prices import PriceSweep, chosen_of, sweep_prices
 from vpgea.experiment.results import SettingResult, results_of
 from vpgea.experiment.rounds import read_rounds, rounds_table
@@ -61,13 +61,17 @@ class Findings:
         return [*learning_charts(sweep, self.learning), price_chart(sweep)]
 
     def write(self, folder: Path, page: str) -> None:
-        """The table, results.json, the pictures, and the page that shows them."""
+        """The table, results.json, the pictures, and the page that shows them; those of settings that are gone go."""
         write_table_anew(folder / ROUNDS, self.rounds, told_by=folder / RESULTS, all_columns=True)
         write_json(folder / RESULTS, self.record)
         (folder / PICTURES).mkdir(exist_ok=True)
-        for chart in (chart for sweep in self.prices for chart in self.charts(sweep.setting)):
-            write_bytes(folder / picture_of(chart), figures.svg(chart, standalone=True).encode())
+        pictures = {folder / picture_of(chart): chart for sweep in self.prices for chart in self.charts(sweep.setting)}
+        for path, chart in pictures.items():
+            write_bytes(path, figures.svg(chart, standalone=True).encode())
         write_bytes(folder / REPORT, page.encode())
+        for path in (folder / PICTURES).glob("*.svg"):
+            if path not in pictures and is_picture(path.stem):
+                path.unlink()
 
 
 def picture_of(chart: Points) -> str:

@@ -20,6 +20,7 @@ from vpgea.errors import UsageError, did_you_mean
 _PRICE = "filter.utility.length_price"
 _BUDGET = "loop.max_sampled_tokens"
 _SEEDS = ("rollout.seed", "distill.seed", "eval.seed")
+_EVALUATION = re.compile(r"(^|_)(seed|round)-\d+$")  # ends of the names of folders with a model's samples of a test
 Keys = dict[str, Any]  # dotted key → value
 
 
@@ -149,6 +150,12 @@ def _tests(file: Path, grid: Grid) -> dict[str, TestQuestions]:
             mend="give test: {dataset: FILE}, or tests: {NAME: {dataset: FILE}, ...}",
         )
     _require_nameable(file, grid.tests)
+    if grid.test is not None and (taken := sorted(filter(_EVALUATION.search, grid.tests))):
+        raise UsageError(
+            f"{file}: no test can be named {taken[0]}",
+            why="beside `test` the evaluations of the models themselves have folders whose names end so",
+            mend="give it a name that does not end in seed-N or round-N",
+        )
     return {
         name: test.model_copy(update={"dataset": beside_file(file, "data.dataset", test.dataset)})
         for name, test in given.items()

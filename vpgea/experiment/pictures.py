@@ -15,7 +15,14 @@ _COSTS = (
     ("seconds", "seconds, without evaluations"),
 )
 _WORTH = (("accuracy", "held-out accuracy"), ("tokens", "held-out tokens, mean"))
+_PRICES = "prices"
 BASE = "base"
+
+
+def is_picture(name: str) -> bool:
+    """Whether a picture of some setting of some experiment has this name."""
+    own = [f"{worth}-{_written(cost)}" for cost, _ in _COSTS for worth, _ in _WORTH]
+    return any(name == one or name.endswith(f"-{one}") for one in (*own, _PRICES))
 
 
 def learning_charts(sweep: PriceSweep, curves: Sequence[LearningCurve]) -> Iterator[Points]:
@@ -32,7 +39,7 @@ def learning_charts(sweep: PriceSweep, curves: Sequence[LearningCurve]) -> Itera
                 for curve in own
             ]
             yield Points(
-                name=_file(sweep.setting, f"{worth}-{cost.replace('_', '-')}"),
+                name=_file(sweep.setting, f"{worth}-{_written(cost)}"),
                 title=_title(sweep.setting, f"{worth_label}, against {cost_label}"),
                 x_label=cost_label,
                 y_label=worth_label,
@@ -49,7 +56,7 @@ def price_chart(sweep: PriceSweep) -> Points:
     if sweep.base is not None:
         series.append(Series(BASE, [_point(sweep.base, BASE)]))
     return Points(
-        name=_file(sweep.setting, "prices"),
+        name=_file(sweep.setting, _PRICES),
         title=_title(sweep.setting, "held-out accuracy against tokens, at every price of length"),
         x_label="held-out tokens, mean",
         y_label="held-out accuracy",
@@ -100,6 +107,10 @@ def _name(objective: str, price: float | None) -> str:
 
 def _title(setting: str, text: str) -> str:
     return f"{setting}: {text}" if setting else text
+
+
+def _written(cost: str) -> str:
+    return cost.replace("_", "-")
 
 
 def _file(setting: str, text: str) -> str:

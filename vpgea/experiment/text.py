@@ -25,8 +25,13 @@ HEAD = (
     "ε³",
     "ε³ of seeds",
 )
-AGAINST = ("objective", "accuracy, points", "p (Holm)", "tokens", "p (Holm)", "ε³ against it", "p (Holm)", "said")
-KEPT = ("objective", "test questions", "accuracy against the base, points", "p (Holm)", "said")
+_SAID = "said of other questions"  # not of other seeds
+AGAINST = ("objective", "accuracy, points", "p (Holm)", "tokens", "p (Holm)", "ε³ against it", "p (Holm)", _SAID)
+KEPT = ("objective", "test questions", "accuracy against the base, points", "p (Holm)", _SAID)
+_OF_QUESTIONS = (
+    "Higher, lower, more, fewer, better and worse are said of other questions, by these same seeds: intervals are over "
+    "questions. Of other seeds nothing is said; how far these differ, the column ε³ of seeds shows."
+)
 PRICES = ("objective", "λ", "seeds", "accuracy", "tokens", "ε³", "chosen", "efficient")
 _ENDS = (
     *("objective", "seed", "rounds", "entropy, nats", "KL, nats", "ESS / K", "reflection", "k", "mean@k", "pass@k"),
@@ -71,6 +76,7 @@ def tables_of(one: SettingResult, reference: str) -> Iterator[str]:
     yield from ("", f"## {title_of(one)}", "", *markdown(HEAD, figure_rows(one)))
     if any(result.against for result in one.objectives):
         yield from ("", f"Against {reference}:", "", *markdown(AGAINST, against_rows(one)))
+        yield from ("", _OF_QUESTIONS)
     if one.without_round:
         yield from ("", f"Without a finished round, and counted as the base: {', '.join(one.without_round)}.")
 
@@ -79,7 +85,7 @@ def forgetting_of(setting: str, tests: Sequence[SettingResult]) -> Iterator[str]
     """What was gained and lost on each test; nothing where there is but one."""
     if rows := kept_rows(tests):
         yield from ("", f"## {_start(setting)}kept and forgotten", "", *markdown(KEPT, rows))
-        yield from ("", "Lower on questions of a family that was not trained on is forgetting.")
+        yield from ("", f"Lower on questions of a family that was not trained on is forgetting. {_OF_QUESTIONS}")
 
 
 def _learning(sweep: PriceSweep, found: Findings) -> Iterator[str]:
@@ -121,10 +127,10 @@ def _training(setting: str, ends: Sequence[EndOfTraining]) -> Iterator[str]:
     yield (
         "First round → last round. mean@k and pass@k are of the k prior samples of a training question, each round's "
         "on its own questions, by the model as it came to the round; reflection: words of it per 1,000 tokens of the "
-        "prior's paths. Accuracy is below the base where the interval of the difference is. Course: rising, the best, "
-        "the base among them, is the last round that was measured; collapse, accuracy fell below the base's after the "
-        "best; plateau, it did not. These intervals are each by itself, not adjusted: of many rounds and runs some "
-        "fall below by chance."
+        "prior's paths. Accuracy is below the base where the interval of the difference is. Course: below the base, "
+        "the best round is; rising, it is not, and is the last that was measured and better than the base; collapse, "
+        "it is not, and the last is; plateau, neither is. These intervals are each by itself, not adjusted: of many "
+        "rounds and runs some fall below by chance."
     )
 
 

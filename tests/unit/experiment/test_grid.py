@@ -113,6 +113,11 @@ def test_the_reference_is_the_first_unless_it_is_named(read: Any) -> None:
         ({"test": {"dataset": "test.jsonl", "samples": "two"}}, "test.samples is not what it must be"),
         ({"test": None}, "has no test questions"),
         ({"tests": {"a/b": {"dataset": "test.jsonl"}}}, "nothing can be named 'a/b'"),
+        ({"tests": {"base_seed-0": {"dataset": "test.jsonl"}}}, "no test can be named base_seed-0"),
+        (
+            {"tests": {"vpg-ea_price-1_seed-3_round-007": {"dataset": "test.jsonl"}}},
+            "can be named vpg-ea_price-1_seed-3",
+        ),
         ({"tests": {"a": {"samples": 2}}}, "tests.a.dataset is not what it must be"),
         ({"seeds": [1, 1]}, "_seed-1 twice"),
         ({"reference": "star"}, "reference is star"),

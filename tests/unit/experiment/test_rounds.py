@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.simulated_run import FILTER_SUMMARY, round_line
 from vpgea.config.schema import RunConfig
-from vpgea.experiment.ends import COLLAPSE, PLATEAU, RISING, UNDECIDED, UNMEASURED, ends_of_training
+from vpgea.experiment.ends import BELOW, COLLAPSE, PLATEAU, RISING, UNDECIDED, UNMEASURED, ends_of_training
 from vpgea.experiment.grid import Run
 from vpgea.experiment.learning import LearningCurve, learning_curves
 from vpgea.experiment.pictures import learning_charts, price_chart
@@ -119,29 +119,34 @@ def test_a_cost_that_no_round_knows_has_no_picture_and_a_seed_is_a_thin_line() -
 
 
 @pytest.mark.parametrize(
-    ("e3", "high", "expected"),
+    ("e3", "high", "expected", "below"),
     [
-        ([1.0, 2.0], 0.1, RISING),
-        ([2.0, 1.0], 0.1, PLATEAU),
-        ([2.0, 2.0], 0.1, PLATEAU),
-        ([2.0, 1.0], -0.1, COLLAPSE),
-        ([1.0, 2.0], -0.1, RISING),  # below the base, which below_base says, and yet the best that there was
-        ([0.5, 0.8], 0.1, PLATEAU),  # better than before, and no better than the base
-        ([0.8], -0.1, COLLAPSE),
-        ([0.8], None, UNDECIDED),
-        ([1.2], 0.1, RISING),
-        ([2.0, 1.0], None, UNDECIDED),
-        ([None], 0.1, UNMEASURED),
+        ([1.0, 2.0], [0.1, 0.1], RISING, []),
+        ([2.0, 1.0], [0.1, 0.1], PLATEAU, []),
+        ([2.0, 2.0], [0.1, 0.1], PLATEAU, []),
+        ([2.0, 1.0], [0.1, -0.1], COLLAPSE, [1]),
+        ([2.0, 1.0, 1.5], [0.1, -0.1, 0.1], PLATEAU, [1]),  # a dip that the last round no longer shows
+        ([1.0, 2.0], [-0.1, 0.1], RISING, [0]),
+        ([1.0, 2.0], [0.1, -0.1], BELOW, [1]),
+        ([2.0, 1.0], [-0.1, -0.1], BELOW, [0, 1]),  # there was nothing to lose
+        ([0.5, 0.8], [0.1, 0.1], PLATEAU, []),  # better than before, and no better than the base
+        ([0.8], [-0.1], BELOW, [0]),
+        ([0.8], [None], UNDECIDED, []),
+        ([1.2], [0.1], RISING, []),
+        ([2.0, 1.0], [0.1, None], UNDECIDED, []),
+        ([2.0, 1.0], [None, -0.1], UNDECIDED, [1]),
+        ([2.0], [None], RISING, []),
+        ([None], [0.1], UNMEASURED, []),
     ],
 )
-def test_the_course_of_a_run(e3: list[float | None], high: float | None, expected: str) -> None:
+def test_the_course_of_a_run(e3: list[float | None], high: list[float | None], expected: str, below: list[int]) -> None:
     run = a_run("a", 0.1, 0)
-    found = lines(*e3, accuracy_gain_high=high)
-    (end,) = ends_of_training([run], {run.name: found}, {run.name: []}, {("", "a"): 0.1})
+    base, *rounds = lines(*e3)
+    found = [replace(line, accuracy_gain_high=bound) for line, bound in zip(rounds, high, strict=True)]
+    (end,) = ends_of_training([run], {run.name: [base, *found]}, {run.name: []}, {("", "a"): 0.1})
     assert end.verdict == expected
     assert end.last_round == (None if e3 == [None] else len(e3) - 1)
-    is_below = high is not None and high < 0
-    assert end.below_base == [index for index, value in enumerate(e3) if is_below and value is not None]
+    assert end.below_base == below
 
 
 def test_rows_have_the_counts_of_their_filters_and_a_run_without_a_line_has_none() -> None:
