@@ -15,7 +15,6 @@ from tests.support import tiny
 from tests.support.model_files import edit
 from vpgea.config.schema import ModelConfig, ViewsConfig
 from vpgea.errors import UsageError
-from vpgea.modeling import tokenizer as tokenizer_module
 from vpgea.modeling.local_model import LocalModel
 from vpgea.prompts.views import Views, load_views
 from vpgea.questions.load import Question
@@ -132,11 +131,11 @@ def test_files_are_read_once_in_a_process_until_one_of_them_changes(
 ) -> None:
     reads = []
 
-    def read(folder: Path, trust: bool, known: Any = tokenizer_module._read) -> Any:
+    def read(folder: Path, known: Any = AutoTokenizer.from_pretrained, **options: Any) -> Any:
         reads.append(folder)
-        return known(folder, trust)
+        return known(folder, **options)
 
-    monkeypatch.setattr(tokenizer_module, "_read", read)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", read)
     base = folder_with(tmp_path / "base", tiny.make_tokenizer("qwen3"))
     adapter = tmp_path / "adapter"
     tiny.make_tokenizer("qwen3-thinking").save_pretrained(adapter)
