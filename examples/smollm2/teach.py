@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="folder of the model, as examples.smollm2.convert writes it")
     parser.add_argument("-o", "--output-dir", type=Path, required=True, help="folder of the lessons and the training")
     parser.add_argument("--tokens", type=count, default=2_500_000, help="tokens of completions to teach")
+    parser.add_argument("--equations", action="store_true", help="teach bare equations, which the stories come after")
     parser.add_argument("--seed", type=int, default=0, help="seed of the lessons and of their order")
     parser.add_argument("--threads", type=count, help="CPU threads for torch; torch's own choice where none are given")
     options = parser.parse_args(arguments)
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {"model.path": options.model, "model.threads": options.threads, "distill.seed": options.seed}
     config = resolve(file=CONFIG, options={key: value for key, value in given.items() if value is not None}).config
     with running(output, offline=False) as stop:
-        summary = teach(config, options.output_dir, options.tokens, options.seed, stop=stop, reporter=output)
+        wanted = options.output_dir, options.tokens, options.seed
+        summary = teach(config, *wanted, equations=options.equations, stop=stop, reporter=output)
     output.result(options.output_dir / DISTILL / summary.output)
 
 
@@ -52,6 +54,7 @@ def teach(
     tokens: int,
     seed: int,
     *,
+    equations: bool = False,
     stop: StopRequest | None = None,
     reporter: Reporter | None = None,
 ) -> DistillSummary:
@@ -62,6 +65,7 @@ def teach(
         folder: Gets `lessons/` and `distill/`.
         tokens: Of completions.
         seed: Of the lessons.
+        equations: Bare ones instead of stories.
         stop: Heeded between questions and between steps, after a checkpoint.
         reporter: Hears how far it is.
 
@@ -71,7 +75,7 @@ def teach(
     """
     stop, reporter, lessons = stop or StopRequest(), reporter or NullReporter(), folder / LESSONS
     reporter.info(f"writing lessons of {tokens:,} tokens to {lessons}")
-    write_lessons(lessons, config, tokens, seed, stop)
+    write_lessons(lessons, config, tokens, seed, stop, equations=equations)
     steps = TrainingSet(CompletePhase.open(lessons, "filter"), config.distill).total_steps
     with reporter.progress(steps, "teach: steps") as progress:
         return distill(config, lessons, folder / DISTILL, stop=stop, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from examples.smollm2 import checker
 from examples.smollm2.checker import Steps
+from examples.smollm2.lessons import write_lessons
 from examples.smollm2.problems import problems
 from examples.smollm2.teach import CONFIG, main, teach
 from tests.support import tiny
@@ -79,6 +81,20 @@ def test_a_question_has_a_lesson_in_each_view_with_the_loss_on_the_completion(ta
             assert (row.status == "correct") == (checker.label(steps, row.completion) != "slip")
     lines = read_json_lines(taught / "distill" / "metrics.jsonl")
     assert sum(line["tokens"] for line in lines) == sum(len(row.completion_ids) for row in rows)
+
+
+def test_lessons_of_equations_are_the_steps_of_problems_alone(config: RunConfig, tmp_path: Path) -> None:
+    write_lessons(tmp_path, config, 600, 0, StopRequest(), equations=True)
+    rows = read_rows(tmp_path / "selected" / "chunk-00000.arrow", SelectionRow)
+    assert sum(len(row.completion_ids) for row in rows[:-1]) < 600 <= sum(len(row.completion_ids) for row in rows)
+    steps = [str(step) for problem in islice(problems("taught", 0), 3) for step in problem.steps]
+    thinking, _, rest = rows[0].completion.partition("</think>")
+    written = thinking.strip().removesuffix(".").split(". ")
+    assert sorted(written) == sorted(steps)
+    assert checker.boxed(rest) == int(written[-1].split(" = ")[1])
+    views = load_views(LocalModel.resolve(config.model), config.views)
+    question = ", ".join(equation.split(" = ")[0] for equation in written[:-1])
+    assert f"Compute {question} and then {written[-1].split(' = ')[0]}." in views.decode(rows[0].prompt_ids.tolist())
 
 
 def test_the_loss_is_the_cross_entropy_of_whole_completions(taught: Path, config: RunConfig) -> None:
