@@ -33,6 +33,12 @@ class NoteDependenceConfig(Section):
         absent="reject",
         experimental=("mask",),
     )
+    end: Literal["judged", "free"] = identity(
+        "judged",
+        "the end of the thinking is judged like any token | may depend on the note: a path may stop at its answer",
+        absent="judged",
+        experimental=("free",),
+    )
 
 
 class DerivationConfig(Section):

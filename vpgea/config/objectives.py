@@ -17,6 +17,7 @@ Name = Literal[
     "vpg-ea/no-cross-view",
     "vpg-ea/no-note-dependence",
     "vpg-ea/mask-dependent",
+    "vpg-ea/free-end",
     "vpg-ea/no-derivation",
     "vpg-ea/no-gate",
     "vpg-ea/importance-gate",
@@ -75,6 +76,11 @@ OBJECTIVES: dict[Name, Objective] = {
         "as vpg-ea; a path is learnt up to its first token that depends on the note",
         _OURS,
         {"filter.note_dependence.dependent": "mask"},
+    ),
+    "vpg-ea/free-end": Objective(
+        "as vpg-ea; that a path ends where it does may depend on the note",
+        _OURS,
+        {"filter.note_dependence.end": "free"},
     ),
     "vpg-ea/no-derivation": Objective("as vpg-ea without derivation", _OURS, {"filter.derivation.enabled": False}),
     "vpg-ea/no-gate": Objective(

@@ -363,6 +363,16 @@ class Views:
         """Text of ids as they stand, without special tokens unless asked for."""
         return decode(self.tokenizer, ids, special=special)
 
+    def content_length(self, z: Sequence[int]) -> int:
+        """Number of leading ids of a thinking before those that end it: all of them where it has no end."""
+        if self.thinking_length(z) != len(z) or not self.thinks:
+            return len(z)
+        end = str(self.config.end_of_thinking)
+        if end in self.tokenizer.get_added_vocab():
+            return len(z) - 1
+        special = not self._special_ids.isdisjoint(self.end_of_thinking_ids)
+        return self.tokens_before(z, self.decode(z, special=special).rfind(end), special=special)
+
     def tokens_before(self, ids: Sequence[int], offset: int, *, special: bool = False) -> int:
         """Number of leading ids that stand wholly before a character offset of the text of all ids."""
         low, high = 0, len(ids)

@@ -221,11 +221,14 @@ def scored_directly(measured: Measured, row: Row, prompt: Sequence[int]) -> np.n
     return logprobs.gather(-1, torch.tensor(z)[:, None])[:, 0].numpy()
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_measured_as_computed_directly(drawn_rows: list[Row], measured: Measured, temperature: float) -> None:
-    """Also where sampling was tempered: then the stored log-probabilities are not the model's, and all is scored."""
+@pytest.mark.parametrize(("temperature", "end"), [(1.0, "judged"), (0.7, "judged"), (1.0, "free")])
+def test_measured_as_computed_directly(drawn_rows: list[Row], measured: Measured, temperature: float, end: str) -> None:
+    """Also where sampling was tempered: then the stored log-probabilities are not the model's, and all is scored.
+
+    Where the thinking may end as the note says, the last of its tokens is not looked at.
+    """
     rows = drawn_rows[:64]
-    found = measure(rows, measured.model, rollout__temperature=temperature)
+    found = measure(rows, measured.model, rollout__temperature=temperature, filter__note_dependence__end=end)
     questions = {row["question_id"]: question_of(row) for row in rows}
     chunk = Chunk([sample(questions[row["question_id"]], row["sample_index"]) for row in rows])
     notes = WrongNotes(chunk, 3, "exact")
@@ -238,10 +241,27 @@ def test_measured_as_computed_directly(drawn_rows: list[Row], measured: Measured
             scored_directly(found, row, found.views.prior_prompt(question)),
             np.stack([scored_directly(found, row, found.views.posterior_prompt(question, note)) for note in wrong]),
         )
+        dependence = dependence[: len(dependence) - (end == "free")]
         assert values["note_dependence"] == pytest.approx(dependence.max(), abs=1e-3)
         assert values["note_dependence_token"] == dependence.argmax()
         assert values["first_dependent_token"] == next((t for t, value in enumerate(dependence) if value >= 1), None)
     assert sum(values["score_tokens"] for _, values in found.pairs) == found.engine.usage.scored_tokens
+
+
+def test_a_thinking_of_nothing_but_its_end_cannot_be_judged_where_the_end_is_free(
+    drawn_rows: list[Row], measured: Measured
+) -> None:
+    row = next(row for row, _ in measured.candidates)
+    start = row["thinking_tokens"] - 1  # from its end on
+    cut = {name: row[name][start:] for name in ("completion_ids", "logprobs")}
+    empty = {**row, **cut, "thinking_tokens": 1, "completion": measured.views.decode(cut["completion_ids"])}
+    rows = [empty if one is row else one for one in drawn_rows[:64]]
+    values = {}
+    for end in ("judged", "free"):
+        pairs = measure(rows, measured.model, filter__note_dependence__end=end).pairs
+        values[end] = next(found["note_dependence"] for one, found in pairs if one is empty)
+    assert values["judged"] is not None
+    assert values["free"] is None
 
 
 def test_the_note_that_a_control_had_in_sight_is_the_path_s_own_and_none_of_the_wrong_ones(

@@ -24,6 +24,9 @@ def test_end_of_thinking_as_one_added_token() -> None:
     assert views.thinking_length(views.encode("so 12.")) is None
     assert views.thinking_length([]) is None
     assert views.end_of_thinking_ids == [end]
+    assert views.content_length(ids[: ids.index(end) + 1]) == ids.index(end)
+    assert views.content_length(views.encode("so 12.")) == len(views.encode("so 12."))  # it was cut off
+    assert views.content_length([end]) == 0
 
 
 @pytest.mark.parametrize("before", ["\n", ".", " ", "12", ".\n\n", "é", "😀", "<"])
@@ -37,6 +40,9 @@ def test_end_of_thinking_as_several_ids_in_any_context(before: str, after: str) 
     assert "</think>" in views.decode(ids[:length])
     assert "</think>" not in views.decode(ids[: length - 1])
     assert views.decode(ids[:length]).startswith(f"so{before}</think>")
+    content = views.decode(ids[: views.content_length(ids[:length])])
+    assert f"so{before}".startswith(content.rstrip("\ufffd"))
+    assert content.startswith("so")
 
 
 def test_an_end_that_is_merged_with_its_neighbours_is_found() -> None:
@@ -60,6 +66,7 @@ def test_an_end_that_is_merged_with_its_neighbours_is_found() -> None:
     ids = views.encode("so.</think>\n\n12")
     assert fast.convert_ids_to_tokens(ids) == ["so", ".</", "think", ">ĊĊ", "12"]
     assert views.thinking_length(ids) == 4
+    assert views.content_length(ids[:4]) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 Per token d1 = log q(z_t | note y*) - log pi(z_t) sees what the note or the posterior's style makes likelier, and
 d2 = log q(z_t | note y*) - log mean_k q(z_t | note y'_k), with other answers in the note, what this answer makes
-likelier. D = max_t min(d1, d2). No value is looked for in the text, so that the check applies to every question. Our
-own reconstruction; docs/method.md, "Note dependence". A path whose D is too large is rejected, or learnt up to the
+likelier. D = max_t min(d1, d2), over the end of the thinking too unless that is left out: a path may be short because
+the note's answer came out, and sound. No value is looked for in the text, so that the check applies to every question.
+Our own reconstruction; docs/method.md, "Note dependence". A path whose D is too large is rejected, or learnt up to the
 first token that reaches the threshold; "The sound part of a path".
 """
 
@@ -57,7 +58,8 @@ def sound_beginning(options: FilterConfig, measured: Mapping[str, Any]) -> int |
 
 def _measure(chunk: Chunk, view: PriorView) -> None:
     """One scoring under each wrong note; after tempered or truncated sampling also under the right one and none."""
-    notes = WrongNotes(chunk, view.config.filter.note_dependence.notes, view.config.grading.grader)
+    options = view.config.filter.note_dependence
+    notes = WrongNotes(chunk, options.notes, view.config.grading.grader)
     owners: list[MeasuredSample] = []
     requests: list[ScoreRequest] = []
     prompts: dict[tuple[str, str], list[int]] = {}
@@ -78,11 +80,17 @@ def _measure(chunk: Chunk, view: PriorView) -> None:
         scores.setdefault(id(sample), []).append(logprobs)
     for sample in chunk.candidates:
         if own := scores.get(id(sample)):
-            _store(sample, own, view.config.filter.note_dependence.threshold, is_truncated=view.is_truncated)
+            judged = len(sample.z) if options.end == "judged" else view.views.content_length(sample.z)
+            _store(sample, own, judged, options.threshold, is_truncated=view.is_truncated)
 
 
-def _store(sample: MeasuredSample, scores: list[np.ndarray | None], threshold: float, *, is_truncated: bool) -> None:
-    """scores: under the wrong notes; with is_truncated, that under the right one stands before and pi behind them."""
+def _store(
+    sample: MeasuredSample, scores: list[np.ndarray | None], judged: int, threshold: float, *, is_truncated: bool
+) -> None:
+    """Take the largest of the first `judged` tokens; without one the check could not judge.
+
+    scores: under the wrong notes; with is_truncated, that under the right one stands before and pi behind them.
+    """
     if is_truncated:
         q, *wrong, pi = scores
     else:
@@ -90,8 +98,8 @@ def _store(sample: MeasuredSample, scores: list[np.ndarray | None], threshold: f
     known = [logprobs for logprobs in wrong if logprobs is not None]
     if q is None or pi is None or not known:  # a prompt with a note passes the model's context
         return
-    dependence = token_dependence(q, pi, np.stack(known))
-    if np.isnan(dependence).any():
+    dependence = token_dependence(q, pi, np.stack(known))[:judged]
+    if not dependence.size or np.isnan(dependence).any():
         return
     sample.found |= {"note_dependence": float(dependence.max()), "note_dependence_token": int(dependence.argmax())}
     if (over := np.flatnonzero(dependence >= threshold)).size:
