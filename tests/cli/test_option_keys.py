@@ -93,10 +93,6 @@ TABLE = [
         [
             *MODEL,
             ("--seed 7", {"distill.seed": 7}),
-            ("--full", {"distill.train": "full"}),
-            ("--lora-rank 3", {"distill.lora.rank": 3}),
-            ("--lora-alpha 5", {"distill.lora.alpha": 5.0}),
-            ("--lora-target q_proj --lora-target v_proj", {"distill.lora.targets": ["q_proj", "v_proj"]}),
             ("--optimizer adafactor", {"distill.optimizer": "adafactor"}),
             ("--learning-rate 0.25", {"distill.learning_rate": 0.25}),
             ("--schedule cosine", {"distill.schedule": "cosine"}),
@@ -104,6 +100,15 @@ TABLE = [
             ("--gradient-checkpointing", {"distill.gradient_checkpointing": True}),
             ("--compile", {"distill.compile": True}),
             ("--log-to tensorboard --log-to wandb", {"distill.log_to": ["tensorboard", "wandb"]}),
+        ],
+    ),
+    Given(
+        "distill",  # without an adapter, which has a shape of its own
+        [
+            ("--full", {"distill.train": "full"}),
+            ("--lora-rank 3", {"distill.lora.rank": 3}),
+            ("--lora-alpha 5", {"distill.lora.alpha": 5.0}),
+            ("--lora-target q_proj --lora-target v_proj", {"distill.lora.targets": ["q_proj", "v_proj"]}),
         ],
     ),
     Given(

@@ -200,7 +200,13 @@ def test_other_test_questions_need_another_folder(
         ),
         ({"settings": {"a": {"model.path": "no/such"}}}, "no/such"),
         ({"keys": {"eval.max_new_tokens": 5000}}, "context"),
-        ({"objectives": {"a": {"objective": None}, "b": {"objective": None, "views.note": "none"}}}, "no note without"),
+        (
+            {
+                "keys": {"views.template": str(overthinker.ROOT.with_name("overthinker_families") / "template.yaml")},
+                "objectives": {"a": {"objective": None}, "b": {"objective": None, "views.note": "concise"}},
+            },
+            "no note without",
+        ),
         (
             {"objectives": {"a": {"objective": None}, "b": {"objective": None, "eval.max_new_tokens": 30}}},
             "would be tested with another eval.max_new_tokens",
