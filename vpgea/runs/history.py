@@ -71,8 +71,12 @@ def phases_of(run_dir: Path, index: int | None, config: LoopConfig) -> tuple[Pha
     if (record := round_record(run_dir, index)).is_file():
         with suppress(DamagedError):  # whoever reads its line says so
             return PHASES if RoundLine.read(record).is_measured else PHASES[:-1]
-    is_measured = is_regularly_measured(index, config) or index == config.rounds - 1
-    is_measured |= (Step(index, "eval").folder(run_dir) / PARTS).is_dir() or _uses_up(run_dir, index, config)
+    is_measured = (
+        is_regularly_measured(index, config)
+        or index == config.rounds - 1
+        or (Step(index, "eval").folder(run_dir) / PARTS).is_dir()
+        or _uses_up(run_dir, index, config)  # last: it reads the records of all rounds before
+    )
     return PHASES if is_measured else PHASES[:-1]
 
 
