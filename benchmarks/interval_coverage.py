@@ -14,21 +14,19 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from vpgea.metrics.bootstrap import SampleTable, evaluate
 from vpgea.metrics.estimates import Estimate, share_of
+from vpgea.metrics.resampling import NORMAL
 from vpgea.metrics.scores import aes, e3_score
 from vpgea.storage.files import json_bytes, write_named
 
 FIGURES = ("accuracy", "tokens", "accuracy_gain", "token_saving", "e3", "aes")
 RIGHT, WRONG = 0.85, 1.3  # lengths of right and wrong answers, of the mean of a question
 SPREADS = 0.5, 0.4  # of the logarithm of a length, over questions and over samples
-
-Z = NormalDist().inv_cdf(0.975)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -132,8 +130,8 @@ def grown(
 
 def wilson(right: int, n: int) -> Interval:
     """Wilson's interval of a share (JASA 1927)."""
-    middle, half = right + Z**2 / 2, Z * math.sqrt(right * (n - right) / n + Z**2 / 4)
-    return (middle - half) / (n + Z**2), (middle + half) / (n + Z**2)
+    middle, half = right + NORMAL**2 / 2, NORMAL * math.sqrt(right * (n - right) / n + NORMAL**2 / 4)
+    return (middle - half) / (n + NORMAL**2), (middle + half) / (n + NORMAL**2)
 
 
 def agresti_min(table: IntArray) -> Interval:
@@ -144,7 +142,7 @@ def agresti_min(table: IntArray) -> Interval:
     """
     more = table + 0.5
     n, gain = more.sum(), (more[0, 1] - more[1, 0]) / more.sum()
-    half = Z * math.sqrt(((more[0, 1] + more[1, 0]) / n - gain**2) / n)
+    half = NORMAL * math.sqrt(((more[0, 1] + more[1, 0]) / n - gain**2) / n)
     return gain - half, gain + half
 
 

@@ -12,10 +12,8 @@ import numpy.typing as npt
 
 from vpgea.metrics.bootstrap import SampleTable, evaluate
 from vpgea.metrics.estimates import Estimate
-from vpgea.metrics.resampling import LEVEL
+from vpgea.metrics.resampling import NORMAL
 from vpgea.metrics.scores import FloatArray
-
-_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +83,7 @@ def p_value(value: float | None, low: float | None, high: float | None) -> float
     width = value - low if value > 0 else high - value
     if width <= 0:
         return 1.0 if value == 0 else 0.0
-    return 2 * (1 - NormalDist().cdf(abs(value) * _Z / width))
+    return 2 * (1 - NormalDist().cdf(abs(value) * NORMAL / width))
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

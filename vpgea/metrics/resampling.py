@@ -19,7 +19,7 @@ from vpgea.metrics.scores import FloatArray, ratio
 LEVEL = 0.95
 MIN_QUESTIONS = 5  # with fewer there is no interval
 _DRAWING = 2  # to be raised where other draws are made of the same rows and seed; version 0.1.0 had the first
-_NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
+NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard deviations from the middle to a bound
 _CHUNK_CELLS = 2_000_000  # cells of the draws x questions matrix held at once
 
 
@@ -30,7 +30,7 @@ def drawn_by() -> str:
 
 def student_t(freedom: int) -> float:
     """The quantile of Student's t above which lies half of what the level leaves: Cornish and Fisher's expansion."""
-    z = _NORMAL
+    z = NORMAL
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
@@ -43,7 +43,7 @@ def question_weights(questions: int, draws: int, rng: np.random.Generator) -> It
     """Weights (<= draws, questions) in blocks of bounded memory; a weighted mean of them has the spread of t."""
     shape = 1.0
     if questions >= MIN_QUESTIONS:
-        shape = ((questions - 1) * (_NORMAL / student_t(questions - 1)) ** 2 - 1) / questions
+        shape = ((questions - 1) * (NORMAL / student_t(questions - 1)) ** 2 - 1) / questions
     block = max(1, _CHUNK_CELLS // max(questions, 1))
     for start in range(0, draws, block):
         yield rng.standard_gamma(shape, (min(block, draws - start), questions))
