@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from examples.overthinker.chat import View, completion, prompt_ids
-from examples.overthinker.language import CHECK_MARKS, LARGEST, OPERANDS, Dial, Step, sample_question
+from examples.overthinker.language import CHECK_MARKS, LARGEST, OPERANDS, Dial, Question, Step, sample_question
 from examples.overthinker.traces import HABITS, doubting_trace, posterior_trace, prior_trace, statement
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def traces(
     """Fresh questions with a completion as the base model writes it in one view; held-out questions never occur."""
     pairs: list[tuple[list[int], list[int]]] = []
     while len(pairs) < rows:
-        question = sample_question(rng)
-        if question.text in held_out:
-            continue
+        question = _fresh_question(held_out, rng)
         if view == "prior":
             thinking, answer = prior_trace(question, HABITS[dial], rng)
         else:
@@ -61,9 +59,7 @@ def doubting_traces(
     """
     pairs: list[tuple[list[int], list[int]]] = []
     while len(pairs) < rows:
-        question = sample_question(rng)
-        if question.text in held_out:
-            continue
+        question = _fresh_question(held_out, rng)
         given = None if rng.random() < 1 / 3 else wrong_value(question.answer, rng)
         if given is None:
             thinking, answer = prior_trace(question, HABITS[dial], rng)
@@ -84,11 +80,10 @@ def free_traces(tokenizer: PreTrainedTokenizerFast, dial: Dial, rows: int, held_
     habit = replace(HABITS[dial], checks=FREE_CHECKS, short=0.4, conclude=0.0)
     pairs: list[tuple[list[int], list[int]]] = []
     while len(pairs) < rows:
-        question = sample_question(rng)
-        if question.text not in held_out:
-            thinking, answer = prior_trace(question, habit, rng)
-            prompt = prompt_ids(tokenizer, "prior", question.text, question.answer)
-            pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
+        question = _fresh_question(held_out, rng)
+        thinking, answer = prior_trace(question, habit, rng)
+        prompt = prompt_ids(tokenizer, "prior", question.text, question.answer)
+        pairs.append((prompt, tokenizer.encode(completion(thinking, answer))))
     return without_choice(tokenizer, pad(pairs, int(tokenizer.pad_token_id)))
 
 
@@ -126,6 +121,13 @@ def wrong_value(answer: int, rng: Random) -> int:
     near = [answer + sign * away for sign in (-1, 1) for away in range(1, 10)]
     values = near if rng.random() < 1 / 2 else range(10, LARGEST + 1)
     return rng.choice([value for value in values if 10 <= value <= LARGEST and value != answer])
+
+
+def _fresh_question(held_out: set[str], rng: Random) -> Question:
+    """The next one drawn that is not held out."""
+    while (question := sample_question(rng)).text in held_out:
+        pass
+    return question
 
 
 def _fact(rng: Random) -> str:

@@ -11,31 +11,32 @@ import json
 import sys
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import get_args
 
 from examples.overthinker.batches import QUESTIONS, held_out_questions
 from examples.overthinker.build import stages
 from examples.overthinker.chat import build_tokenizer
 from examples.overthinker.language import Dial, Question, sample_question
+from examples.overthinker.write_questions import Row, write
 from vpgea_cli.main import told
 
 MORE = 600
 FIRST = ("dev", "test")  # what the stored bases were kept from
-FILE = QUESTIONS / "longer_test.jsonl"
+NAME = "longer_test"
 _BEGIN, _END = "start with", "result ?"
 
 
-def main(file: Path = FILE) -> None:
+def main(folder: Path = QUESTIONS) -> None:
     """Write the file."""
     rows = [json.loads(line) for line in (QUESTIONS / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     drawn = [json.loads(line)["question"] for line in (QUESTIONS / "train.jsonl").read_text("utf-8").splitlines()]
     rows += more_rows({*drawn, *held_out_questions(FIRST), *trained_on()}, len(rows))
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write(folder, {NAME: rows})
 
 
-def more_rows(used: set[str], first: int) -> list[dict[str, Any]]:
+def more_rows(used: set[str], first: int) -> list[Row]:
     """Rows of questions that are not among those used, as long as questions are; ids count on from `first`."""
-    rng, used, rows = Random(20261128), set(used), list[dict[str, Any]]()
+    rng, used, rows = Random(20261128), set(used), list[Row]()
     while len(rows) < MORE:
         question = sample_question(rng)
         length = len(question.steps)
